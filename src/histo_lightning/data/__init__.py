@@ -1,0 +1,1 @@
+"""Data: names and records -> splits -> pixel cache -> batches."""

@@ -1,0 +1,87 @@
+"""The BreakHis file-name grammar: what a name alone says about an image.
+
+The file name is the truth about an image, never its folder: one public copy keeps images of slide
+16184CD inside slide 16184's folder, and folders write ``_14-`` where files write ``-14-``.
+"""
+
+import re
+from dataclasses import dataclass
+
+CLASSES = ("benign", "malignant")
+SUBTYPES = ("A", "F", "PT", "TA", "DC", "LC", "MC", "PC")
+SUBTYPE_NAMES = {
+    "A": "adenosis",
+    "F": "fibroadenoma",
+    "PT": "phyllodes_tumor",
+    "TA": "tubular_adenoma",
+    "DC": "ductal_carcinoma",
+    "LC": "lobular_carcinoma",
+    "MC": "mucinous_carcinoma",
+    "PC": "papillary_carcinoma",
+}
+SUBTYPE_CLASS = dict.fromkeys(SUBTYPES[:4], "benign") | dict.fromkeys(SUBTYPES[4:], "malignant")
+MAGNIFICATIONS = (40, 100, 200, 400)
+
+_NAME = re.compile(
+    r"SOB_(?P<letter>[BM])_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)"
+    r"-(?P<year>\d{2})-(?P<number>\d{1,6})(?P<section>[A-Z]{0,3})"
+    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A parsed BreakHis file name.
+
+    ``slide`` reads ``A-14-22549AB`` (subtype first, because slide 13412 exists as DC and as LC);
+    ``case`` reads ``14-22549``: the slide number without its section letters.
+    """
+
+    subtype: str
+    year: str
+    number: str
+    section: str
+    magnification: int
+    sequence: int
+
+    @property
+    def class_name(self) -> str:
+        return SUBTYPE_CLASS[self.subtype]
+
+    @property
+    def slide(self) -> str:
+        return f"{self.subtype}-{self.year}-{self.number}{self.section}"
+
+    @property
+    def case(self) -> str:
+        return f"{self.year}-{self.number}"
+
+    @property
+    def file_name(self) -> str:
+        letter = self.class_name[0].upper()
+        return f"SOB_{letter}_{self.slide}-{self.magnification}-{self.sequence:03d}.png"
+
+    @property
+    def official_path(self) -> str:
+        """Where the official tree keeps the file, below its ``BreaKHis_v1`` folder."""
+        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.year}-{self.number}{self.section}"
+        return (
+            f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}/"
+            f"{slide_folder}/{self.magnification}X/{self.file_name}"
+        )
+
+
+def parse_name(file_name: str) -> Name | None:
+    """Read a file name; None where it is outside the grammar (a class letter that contradicts the subtype too)."""
+    match = _NAME.fullmatch(file_name)
+    if match is None or SUBTYPE_CLASS[match["subtype"]][0].upper() != match["letter"]:
+        return None
+    return Name(
+        subtype=match["subtype"],
+        year=match["year"],
+        number=match["number"],
+        section=match["section"],
+        magnification=int(match["magnification"]),
+        sequence=int(match["sequence"]),
+    )
