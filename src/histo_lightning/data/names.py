@@ -65,7 +65,9 @@ class Name:
     @property
     def official_path(self) -> str:
         """Where the official tree keeps the file, below its ``BreaKHis_v1`` folder."""
-        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.year}-{self.number}{self.section}"
+        slide_folder = (
+            f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.year}-{self.number}{self.section}"
+        )
         return (
             f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}/"
             f"{slide_folder}/{self.magnification}X/{self.file_name}"

@@ -61,7 +61,9 @@ def _files(root: Path) -> list[str]:
 def _checked_root(root: str | Path, key: str) -> Path:
     folder = Path(root).expanduser()
     if not str(root):
-        raise UserError(f"{key} is not set: give the folder that holds the images ({key}=/path/to/BreaKHis_v1)")
+        raise UserError(
+            f"{key} is not set: give the folder that holds the images ({key}=/path/to/BreaKHis_v1)"
+        )
     if not folder.is_dir():
         raise UserError(f"{key}={folder}: no such folder; give the folder that holds the images")
     return folder
@@ -117,7 +119,9 @@ def find_folders(root: str | Path) -> tuple[list[Record], dict[str, list[str]]]:
     parts: dict[str, list[str]] = {}
     for part in PARTS:
         if not (folder / part).is_dir():
-            raise UserError(f"dataset.root={folder}: there is no {part}/; dataset=folders needs train/, val/ and test/")
+            raise UserError(
+                f"dataset.root={folder}: there is no {part}/; dataset=folders needs train/, val/ and test/"
+            )
         members: list[Record] = []
         for path in _files(folder / part):
             class_name = path.split("/", 1)[0].lower()
@@ -132,7 +136,9 @@ def find_folders(root: str | Path) -> tuple[list[Record], dict[str, list[str]]]:
                 )
             members.append(record)
         if not members:
-            raise UserError(f"dataset.root={folder}: {part}/ holds no image; each part needs images of both classes")
+            raise UserError(
+                f"dataset.root={folder}: {part}/ holds no image; each part needs images of both classes"
+            )
         records += members
         parts[part] = sorted(record.image for record in members)
     refuse_duplicates(records)

@@ -1,0 +1,404 @@
+"""Splits: which image is in which part, and the proof that no group stands on both sides.
+
+Every way to split ends in one :class:`Split`. Groups (cases or slides) are assigned over all magnifications
+and filtered afterwards, so the partition does not depend on the magnification.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histo_lightning.data.assignment import assign, keyed_order
+from histo_lightning.data.census import OFFICIAL_FOLDS, census
+from histo_lightning.data.names import CLASSES
+from histo_lightning.data.records import PARTS, Record
+from histo_lightning.data.split_files import read_parts
+from histo_lightning.errors import UserError
+
+KINDS = ("case_kfold", "slide_kfold", "official", "folders", "file", "image_random")
+GROUPS = ("case", "slide", "image")
+TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"
+MOST_FOLDS = 16  # the full set has 16 benign cases
+HOLD_OUT_FOLDS = 5  # a validation part cut from train holds about a fifth of its cases
+Parts = dict[str, list[Record]]
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How to split. ``fold`` is 0-based, for ``official`` 1 to 5. ``group`` is what must not stand on both sides."""
+
+    kind: str = "case_kfold"
+    fold: int = 0
+    folds: int = 5
+    seed: int = 0
+    repeat: int = 0
+    group: str = "case"
+    clean: bool = False
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Image names by part (each sorted), with what a reader must know about them.
+
+    ``label`` is empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN.
+    ``partition_hash`` identifies the assignment of groups to folds over all magnifications.
+    """
+
+    kind: str
+    seed: int
+    fold: int
+    folds: int
+    repeat: int
+    group: str
+    label: str
+    parts: Mapping[str, tuple[str, ...]]
+    cases: Mapping[str, tuple[str, ...]]
+    partition_hash: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the parts, as hexadecimal text: the same images in the same parts give the same hash."""
+        return content_hash(self.parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``split.json``."""
+        return {
+            "kind": self.kind,
+            "label": self.label,
+            "seed": self.seed,
+            "fold": self.fold,
+            "folds": self.folds,
+            "repeat": self.repeat,
+            "group": self.group,
+            "hash": self.hash,
+            "partition_hash": self.partition_hash,
+            "notes": list(self.notes),
+            "parts": {part: list(names) for part, names in self.parts.items()},
+            "cases": {part: list(cases) for part, cases in self.cases.items()},
+        }
+
+
+def content_hash(parts: Mapping[str, Iterable[str]]) -> str:
+    """SHA-256 of image names by part, independent of their order."""
+    canonical = json.dumps({part: sorted(names) for part, names in parts.items()}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], list[str]]:
+    """Drop what slide 13412 doubles: its LC copy where DC is present, both for ``task=subtype``."""
+    present = {r.slide for r in records if r.slide in (TWIN_KEPT, TWIN_DROPPED)}
+    if task == "subtype" and present:
+        kept = [r for r in records if r.slide not in present]
+        return kept, [
+            f"slide 13412 stands in the set as DC and as LC: {len(records) - len(kept)} images left out"
+        ]
+    if present == {TWIN_KEPT, TWIN_DROPPED}:
+        kept = [r for r in records if r.slide != TWIN_DROPPED]
+        return kept, [
+            f"slide 13412 stands in the set twice: its LC copy ({len(records) - len(kept)} images) left out"
+        ]
+    return list(records), []
+
+
+def _group_of(record: Record, group: str) -> str:
+    return {"case": record.case, "slide": record.slide, "image": record.image}[group]
+
+
+def _by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
+    members: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        members[_group_of(record, group)].append(record)
+    return members
+
+
+def _folds(records: Sequence[Record], plan: SplitPlan) -> list[list[Record]]:
+    """The folds of a k-fold split, over all magnifications."""
+    if not 2 <= plan.folds <= MOST_FOLDS:
+        raise UserError(
+            f"split.folds={plan.folds}: give 3 to {MOST_FOLDS} (the full set has 16 benign cases)"
+        )
+    if plan.folds == 2:
+        raise UserError(
+            "split.folds=2 leaves no training part (one fold tests, the next validates): give at least 3"
+        )
+    if not 0 <= plan.fold < plan.folds:
+        raise UserError(f"split.fold={plan.fold}: out of range, allowed are 0 to {plan.folds - 1}")
+    if plan.kind == "image_random":
+        order = keyed_order([r.image for r in records], "image_random", plan.seed, plan.repeat)
+        turn = {image: i % plan.folds for i, image in enumerate(order)}
+        return [[r for r in records if turn[r.image] == fold] for fold in range(plan.folds)]
+    members = _by_group(records, plan.group)
+    rarest = Counter(group[0].class_name for group in members.values())
+    for class_name in CLASSES:
+        if rarest[class_name] < plan.folds:
+            raise UserError(
+                f"split.folds={plan.folds}: the copy holds only {rarest[class_name]} {class_name} {plan.group}(s) and "
+                f"every fold needs one: give split.folds={max(rarest[class_name], 3)} or more images"
+            )
+    names = assign(members, plan.folds, seed=plan.seed, repeat=plan.repeat)
+    return [[r for name in fold for r in members[name]] for fold in names]
+
+
+def _kfold_parts(records: Sequence[Record], plan: SplitPlan) -> tuple[Parts, str]:
+    folds = _folds(records, plan)
+    validating = (plan.fold + 1) % plan.folds
+    parts: Parts = {
+        "train": [r for k, fold in enumerate(folds) if k not in (plan.fold, validating) for r in fold],
+        "val": folds[validating],
+        "test": folds[plan.fold],
+    }
+    if (
+        plan.kind == "slide_kfold"
+    ):  # validation must share no case: slides with siblings elsewhere go to train
+        elsewhere = {r.case for part in ("train", "test") for r in parts[part]}
+        parts["train"] = parts["train"] + [r for r in parts["val"] if r.case in elsewhere]
+        parts["val"] = [r for r in parts["val"] if r.case not in elsewhere]
+    return parts, content_hash({str(k): [_group_of(r, plan.group) for r in f] for k, f in enumerate(folds)})
+
+
+def _cut_validation(parts: Parts) -> Parts:
+    """Move about a fifth of the train cases, balanced, into validation; none of them shares a case with test."""
+    test_cases = {r.case for r in parts["test"]}
+    eligible = _by_group((r for r in parts["train"] if r.case and r.case not in test_cases), "case")
+    counts = Counter(members[0].class_name for members in eligible.values())
+    fewest = min(counts[c] for c in CLASSES)
+    if fewest < 2:
+        raise UserError(
+            "the train part holds fewer than 2 cases of a class that test does not share, so no validation part can "
+            "be cut from it by case: give a split file with train, val and test"
+        )
+    chosen = set(assign(eligible, min(HOLD_OUT_FOLDS, fewest))[-1])
+    return {
+        "train": [r for r in parts["train"] if r.case not in chosen],
+        "val": [r for r in parts["train"] if r.case in chosen],
+        "test": parts["test"],
+    }
+
+
+def _official_parts(records: Sequence[Record], plan: SplitPlan) -> tuple[Parts, str, list[str]]:
+    if plan.fold not in OFFICIAL_FOLDS:
+        raise UserError(f"split.fold={plan.fold}: the official folds are 1 to 5")
+    unknown = sorted({r.slide for r in records} - set(census()))
+    if unknown:
+        raise UserError(
+            f"split=official: slide {unknown[0]} is not in the authors' folds; use split=case_kfold"
+        )
+    parts: Parts = {part: [] for part in PARTS}
+    for record in records:
+        parts[census()[record.slide].official[plan.fold]].append(record)
+    shared = sorted({r.case for r in parts["train"]} & {r.case for r in parts["test"]})
+    notes = [
+        f"official fold {plan.fold} shares {len(shared)} cases between train and test: {', '.join(shared)}"
+    ]
+    if plan.clean:
+        parts["train"] = [r for r in parts["train"] if r.case not in shared]
+        notes = [f"official fold {plan.fold}, cleaned: {len(shared)} shared cases dropped from train"]
+    parts = _cut_validation(parts)
+    return parts, content_hash({part: {r.slide for r in parts[part]} for part in PARTS}), notes
+
+
+def _given_parts(
+    records: Sequence[Record], given: Mapping[str, Sequence[str]], where: str
+) -> tuple[Parts, list[str]]:
+    known = {r.image: r for r in records}
+    part_of: dict[str, str] = {}
+    for part in given:
+        if part not in PARTS:
+            raise UserError(f"{where}: unknown part {part!r}; the parts are train, val and test")
+        for image in given[part]:
+            if part_of.setdefault(image, part) != part:
+                raise UserError(
+                    f"{where}: {image} stands in {part_of[image]} and in {part}; keep it in one part"
+                )
+    missing = sorted(set(part_of) - set(known))
+    if missing:
+        raise UserError(
+            f"{where}: {len(missing)} image(s) are not in the data set, e.g. {missing[0]}: "
+            "split and data set disagree, check dataset.root"
+        )
+    parts: Parts = {part: [known[i] for i, p in part_of.items() if p == part] for part in PARTS}
+    for part in ("train", "test"):
+        if not parts[part]:
+            raise UserError(f"{where}: no image in part {part}; a split needs train and test")
+    unused = len(known) - len(part_of)
+    notes = [f"{unused} images of the data set are in no part of {where}"] if unused else []
+    if not parts["val"]:
+        parts = _cut_validation(parts)
+        notes.append(f"{where} has no validation part: cases were cut from train for it")
+    return parts, notes
+
+
+def _labelled(parts: Parts, plan: SplitPlan) -> str:
+    """Check disjointness by the plan's group, and say in a label what is left."""
+    everything = [r for members in parts.values() for r in members]
+    if any(not r.case for r in everything):
+        return "GROUPING UNKNOWN"
+    for unit in GROUPS[GROUPS.index(plan.group) :]:
+        refuse_shared(parts, unit, f"split={plan.kind}")
+    if plan.kind in ("slide_kfold", "official"):  # case_kfold has just shown it
+        refuse_shared({"val": parts["val"], "the others": parts["train"] + parts["test"]}, "case", plan.kind)
+    if plan.group == "image":
+        return "LEAKY"
+    seen = {r.case for part in ("train", "val") for r in parts[part]}
+    touched = sum(r.case in seen for r in parts["test"])
+    return f"CASE-LEAKY ({touched} images)" if touched else ""
+
+
+def refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, where: str) -> None:
+    """Raise UserError where a case, slide or image stands in two parts."""
+    home: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    for part, members in parts.items():
+        for record in members:
+            name = _group_of(record, unit)
+            if home.setdefault(name, part) != part:
+                shared[name] = f"{home[name]} and {part}"
+    if shared:
+        name = min(shared)
+        raise UserError(
+            f"{where}: {len(shared)} {unit}(s) stand in two parts, e.g. {unit} {name} in {shared[name]}: that is a leak; "
+            "move them to one side (split.group=slide or split.group=image runs it all the same, labelled)"
+        )
+
+
+def select_magnification(records: Sequence[Record], magnification: str) -> list[Record]:
+    """Records of one magnification (``40x``); ``all`` and names without magnification stay."""
+    if magnification == "all":
+        return list(records)
+    wanted = int(magnification.rstrip("x"))
+    return [r for r in records if r.magnification in (wanted, 0)]
+
+
+def build_split(
+    records: Sequence[Record],
+    plan: SplitPlan,
+    *,
+    magnification: str = "all",
+    task: str = "binary",
+    folder_parts: Mapping[str, Sequence[str]] | None = None,
+) -> Split:
+    """Split a data set.
+
+    Args:
+        records: every image of the copy, all magnifications.
+        plan: how; see :class:`SplitPlan`.
+        magnification: ``40x`` ... ``400x`` or ``all``; filters after the groups are assigned.
+        task: ``binary`` or ``subtype`` (leaves out both copies of slide 13412).
+        folder_parts: image names by part, for ``kind="folders"``.
+
+    Raises:
+        UserError: fold out of range, too few groups, a leak in a given split, no image of that magnification,
+            a class absent from train, or an empty part.
+    """
+    if plan.kind not in KINDS:
+        raise UserError(f"split.kind={plan.kind}: allowed are {', '.join(KINDS)}")
+    keeps_twins = plan.kind == "official" and task == "binary"
+    members, notes = (list(records), []) if keeps_twins else without_twins(records, task)
+    if magnification != "all" and not select_magnification(members, magnification):
+        there = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members}))
+        raise UserError(
+            f"magnification={magnification}: the data set holds no such image; it holds {there or 'nothing'}"
+        )
+    more: list[str] = []
+    if plan.kind in ("case_kfold", "slide_kfold", "image_random"):
+        if plan.kind != "image_random" and any(not r.case for r in members):
+            raise UserError(
+                f"split={plan.kind}: some names do not say their case; use split=folders or split=file"
+            )
+        parts, partition = _kfold_parts(members, plan)
+        if plan.folds > 5:
+            more.append(
+                f"{plan.folds} folds leave fewer than 3 benign test cases in each: intervals will be wide"
+            )
+    elif plan.kind == "official":
+        parts, partition, more = _official_parts(members, plan)
+    else:
+        if plan.kind == "folders" and folder_parts is None:
+            raise UserError(
+                "split=folders needs dataset=folders: a tree train/, val/, test/ of class folders"
+            )
+        given = folder_parts if plan.kind == "folders" else read_parts(plan.path)
+        dropped = {r.image for r in records} - {r.image for r in members}
+        kept = {part: [i for i in names if i not in dropped] for part, names in (given or {}).items()}
+        parts, more = _given_parts(members, kept, plan.path or "dataset.root")
+        partition = content_hash(kept)
+    parts = {part: select_magnification(parts[part], magnification) for part in PARTS}
+    label = _labelled(parts, plan)
+    return Split(
+        kind=plan.kind,
+        seed=plan.seed,
+        fold=plan.fold,
+        folds=plan.folds,
+        repeat=plan.repeat,
+        group=plan.group,
+        label=label,
+        parts={part: tuple(sorted(r.image for r in parts[part])) for part in PARTS},
+        cases={part: tuple(sorted({r.case for r in parts[part] if r.case})) for part in PARTS},
+        partition_hash=partition,
+        notes=tuple(notes + more + _class_notes(parts, task)),
+    )
+
+
+def _class_notes(parts: Parts, task: str) -> list[str]:
+    """Refuse a train part without a class; say which classes other parts lack."""
+    key: Callable[[Record], str] = (lambda r: r.subtype) if task == "subtype" else (lambda r: r.class_name)
+    classes = sorted(
+        {key(r) for members in parts.values() for r in members}
+        | (set(CLASSES) if task == "binary" else set())
+    )
+    notes = []
+    for part in PARTS:
+        if not parts[part]:
+            raise UserError(
+                f"part {part} is empty at this magnification and fold: choose another, or more images"
+            )
+        absent = sorted(set(classes) - {key(r) for r in parts[part]})
+        if absent and part == "train" and task == "binary":
+            raise UserError(
+                f"class {absent[0]} is absent from train: nothing can be learned; choose another fold or split"
+            )
+        if absent:
+            notes.append(f"{part} holds no image of {', '.join(absent)}")
+    return notes
+
+
+def load_split(path: str | Path, records: Sequence[Record]) -> Split:
+    """Read a ``split.json`` back and prove it again: content hash, known images, disjointness.
+
+    Raises:
+        UserError: the file is damaged, was edited, or does not fit the data set.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        parts = {part: tuple(str(i) for i in data["parts"][part]) for part in PARTS}
+        split = Split(
+            **{
+                k: data[k]
+                for k in ("kind", "seed", "fold", "folds", "repeat", "group", "label", "partition_hash")
+            },
+            parts=parts,
+            cases={part: tuple(data["cases"][part]) for part in PARTS},
+            notes=tuple(data["notes"]),
+        )
+        stated = data["hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a split.json of ours ({error}); delete it, or start with resume=never"
+        ) from error
+    if stated != split.hash:
+        raise UserError(
+            f"{path}: its parts do not match its hash: it was edited or damaged; delete it to split anew"
+        )
+    held, _ = _given_parts(records, parts, str(path))
+    relabelled = _labelled(held, SplitPlan(kind=split.kind, group=split.group))
+    if relabelled != split.label:
+        raise UserError(
+            f"{path}: its label {split.label!r} should read {relabelled!r}: it was edited; delete it to split anew"
+        )
+    return split
