@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make train` and `make test`. `make help` lists all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train dashboard test test-long format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# The stamp is newer than what it was made from, so nothing is installed twice.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Python 3.11 to 3.13 is needed; name one: make PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed ## the environment alone, in .venv (idempotent)
+
+train: setup ## train on the embedded data set; ARGS="model=resnet34 magnification=100x" overrides
+	$(BIN)/python -m histo_lightning.train $(ARGS)
+
+dashboard: setup ## serve TensorBoard over all runs in outputs/
+	$(BIN)/tensorboard --logdir outputs $(ARGS)
+
+test: setup ## everything CI runs: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: setup ## the tests that take long: kills, soak
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+format: setup ## format and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and build products; outputs/ and caches stay
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

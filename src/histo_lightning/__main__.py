@@ -1,0 +1,24 @@
+"""``python -m histo_lightning`` lists the commands."""
+
+import sys
+
+import histo_lightning
+
+COMMANDS = {
+    "train": "train a network on one split, score it and report; -m sweeps over settings",
+    "balance": "print the balance table of the five case folds",
+}
+
+
+def main() -> int:
+    print(
+        f"histo_lightning {histo_lightning.__version__}: python -m histo_lightning.<command> [key=value ...]\n"
+    )
+    for name, text in COMMANDS.items():
+        print(f"  {name:<10} {text}")
+    print("\nEvery command takes --help.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""``history.csv``: a row an epoch, written atomically, carried through a resume."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from histo_lightning.runs import write_atomic
+
+COLUMNS = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_balanced_accuracy",
+    "val_auroc",
+    "val_case_auroc",
+    "images_per_second",
+)
+
+
+class History(Callback):
+    """Keeps the numbers of every epoch and writes them to ``path``. ``monitored`` keeps the curve of one more."""
+
+    def __init__(self, path: Path, monitor: str, images_per_epoch: int) -> None:
+        self.path, self.monitor, self.images_per_epoch = path, monitor, images_per_epoch
+        self.rows: list[dict[str, float]] = []
+        self.monitored: list[float] = []
+        self.seconds: list[float] = []
+        self._start = 0.0
+        self._seconds = 0.0
+        self._lr = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "monitored": self.monitored, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.monitored = list(state_dict["rows"]), list(state_dict["monitored"])
+        self.seconds = list(state_dict["seconds"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.
+        seed = int(pl_module.metadata.get("config", {}).get("seed", 0))  # type: ignore[union-attr, operator]
+        torch.manual_seed((seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank)
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._start = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = {name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items()}
+        rate = self.images_per_epoch / max(self._seconds, 1e-9)
+        pl_module.log("images_per_second", rate, rank_zero_only=True)
+        values |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}
+        self.rows.append({name: values[name] for name in COLUMNS})
+        self.monitored.append(values[self.monitor])
+        self.seconds.append(time.perf_counter() - self._start)
+        if trainer.is_global_zero:
+            write_atomic(self.path, history_text(self.rows))
+
+
+def history_text(rows: list[dict[str, float]]) -> str:
+    """Rows as CSV; a score that is undefined (NaN) is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if value != value else value for name, value in row.items()})
+    return buffer.getvalue()

@@ -1,0 +1,451 @@
+"""The typed schema of every key, and the checks that stop a run before any work.
+
+Hydra composes; :func:`to_config` merges the result into this schema, so an unknown key, a wrong type or a
+value out of range ends in one line that names the key, what was given, what is allowed and the nearest match.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from histo_lightning.errors import UserError
+
+
+@dataclass
+class ModelConfig:
+    name: str = "resnet18"
+    weights: str | None = None
+    stem: str = "standard"
+    zero_init_residual: bool = True
+    freeze_backbone: bool = False
+    frozen_norm: str = "train"
+
+
+@dataclass
+class HeadConfig:
+    name: str = "linear"
+    hidden: int | None = None
+    dropout: float | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float | None = None
+    nesterov: bool | None = None
+    betas: list[float] | None = None
+    alpha: float | None = None
+    eps: float | None = None
+    clip_norm: float | None = None
+
+
+@dataclass
+class SchedulerConfig:
+    name: str = "cosine"
+    warmup_epochs: int | None = None
+    final_ratio: float | None = None
+    step_size: int | None = None
+    gamma: float | None = None
+    factor: float | None = None
+    patience: int | None = None
+    pct_start: float | None = None
+
+
+@dataclass
+class DatasetConfig:
+    name: str = "synthetic"
+    root: str = ""
+    images_per_slide: int | None = None
+    image_size: int | None = None
+    seed: int | None = None
+    short_side: int | None = None
+
+
+@dataclass
+class SplitConfig:
+    name: str = "case_kfold"
+    fold: int = 0
+    folds: int = 5
+    seed: int = 0
+    repeat: int = 0
+    group: str = "case"
+    clean: bool = False
+    path: str = ""
+
+
+@dataclass
+class AugmentConfig:
+    name: str = "d4"
+    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    dihedral: bool = False
+    horizontal_flip: bool = False
+    rotation_degrees: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    channel_gain: float = 0.0
+    stain_gain: float = 0.0
+    stain_shift: float = 0.0
+    evaluate: str = "field"
+    normalisation: str = "train"
+
+
+@dataclass
+class TrainerConfig:
+    name: str = "auto"
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "single"
+    precision: str = "auto"
+    compile: str = "auto"
+    channels_last: bool = True
+    deterministic: bool = True
+    threads: int | None = None
+    progress: str = "auto"
+
+
+@dataclass
+class EarlyStoppingConfig:
+    patience: int | None = None
+    monitor: str | None = None
+    min_delta: float = 0.0
+
+
+@dataclass
+class EmaConfig:
+    decay: float | None = None
+
+
+@dataclass
+class Config:
+    """Everything a training run depends on. ``conf/train.yaml`` says what each key decides."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    magnification: str = "40x"
+    task: str = "binary"
+    seed: int = 0
+    epochs: int = 20
+    batch_size: int = 32
+    image_size: int = 112
+    monitor: str = "val_case_log_loss"
+    scored_weights: str = "best"
+    test: bool = True
+    class_weights: str = "none"
+    sampler: str = "shuffle"
+    label_smoothing: float = 0.0
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    sweep_name: str | None = None
+    json: str | None = None
+    resume: str = "auto"
+    cache_dir: str | None = None
+
+
+MODEL_NAMES = [
+    "resnet10",
+    "resnet14",
+    "resnet18",
+    "resnet26",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+# What is watched, and whether more of it is better.
+MONITORS = {
+    "val_case_log_loss": "min",
+    "val_loss": "min",
+    "val_accuracy": "max",
+    "val_balanced_accuracy": "max",
+    "val_auroc": "max",
+    "val_case_auroc": "max",
+}
+SUBTYPE_MONITORS = ("val_case_log_loss", "val_loss", "val_accuracy", "val_balanced_accuracy")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.name": tuple(MODEL_NAMES),
+    "model.stem": ("standard", "deep", "small"),
+    "model.frozen_norm": ("train", "eval"),
+    "head.name": ("linear", "mlp"),
+    "optimizer.name": ("sgd", "adam", "adamw", "rmsprop"),
+    "scheduler.name": ("constant", "step", "cosine", "onecycle", "plateau"),
+    "dataset.name": ("synthetic", "breakhis", "folders"),
+    "split.name": ("case_kfold", "slide_kfold", "official", "folders", "file", "image_random"),
+    "split.group": ("case", "slide", "image"),
+    "augment.evaluate": ("field", "center"),
+    "augment.normalisation": ("train", "imagenet"),
+    "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.strategy": ("single", "ddp"),
+    "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "trainer.compile": ("auto", "true", "false"),
+    "trainer.progress": ("auto", "bar", "lines", "none"),
+    "magnification": ("40x", "100x", "200x", "400x", "all"),
+    "task": ("binary", "subtype"),
+    "monitor": tuple(MONITORS),
+    "early_stopping.monitor": tuple(MONITORS),
+    "scored_weights": ("best", "last"),
+    "class_weights": ("none", "balanced"),
+    "sampler": ("shuffle", "case_balanced"),
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "head.hidden": (1, 65536),
+    "head.dropout": (0, 0.99),
+    "optimizer.lr": (0, 100),
+    "optimizer.weight_decay": (0, 100),
+    "optimizer.momentum": (0, 0.9999),
+    "optimizer.alpha": (0, 0.99999),
+    "optimizer.eps": (1e-16, 1),
+    "optimizer.clip_norm": (1e-9, 1e9),
+    "scheduler.warmup_epochs": (0, 100000),
+    "scheduler.final_ratio": (0, 1),
+    "scheduler.step_size": (1, 100000),
+    "scheduler.gamma": (0, 1),
+    "scheduler.factor": (0, 0.9999),
+    "scheduler.patience": (0, 100000),
+    "scheduler.pct_start": (0, 1),
+    "dataset.images_per_slide": (1, 60),
+    "dataset.image_size": (140, 1400),
+    "dataset.short_side": (32, 4096),
+    "split.repeat": (0, 10**6),
+    "split.seed": (0, 2**31 - 1),
+    "augment.rotation_degrees": (0, 180),
+    "augment.brightness": (0, 0.9),
+    "augment.contrast": (0, 0.9),
+    "augment.channel_gain": (0, 0.9),
+    "augment.stain_gain": (0, 0.9),
+    "augment.stain_shift": (0, 0.5),
+    "trainer.devices": (1, 1024),
+    "trainer.threads": (1, 4096),
+    "early_stopping.patience": (1, 100000),
+    "early_stopping.min_delta": (0, 1),
+    "ema.decay": (0, 0.999999),
+    "seed": (0, 2**31 - 1),
+    "epochs": (1, 100000),
+    "batch_size": (2, 65536),
+    "image_size": (32, 2048),
+    "label_smoothing": (0, 0.9),
+}
+# Keys that only some choices of their group use: set elsewhere, they would be silently ignored.
+MEANT_FOR: dict[str, tuple[str, ...]] = {
+    "head.hidden": ("mlp",),
+    "head.dropout": ("mlp",),
+    "optimizer.momentum": ("sgd", "rmsprop"),
+    "optimizer.nesterov": ("sgd",),
+    "optimizer.betas": ("adam", "adamw"),
+    "optimizer.alpha": ("rmsprop",),
+    "optimizer.eps": ("adam", "adamw", "rmsprop"),
+    "scheduler.warmup_epochs": ("constant", "step", "cosine"),
+    "scheduler.final_ratio": ("cosine", "onecycle"),
+    "scheduler.step_size": ("step",),
+    "scheduler.gamma": ("step",),
+    "scheduler.factor": ("plateau",),
+    "scheduler.patience": ("plateau",),
+    "scheduler.pct_start": ("onecycle",),
+    "dataset.images_per_slide": ("synthetic",),
+    "dataset.image_size": ("synthetic",),
+    "dataset.seed": ("synthetic",),
+}
+# Where things go and how fast they run, not what is computed: left out of the hash of a run.
+NOT_HASHED = (
+    "output_dir",
+    "run_name",
+    "sweep_name",
+    "resume",
+    "json",
+    "cache_dir",
+    "dataset.root",
+    "trainer.devices",
+    "trainer.threads",
+    "trainer.progress",
+)
+# Taken literally from the command line, whatever stands in them.
+LITERAL_KEYS = (
+    "input",
+    "checkpoint",
+    "split_file",
+    "json",
+    "output_dir",
+    "cache_dir",
+    "dataset.root",
+    "split.path",
+    "model.weights",
+    "resume",
+)
+
+
+def nearest(given: str, allowed: list[str]) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    close = get_close_matches(given, allowed, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a nested dict, with dotted keys."""
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and item:
+            yield from flatten(item, f"{name}.")
+        else:
+            yield name, item
+
+
+def schema_keys() -> list[str]:
+    """Every dotted key of the schema."""
+    return [key for key, _ in flatten(asdict(Config()))]
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Merge what Hydra composed into a fresh schema and check it.
+
+    Raises:
+        UserError: unknown key, wrong type, value out of range, or keys that contradict each other.
+    """
+    given = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(given, dict)
+    given.pop("hydra", None)
+    allowed = schema_keys()
+    groups = {key.rsplit(".", 1)[0] for key in allowed if "." in key}
+    for key, _ in flatten(given):
+        if key not in allowed and key not in groups:
+            raise UserError(f"unknown key {key!r}{nearest(key, allowed)} (all keys stand in conf/train.yaml)")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(given))
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "?")
+        raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}{_allowed(key)}") from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _allowed(key: str) -> str:
+    if key in CHOICES:
+        return f"; allowed are {', '.join(CHOICES[key])}"
+    if key in RANGES:
+        return f"; allowed is a number from {RANGES[key][0]:g} to {RANGES[key][1]:g}"
+    return ""
+
+
+def check(config: Config) -> None:
+    """Check values and combinations; raise UserError with the key, what was given and what is allowed."""
+    values = dict(flatten(asdict(config)))
+    for key, choices in CHOICES.items():
+        if values[key] is not None and values[key] not in choices:
+            given = str(values[key])
+            raise UserError(f"{key}={given}: allowed are {', '.join(choices)}{nearest(given, list(choices))}")
+    for key, (low, high) in RANGES.items():
+        if values[key] is not None and not low <= values[key] <= high:
+            raise UserError(f"{key}={values[key]}: allowed is a number from {low:g} to {high:g}")
+    for key, names in MEANT_FOR.items():
+        group = key.split(".")[0]
+        if values[key] is not None and values[f"{group}.name"] not in names:
+            raise UserError(
+                f"{key}={values[key]}: has no effect with {group}={values[f'{group}.name']}; it belongs to {', '.join(names)}"
+            )
+    _check_lists(config)
+    _check_combinations(config)
+
+
+def _check_lists(config: Config) -> None:
+    for key, pair, low, high in (
+        ("augment.crop_scale", config.augment.crop_scale, 0.01, 1.0),
+        ("augment.crop_ratio", config.augment.crop_ratio, 0.1, 10.0),
+        ("optimizer.betas", config.optimizer.betas, 0.0, 0.99999),
+    ):
+        if pair is None:
+            continue
+        ordered = key == "optimizer.betas" or (len(pair) == 2 and pair[0] <= pair[1])
+        if len(pair) != 2 or not ordered or not all(low <= value <= high for value in pair):
+            raise UserError(
+                f"{key}={pair}: allowed are two numbers from {low:g} to {high:g}, the smaller first"
+            )
+    if config.run_name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", config.run_name):
+        raise UserError(
+            f"run_name={config.run_name}: allowed are letters, digits, '.', '_' and '-', at most 100"
+        )
+    if config.sweep_name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", config.sweep_name):
+        raise UserError(
+            f"sweep_name={config.sweep_name}: allowed are letters, digits, '.', '_' and '-', at most 100"
+        )
+
+
+def _check_combinations(config: Config) -> None:
+    split, dataset = config.split, config.dataset
+    fixed = {"case_kfold": "case", "slide_kfold": "slide", "official": "slide", "image_random": "image"}
+    if split.name in fixed and split.group != fixed[split.name]:
+        raise UserError(
+            f"split.group={split.group}: split={split.name} groups by {fixed[split.name]}; "
+            "split.group is for split=folders and split=file"
+        )
+    if split.clean and split.name != "official":
+        raise UserError(
+            f"split.clean=true: only split=official has shared cases to drop, not split={split.name}"
+        )
+    if dataset.name == "folders" and split.name not in ("folders", "file"):
+        raise UserError(
+            f"dataset=folders carries its own parts: use split=folders (or split=file), not {split.name}"
+        )
+    if dataset.name != "folders" and split.name == "folders":
+        raise UserError(f"split=folders needs dataset=folders, not dataset={dataset.name}")
+    if config.task == "subtype" and config.monitor not in SUBTYPE_MONITORS:
+        raise UserError(
+            f"monitor={config.monitor}: with task=subtype allowed are {', '.join(SUBTYPE_MONITORS)}"
+        )
+    if config.trainer.devices > 1 and config.trainer.strategy != "ddp":
+        raise UserError(f"trainer.devices={config.trainer.devices}: several devices need trainer=ddp")
+    if config.batch_size % config.trainer.devices:
+        raise UserError(
+            f"batch_size={config.batch_size}: is shared by all devices, so it must be a multiple of "
+            f"trainer.devices={config.trainer.devices}"
+        )
+
+
+def hashed(config: Config) -> str:
+    """Eight hex digits of the config without what does not change the result."""
+    values = {key: value for key, value in flatten(asdict(config)) if key not in NOT_HASHED}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def readable_name(config: Config) -> str:
+    """``resnet18_adamw_40x_case_kfold-0_s0``, or ``run_name``, with the hash behind it; ``[A-Za-z0-9._-]`` only."""
+    parts = [
+        config.model.name,
+        config.optimizer.name,
+        config.magnification,
+        f"{config.split.name}-{config.split.fold}",
+    ]
+    if config.dataset.name != "synthetic":
+        parts.insert(0, config.dataset.name)
+    if config.task != "binary":
+        parts.append(config.task)
+    name = config.run_name or "_".join([*parts, f"s{config.seed}"])
+    return f"{name}_{hashed(config)}"
+
+
+def as_primitives(config: Any) -> dict[str, Any]:
+    """A dataclass of the schema as a nested plain dict."""
+    if not is_dataclass(config) or isinstance(config, type):
+        raise TypeError("a dataclass instance is needed")
+    return asdict(config)

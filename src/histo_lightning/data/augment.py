@@ -1,0 +1,222 @@
+"""Whole-batch augmentation on the training device, with a generator of its own.
+
+Random numbers are a hash of (seed, epoch, sample, channel), so a sample is augmented in the same way with any
+number of workers, processes or devices, and after a resume.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Optical density of haematoxylin, eosin and residual: Ruifrok & Johnston 2001, as in scikit-image's rgb_from_hed.
+HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+_OD_FLOOR = 1 / 255
+
+
+def _as_int64(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+_GOLDEN = _as_int64(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = _as_int64(0xBF58476D1CE4E5B9), _as_int64(0x94D049BB133111EB)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014) on int64 with wrap-around."""
+    x = (x ^ _shifted(x, 30)) * _MIX_1
+    x = (x ^ _shifted(x, 27)) * _MIX_2
+    return x ^ _shifted(x, 31)
+
+
+def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
+    """Uniform numbers in [0, 1), float32, samples x channels, that depend on their arguments alone.
+
+    Args:
+        samples: int64, one identifier a sample, on any device.
+    """
+    key = _mixed(torch.tensor(seed * 1_000_003 + epoch, dtype=torch.int64, device=samples.device) * _GOLDEN)
+    rows = _mixed(key + (samples.to(torch.int64) + 1) * _GOLDEN)
+    columns = torch.arange(1, channels + 1, dtype=torch.int64, device=samples.device) * _GOLDEN
+    bits = _shifted(_mixed(rows[:, None] + columns[None, :]), 40)
+    return bits.to(torch.float32) * 2.0**-24
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to a batch; see ``conf/augment``. ``size`` is the side of the training square in pixels."""
+
+    size: int
+    name: str = "none"
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    crop_ratio: tuple[float, float] = (1.0, 1.0)
+    dihedral: bool = False
+    horizontal_flip: bool = False
+    rotation_degrees: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    channel_gain: float = 0.0
+    stain_gain: float = 0.0
+    stain_shift: float = 0.0
+    evaluate: str = "field"
+
+    @property
+    def crops_at_native_scale(self) -> bool:
+        return self.crop_scale == (1.0, 1.0) and self.crop_ratio == (1.0, 1.0) and not self.rotation_degrees
+
+    def text(self) -> str:
+        """The transforms in words, for checkpoints and reports."""
+        if self.name == "none":
+            train = f"centre square of {self.size}"
+        elif self.crops_at_native_scale:
+            train = f"random crop of {self.size} at native scale"
+        else:
+            train = (
+                f"random crop of scale {self.crop_scale} and ratio {self.crop_ratio}, resized to {self.size}"
+            )
+        switches = [
+            ("eight orientations", self.dihedral),
+            ("horizontal flip", self.horizontal_flip),
+            (f"rotation up to {self.rotation_degrees:g} degrees", self.rotation_degrees),
+            (f"brightness {self.brightness:g}", self.brightness),
+            (f"contrast {self.contrast:g}", self.contrast),
+            (f"channel gain {self.channel_gain:g}", self.channel_gain),
+            (f"stain gain {self.stain_gain:g}", self.stain_gain),
+            (f"stain shift {self.stain_shift:g}", self.stain_shift),
+        ]
+        chosen = ", ".join([train, *(text for text, on in switches if on)])
+        held = "whole field" if self.evaluate == "field" else f"centre square of {self.size}"
+        return f"train: {chosen}; evaluation: {held}"
+
+
+def _centre(images: Tensor, size: int) -> Tensor:
+    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+    return images[:, top : top + size, left : left + size]
+
+
+def _native_crops(images: Tensor, u: Tensor, size: int) -> Tensor:
+    """Random size x size windows, by indexing: uint8 in, uint8 out."""
+    batch, height, width, _ = images.shape
+    top = (u[:, 0] * (height - size + 1)).long()
+    left = (u[:, 1] * (width - size + 1)).long()
+    steps = torch.arange(size, device=images.device)
+    rows, columns = top[:, None] + steps, left[:, None] + steps
+    return images[
+        torch.arange(batch, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+
+
+def _oriented(images: Tensor, u: Tensor) -> Tensor:
+    """One of the eight orientations of the square for each image (B x S x S x C)."""
+    choice = (u * 8).long()
+    flip, mirror, transpose = (((choice >> bit) & 1).bool()[:, None, None, None] for bit in range(3))
+    images = torch.where(flip, images.flip(1), images)
+    images = torch.where(mirror, images.flip(2), images)
+    return torch.where(transpose, images.transpose(1, 2), images)
+
+
+def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
+    """RandomResizedCrop, flip and rotation as one bilinear sampling (float32 in [0, 255], B x S x S x C).
+
+    Area is uniform in ``crop_scale``, the logarithm of the aspect ratio uniform in ``crop_ratio``, as in torchvision.
+    """
+    height, width = images.shape[1:3]
+    low, high = recipe.crop_scale
+    area = (low + (high - low) * u[:, 0]) * height * width
+    log_low, log_high = math.log(recipe.crop_ratio[0]), math.log(recipe.crop_ratio[1])
+    ratio = torch.exp(log_low + (log_high - log_low) * u[:, 1])
+    crop_width = torch.sqrt(area * ratio).clamp(max=width) / width  # shares of the field
+    crop_height = torch.sqrt(area / ratio).clamp(max=height) / height
+    centre_x = (1 - crop_width) * (2 * u[:, 2] - 1)  # in [-1, 1] coordinates
+    centre_y = (1 - crop_height) * (2 * u[:, 3] - 1)
+    angle = (2 * u[:, 4] - 1) * math.radians(recipe.rotation_degrees)
+    mirror = torch.where((u[:, 5] < 0.5) & recipe.horizontal_flip, -1.0, 1.0)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    # Output -> turned back in the square -> mirrored -> placed in the field: the order of the thesis's transforms.
+    first = torch.stack([crop_width * mirror * cos, -crop_width * mirror * sin, centre_x], dim=1)
+    second = torch.stack([crop_height * sin, crop_height * cos, centre_y], dim=1)
+    grid = functional.affine_grid(
+        torch.stack([first, second], dim=1), [len(images), 3, recipe.size, recipe.size], align_corners=False
+    )
+    sampled = functional.grid_sample(
+        images.permute(0, 3, 1, 2).float(),
+        grid,
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
+    return sampled.permute(0, 2, 3, 1)
+
+
+def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
+    """Jitter haematoxylin and eosin: HED amounts times 1 +- gain, plus +- shift, in optical density (Tellez 2018)."""
+    basis = torch.tensor(HED, dtype=torch.float32, device=images.device)
+    basis = basis / basis.norm(dim=1, keepdim=True)
+    gain = torch.ones(len(images), 3, device=images.device)
+    gain[:, :2] += recipe.stain_gain * (2 * u[:, 0:2] - 1)
+    shift = torch.zeros(len(images), 3, device=images.device)
+    shift[:, :2] += recipe.stain_shift * (2 * u[:, 2:4] - 1)
+    mixing = torch.linalg.inv(basis)[None] @ torch.diag_embed(gain) @ basis[None]
+    density = -torch.log((images / 255).clamp(min=_OD_FLOOR))
+    density = torch.einsum("bhwc,bcd->bhwd", density, mixing) + (shift @ basis)[:, None, None, :]
+    return 255 * torch.exp(-density.clamp(min=0))
+
+
+def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Brightness, contrast, channel gains and normalisation as one gain and one offset a channel (each B x 3)."""
+    brightness = 1 + recipe.brightness * (2 * u[:, 0:1] - 1)
+    contrast = 1 + recipe.contrast * (2 * u[:, 1:2] - 1)
+    gain = 1 + recipe.channel_gain * (2 * u[:, 2:5] - 1)
+    scale = brightness * contrast * gain / 255
+    offset = (1 - contrast) * mean  # contrast turns about the training mean
+    return scale / std, (offset - mean) / std
+
+
+def augment(
+    images: Tensor, samples: Tensor, recipe: Recipe, mean: Tensor, std: Tensor, *, seed: int, epoch: int
+) -> Tensor:
+    """Augment and normalise a training batch.
+
+    Args:
+        images: uint8, B x H x W x 3, at least ``recipe.size`` on each side.
+        samples: int64, B, an identifier for each image.
+        mean, std: float32, 3, in units of [0, 1].
+
+    Returns:
+        float32, B x 3 x size x size, memory format channels_last.
+    """
+    if recipe.name == "none":
+        return normalise(_centre(images, recipe.size), mean, std)
+    u = uniform(seed, epoch, samples, 16)
+    if recipe.crops_at_native_scale:
+        crops = _native_crops(images, u[:, 0:2], recipe.size)
+        if recipe.horizontal_flip and not recipe.dihedral:
+            crops = torch.where((u[:, 5] < 0.5)[:, None, None, None], crops.flip(2), crops)
+    else:
+        crops = _affine_crops(images, u[:, 0:6], recipe)
+    if recipe.dihedral:
+        crops = _oriented(crops, u[:, 6])
+    pixels = crops.float()
+    if recipe.stain_gain or recipe.stain_shift:
+        pixels = _stained(pixels, u[:, 7:11], recipe)
+    scale, offset = _colour_matrix(u[:, 11:16], recipe, mean, std)
+    return (pixels * scale[:, None, None, :] + offset[:, None, None, :]).permute(0, 3, 1, 2)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised."""
+    return (images.float() * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2)
+
+
+def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
+    """What validation and test see: the whole field, or its centre square; float32, B x 3 x H x W."""
+    return normalise(images if recipe.evaluate == "field" else _centre(images, recipe.size), mean, std)

@@ -1,0 +1,234 @@
+"""The LightningDataModule: holds records, split, pixels and augmentation together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, evaluation_view
+from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, load_pixels
+from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.records import PARTS, Record
+from histo_lightning.data.sampling import Batches, EpochOrder, PartDataset, as_is
+from histo_lightning.data.sources import Source, open_source
+from histo_lightning.data.splits import Split, SplitPlan, build_split
+from histo_lightning.errors import UserError
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a split: its records (in the order of ``index``), labels and dataset."""
+
+    records: tuple[Record, ...]
+    labels: tuple[int, ...]
+    dataset: PartDataset
+
+
+class BreakHisDataModule(LightningDataModule):
+    """BreakHis for any LightningModule.
+
+    Batches are dicts: ``image`` float32 B x 3 x H x W (normalised, channels_last; augmented in training), and
+    ``label``, ``index`` (position in ``parts[part].records``), ``case`` (an identifier), all int64, B.
+
+    Args:
+        dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two.
+        plan: how to split; see :class:`SplitPlan`.
+        recipe: augmentation; its ``size`` is the side of the training square in pixels.
+        magnification: ``40x`` ... ``400x`` or ``all``.
+        task: ``binary`` (benign 0, malignant 1) or ``subtype`` (eight classes).
+        batch_size: images a step over all processes together.
+        sampler: ``shuffle`` or ``case_balanced``.
+        normalisation: ``train`` (mean and deviation of the training part) or ``imagenet``.
+        short_side: short side of the stored pixels; None keeps 8/7 of the training square.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "synthetic",
+        root: str = "",
+        *,
+        plan: SplitPlan | None = None,
+        recipe: Recipe | None = None,
+        magnification: str = "40x",
+        task: str = "binary",
+        batch_size: int = 32,
+        sampler: str = "shuffle",
+        normalisation: str = "train",
+        short_side: int | None = None,
+        images_per_slide: int = 4,
+        image_size: int = 350,
+        dataset_seed: int = 0,
+        seed: int = 0,
+        cache_dir: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.root, self.plan = dataset, root, plan or SplitPlan()
+        self.recipe = recipe or Recipe(size=112, name="d4", dihedral=True)
+        self.magnification, self.task = magnification, task
+        self.batch_size, self.sampler, self.normalisation = batch_size, sampler, normalisation
+        self.short_side = short_side or round(self.recipe.size * 8 / 7)
+        self.images_per_slide, self.image_size, self.dataset_seed = images_per_slide, image_size, dataset_seed
+        self.seed = seed
+        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.progress = progress
+        self.source: Source | None = None
+        self.split: Split | None = None
+        self.pixels: Pixels | None = None
+        self.parts: dict[str, Part] = {}
+        self.mean = torch.tensor(IMAGENET_MEAN)
+        self.std = torch.tensor(IMAGENET_STD)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        names = SUBTYPES if self.task == "subtype" else CLASSES
+        return {name: i for i, name in enumerate(names)}
+
+    def prepare_data(self) -> None:
+        """Draw the synthetic set and decode all pixels once, so that other processes find them on disk."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find, split and decode; does nothing the second time.
+
+        Raises:
+            UserError: see :func:`open_source`, :func:`build_split`, :func:`load_pixels`.
+        """
+        if self.parts:
+            return
+        source = open_source(
+            self.dataset,
+            self.root,
+            self.cache_dir,
+            images_per_slide=self.images_per_slide,
+            image_size=self.image_size,
+            seed=self.dataset_seed,
+            progress=self.progress,
+        )
+        split = build_split(
+            source.records,
+            self.plan,
+            magnification=self.magnification,
+            task=self.task,
+            folder_parts=source.folder_parts,
+        )
+        chosen = {image for names in split.parts.values() for image in names}
+        records = {record.image: record for record in source.records if record.image in chosen}
+        if self.recipe.size > self.short_side:
+            raise UserError(
+                f"dataset.short_side={self.short_side}: smaller than image_size={self.recipe.size}; leave it null"
+            )
+        pixels = load_pixels(
+            source.root,
+            list(records.values()),
+            self.short_side,
+            self.cache_dir,
+            sizes=source.sizes,
+            progress=self.progress,
+        )
+        self.source, self.split, self.pixels = source, split, pixels
+        row_of = {image: row for row, image in enumerate(pixels.images)}
+        cases = {
+            case: i
+            for i, case in enumerate(sorted({record.case or record.image for record in records.values()}))
+        }
+        for part in PARTS:
+            members = tuple(records[image] for image in split.parts[part])
+            labels = tuple(self._label(record) for record in members)
+            rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
+            dataset = PartDataset(pixels.array, rows, labels, [cases[r.case or r.image] for r in members])
+            self.parts[part] = Part(members, labels, dataset)
+        if self.normalisation == "train":
+            self.mean, self.std = channel_statistics(pixels.array, self.parts["train"].dataset.rows)
+
+    def _label(self, record: Record) -> int:
+        if self.task == "subtype" and not record.subtype:
+            raise UserError(f"{record.path}: task=subtype needs BreakHis names, which say the subtype")
+        return self.class_to_idx[record.subtype if self.task == "subtype" else record.class_name]
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images by class index."""
+        return [self.parts["train"].labels.count(i) for i in range(len(self.class_to_idx))]
+
+    @property
+    def evaluation_size(self) -> tuple[int, int]:
+        """(height, width) of what validation and test see, in pixels."""
+        if self.recipe.evaluate != "field" or self.recipe.name == "none" or self.pixels is None:
+            return self.recipe.size, self.recipe.size
+        return int(self.pixels.array.shape[1]), int(self.pixels.array.shape[2])
+
+    def loader(self, part: str, *, train: bool = False) -> DataLoader[Batch]:
+        """Batches of a part: in a seeded order with full batches for training, else every image once."""
+        members = self.parts[part]
+        rank = self.trainer.global_rank if self.trainer is not None else 0
+        world = self.trainer.world_size if self.trainer is not None else 1
+        order = EpochOrder(
+            members.records, members.labels, self.sampler if train else "sequential", self.seed
+        )
+        batches = Batches(order, self.batch_size, drop_last=train, rank=rank, world=world)
+        return DataLoader(
+            members.dataset,
+            batch_sampler=batches,
+            collate_fn=as_is,
+            num_workers=0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("test")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment (in training) and normalise, on the device the batch has been moved to."""
+        training = self.trainer is not None and self.trainer.training
+        return self.view(
+            batch, training=training, epoch=self.trainer.current_epoch if self.trainer is not None else 0
+        )
+
+    def view(self, batch: Batch, *, training: bool, epoch: int = 0) -> Batch:
+        """The batch with its uint8 pixels replaced by what the network sees."""
+        device = batch["image"].device
+        mean, std = self.mean.to(device), self.std.to(device)
+        if training:
+            image = augment(
+                batch["image"], batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch
+            )
+        else:
+            image = evaluation_view(batch["image"], self.recipe, mean, std)
+        return batch | {"image": image}
+
+
+def channel_statistics(
+    array: NDArray[np.uint8], rows: Sequence[int] | NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over the given images, in units of [0, 1] (float32, 3 each).
+
+    From histograms, so that sums are exact whatever the order.
+    """
+    histogram = np.zeros((3, 256), dtype=np.int64)
+    for row in rows:
+        for channel in range(3):
+            histogram[channel] += np.bincount(array[row, :, :, channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    weights = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = weights @ levels
+    std = np.sqrt((weights * (levels[None, :] - mean[:, None]) ** 2).sum(axis=1))
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(np.maximum(std, 1e-3), dtype=torch.float32)

@@ -1,0 +1,215 @@
+"""From a command line to checked configs and jobs: what every Hydra front door shares.
+
+Hydra composes and multiplies; its own messages (several lines, exit status 1) are replaced by one line and
+exit status 2, and nothing starts before every job of a sweep has been validated.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, main
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from histo_lightning.config import LITERAL_KEYS, Config, nearest, schema_keys, to_config
+from histo_lightning.errors import UserError
+
+EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
+
+
+def conf_dir() -> Path:
+    """The config tree: inside the installed package (a wheel), else at the repository root (an editable install)."""
+    packaged = Path(str(files("histo_lightning"))) / "conf"
+    if packaged.is_dir():
+        return packaged
+    root = Path(__file__).resolve().parents[2] / "conf"
+    if root.is_dir():
+        return root
+    raise UserError(
+        f"the config tree is missing: neither {packaged} nor {root} is there; install the package again"
+    )
+
+
+def prepare_argument(argument: str) -> str:
+    """Make an argument safe for Hydra.
+
+    The value of a key that is taken literally is quoted, so that Hydra's grammar and OmegaConf's interpolation
+    leave it alone. A dotted key of the schema gets ``++``: it can be set though its group's file leaves it out.
+    """
+    key, equals, value = argument.partition("=")
+    if equals and key.lstrip("+") in LITERAL_KEYS and value not in ("", "null"):
+        value = value.replace("${", r"\${")
+        value = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count before a quote only
+        value = re.sub(r"(\\+)$", r"\1\1", value)
+        value = f"'{value}'"
+    if "." in key and key in schema_keys():
+        key = f"++{key}"
+    return f"{key}{equals}{value}"
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def _check_override(override: Override) -> None:
+    """Refuse unknown keys and group options with the nearest match, before Hydra does it in several lines."""
+    key = override.key_or_group
+    if key == "hydra" or key.startswith("hydra."):
+        return
+    if (conf_dir() / key).is_dir() and not key.startswith("hydra"):
+        options = _options(key)
+        wanted = override.value()
+        choices = wanted.list if isinstance(wanted, ChoiceSweep) else [wanted]
+        for choice in choices:
+            name = str(getattr(choice, "text", choice))
+            if isinstance(choice, (str, int)) and name not in options:
+                raise UserError(
+                    f"{key}={name}: no such option; allowed are {', '.join(options)}{nearest(name, options)}"
+                )
+        return
+    allowed = schema_keys()
+    groups = sorted({k.split(".")[0] for k in allowed if "." in k} | {"experiment"})
+    if key not in allowed and key not in groups and not key.startswith("hydra/"):
+        raise UserError(
+            f"unknown key {key!r}{nearest(key, allowed + groups)} (all keys stand in conf/train.yaml)"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def parse(arguments: Sequence[str]) -> list[Override]:
+    """Overrides of a command line; raise UserError for what cannot be read or does not exist."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = []
+    for argument in arguments:
+        try:
+            override = parser.parse_overrides([argument])[0]
+        except HydraException as error:
+            raise UserError(
+                f"cannot read {argument!r}: write key=value, and quote values with special signs"
+            ) from error
+        _check_override(override)
+        overrides.append(override)
+    return overrides
+
+
+def expand(overrides: list[Override], multirun: bool) -> list[list[str]]:
+    """The override lists of all jobs: one without ``-m``, else the product that Hydra's basic sweeper makes."""
+    if not multirun:
+        return [[str(override.input_line) for override in overrides]]
+    batches = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def compose_all(config_name: str, jobs: list[list[str]]) -> list[Config]:
+    """Compose and check every job; the first that is wrong raises UserError."""
+    configs = []
+    for job in jobs:
+        try:
+            configs.append(to_config(compose(config_name, overrides=job)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_first_line(error)) from error
+    return configs
+
+
+def sweep_id(arguments: Sequence[str]) -> str:
+    """A name for a sweep that only depends on its overrides: the same command goes on."""
+    own = sorted(a for a in arguments if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
+    return f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
+
+
+def hydra_texts(composed: DictConfig) -> dict[str, str]:
+    """The three files of a run folder's ``.hydra/``."""
+    hydra = HydraConfig.instance().cfg
+    assert hydra is not None
+    return {
+        "config.yaml": OmegaConf.to_yaml(composed),
+        "hydra.yaml": OmegaConf.to_yaml(hydra),
+        "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task),
+    }
+
+
+def launch(config_name: str, work: Callable[[Config, dict[str, str], bool], Any]) -> list[Any]:
+    """Read ``sys.argv``, validate every job, let Hydra run ``work(config, hydra_texts, in_sweep)`` for each.
+
+    Returns:
+        What ``work`` returned for each job that ran in this process, in order.
+
+    Raises:
+        UserError: anything the user can mend, before any work.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to guard()
+    sys.argv[1:] = [prepare_argument(argument) for argument in sys.argv[1:]]
+    usage = StringIO()
+    try:
+        with redirect_stderr(usage):
+            arguments = get_args_parser().parse_args(sys.argv[1:])
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(usage.getvalue().strip().splitlines()[-1] + " (see --help)") from None
+        raise
+    shows = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
+    if not shows:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            jobs = expand(parse(arguments.overrides), arguments.multirun)
+            configs = compose_all(config_name, jobs)
+        if arguments.multirun and all(config.sweep_name is None for config in configs):
+            sys.argv.append(f"sweep_name={sweep_id(arguments.overrides)}")
+    results: list[Any] = []
+
+    def task(composed: DictConfig) -> None:
+        results.append(work(to_config(composed), hydra_texts(composed), bool(arguments.multirun)))
+
+    try:
+        main(config_path=str(conf_dir()), config_name=config_name, version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_line(error)) from error
+    return results
+
+
+def guard(run: Callable[[], int]) -> int:
+    """Run a front door; turn what goes wrong into one line on stderr and an exit status.
+
+    ``HISTO_DEBUG=1`` shows the traceback.
+    """
+    try:
+        return run()
+    except UserError as error:
+        return _report(error, f"error: {error}", EXIT_USER)
+    except KeyboardInterrupt as error:
+        return _report(
+            error, "interrupted: the same command goes on from the last finished epoch", EXIT_INTERRUPTED
+        )
+    except Exception as error:  # the front door: the last place that can keep a traceback off the screen
+        where = "" if _debugging() else " (HISTO_DEBUG=1 shows where)"
+        return _report(error, f"defect: {type(error).__name__}: {_first_line(error)}{where}", EXIT_DEFECT)
+
+
+def _debugging() -> bool:
+    return os.environ.get("HISTO_DEBUG") == "1"
+
+
+def _report(error: BaseException, message: str, status: int) -> int:
+    if _debugging():
+        traceback.print_exception(error)
+    print(message, file=sys.stderr)
+    return status
