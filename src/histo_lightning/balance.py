@@ -19,7 +19,9 @@ def balance_table(records: list[Record], plan: SplitPlan) -> list[list[str]]:
     known = {record.image: record for record in records}
     rows = [heading]
     for fold in range(plan.folds):
-        split: Split = build_split(records, SplitPlan(fold=fold, folds=plan.folds, seed=plan.seed, repeat=plan.repeat))
+        split: Split = build_split(
+            records, SplitPlan(fold=fold, folds=plan.folds, seed=plan.seed, repeat=plan.repeat)
+        )
         members = [known[image] for image in split.parts["test"]]
         cases = {(r.class_name, r.case) for r in members}
         counts = Counter((r.class_name, r.magnification) for r in members)
@@ -40,9 +42,15 @@ def markdown(rows: list[list[str]]) -> str:
 def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> None:
     """Print the table of a copy (``dataset=breakhis dataset.root=...``), else of the full census."""
     on_disk = config.dataset.name == "breakhis"
-    records = find_breakhis(config.dataset.root) if on_disk else [r for n in sorted(census_names()) if (r := record_of(n))]
+    records = (
+        find_breakhis(config.dataset.root)
+        if on_disk
+        else [r for n in sorted(census_names()) if (r := record_of(n))]
+    )
     split = config.split
-    print(markdown(balance_table(records, SplitPlan(folds=split.folds, seed=split.seed, repeat=split.repeat))))
+    print(
+        markdown(balance_table(records, SplitPlan(folds=split.folds, seed=split.seed, repeat=split.repeat)))
+    )
 
 
 def main() -> int:

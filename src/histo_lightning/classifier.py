@@ -145,7 +145,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.network.parameters(), self.optimizer_settings)
         epochs = self.trainer.max_epochs or 1
-        schedule = build_scheduler(
+        schedule: Any = build_scheduler(
             optimizer,
             self.scheduler_settings,
             steps_per_epoch=max(int(self.trainer.estimated_stepping_batches) // epochs, 1),
@@ -153,7 +153,7 @@ class Classifier(LightningModule):
             monitor=self.monitor,
             mode=self.monitor_mode,
         )
-        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[typeddict-item]  # a plain dict is meant
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["histo_lightning"] = {
@@ -188,7 +188,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint; give a run's checkpoints/best.ckpt")
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise UserError(
             f"{file}: cannot be read as a checkpoint ({str(error).splitlines()[0][:120]})"
@@ -201,7 +201,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{file}: its format is {about.get('format')}, this version reads {CHECKPOINT_FORMAT}; "
             f"use histo_lightning {about.get('version')}"
         )
-    return checkpoint
+    return dict(checkpoint)
 
 
 def load_state(classifier: Classifier, state: dict[str, Any], path: str | Path) -> None:

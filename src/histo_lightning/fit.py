@@ -145,9 +145,8 @@ def _callbacks(config: Config, folder: Path, history: History, bar: bool | None)
         )
     if bar is not None:
         found.append(EpochBar() if bar else EpochLines())
-        found.append(RichModelSummary(max_depth=2))
-    found.append(checkpoints(folder / "checkpoints", monitor_name(config.monitor), MONITORS[config.monitor]))
-    return found
+        found.append(RichModelSummary(max_depth=1))
+    return found + checkpoints(folder / "checkpoints", monitor_name(config.monitor), MONITORS[config.monitor])
 
 
 @contextmanager
@@ -245,7 +244,7 @@ def _fit(
     hardware: Hardware,
 ) -> None:
     if config.trainer.channels_last:
-        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # nn.Module takes it
+        classifier.to(memory_format=torch.channels_last)
     if hardware.compile:
         classifier.network.compile()
     last = folder / "checkpoints" / "last.ckpt"

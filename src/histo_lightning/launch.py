@@ -58,7 +58,7 @@ def prepare_argument(argument: str) -> str:
         value = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count before a quote only
         value = re.sub(r"(\\+)$", r"\1\1", value)
         value = f"'{value}'"
-    if "." in key and key in schema_keys():
+    if equals and "." in key and key in schema_keys():
         key = f"++{key}"
     return f"{key}{equals}{value}"
 
@@ -115,6 +115,9 @@ def parse(arguments: Sequence[str]) -> list[Override]:
 def expand(overrides: list[Override], multirun: bool) -> list[list[str]]:
     """The override lists of all jobs: one without ``-m``, else the product that Hydra's basic sweeper makes."""
     if not multirun:
+        for override in overrides:
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: several values make a sweep; add -m to run them all")
         return [[str(override.input_line) for override in overrides]]
     batches = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return [list(job) for batch in batches for job in batch]

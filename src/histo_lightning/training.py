@@ -6,7 +6,7 @@ import multiprocessing.connection
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from histo_lightning.config import Config, as_primitives, flatten, hashed, readable_name
 from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.data.records import Record
 from histo_lightning.display import StepProgress, console, print_summary
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import make_table, score_predictions, write_predictions
+from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.fit import build_datamodule, fit_and_predict
 from histo_lightning.hardware import resolve
 from histo_lightning.report.figures import draw_plots
@@ -172,15 +173,28 @@ def write_results(
     }
     scores: dict[str, Any] = {"val": None, "test": None, "train": None}
     for part, values in logits.items():
-        table = make_table(
-            data.parts[part].records, values, part=part, labels=data.parts[part].labels, task=config.task
-        )
+        table = _table(config.task, part, data.parts[part].records, values)
         if part != "train":
             write_predictions(folder / "predictions" / f"{part}.csv", table)
         scores[part] = score_predictions(table, intervals=part != "train")
     write_json(folder / "metrics.json", metrics | scores)
     _write_dashboard(config, folder, data, scores)
     draw_plots(folder)
+
+
+def _table(task: str, part: str, records: Sequence[Record], logits: NDArray[np.float64]) -> Table:
+    return make_table(
+        task,
+        image=[record.image for record in records],
+        path=[record.path for record in records],
+        class_name=[record.class_name for record in records],
+        subtype=[record.subtype for record in records],
+        slide=[record.slide for record in records],
+        case=[record.case for record in records],
+        magnification=[record.magnification for record in records],
+        part=part,
+        logits=logits,
+    )
 
 
 def _write_dashboard(
@@ -202,7 +216,7 @@ def _write_dashboard(
             for level in ("image", "case")
             for name in names
         }
-        for summary in hparams(chosen, final):
+        for summary in hparams(chosen, final):  # type: ignore[no-untyped-call]  # torch ships it without types
             writer._get_file_writer().add_summary(summary)
         for tag, value in final.items():
             writer.add_scalar(tag, value, 0)

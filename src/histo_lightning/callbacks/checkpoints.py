@@ -38,16 +38,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_atomic(checkpoint, Path(path))
 
 
-def checkpoints(folder: Path, monitor: str, mode: str) -> ModelCheckpoint:
-    """Best epoch by ``monitor`` (the first one of equals), and the last, written at the end of every epoch."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_top_k=1,
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,  # else a reused folder gets best-v1.ckpt
-        save_on_train_epoch_end=True,
-    )
+def checkpoints(folder: Path, monitor: str, mode: str) -> list[ModelCheckpoint]:
+    """Best epoch by ``monitor`` (the first one of equals); and the last, written after it at the end of every epoch.
+
+    Two callbacks, because ``save_last=True`` writes only when the best changes.
+    """
+    shared: dict[str, Any] = {
+        "dirpath": folder,
+        "auto_insert_metric_name": False,
+        "enable_version_counter": False,  # else a reused folder gets best-v1.ckpt
+        "save_on_train_epoch_end": True,
+    }
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, save_top_k=1, **shared)
+    return [best, ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **shared)]

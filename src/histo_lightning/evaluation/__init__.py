@@ -1,0 +1,25 @@
+"""Evaluation: predictions table -> scores, intervals, thresholds, comparisons. NumPy and SciPy only."""
+
+from histo_lightning.evaluation.pooling import influence_table, pool, score_pooled
+from histo_lightning.evaluation.summary import score_predictions
+from histo_lightning.evaluation.table import Table, as_table, columns, make_table
+from histo_lightning.evaluation.table_csv import quote_cell, read_predictions, unquote_cell, write_predictions
+from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
+
+__all__ = [
+    "Table",
+    "apply_temperature",
+    "as_table",
+    "columns",
+    "fit_temperature",
+    "influence_table",
+    "make_table",
+    "operating_point",
+    "pool",
+    "quote_cell",
+    "read_predictions",
+    "score_pooled",
+    "score_predictions",
+    "unquote_cell",
+    "write_predictions",
+]

@@ -1,0 +1,111 @@
+"""Logistic recalibration: how far probabilities are from the frequencies they promise.
+
+logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019 (BMC Medicine 17:230) the
+*calibration slope* is the slope of the joint fit (Cox 1958), 1 when perfect, below 1 when over-confident; the
+*calibration intercept* is fitted with the slope held at 1 (calibration in the large), 0 when perfect.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_lightning.evaluation.scores import SMALLEST_P
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_STEPS = 100
+_REFIT_STEPS = 25
+_STEEPEST = 1e3
+_SINGULAR = 1e-9
+"""Determinant of the information below which a maximum counts as not finite (separated classes)."""
+
+
+def logit(p: Floats) -> Floats:
+    """log(p / (1 - p)) with p clipped by ``SMALLEST_P``; (n,) in [0, 1] to (n,) finite."""
+    clipped = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
+    result: Floats = np.log(clipped) - np.log1p(-clipped)
+    return result
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)), without overflow; any shape."""
+    from scipy.special import expit
+
+    return np.asarray(expit(x), np.float64)
+
+
+def _log_likelihood(truth: Integers, eta: Floats) -> float:
+    return float(np.sum(truth * eta - np.logaddexp(0.0, eta)))
+
+
+def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
+    """Maximum-likelihood coefficients of a logistic regression, by Newton steps that are halved until they climb.
+
+    Args:
+        truth: (n,) in {0, 1}; offset: (n,) added to the linear predictor; design: (n, k).
+
+    Returns:
+        (k,) coefficients; None where no finite maximum exists (separated classes, constant column).
+    """
+    beta = np.zeros(design.shape[1])
+    height = _log_likelihood(truth, offset)
+    for _ in range(_STEPS):
+        mean = sigmoid(offset + design @ beta)
+        information = design.T @ (design * (mean * (1 - mean))[:, None])
+        try:
+            step = np.linalg.solve(information, design.T @ (truth - mean))
+        except np.linalg.LinAlgError:
+            return None
+        while (climbed := _log_likelihood(truth, offset + design @ (beta + step))) < height - 1e-9:
+            step = step / 2
+        beta, height = beta + step, climbed
+        if np.abs(beta).max() > _STEEPEST:
+            return None
+        if np.abs(step).max() < 1e-9 * (1 + np.abs(beta).max()):
+            return beta
+    return None
+
+
+def refit(truth: Integers, offset: Floats, design: Floats, weights: Floats, start: Floats) -> Floats:
+    """The coefficients of many weighted logistic regressions at once, by Newton steps from a common start.
+
+    Args:
+        truth: (n,) in {0, 1}; offset: (n,); design: (n, k); weights: (n, B) of each unit in each regression;
+        start: (k,), the unweighted fit.
+
+    Returns:
+        (k, B) coefficients, NaN for a regression without a finite maximum.
+    """
+    width = design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), width * width)
+    beta = np.repeat(start[:, None], weights.shape[1], axis=1)
+    result = np.full_like(beta, np.nan)
+    active = np.arange(weights.shape[1])
+    for _ in range(_REFIT_STEPS):
+        mean = sigmoid(offset[:, None] + design @ beta[:, active])
+        gradient = design.T @ (weights * (truth[:, None] - mean))
+        information = (products.T @ (weights * mean * (1 - mean))).T.reshape(-1, width, width)
+        solvable = np.linalg.det(information) > _SINGULAR
+        active, weights = active[solvable], weights[:, solvable]
+        step = np.linalg.solve(information[solvable], gradient.T[solvable][..., None])[..., 0].T
+        beta[:, active] += step
+        done = np.abs(step).max(axis=0) < 1e-6 * (1 + np.abs(beta[:, active]).max(axis=0))
+        result[:, active[done]] = beta[:, active[done]]
+        active, weights = active[~done], weights[:, ~done]
+        if not len(active):
+            break
+    return result
+
+
+def recalibration(truth: Integers, p: Floats) -> tuple[float, float]:
+    """(calibration intercept, calibration slope) of (n,) truths and probabilities; NaN where undefined."""
+    if not len(truth) or (truth == truth[0]).all():
+        return float("nan"), float("nan")
+    x = logit(p)
+    ones = np.ones((len(x), 1))
+    shift = fit(truth, x, ones)
+    joint = fit(truth, np.zeros(len(x)), np.column_stack([ones, x])) if np.ptp(x) > 0 else None
+    return (
+        float("nan") if shift is None else float(shift[0]),
+        float("nan") if joint is None else float(joint[1]),
+    )

@@ -1,0 +1,146 @@
+"""Fitted on validation predictions only: the operating point for a wanted sensitivity, and the temperature.
+
+Both weigh every case alike (*case-balanced*: an image counts 1 / images of its case), because a case of 500
+images would otherwise decide alone; where some image has no case they weigh images alike and say so.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation.levels import is_grouped
+from histo_lightning.evaluation.scores import SMALLEST_P
+from histo_lightning.evaluation.table import Table, malignant_share, softmax
+
+Floats = NDArray[np.float64]
+
+CASE_BALANCED = "case-balanced"
+PLAIN = "images alike (GROUPING UNKNOWN)"
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+
+
+def image_weights(table: Table) -> tuple[Floats, str]:
+    """(N,) weight of each image and the name of the weighting; each case sums to 1 where cases are known."""
+    if not is_grouped(table):
+        return np.ones(len(table)), PLAIN
+    _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
+    return 1.0 / counts[index], CASE_BALANCED
+
+
+def _refuse_other_parts(table: Table, apparent: bool) -> None:
+    parts = sorted({str(part) for part in table.part})
+    if not apparent and parts != ["val"]:
+        raise UserError(
+            f"predictions: part {', '.join(parts)} given to fit a threshold or temperature; only validation (val) may "
+            "choose them (pooled out-of-fold predictions: apparent=True, for future data)"
+        )
+
+
+def _rests_on(table: Table, weighting: str, apparent: bool) -> dict[str, Any]:
+    malignant = table.malignant == 1
+    grouped = weighting == CASE_BALANCED
+    return {
+        "weighting": weighting,
+        "apparent": apparent,
+        "images": len(table),
+        "cases_malignant": len(np.unique(table.case[malignant])) if grouped else None,
+        "cases_benign": len(np.unique(table.case[~malignant])) if grouped else None,
+    }
+
+
+def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
+    """The highest threshold on ``p_malignant`` whose case-balanced sensitivity by image reaches a wanted one.
+
+    Args:
+        table: validation predictions (``part`` val).
+        sensitivity: wanted, in (0, 1].
+        apparent: take pooled out-of-fold predictions instead; for future data only, the scores on the same
+            predictions are then apparent.
+
+    Returns:
+        ``threshold`` in [0, 1] (malignant at p >= threshold), ``wanted_sensitivity``, the ``sensitivity`` and
+        ``specificity`` reached on these predictions (null without benign images), ``cases_malignant`` and
+        ``cases_benign`` it rests on, ``images``, ``weighting``, ``apparent``.
+
+    Raises:
+        UserError: another part than val, no malignant image, or a sensitivity out of range.
+    """
+    _refuse_other_parts(table, apparent)
+    if not 0 < sensitivity <= 1:
+        raise UserError(f"sensitivity={sensitivity}: give a number above 0, at most 1")
+    malignant = table.malignant == 1
+    if not malignant.any():
+        raise UserError("predictions: no malignant image in validation; an operating point needs some")
+    weights, weighting = image_weights(table)
+    order = np.argsort(-table.p_malignant[malignant], kind="stable")
+    ranked = table.p_malignant[malignant][order]
+    reached = np.cumsum(weights[malignant][order]) / weights[malignant].sum()
+    # Equal probabilities are called alike, so the sensitivity at a value counts to its last image.
+    first = int(np.argmax(reached >= sensitivity - 1e-12))
+    threshold = float(ranked[first])
+    called = table.p_malignant >= threshold
+
+    def share(members: NDArray[np.bool_], hits: NDArray[np.bool_]) -> float | None:
+        return float(weights[members & hits].sum() / weights[members].sum()) if members.any() else None
+
+    return {
+        "threshold": threshold,
+        "wanted_sensitivity": float(sensitivity),
+        "sensitivity": share(malignant, called),
+        "specificity": share(~malignant, ~called),
+    } | _rests_on(table, weighting, apparent)
+
+
+def _log_loss(table: Table, weights: Floats, temperature: float) -> float:
+    probabilities = softmax(table.logits / temperature)
+    chosen = np.take_along_axis(probabilities, table.label[:, None], axis=1)[:, 0]
+    return float(weights @ -np.log(np.maximum(chosen, SMALLEST_P)) / weights.sum())
+
+
+def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
+    """The temperature T that minimises the case-balanced log loss of softmax(logits / T) (Guo et al. 2017).
+
+    The loss is convex in 1/T, so its slope is bisected on a logarithmic scale between .05 and 20.
+
+    Returns:
+        ``temperature``, ``at_bound`` (no optimum inside: e.g. every image is right), ``log_loss_before`` and
+        ``log_loss_after`` in nats, and what it rests on as in ``operating_point``.
+
+    Raises:
+        UserError: another part than val.
+    """
+    _refuse_other_parts(table, apparent)
+    weights, weighting = image_weights(table)
+    true_logits = np.take_along_axis(table.logits, table.label[:, None], axis=1)[:, 0]
+
+    def slope(temperature: float) -> float:
+        """Derivative of the loss by 1/T: expected less true logit."""
+        expected = (softmax(table.logits / temperature) * table.logits).sum(axis=1)
+        return float(weights @ (expected - true_logits))
+
+    low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
+    at_bound = slope(LOWEST_TEMPERATURE) < 0 or slope(HIGHEST_TEMPERATURE) > 0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(float(np.exp(middle))) < 0 else (middle, high)
+    temperature = float(np.exp((low + high) / 2))
+    return {
+        "temperature": temperature,
+        "at_bound": at_bound,
+        "log_loss_before": _log_loss(table, weights, 1.0),
+        "log_loss_after": _log_loss(table, weights, temperature),
+    } | _rests_on(table, weighting, apparent)
+
+
+def apply_temperature(table: Table, temperature: float) -> Table:
+    """The table with ``p_malignant`` from tempered logits; logits and decisions stay as they are.
+
+    Raises:
+        UserError: a temperature that is not positive and finite.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise UserError(f"temperature={temperature}: a temperature is a positive number")
+    return replace(table, p_malignant=malignant_share(softmax(table.logits / temperature)))

@@ -1,0 +1,320 @@
+"""The ResNet family, written for this package, with torchvision's parameter names.
+
+==================  ==========  ============  =======================================================
+name                block       blocks        source
+==================  ==========  ============  =======================================================
+resnet10            BasicBlock  1, 1, 1, 1    timm's resnet10t with the standard stem
+resnet14            Bottleneck  1, 1, 1, 1    timm's resnet14t with the standard stem
+resnet18            BasicBlock  2, 2, 2, 2    He et al. 2016, table 1
+resnet26            Bottleneck  2, 2, 2, 2    timm's resnet26
+resnet34            BasicBlock  3, 4, 6, 3    He et al. 2016, table 1
+resnet50            Bottleneck  3, 4, 6, 3    He et al. 2016, table 1; the stride on the 3x3
+resnet101           Bottleneck  3, 4, 23, 3   the same
+resnet152           Bottleneck  3, 8, 36, 3   the same
+resnext50_32x4d     Bottleneck  3, 4, 6, 3    Xie et al. 2017: 32 groups, 4 channels each in stage 1
+resnext101_32x8d    Bottleneck  3, 4, 23, 3   Xie et al. 2017: 32 groups, 8 channels each in stage 1
+wide_resnet50_2     Bottleneck  3, 4, 6, 3    Zagoruyko and Komodakis 2016: the 3x3 twice as wide
+wide_resnet101_2    Bottleneck  3, 4, 23, 3   the same
+==================  ==========  ============  =======================================================
+
+The number counts the layers with weights: the stem's 7x7, 2 or 3 convolutions a block, the fc.
+With ``stem="deep"`` the names are those of timm's ``resnet..d`` models.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+STEMS = ("standard", "deep", "small")
+STEM_CHANNELS = 64
+STAGE_CHANNELS = (64, 128, 256, 512)
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        inputs, outputs, 3, stride, padding=dilation, groups=groups, dilation=dilation, bias=False
+    )
+
+
+def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: B x ``inputs`` x H x W -> B x ``channels`` x H/stride x W/stride.
+
+    Args:
+        inputs, channels: channels that come in and go out.
+        stride: of the first convolution.
+        downsample: the shortcut where shapes change; None is the identity.
+        groups, base_width, dilation: only their defaults; they are here so that both blocks are built alike.
+        norm_layer: builds a normalisation from a number of channels.
+
+    Raises:
+        ValueError: ``groups`` or ``base_width`` differ from their defaults.
+        NotImplementedError: ``dilation`` is above 1.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        base_width: int = 64,
+        dilation: int = 1,
+        norm_layer: Norm = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        if groups != 1 or base_width != 64:
+            raise ValueError("BasicBlock only supports groups=1 and base_width=64")
+        if dilation > 1:
+            raise NotImplementedError("Dilation > 1 not supported in BasicBlock")
+        self.conv1 = _conv3x3(inputs, channels, stride)
+        self.bn1 = norm_layer(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _conv3x3(channels, channels)
+        self.bn2 = norm_layer(channels)
+        self.downsample = downsample
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The normalisation that the block's residual branch ends with."""
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.relu(self.bn1(self.conv1(x)))
+        residual = self.bn2(self.conv2(residual))
+        residual += x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(residual)
+        return out
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution beside a shortcut: B x ``inputs`` x H x W -> B x 4 ``channels`` x H/stride x W/stride.
+
+    The stride stands on the 3x3, as in torchvision ("ResNet 1.5"), not on the first 1x1 as in the paper.
+
+    Args:
+        inputs: channels that come in.
+        channels: a quarter of the channels that go out.
+        stride, groups, dilation: of the 3x3 convolution.
+        downsample: the shortcut where shapes change; None is the identity.
+        base_width: channels of each group of the 3x3 where ``channels`` is 64; they grow with ``channels``.
+        norm_layer: builds a normalisation from a number of channels.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        base_width: int = 64,
+        dilation: int = 1,
+        norm_layer: Norm = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        width = channels * base_width // 64 * groups
+        self.conv1 = _conv1x1(inputs, width)
+        self.bn1 = norm_layer(width)
+        self.conv2 = _conv3x3(width, width, stride, groups, dilation)
+        self.bn2 = norm_layer(width)
+        self.conv3 = _conv1x1(width, channels * self.expansion)
+        self.bn3 = norm_layer(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The normalisation that the block's residual branch ends with."""
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.relu(self.bn1(self.conv1(x)))
+        residual = self.relu(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        residual += x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(residual)
+        return out
+
+
+class ResNet(nn.Module):
+    """Stem, four stages of residual blocks, global average pool, fc.
+
+    Args:
+        block: the block of all stages.
+        layers: blocks in each of the four stages.
+        num_classes: outputs of the fc.
+        zero_init_residual: start the last normalisation of each block at 0, so that each block starts as its shortcut.
+        groups, width_per_group: groups of each 3x3 and channels of a group in the first stage (Bottleneck only).
+        replace_stride_with_dilation: for stages 2, 3 and 4, whether dilation takes the place of the stride, which
+            keeps the map larger (Bottleneck only).
+        norm_layer: builds a normalisation from a number of channels.
+        stem: ``standard``: 7x7 with stride 2, then a max-pool; ``deep`` (ResNet-D, He et al. 2019): three 3x3 in
+            place of the 7x7 and an average pool in place of the stride in each shortcut; ``small``: one 3x3 with
+            stride 1 and no max-pool, for small images (the map is four times larger on each side).
+
+    Raises:
+        ValueError, NotImplementedError: an option or a combination that does not exist.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: Sequence[int],
+        num_classes: int = 1000,
+        zero_init_residual: bool = False,
+        groups: int = 1,
+        width_per_group: int = 64,
+        replace_stride_with_dilation: Sequence[bool] | None = None,
+        norm_layer: Norm = nn.BatchNorm2d,
+        stem: str = "standard",
+    ) -> None:
+        super().__init__()
+        dilate = (
+            (False, False, False) if replace_stride_with_dilation is None else replace_stride_with_dilation
+        )
+        if len(dilate) != 3:
+            raise ValueError(
+                f"replace_stride_with_dilation should be None or a 3-element tuple, got {replace_stride_with_dilation}"
+            )
+        if len(layers) != len(STAGE_CHANNELS):
+            raise ValueError(f"layers should hold the blocks of {len(STAGE_CHANNELS)} stages, got {layers}")
+        if stem not in STEMS:
+            raise ValueError(f"stem should be one of {', '.join(STEMS)}, got {stem!r}")
+        self.feature_dim = STAGE_CHANNELS[-1] * block.expansion
+        self._block, self._groups, self._base_width, self._norm_layer = (
+            block,
+            groups,
+            width_per_group,
+            norm_layer,
+        )
+        self._pooled_shortcut = stem == "deep"
+        # Where the next stage starts.
+        self._channels, self._dilation = STEM_CHANNELS, 1
+
+        self.conv1 = _stem_convolution(stem, norm_layer)
+        self.bn1 = norm_layer(STEM_CHANNELS)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = self._stage(STAGE_CHANNELS[0], layers[0], stride=1, dilate=False)
+        self.layer2 = self._stage(STAGE_CHANNELS[1], layers[1], stride=2, dilate=dilate[0])
+        self.layer3 = self._stage(STAGE_CHANNELS[2], layers[2], stride=2, dilate=dilate[1])
+        self.layer4 = self._stage(STAGE_CHANNELS[3], layers[3], stride=2, dilate=dilate[2])
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc: nn.Module = nn.Linear(self.feature_dim, num_classes)
+        self._initialise(zero_init_residual)
+
+    def _stage(self, channels: int, depth: int, *, stride: int, dilate: bool) -> nn.Sequential:
+        # The first block still sees a map without the new dilation: its 3x3 would otherwise skip neighbours.
+        first_dilation = self._dilation
+        if dilate:
+            self._dilation, stride = self._dilation * stride, 1
+        outputs = channels * self._block.expansion
+        changes_shape = stride != 1 or self._channels != outputs
+        shortcut = self._shortcut(outputs, stride) if changes_shape else None
+        build = partial(
+            self._block, groups=self._groups, base_width=self._base_width, norm_layer=self._norm_layer
+        )
+        blocks = [build(self._channels, channels, stride, shortcut, dilation=first_dilation)]
+        blocks += [build(outputs, channels, dilation=self._dilation) for _ in range(1, depth)]
+        self._channels = outputs
+        return nn.Sequential(*blocks)
+
+    def _shortcut(self, outputs: int, stride: int) -> nn.Sequential:
+        if not self._pooled_shortcut:
+            return nn.Sequential(_conv1x1(self._channels, outputs, stride), self._norm_layer(outputs))
+        # ceil_mode: an odd side becomes the same length as under the 3x3 with padding in the other branch.
+        pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+        return nn.Sequential(pool, _conv1x1(self._channels, outputs), self._norm_layer(outputs))
+
+    def _initialise(self, zero_init_residual: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, BasicBlock | Bottleneck):
+                    weight = getattr(module.last_norm, "weight", None)
+                    if weight is None:
+                        raise ValueError("zero_init_residual needs a norm_layer with a weight")
+                    nn.init.zeros_(weight)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images, float B x 3 x H x W -> the last stage's map, B x ``feature_dim`` x H/32 x W/32 (rounded up)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images, float B x 3 x H x W, normalised -> logits, B x ``num_classes``."""
+        out: Tensor = self.fc(self.avgpool(self.forward_features(x)).flatten(1))
+        return out
+
+
+def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
+    """What stands before the first normalisation."""
+    if stem == "standard":
+        return nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
+    if stem == "small":
+        return _conv3x3(3, STEM_CHANNELS)
+    half = STEM_CHANNELS // 2
+    return nn.Sequential(
+        _conv3x3(3, half, stride=2),
+        norm_layer(half),
+        nn.ReLU(inplace=True),
+        _conv3x3(half, half),
+        norm_layer(half),
+        nn.ReLU(inplace=True),
+        _conv3x3(half, STEM_CHANNELS),
+    )
+
+
+# Each is called as resnet18(num_classes=1000, **options) with the options of ResNet.
+resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))
+resnet14 = partial(ResNet, Bottleneck, (1, 1, 1, 1))
+resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
+resnet26 = partial(ResNet, Bottleneck, (2, 2, 2, 2))
+resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
+resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
+resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3))
+resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3))
+resnext50_32x4d = partial(resnet50, groups=32, width_per_group=4)
+resnext101_32x8d = partial(resnet101, groups=32, width_per_group=8)
+wide_resnet50_2 = partial(resnet50, width_per_group=128)
+wide_resnet101_2 = partial(resnet101, width_per_group=128)
+
+MODELS: dict[str, Callable[..., ResNet]] = {
+    "resnet10": resnet10,
+    "resnet14": resnet14,
+    "resnet18": resnet18,
+    "resnet26": resnet26,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+    "resnext50_32x4d": resnext50_32x4d,
+    "resnext101_32x8d": resnext101_32x8d,
+    "wide_resnet50_2": wide_resnet50_2,
+    "wide_resnet101_2": wide_resnet101_2,
+}
+
+
+def build_backbone(name: str, **options: object) -> ResNet:
+    """A network of the family with its own fc; ``options`` are those of :class:`ResNet`.
+
+    Raises:
+        ValueError: the family has no network of that name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; the family is {', '.join(MODELS)}")
+    return MODELS[name](**options)

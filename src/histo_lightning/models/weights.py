@@ -1,0 +1,174 @@
+"""Pretrained weights: a torchvision-style state dict from a file or a URL into a network."""
+
+import hashlib
+import http.client
+import logging
+import os
+import re
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import torch
+from torch import Tensor
+
+from histo_lightning.errors import UserError
+from histo_lightning.models.resnet import ResNet
+
+log = logging.getLogger("histo_lightning")
+# torchvision's convention: resnet18-f37072fd.pth carries the first digits of its SHA-256.
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+CHUNK_BYTES = 1 << 20
+NAMED_KEYS = 4  # enough to recognise what does not fit
+
+
+def load_weights(network: ResNet, source: str, *, cache_dir: Path, timeout_seconds: float = 60.0) -> bool:
+    """Load torchvision-style weights; every key and shape of the backbone must fit.
+
+    The fc of ``source`` is loaded where it has the keys and shapes of the network's, else left out.
+
+    Args:
+        network: changed in place.
+        source: a local file, or a ``file:``, ``http:`` or ``https:`` URL, of a state dict that
+            ``torch.load(..., weights_only=True)`` reads.
+        cache_dir: folder that downloads are kept in; a second call does not download again.
+        timeout_seconds: longest silence of a server.
+
+    Returns:
+        Whether the fc was loaded too.
+
+    Raises:
+        UserError: no such file, no connection, a damaged file, or weights of another network. The network is unchanged.
+    """
+    scheme = source.partition(":")[0].lower()
+    downloaded = scheme in ("http", "https")
+    if downloaded:
+        path = _download(source, cache_dir, timeout_seconds)
+    elif scheme == "file":
+        path = Path(urllib.request.url2pathname(urlsplit(source).path))
+    else:
+        path = Path(source).expanduser()
+    try:
+        state = _read(path, source)
+    except UserError:
+        if downloaded:
+            path.unlink(missing_ok=True)  # else the damaged download would be used again
+        raise
+    own = network.state_dict()
+    head = {key for key in own if key.startswith("fc.")}
+    given_head = {key for key in state if key.startswith("fc.")}
+    head_fits = given_head == head and all(state[key].shape == own[key].shape for key in head)
+    if not head_fits:
+        state = {key: value for key, value in state.items() if key not in given_head}
+    expected = {key: value for key, value in own.items() if head_fits or key not in head}
+    _check_fit(expected, state, source)
+    network.load_state_dict(state, strict=False)
+    return head_fits
+
+
+def _read(path: Path, source: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"model.weights={source}: no such file; give a .pth file or a URL, or null"
+        ) from error
+    except Exception as error:  # damaged bytes lead the unpickler to any exception
+        reason = str(error).split(". ")[0][:200]
+        raise UserError(
+            f"model.weights={source}: not a readable file of tensors ({type(error).__name__}: {reason}); "
+            "give a state dict saved with torch.save(model.state_dict(), path)"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        raise UserError(
+            f"model.weights={source}: this is a training checkpoint, not a plain state dict; "
+            "save its network with torch.save(model.state_dict(), path)"
+        )
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise UserError(
+            f"model.weights={source}: holds a {type(state).__name__} with other things than tensors; "
+            "give a state dict saved with torch.save(model.state_dict(), path)"
+        )
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UserError(f"model.weights={source}: {_some(broken)} not finite; the file is damaged")
+    return state
+
+
+def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    problems = [
+        f"{name} {_some(items)}"
+        for name, items in (("missing", missing), ("unexpected", unexpected), ("other shapes:", shapes))
+        if items
+    ]
+    if problems:
+        raise UserError(
+            f"model.weights={source}: does not fit this network: {'; '.join(problems)}; choose the model "
+            "and model.stem that the weights were made for"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = len(items) - NAMED_KEYS
+    return ", ".join(items[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _download(url: str, cache_dir: Path, timeout_seconds: float) -> Path:
+    """Fetch ``url`` into ``cache_dir``, whole and verified, or not at all."""
+    name = Path(unquote(url.split("?")[0])).name[-100:]
+    # Two servers may offer different files of one name.
+    path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+    if path.is_file():
+        return path
+    log.info("downloading %s", url)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        digest = _fetch(url, temporary, timeout_seconds)
+        wanted = HASH_IN_NAME.search(name)
+        if wanted and not digest.startswith(wanted[1]):
+            raise UserError(
+                f"model.weights={url}: the download's SHA-256 starts with {digest[: len(wanted[1])]}, its name says "
+                f"{wanted[1]}; try again, or get the file another way and give its path"
+            )
+        temporary.replace(path)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(
+            f"model.weights={url}: cannot be downloaded to {cache_dir} ({error or type(error).__name__}); "
+            "try again, or give the path of a local file"
+        ) from error
+    finally:
+        with suppress(OSError):  # never made, and nothing to hide behind that
+            temporary.unlink()
+    return path
+
+
+def _fetch(url: str, target: Path, timeout_seconds: float) -> str:
+    """Write the body of ``url`` to ``target`` and return its SHA-256 as hexadecimal text."""
+    digest, received = hashlib.sha256(), 0
+    answer: Any
+    with urllib.request.urlopen(url, timeout=timeout_seconds) as answer, target.open("wb") as file:
+        while chunk := answer.read(CHUNK_BYTES):
+            digest.update(chunk)
+            received += len(chunk)
+            file.write(chunk)
+        # read(n) ends silently where the connection was cut.
+        announced = answer.headers.get("Content-Length")
+        if announced is not None and received != int(announced):
+            raise OSError(f"the connection was cut after {received} of {announced} bytes")
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()

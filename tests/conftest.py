@@ -1,0 +1,52 @@
+"""Shared set-up: a cache of the synthetic set for the whole session, real data where it exists, the real commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from histo_lightning.data.census import census_names
+from histo_lightning.data.records import Record, record_of
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of its own: tests neither use nor fill the user's. ``HISTO_TEST_CACHE`` keeps one between sessions."""
+    kept = os.environ.get("HISTO_TEST_CACHE")
+    return Path(kept) if kept else tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def census_records() -> list[Record]:
+    """A record for each of the 7,909 images of the full set."""
+    return [record for name in sorted(census_names()) if (record := record_of(name)) is not None]
+
+
+@pytest.fixture(scope="session")
+def real_root() -> Path:
+    """The sample of real images."""
+    root = Path(os.environ.get("HISTO_REAL_DATA") or ROOT.parent / "shared" / "data" / "breakhis_sample")
+    if not root.is_dir():
+        pytest.skip(f"no real images: set HISTO_REAL_DATA or put them at {root}")
+    return root
+
+
+@pytest.fixture
+def command(tmp_path: Path, cache_dir: Path):
+    """Run ``python -m histo_lightning.<name>`` in an empty folder, as a user does."""
+
+    def run(name: str, *overrides: str, cwd: Path | None = None, timeout: float = 300, **env: str):
+        return subprocess.run(
+            [sys.executable, "-m", f"histo_lightning.{name}", *overrides],
+            cwd=cwd or tmp_path,
+            env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)} | env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

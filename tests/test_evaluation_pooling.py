@@ -1,0 +1,178 @@
+"""Folds scored together: pairs within a fold, warnings, and the cases a score hangs on."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from test_evaluation_intervals import random_table
+from test_evaluation_summary import walk, whole_set
+
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation import (
+    Table,
+    influence_table,
+    pool,
+    score_pooled,
+    score_predictions,
+    write_predictions,
+)
+from histo_lightning.evaluation.scores import average_precision
+
+
+def folds(table: Table, count: int = 3) -> list[Table]:
+    """Test parts with disjoint cases, both classes in each."""
+    number = np.unique(table.case, return_inverse=True)[1]
+    return [table.rows(number % count == k) for k in range(count)]
+
+
+def brute_force_within(parts: list[Table]) -> float:
+    right = pairs = 0.0
+    for part in parts:
+        benign, malignant = (part.p_malignant[part.malignant == c] for c in (0, 1))
+        for b, m in product(benign, malignant):
+            pairs += 1
+            right += 1.0 if b < m else 0.5 if b == m else 0.0
+    return right / pairs
+
+
+def test_one_fold_pooled_is_the_fold() -> None:
+    table = random_table(8, 9, 0)
+    alone, pooled = score_predictions(table, draws=150), score_pooled([table], draws=150)
+    for level in alone:
+        assert pooled[level]["auroc"].pop("pooled") == pytest.approx(alone[level]["auroc"]["value"])
+        assert pooled[level]["auroc"].pop("warning") is None
+    assert pooled == alone
+
+
+def test_pooled_auroc_counts_pairs_within_folds() -> None:
+    parts = folds(random_table(9, 12, 1))
+    found = score_pooled(parts, draws=150)
+    walk(found)
+    whole, fold = pool(parts)
+    assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts))
+    assert found["image"]["auroc"]["pooled"] == pytest.approx(
+        metrics.roc_auc_score(whole.label, whole.p_malignant)
+    )
+    expected = np.mean([average_precision(part.label == 1, part.p_malignant) for part in parts])
+    assert found["image"]["auprc"]["value"] == pytest.approx(expected)
+    assert found["image"]["accuracy"]["value"] == pytest.approx((whole.label == whole.predicted).mean())
+    assert fold.tolist() == sorted(fold.tolist())
+    low, high = found["image"]["auroc"]["low"], found["image"]["auroc"]["high"]
+    assert low < found["image"]["auroc"]["value"] < high
+
+
+def test_folds_of_different_scale_get_a_warning() -> None:
+    """A model without skill that outputs its training prevalence: within folds .5, pooled well below."""
+    parts = []
+    for k, part in enumerate(folds(random_table(9, 30, 1), 3)):
+        some = (
+            part
+            if k != 0
+            else part.rows((part.malignant == 0) | (part.case == part.case[part.malignant == 1][0]))
+        )
+        prevalence = 1 - some.malignant.mean() * 0.2
+        parts.append(
+            replace(
+                some,
+                logits=np.tile([0.0, 1.0], (len(some), 1)),
+                p_malignant=np.full(len(some), prevalence),
+                predicted=np.ones(len(some), np.int64),
+            )
+        )
+    found = score_pooled(parts, draws=120)["image"]["auroc"]
+    assert found["value"] == 0.5
+    assert found["pooled"] < 0.47
+    assert "pairs within folds give 0.500" in found["warning"]
+
+
+def test_a_fold_of_one_class_is_left_out_of_the_means() -> None:
+    parts = folds(random_table(9, 12, 1))
+    parts[0] = parts[0].rows(parts[0].malignant == 1)
+    found = score_pooled(parts, draws=150)
+    walk(found)
+    expected = np.mean([average_precision(part.label == 1, part.p_malignant) for part in parts[1:]])
+    assert found["image"]["auprc"]["value"] == pytest.approx(expected)
+    assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts[1:]))
+
+
+def test_eight_class_folds_and_files(tmp_path: Path) -> None:
+    parts = folds(random_table(20, 25, 4, "subtype"))
+    files = []
+    for k, part in enumerate(parts):
+        write_predictions(tmp_path / f"{k}.csv", part)
+        files.append(tmp_path / f"{k}.csv")
+    found = score_pooled(files, draws=120)
+    walk(found)
+    assert found == score_pooled(parts, draws=120)
+    whole, _ = pool(parts)
+    p = np.exp(whole.logits) / np.exp(whole.logits).sum(axis=1, keepdims=True)
+    expected = metrics.roc_auc_score(whole.label, p, multi_class="ovr")
+    assert found["image"]["auroc"]["pooled"] == pytest.approx(expected)
+    assert found["image"]["binary"]["auroc"]["pooled"] == pytest.approx(
+        metrics.roc_auc_score(whole.malignant, whole.p_malignant)
+    )
+
+
+def test_overlapping_or_mixed_parts_are_refused() -> None:
+    parts = folds(random_table(9, 12, 1))
+    with pytest.raises(UserError, match=r"image \S+ is in two folds"):
+        score_pooled([*parts, parts[0]])
+    with pytest.raises(UserError, match="at least one table"):
+        score_pooled([])
+    with pytest.raises(UserError, match="all of one task"):
+        score_pooled([parts[0], random_table(3, 3, 0, "subtype")])
+    torn = [parts[0].rows(np.arange(len(parts[0])) % 2 == k) for k in (0, 1)]
+    with pytest.raises(UserError, match="case .* in two folds"):
+        score_pooled(torn)
+
+
+def test_unknown_grouping_pools_at_image_level_only() -> None:
+    parts = [replace(part, case=np.full(len(part), "")) for part in folds(random_table(9, 12, 1))]
+    found = score_pooled(parts, draws=120)
+    walk(found)
+    assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts))
+    assert found["case"]["auroc"]["value"] is None
+
+
+def test_influence_is_the_score_without_the_case(census_records) -> None:
+    table = whole_set(census_records)
+    found = influence_table(table, score="auroc")
+    for case, entry in found["without"].items():
+        rest = table.rows(table.case != case)
+        expected = metrics.roc_auc_score(rest.label, rest.p_malignant)
+        assert entry["value"] == pytest.approx(expected)
+        assert entry["change"] == pytest.approx(
+            expected - metrics.roc_auc_score(table.label, table.p_malignant)
+        )
+    assert list(found["without"]) == ["14-21998", "14-22549"]
+    changes = {
+        case: abs(metrics.roc_auc_score(table.label[keep], table.p_malignant[keep]) - found["value"])
+        for case, keep in ((case, table.case != case) for case in np.unique(table.case))
+    }
+    assert found["largest"]["case"] == max(changes, key=changes.__getitem__)
+    walk(found)
+
+
+@pytest.mark.parametrize("level", ["image", "slide", "case"])
+def test_influence_of_absent_cases_and_of_every_score(level: str) -> None:
+    table = random_table(5, 6, 0)
+    for score in ("accuracy", "auprc_benign", "log_loss", "calibration_intercept"):
+        found = influence_table(table, score=score, level=level)
+        assert found["without"] == {"14-21998": None, "14-22549": None}
+        rest = table.rows(table.case != found["largest"]["case"])
+        expected = score_predictions(rest, intervals=False)[level][score]["value"]
+        assert found["largest"]["value"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UserError, match="score=ece"):
+        influence_table(table, score="ece")
+    with pytest.raises(UserError, match="influence is by case"):
+        influence_table(replace(table, case=np.full(len(table), "")))
+
+
+def test_influence_where_the_score_is_undefined() -> None:
+    table = random_table(4, 4, 0)
+    found = influence_table(table.rows(table.malignant == 1))
+    assert found["value"] is None
+    assert found["largest"] is None

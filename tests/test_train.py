@@ -1,0 +1,500 @@
+"""The real command, end to end, on the synthetic tree and on real images."""
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn import metrics as reference
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from histo_lightning.classifier import Classifier
+from histo_lightning.data.census import census
+from histo_lightning.evaluation import read_predictions, score_predictions
+
+SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
+HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc,images_per_second"
+
+
+def run_folder(root: Path) -> Path:
+    (folder,) = [path for path in (root / "outputs" / "runs").iterdir() if path.is_dir()]
+    return folder
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_dir: Path):
+    """One whole run, in a folder with a space in its name; shared by the tests that only read it."""
+    root = tmp_path_factory.mktemp("a run")
+    done = subprocess.run(
+        [sys.executable, "-m", "histo_lightning.train", *SMALL, "epochs=3", "json=scores.json"],
+        cwd=root,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return root, run_folder(root), done
+
+
+def test_the_run_folder_is_whole(finished) -> None:
+    root, folder, done = finished
+    assert re.fullmatch(r"[A-Za-z0-9._-]+_[0-9a-f]{8}", folder.name)
+    for name in ["config.yaml", "split.json", "status.json", "history.csv", "metrics.json", "train.log", ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "predictions/val.csv", "predictions/test.csv", "report.html"]:
+        assert (folder / name).stat().st_size > 0, name
+    assert len(list((folder / "plots").glob("*.png"))) >= 6
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert not list(folder.rglob("*.tmp"))
+    status = read(folder / "status.json")
+    assert (status["state"], status["error"], status["test_read"]) == ("finished", None, 1)
+    assert status["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert read(root / "scores.json") == read(folder / "metrics.json")
+    for line in (f"report:      outputs/runs/{folder.name}/report.html", "checkpoint:", "tensorboard:"):
+        assert line in done.stdout
+
+
+def test_history_has_the_agreed_columns_and_finite_numbers(finished) -> None:
+    _, folder, _ = finished
+    assert (folder / "history.csv").read_text().splitlines()[0] == HISTORY
+    table = rows(folder / "history.csv")
+    assert [row["epoch"] for row in table] == ["0", "1", "2"]
+    assert all(math.isfinite(float(value)) for row in table for value in row.values())
+
+
+def test_predictions_cover_the_split_and_give_the_scores_again(finished) -> None:
+    _, folder, _ = finished
+    split, metrics = read(folder / "split.json"), read(folder / "metrics.json")
+    for part in ("val", "test"):
+        table = rows(folder / "predictions" / f"{part}.csv")
+        assert [row["image"] for row in table] == split["parts"][part]
+        assert {row["case"] for row in table} == set(split["cases"][part])
+        label = np.array([int(row["label"]) for row in table])
+        p = np.array([float(row["p_malignant"]) for row in table])
+        logits = np.array([[float(row["logit_benign"]), float(row["logit_malignant"])] for row in table])
+        assert np.allclose(p, 1 / (1 + np.exp(logits[:, 0] - logits[:, 1])))
+        assert [row["class"] for row in table] == [("benign", "malignant")[i] for i in label]
+        image = metrics[part]["image"]
+        assert image["n"] == len(table)
+        assert image["auroc"]["value"] == pytest.approx(reference.roc_auc_score(label, p))
+        assert image["accuracy"]["value"] == pytest.approx(np.mean((p > 0.5) == label))
+        assert image["log_loss"]["value"] == pytest.approx(reference.log_loss(label, p))
+        assert score_predictions(read_predictions(folder / "predictions" / f"{part}.csv")) == metrics[part]
+    assert metrics["schema"] == 1
+    assert metrics["epochs"] == 3
+    assert metrics["train"]["image"]["n"] == len(split["parts"]["train"])
+
+
+def test_no_case_stands_on_two_sides(finished) -> None:
+    _, folder, _ = finished
+    cases = {part: {c for c in names} for part, names in read(folder / "split.json")["cases"].items()}
+    assert not cases["train"] & cases["val"]
+    assert not cases["train"] & cases["test"]
+    assert not cases["val"] & cases["test"]
+    assert sum(map(len, cases.values())) == 70
+
+
+def test_the_checkpoint_loads_safely_and_says_what_it_is(finished) -> None:
+    _, folder, _ = finished
+    split, metrics = read(folder / "split.json"), read(folder / "metrics.json")
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        about = checkpoint["histo_lightning"]
+        assert set(about) >= set(
+            ["format", "version", "config", "class_to_idx", "input_size", "output_size", "batch_size", "transforms", "normalisation", "split_hash", "train_cases", "val_cases", "seen_cases", "epoch", "threshold"]
+        )
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["histo_lightning"]
+    assert best["class_to_idx"] == {"benign": 0, "malignant": 1}
+    assert best["split_hash"] == split["hash"]
+    assert set(best["seen_cases"]) == set(split["cases"]["train"]) | set(split["cases"]["val"])
+    assert not set(best["seen_cases"]) & set(split["cases"]["test"])
+    assert (best["output_size"], best["batch_size"]) == (2, 16)
+    assert best["epoch"] == metrics["best_epoch"] == int(np.argmin(metrics["monitored"]))
+    assert best["config"]["model"]["name"] == "resnet10"
+
+
+def test_from_checkpoint_gives_the_predicted_logits_again(finished, cache_dir: Path) -> None:
+    from histo_lightning.config import Config
+    from histo_lightning.data import BreakHisDataModule
+    from histo_lightning.data.augment import Recipe
+
+    _, folder, _ = finished
+    classifier = Classifier.from_checkpoint(folder / "checkpoints" / "best.ckpt")
+    about = classifier.metadata
+    assert set(about["config"]) == set(vars(Config()))
+    data = BreakHisDataModule(
+        recipe=Recipe(size=32),
+        images_per_slide=2,
+        image_size=140,
+        cache_dir=cache_dir / "histo_lightning",
+        batch_size=7,
+    )
+    data.setup()
+    assert data.mean.tolist() == about["normalisation"]["mean"]
+    found = {}
+    with torch.inference_mode():
+        for batch in data.test_dataloader():
+            seen = data.view(batch, training=False)
+            for index, row in zip(
+                batch["index"].tolist(), classifier.logits(seen["image"]).tolist(), strict=True
+            ):
+                found[data.parts["test"].records[index].image] = row
+    table = rows(folder / "predictions" / "test.csv")
+    expected = np.array([[float(row["logit_benign"]), float(row["logit_malignant"])] for row in table])
+    assert np.allclose([found[row["image"]] for row in table], expected, atol=1e-4)
+
+
+def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:
+    _, folder, _ = finished
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    for tag in (
+        "train/loss",
+        "train/accuracy",
+        "val/loss",
+        "val/accuracy",
+        "val/auroc",
+        "val/case_auroc",
+        "lr",
+        "images_per_second",
+    ):
+        assert len(events.Scalars(tag)) == 3, tag
+    table, losses = rows(folder / "history.csv"), events.Scalars("val/loss")
+    assert [event.value for event in losses] == pytest.approx(
+        [float(row["val_loss"]) for row in table], rel=1e-5
+    )
+    metrics = read(folder / "metrics.json")
+    value = events.Scalars("hparams/val_image_auroc")[0].value
+    assert value == pytest.approx(metrics["val"]["image"]["auroc"]["value"], rel=1e-5)
+    assert "test/image_auroc" in tags
+    assert any("hparams" in plugin for plugin in events.Tags().get("tensors", []) or ["hparams"])
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_the_same_command_again_reports_and_leaves_it(finished, cache_dir: Path) -> None:
+    root, folder, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-m", "histo_lightning.train", *SMALL, "epochs=3"],
+        cwd=root,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "finished already" in done.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def start(root: Path, cache_dir: Path, *overrides: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "histo_lightning.train",
+            *SMALL,
+            "head=mlp",
+            "ema.decay=0.9",
+            "epochs=6",
+            *overrides,
+        ],
+        cwd=root,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epoch(root: Path, process: subprocess.Popen, epoch: int) -> None:
+    """Until an epoch has its line: bounded by the test's timeout."""
+    while process.poll() is None:
+        files = list(root.glob("outputs/runs/*/history.csv"))
+        if files and len(rows(files[0])) > epoch:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"ended before epoch {epoch}: {process.communicate()}")
+
+
+def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path, cache_dir: Path) -> None:
+    """Dropout, EMA, order and augmentation included: bit for bit."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    first = start(whole, cache_dir)
+    assert first.wait(300) == 0, first.communicate()
+    second = start(broken, cache_dir)
+    wait_for_epoch(broken, second, 1)
+    second.send_signal(signal.SIGINT)
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 75, (out, err)
+    assert "the same command goes on" in err
+    assert read(run_folder(broken) / "status.json")["state"] == "interrupted"
+    assert not (run_folder(broken) / "metrics.json").exists()
+    third = start(broken, cache_dir)
+    wait_for_epoch(broken, third, 3)
+    third.kill()
+    third.wait()
+    assert read(run_folder(broken) / "status.json")["state"] == "running"
+    fourth = start(broken, cache_dir)
+    assert fourth.wait(300) == 0, fourth.communicate()
+    a, b = run_folder(whole), run_folder(broken)
+    for name in ("predictions/test.csv", "predictions/val.csv", "split.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    for row_a, row_b in zip(rows(a / "history.csv"), rows(b / "history.csv"), strict=True):
+        assert {k: v for k, v in row_a.items() if k != "images_per_second"} == {
+            k: v for k, v in row_b.items() if k != "images_per_second"
+        }
+    one, two = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (a, b))
+    assert all(torch.equal(one["state_dict"][k], two["state_dict"][k]) for k in one["state_dict"])
+    assert "current_model_state" in one  # EMA weights are the ones that are scored
+
+
+def test_two_processes_share_the_work_and_lose_nothing(command, tmp_path: Path, cache_dir: Path) -> None:
+    done = command(
+        "train",
+        *SMALL[:3],
+        "trainer=ddp",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path)
+    split = read(folder / "split.json")
+    for part in ("val", "test"):
+        assert [row["image"] for row in rows(folder / "predictions" / f"{part}.csv")] == split["parts"][part]
+    one = command(
+        "train",
+        *SMALL,
+        "epochs=2",
+        "trainer.precision=32-true",
+        f"resume={folder / 'checkpoints' / 'last.ckpt'}",
+        "run_name=one",
+    )
+    assert one.returncode == 0, one.stderr
+    (single,) = tmp_path.glob("outputs/runs/one_*")
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["histo_lightning"]["epoch"]
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["histo_lightning"]["epoch"]
+    if last == best:  # the same weights scored by one process and by two
+        a, b = (rows(f / "predictions" / "test.csv") for f in (folder, single))
+        assert [r["image"] for r in a] == [r["image"] for r in b]
+        assert np.allclose(
+            [float(r["p_malignant"]) for r in a], [float(r["p_malignant"]) for r in b], atol=1e-5
+        )
+
+
+def test_subtypes_and_an_unread_test_part(command, tmp_path: Path) -> None:
+    done = command("train", *SMALL, "task=subtype", "test=false", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path)
+    assert "holds no image of" in done.stdout
+    assert not (folder / "predictions" / "test.csv").exists()
+    metrics = read(folder / "metrics.json")
+    assert metrics["test"] is None
+    assert read(folder / "status.json")["test_read"] == 0
+    header = (folder / "predictions" / "val.csv").read_text().splitlines()[0].split(",")
+    assert [c for c in header if c.startswith("logit_")] == [
+        f"logit_{s}" for s in ("A", "F", "PT", "TA", "DC", "LC", "MC", "PC")
+    ]
+    assert "13412" not in (folder / "split.json").read_text()
+
+
+def test_official_folds_carry_their_label_everywhere(command, tmp_path: Path) -> None:
+    done = command("train", *SMALL, "split=official", "split.fold=1", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path)
+    split = read(folder / "split.json")
+    assert re.fullmatch(r"CASE-LEAKY \(\d+ images\)", split["label"])
+    assert "shares 8 cases between train and test" in done.stdout
+    for text in (done.stdout, (folder / "report.html").read_text()):
+        assert split["label"] in text
+    tested = {s.slide for s in census().values() if s.official[1] == "test"}
+    assert {row["slide"] for row in rows(folder / "predictions" / "test.csv")} == tested
+
+
+def folders_tree(root: Path, count: int = 6) -> Path:
+    generator = np.random.default_rng(0)
+    for part in ("train", "val", "test"):
+        for label, class_name in enumerate(("benign", "malignant")):
+            folder = root / part / class_name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 128, (40, 60, 3), dtype=np.uint8) + np.uint8(120 * label)
+                Image.fromarray(pixels).save(folder / f"{part} {class_name} {i}.png")
+    return root
+
+
+def test_the_thesis_s_tree_with_any_names(command, tmp_path: Path) -> None:
+    tree = folders_tree(tmp_path / "my tree, 40mag")
+    done = command(
+        "train",
+        "experiment=smoke",
+        "dataset=folders",
+        f"dataset.root={tree}",
+        "image_size=32",
+        "epochs=2",
+        "batch_size=4",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path)
+    assert "GROUPING UNKNOWN" in done.stdout
+    assert "GROUPING UNKNOWN" in (folder / "report.html").read_text()
+    metrics = read(folder / "metrics.json")
+    assert metrics["test"]["image"]["n"] == 12
+    assert metrics["test"]["image"]["auroc"]["low"] is None
+    assert not (metrics["test"]["case"] or {}).get("auroc", {}).get("value")
+
+
+@pytest.fixture
+def breakhis_tree(tmp_path: Path) -> Path:
+    """Noise under 82 real slide names at one magnification, 700x460: fast to write, slow to learn."""
+    root = tmp_path / "BreaKHis_v1"
+    root.mkdir()
+    pixels = np.zeros((460, 700, 3), dtype=np.uint8)
+    for slide in census().values():
+        name = slide.names()[0]
+        pixels[:] = hash(name.slide) % 251
+        Image.fromarray(pixels).save(root / name.file_name, compress_level=1)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("mend", "overrides", "text"),
+    [
+        (lambda root: None, ["dataset.root="], "dataset.root is not set"),
+        (lambda root: None, ["dataset.root=/no/such/folder"], "no such folder"),
+        (lambda root: None, ["magnification=200x"], "it holds 40x"),
+        (lambda root: None, ["split.fold=9"], "split.fold=9: out of range, allowed are 0 to 4"),
+        (
+            lambda root: next(root.glob("*.png")).write_bytes(b"\x89PNG broken"),
+            [],
+            "cannot be read as an image",
+        ),
+        (lambda root: Image.new("L", (700, 460)).save(next(root.glob("*.png"))), [], "its mode is L"),
+        (lambda root: Image.new("RGB", (70, 46)).save(next(root.glob("*.png"))), [], "70x46 pixels"),
+    ],
+    ids=["unset", "missing", "magnification", "fold", "broken", "mode", "size"],
+)
+def test_bad_data_ends_in_one_line_and_leaves_nothing(
+    breakhis_tree: Path, tmp_path: Path, mend, overrides, text: str
+) -> None:
+    """In this process, through the same functions as the command: a fresh interpreter each would take minutes."""
+    from hydra import initialize_config_dir
+
+    from histo_lightning.errors import UserError
+    from histo_lightning.launch import compose_all, conf_dir, prepare_argument
+    from histo_lightning.training import run_training
+
+    mend(breakhis_tree)
+    given = [
+        "dataset=breakhis",
+        f"dataset.root={breakhis_tree}",
+        "trainer.progress=none",
+        f"cache_dir={tmp_path / 'c'}",
+        *overrides,
+    ]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        (config,) = compose_all("train", [[prepare_argument(a) for a in given]])
+    with pytest.raises(UserError, match=re.escape(text)) as error:
+        run_training(config, tmp_path / "outputs" / "runs", {})
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_goes_on_past_a_failed_job_and_says_so(command, tmp_path: Path) -> None:
+    done = command(
+        "train",
+        "-m",
+        *SMALL,
+        "epochs=1",
+        "optimizer=sgd",
+        "optimizer.lr=0.01,100",
+        "optimizer.momentum=0.99",
+        "scheduler=constant",
+    )
+    assert done.returncode == 3, (done.stdout, done.stderr)
+    assert "1 job(s) of the sweep failed" in done.stderr.splitlines()[-1]
+    assert "the training diverged; lower optimizer.lr" in done.stderr
+    states = sorted(read(p)["state"] for p in (tmp_path / "outputs" / "sweeps").glob("*/*/status.json"))
+    assert states == ["failed", "finished"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(finished, command) -> None:
+    _, folder, _ = finished
+    done = command("train", *SMALL, "model=resnet14", f"resume={folder / 'checkpoints' / 'last.ckpt'}")
+    assert done.returncode == 2
+    assert "do not fit this network" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_wheel_carries_its_config(finished, tmp_path: Path, cache_dir: Path) -> None:
+    """Built, unpacked elsewhere and run from a folder that is not the repository."""
+    root = Path(__file__).resolve().parents[1]
+    source = tmp_path / "source"
+    shutil.copytree(root, source, ignore=shutil.ignore_patterns(".*", "outputs", "__pycache__"))
+    built = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path / "dist"),
+        str(source),
+    ]
+    subprocess.run(built, check=True, capture_output=True, timeout=120)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    assert (tmp_path / "site" / "histo_lightning" / "conf" / "model" / "resnet34.yaml").is_file()
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "histo_lightning.train", "model=resnet34", "--cfg", "job"],
+        cwd=tmp_path / "work",
+        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir), "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "name: resnet34" in done.stdout
+    where = subprocess.run(
+        [sys.executable, "-c", "from histo_lightning.launch import conf_dir; print(conf_dir())"],
+        cwd=tmp_path / "work",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert Path(where.stdout.strip()) == tmp_path / "site" / "histo_lightning" / "conf"
+
+
+def test_real_images_of_a_partial_copy(command, tmp_path: Path, real_root: Path) -> None:
+    done = command(
+        "train", "dataset=breakhis", f"dataset.root={real_root}", "magnification=100x", "model=resnet10", "epochs=1", "image_size=64",
+        timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "census: partial copy, 258 of the 7,909" in done.stdout
+    split = read(run_folder(tmp_path) / "split.json")
+    assert sum(len(names) for names in split["parts"].values()) == 250
+    assert "LC-14-13412" not in (run_folder(tmp_path) / "predictions" / "test.csv").read_text()
