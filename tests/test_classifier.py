@@ -22,7 +22,7 @@ def table(seed: int, count: int = 60, classes: int = 2):
     generator = np.random.default_rng(seed)
     cases = generator.integers(0, 12, count)
     labels = (cases % classes).astype(np.int64)  # a case has one class
-    logits = generator.normal(size=(count, classes)).round(1) + np.eye(classes)[labels]
+    logits = generator.normal(size=(count, classes)) + np.eye(classes)[labels]
     return torch.tensor(logits, dtype=torch.float32), torch.tensor(labels), torch.tensor(cases)
 
 

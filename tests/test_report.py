@@ -34,7 +34,7 @@ def made_up_table(
         class_name = SUBTYPE_CLASS[subtype]
         if only and class_name != only:
             continue
-        shift = random.normal(2.0 if part == "train" else 1.1, 1.0)
+        shift = random.normal(2.0 if part == "train" else 0.7, 1.4)
         for sequence in range(1, int(random.integers(8, 34))):
             name = f"SOB_{class_name[0].upper()}_{subtype}-14-{number}-100-{sequence:03d}.png"
             slide, case = f"{subtype}-14-{number}", "14-" + "".join(c for c in number if c.isdigit())

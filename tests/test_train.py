@@ -106,7 +106,7 @@ def test_predictions_cover_the_split_and_give_the_scores_again(finished) -> None
 
 def test_no_case_stands_on_two_sides(finished) -> None:
     _, folder, _ = finished
-    cases = {part: {c for c in names} for part, names in read(folder / "split.json")["cases"].items()}
+    cases = {part: set(names) for part, names in read(folder / "split.json")["cases"].items()}
     assert not cases["train"] & cases["val"]
     assert not cases["train"] & cases["test"]
     assert not cases["val"] & cases["test"]
@@ -119,9 +119,7 @@ def test_the_checkpoint_loads_safely_and_says_what_it_is(finished) -> None:
     for name in ("best", "last"):
         checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         about = checkpoint["histo_lightning"]
-        assert set(about) >= set(
-            ["format", "version", "config", "class_to_idx", "input_size", "output_size", "batch_size", "transforms", "normalisation", "split_hash", "train_cases", "val_cases", "seen_cases", "epoch", "threshold"]
-        )
+        assert set(about) >= {"format", "version", "config", "class_to_idx", "input_size", "output_size", "batch_size", "transforms", "normalisation", "split_hash", "train_cases", "val_cases", "seen_cases", "epoch", "threshold"}
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["histo_lightning"]
     assert best["class_to_idx"] == {"benign": 0, "malignant": 1}
     assert best["split_hash"] == split["hash"]

@@ -209,12 +209,13 @@ def augment(
     if recipe.stain_gain or recipe.stain_shift:
         pixels = _stained(pixels, u[:, 7:11], recipe)
     scale, offset = _colour_matrix(u[:, 11:16], recipe, mean, std)
-    return (pixels * scale[:, None, None, :] + offset[:, None, None, :]).permute(0, 3, 1, 2)
+    coloured = pixels.contiguous() * scale[:, None, None, :] + offset[:, None, None, :]
+    return coloured.permute(0, 3, 1, 2)  # channels_last: the pixels of an image stay where they are
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised."""
-    return (images.float() * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2)
+    return (images.contiguous().float() * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2)
 
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Figures and HTML, made from the tables of a run folder: never from a model."""

@@ -1,0 +1,250 @@
+"""``report.html`` of a run: what was done, on which cases, and what it shows, in one file that opens offline."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from histo_lightning.data.names import CLASSES
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation import influence_table, read_predictions
+from histo_lightning.report.contents import ClassContents, contents
+from histo_lightning.report.figures import PART_NAMES, read_history
+from histo_lightning.report.page import page, paragraph, picture, section
+from histo_lightning.report.score_tables import meanings, parts_table, recall_table, score_table, table
+from histo_lightning.report.words import COVERS, fixed, level_scores, protocol, summary
+from histo_lightning.runs import read_json, write_atomic
+
+Json = Mapping[str, Any]
+CITATION = (
+    "F. A. Spanhol, L. S. Oliveira, C. Petitjean and L. Heutte, A Dataset for Breast Cancer Histopathological "
+    "Image Classification, IEEE Transactions on Biomedical Engineering 63(7), 1455-1462, 2016, "
+    "doi:10.1109/TBME.2015.2496264"
+)
+CLASS_MIX = (
+    "Accuracy, F1, AUPRC, Brier score, log loss and MCC hold at this part's mix of classes "
+    "({share:.0f} % of the images are malignant). All calls are at the threshold 0.5; a case is called by the mean "
+    "probability of its images."
+)
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write ``report.html`` of a run from its tables and pictures; see ``figures.draw_plots`` for those.
+
+    Returns:
+        The file, written whole or not at all. It needs no network, script or other file.
+
+    Raises:
+        UserError: ``metrics.json`` or ``history.csv`` is missing or damaged, or the file cannot be written.
+    """
+    metrics = read_json(run_folder / "metrics.json")
+    if "best_epoch" not in metrics:
+        raise UserError(f"{run_folder / 'metrics.json'}: is missing or damaged; the run has not been scored")
+    split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
+    config_path = run_folder / "config.yaml"
+    config_text = config_path.read_text(encoding="utf-8") if config_path.is_file() else ""
+    label = str(split.get("label") or "")
+    parts = [part for part in ("test", "val") if metrics.get(part)]
+    sections = [
+        _header(run_folder.name, metrics, status, label),
+        _protocol(metrics, split, config_text, label),
+        f'<div class="pair">{"".join(_part_scores(metrics, part, label) for part in parts)}</div>',
+        _pictures(run_folder / "plots", metrics),
+        _training(run_folder, metrics, status),
+        _environment(metrics, status, split, config_text),
+    ]
+    path = run_folder / "report.html"
+    write_atomic(path, page(f"Report: {run_folder.name}", "\n".join(sections)))
+    return path
+
+
+def _header(name: str, metrics: Json, status: Json, label: str) -> str:
+    state = str(status.get("state") or "not recorded")
+    told = (
+        ""
+        if state in ("finished", "running")
+        else paragraph(f"This run {state}: {status.get('error') or ''}", "label")
+    )
+    part = "test" if metrics.get("test") else "val"
+    tiles = ""
+    for level in ("case", "image"):
+        for score, title in (("auroc", "AUROC"), ("balanced_accuracy", "Balanced accuracy")):
+            found = level_scores(metrics, part, level).get(score) or {}
+            if found.get("value") is None:
+                continue
+            low, high = found.get("low"), found.get("high")
+            interval = "no interval" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+            tiles += (
+                f'<div class="tile">{title}<span class="small">by {level}, {PART_NAMES[part]}</span>'
+                f'<b>{found["value"]:.2f}</b><span class="small">{interval}</span></div>'
+            )
+    marked = paragraph(label, "label") if label else ""
+    return (
+        f'<header><h1>{escape(name)}</h1><span class="small">{escape(str(status.get("started") or ""))}</span>'
+        f'{told}{marked}<p class="lead">{escape(summary(metrics, label))}</p><div class="tiles">{tiles}</div></header>'
+    )
+
+
+def _protocol(metrics: Json, split: Json, config_text: str, label: str) -> str:
+    clean = bool((_config(config_text).get("split") or {}).get("clean"))
+    body = paragraph(label, "label") if label else ""
+    body += paragraph(protocol(split, clean))
+    body += "".join(paragraph(str(note)) for note in split.get("notes") or [])
+    names = [part for part in ("train", "val", "test") if part in (split.get("parts") or {})]
+    found = {part: contents(split["parts"][part]) for part in names}
+    body += _contents_table(metrics, {part: len(split["parts"][part]) for part in names}, found)
+    body += paragraph(
+        "Effective number of cases (Kish): as many cases of equal size carry about as much information, since images "
+        "of one case are alike.",
+        "small",
+    )
+    return section("Protocol", body)
+
+
+def _contents_table(
+    metrics: Json, images: Mapping[str, int], found: Mapping[str, dict[str, ClassContents] | None]
+) -> str:
+    def row(heading: str, cells: list[str]) -> str:
+        return (
+            f'<tr><th scope="row">{heading}</th>{"".join(f"<td>{escape(text)}</td>" for text in cells)}</tr>'
+        )
+
+    rows = [row("images", [str(count) for count in images.values()])]
+    for class_name in CLASSES:
+        here = [None if part is None else part[class_name] for part in found.values()]
+        scored = [level_scores(metrics, part, "image").get("units") or {} for part in found]
+        rows += [
+            row(
+                f"<b>{class_name}</b> images",
+                [
+                    str(c.images if c else units.get(class_name, "unknown"))
+                    for c, units in zip(here, scored, strict=True)
+                ],
+            ),
+            row("\N{EM DASH} slides", [str(c.slides) if c else "unknown" for c in here]),
+            row("\N{EM DASH} cases", [str(c.cases) if c else "unknown" for c in here]),
+            row("\N{EM DASH} effective cases (Kish)", [f"{c.kish:.1f}" if c else "unknown" for c in here]),
+            row(
+                "\N{EM DASH} largest case",
+                [
+                    "unknown"
+                    if not c
+                    else f"{c.largest}: {100 * c.largest_share:.0f} %"
+                    if c.cases
+                    else "none"
+                    for c in here
+                ],
+            ),
+        ]
+    return table(["", *(PART_NAMES[part] for part in found)], rows)
+
+
+def _part_scores(metrics: Json, part: str, label: str) -> str:
+    levels = metrics[part]
+    marked = paragraph(label, "label") if label else ""
+    body = marked + score_table(levels)
+    binary = {level: (levels.get(level) or {}).get("binary") for level in levels}
+    if any(binary.values()):
+        body += f"<h3>Recall by subtype</h3>{recall_table(levels)}"
+        body += f"<h3>Benign against malignant</h3>{score_table(binary)}"
+    moved = {level: level_scores(metrics, part, level).get("at_threshold") for level in levels}
+    stored = next((scores for scores in moved.values() if scores), None)
+    if stored:
+        body += f"<h3>At the stored threshold {fixed(stored['threshold'])}</h3>{score_table(moved)}"
+    units = level_scores(metrics, part, "image").get("units") or {}
+    if sum(units.values()):
+        share = 100 * units.get("malignant", 0) / sum(units.values())
+        body += paragraph(CLASS_MIX.format(share=share), "small")
+    if part == "test" or metrics.get("test") is None:
+        body += paragraph(f"Nominal 95 % intervals; they cover {COVERS}.")
+        body += f"<details><summary>What the scores mean</summary>{meanings()}</details>"
+    return section(f"Scores on the {PART_NAMES[part]} part", body)
+
+
+def _pictures(plots: Path, metrics: Json) -> str:
+    parts = ["test", "val"] if metrics.get("test") else ["val"]
+    drawn = [picture(plots / f"roc_{part}.png", f"ROC curves, {PART_NAMES[part]}") for part in parts]
+    drawn += [
+        picture(plots / f"confusion_{part}.png", f"Confusion matrices, {PART_NAMES[part]}") for part in parts
+    ]
+    drawn += [picture(plots / f"{name}.png", f"{name} by epoch") for name in ("loss", "accuracy")]
+    note = paragraph(
+        "Training loss and accuracy are means over each epoch's augmented images, while the weights still moved. "
+        "Epochs count from 1 here, from 0 in history.csv.",
+        "small",
+    )
+    return section("Pictures", f'<div class="pictures">{"".join(drawn)}</div>{note}')
+
+
+def _training(run_folder: Path, metrics: Json, status: Json) -> str:
+    history = read_history(run_folder / "history.csv")
+    best, monitor = int(metrics["best_epoch"]), str(metrics.get("monitor") or "not recorded")
+    said = [f"Epoch {best + 1} of {metrics.get('epochs')} was scored; {monitor} was watched."]
+    watched = [value for value in metrics.get("monitored") or [] if value is not None]
+    chosen = (metrics.get("monitored") or [])[best : best + 1]
+    if watched and chosen and chosen[0] is not None:
+        said.append(
+            f"It was {fixed(chosen[0])} there, {fixed(watched[-1])} in the last epoch and {fixed(float(np.median(watched)))} "
+            "in the median epoch."
+        )
+    rate = history.get("images_per_second", np.array([np.nan]))
+    if np.isfinite(rate).any():
+        said.append(
+            f"Training took {metrics.get('train_seconds')} s, {np.nanmedian(rate):.0f} images a second."
+        )
+    body = paragraph(" ".join(said)) + parts_table(metrics)
+    read = int(status.get("test_read") or 0)
+    times = "never" if read == 0 else "once" if read == 1 else f"{read} times"
+    body += paragraph(f"The test part was read {times} in this run.", "label" if read > 1 else "")
+    return section("Training beside validation and test", body + _influence(run_folder, metrics))
+
+
+def _influence(run_folder: Path, metrics: Json) -> str:
+    """How much the AUROC by image rests on single cases of the test part (validation where test was left unread)."""
+    part = "test" if metrics.get("test") else "val"
+    if level_scores(metrics, part, "image").get("auroc", {}).get("value") is None:
+        return ""
+    if not level_scores(metrics, part, "case").get("n"):
+        return ""
+    found = influence_table(read_predictions(run_folder / "predictions" / f"{part}.csv"))
+    told = [
+        f"without case {case} {fixed(entry['value'])}"
+        for case, entry in found["without"].items()
+        if entry is not None
+    ]
+    largest = found["largest"]
+    if largest is not None:
+        told.append(
+            f"the largest change by leaving out one case is {fixed(largest['change'])} (case {largest['case']})"
+        )
+    if not told:
+        return ""
+    return paragraph(f"AUROC by image, {PART_NAMES[part]}: {fixed(found['value'])}; {'; '.join(told)}.")
+
+
+def _environment(metrics: Json, status: Json, split: Json, config_text: str) -> str:
+    facts = {
+        "state": status.get("state"),
+        "seconds in all": status.get("seconds"),
+        "seconds of training": metrics.get("train_seconds"),
+        "git commit": status.get("git_commit") or "not in a checkout",
+        "hash of the split": split.get("hash"),
+        **(status.get("versions") or {}),
+    }
+    items = "".join(
+        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()
+    )
+    config = f"<details><summary>Resolved configuration</summary><pre>{escape(config_text)}</pre></details>"
+    cited = f"<h3>Data set</h3><p>{escape(CITATION)}</p>"
+    return section("Configuration and environment", f"{config}<dl>{items}</dl>{cited}")
+
+
+def _config(text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
