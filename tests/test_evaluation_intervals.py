@@ -253,6 +253,41 @@ def test_expansion_widens() -> None:
     assert wide[0] < plain[0] < plain[1] < wide[1]
 
 
+def test_acceleration_weighs_classes_as_the_protocol_does() -> None:
+    left_out = [np.array([0.9, 0.8, 0.85, 0.7, 0.88]), np.array([0.81, 0.83, 0.79, 0.82, 0.6, 0.84, 0.9])]
+    influences = [(n - 1) / n * (sum(t) / n - x) for t, n in ((left_out[0], 5), (left_out[1], 7)) for x in t]
+    expected = sum(i**3 for i in influences) / (6 * sum(i**2 for i in influences) ** 1.5)
+    assert acceleration(left_out) == pytest.approx(expected)
+    assert acceleration([np.ones(5), np.ones(6)]) == 0
+
+
+def test_ties_count_half_in_the_bias() -> None:
+    draws = np.repeat([0.0, 1.0, 2.0], [30, 50, 20])
+    z0 = stats.norm.ppf((30 + 80) / 2 / 100)
+    expected = [np.quantile(draws, stats.norm.cdf(2 * z0 + z)) for z in (-1.0, 1.0)]
+    assert bca(1.0, draws, 0.0, 1.0) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+    assert expected[0] != expected[1]
+
+
+@pytest.mark.parametrize(
+    ("level", "score"), [("image", "auroc"), ("image", "sensitivity"), ("slide", "auroc")]
+)
+def test_the_expansion_uses_kish_by_image_and_cases_by_slide(level: str, score: str) -> None:
+    here = units(random_table(9, 12, 2), level)
+    found = binary_intervals(here, 0.8, 400, 7)[score]
+    sizes = np.bincount(here.case)[here.case_class == (1 if score == "sensitivity" else 0)]
+    kappa = sizes.sum() ** 2 / (sizes**2).sum() if level == "image" else 9
+    statistic = binary_statistics(here)[score]
+    left_out = statistic(1 - np.eye(21))
+    expected = bca(
+        float(statistic(np.ones((1, 21)))[0]),
+        statistic(case_weights(here.case_class, 400, 7)),
+        acceleration([left_out[here.case_class == c] for c in (0, 1)]),
+        np.sqrt(kappa / (kappa - 1)) * stats.t.ppf(0.975, kappa - 1),
+    )
+    assert (found.low, found.high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+
+
 def test_bca_survives_draws_on_one_side_and_strong_skew() -> None:
     draws = np.linspace(0, 1, 500)
     assert bca(-1.0, draws, 0.0)[0] == pytest.approx(0, abs=1e-9)

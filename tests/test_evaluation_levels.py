@@ -81,6 +81,10 @@ def test_a_threshold_moves_the_votes_and_the_majority_stays_a_majority() -> None
     found = by_case(units(hand_table(), "case", aggregate="majority_vote", threshold=sigmoid(-1.2)))
     assert found["14-1"] == (pytest.approx(0.5), 1)
     assert found["14-3"] == (pytest.approx(2 / 3), 1)
+    found = by_case(units(hand_table(), "case", aggregate="majority_vote", threshold=0.3))
+    assert found["14-3"] == (pytest.approx(1 / 3), 0), (
+        "a third is no majority, though it is above the threshold"
+    )
 
 
 def test_a_threshold_on_the_mean_probability() -> None:

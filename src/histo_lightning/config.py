@@ -336,6 +336,7 @@ def to_config(composed: DictConfig) -> Config:
         key = str(error.full_key or "?")
         raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}{_allowed(key)}") from error
     assert isinstance(config, Config)
+    config.trainer.compile = config.trainer.compile.lower()  # true and false come as YAML's True and False
     check(config)
     return config
 

@@ -178,14 +178,22 @@ def launch(config_name: str, work: Callable[[Config, dict[str, str], bool], Any]
         if arguments.multirun and all(config.sweep_name is None for config in configs):
             sys.argv.append(f"sweep_name={sweep_id(arguments.overrides)}")
     results: list[Any] = []
+    raised: list[BaseException] = []
 
     def task(composed: DictConfig) -> None:
-        results.append(work(to_config(composed), hydra_texts(composed), bool(arguments.multirun)))
+        try:
+            results.append(work(to_config(composed), hydra_texts(composed), bool(arguments.multirun)))
+        except BaseException as error:
+            raised.append(error)
+            if arguments.multirun:
+                raise  # ends the sweep
 
     try:
         main(config_path=str(conf_dir()), config_name=config_name, version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
+    if raised:  # kept from Hydra, which would add lines of its own
+        raise raised[0]
     return results
 
 
@@ -202,6 +210,9 @@ def guard(run: Callable[[], int]) -> int:
         return _report(
             error, "interrupted: the same command goes on from the last finished epoch", EXIT_INTERRUPTED
         )
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:  # the front door: the last place that can keep a traceback off the screen
         where = "" if _debugging() else " (HISTO_DEBUG=1 shows where)"
         return _report(error, f"defect: {type(error).__name__}: {_first_line(error)}{where}", EXIT_DEFECT)

@@ -35,10 +35,10 @@ def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> str | None:
     parent = Path(config.output_dir) / (f"sweeps/{config.sweep_name}" if in_sweep else "runs")
     try:
         run_training(config, parent, hydra)
-    except UserError as error:
+    except Exception as error:
         if not in_sweep:
             raise
-        return str(error)
+        return str(error) if isinstance(error, UserError) else f"defect: {type(error).__name__}: {error}"
     return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 
@@ -257,6 +258,8 @@ def _child(rank: int, config: Config, folder: Path, port: int, answers: Any) -> 
         data = build_datamodule(config)
         data.setup()
         fit_and_score(config, folder, data)
+        torch.distributed.barrier()  # the first process still writes; ending before it would break its connections
+        torch.distributed.destroy_process_group()
     except UserError as error:
         answers.put(str(error))
         raise SystemExit(2) from None

@@ -39,7 +39,10 @@ class PartMetrics(Metric):
         self.cases.append(cases)
 
     def compute(self) -> dict[str, Tensor]:
-        logits, labels, cases = dim_zero_cat(self.logits), dim_zero_cat(self.labels), dim_zero_cat(self.cases)
+        """All scores, each a scalar on the metric's device, computed on the CPU: once an epoch, and deterministic."""
+        logits, labels, cases = (
+            dim_zero_cat(state).cpu() for state in (self.logits, self.labels, self.cases)
+        )
         log_p = functional.log_softmax(logits, dim=1)
         losses = functional.nll_loss(log_p, labels, reduction="none")
         present = torch.bincount(labels, minlength=self.num_classes) > 0
@@ -50,7 +53,7 @@ class PartMetrics(Metric):
         group_loss = _mean_by(group, losses, len(groups))
         class_loss = _mean_by(group_label, group_loss, self.num_classes)
         group_p = torch.stack([_mean_by(group, p, len(groups)) for p in log_p.exp().unbind(1)], dim=1)
-        return {
+        found = {
             "loss": losses.mean(),
             "accuracy": (predicted == labels).float().mean(),
             "balanced_accuracy": recall[present].mean(),
@@ -58,6 +61,7 @@ class PartMetrics(Metric):
             "case_auroc": self._auroc(group_p, group_label, present),
             "case_log_loss": class_loss[present].mean(),
         }
+        return {name: value.to(self.device) for name, value in found.items()}
 
     def _auroc(self, p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
         if not bool(present.all()):

@@ -59,7 +59,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = {name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items()}
         rate = self.images_per_epoch / max(self._seconds, 1e-9)
-        pl_module.log("images_per_second", rate, rank_zero_only=True)
+        pl_module.log("images_per_second", rate, sync_dist=trainer.world_size > 1)
         values |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}
         self.rows.append({name: values[name] for name in COLUMNS})
         self.monitored.append(values[self.monitor])

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 # Latent malignancy, 0 to 1. Class means lie 2 * CLASS_SHIFT apart and cases of a class spread by CASE_SPREAD,
 # so classes overlap by case: the two together set the ceiling of a case split.
-CLASS_SHIFT = 0.22
-CASE_SPREAD = 0.14
+CLASS_SHIFT = 0.27
+CASE_SPREAD = 0.17
 SLIDE_SPREAD = 0.03
 IMAGE_SPREAD = 0.05
 
@@ -74,7 +74,7 @@ def look_of(seed: int, case: str) -> Look:
     """The signature of a case (``14-22549``)."""
 
     def factor(quantity: str, least: float, most: float) -> float:
-        return least * (most / least) ** _dealt(seed, quantity)[case]
+        return float(least * (most / least) ** _dealt(seed, quantity)[case])
 
     rng = generator(seed, "look", case)
     haematoxylin = np.array([0.62, 0.66, 0.30]) + rng.normal(0, [0.035, 0.02, 0.03])
@@ -89,7 +89,7 @@ def look_of(seed: int, case: str) -> Look:
         cytoplasm=rng.uniform(0.6, 1.3),
         nucleus_size=float(np.exp(rng.normal(0, 0.05))),
         cellularity=factor("cellularity", 0.6, 1.7),
-        coverage=factor("coverage", 0.15, 1.0),
+        coverage=factor("coverage", 0.3, 1.0),
         focus_um=rng.uniform(0.06, 0.22),
     )
 

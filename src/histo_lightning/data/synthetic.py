@@ -79,7 +79,7 @@ def work(arguments: str) -> None:
         for _ in _draw_share(Path(folder), *numbers):
             print(flush=True)
     except OSError as error:
-        print(f"!{error.strerror}", flush=True)
+        print(f"!{error.strerror or error}", flush=True)
 
 
 @contextmanager
@@ -227,6 +227,6 @@ def ensure_synthetic(
                 shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{parent}: the synthetic data set cannot be drawn ({error.strerror}); free space or set cache_dir"
+            f"{parent}: the synthetic data set cannot be drawn ({error.strerror or error}); free space or set cache_dir"
         ) from error
     return root

@@ -248,7 +248,7 @@ def make_tissue(seed: int, name: Name, sequence: int) -> Tissue:
     rng = generator(seed, "tissue", name.slide, sequence)
     direction = rng.uniform(0, np.pi)
     size = (2.2 + 2.5 * m) * look.nucleus_size
-    spacing, inwards = size * 2.3, size * 2.45
+    spacing, inwards = size * (2.2 + 0.5 * m), size * (2.3 + 0.4 * m)
     layers = 1 + rng.uniform(0.0, 0.4) + 2.0 * m
     glands = _placed(rng, layout, wall=layers * inwards, solid=0.9 * m, coverage=coverage)
     fat = _fat(rng)
@@ -257,9 +257,9 @@ def make_tissue(seed: int, name: Name, sequence: int) -> Tissue:
     epithelium = [_epithelium(rng, gland, size, m, spacing, inwards) for gland in glands]
     rows = np.concatenate([np.zeros((0, 3)), *epithelium, _files(rng, layout.files, spacing, direction)])
     groups.append(_nuclei(rng, rows, size, m, aspect=1.35 - 0.2 * m, dark=1.05 + 0.10 * m))
-    stroma = _scattered(rng, layout.cells * look.cellularity * (1.2 - m), direction)
+    stroma = _scattered(rng, layout.cells * look.cellularity * (1.7 - 1.4 * m), direction)
     groups.append(_nuclei(rng, stroma, 2.2, 0.1, aspect=4.5, dark=0.9))
-    strays = _scattered(rng, 11.0 * m**2, direction)  # single tumour cells that infiltrate the stroma
+    strays = _scattered(rng, 24.0 * m**2, direction)  # single tumour cells that infiltrate the stroma
     groups.append(_nuclei(rng, strays, size, m, aspect=1.2, dark=1.05 + 0.10 * m))
     lymphocytes = _scattered(rng, rng.exponential(2.5), direction)
     groups.append(_nuclei(rng, lymphocytes, 2.1, 0.0, aspect=1.05, dark=1.3))

@@ -12,7 +12,8 @@ from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Integers, is_grouped, units
 from histo_lightning.evaluation.resampling import binary_statistics
 from histo_lightning.evaluation.summary import score_table
-from histo_lightning.evaluation.table import Columns, Table, as_table
+from histo_lightning.evaluation.table import Columns, Table
+from histo_lightning.evaluation.table_checks import as_table
 from histo_lightning.evaluation.table_csv import read_predictions
 
 HEAVY_CASES = ("14-21998", "14-22549")

@@ -44,14 +44,13 @@ def right_pairs(units: Units, positive: NDArray[np.bool_], score: Floats) -> tup
     pairs = np.zeros_like(right)
     for row in np.unique(units.case[~positive]):
         members = (units.case == row) & ~positive
-        for fold in np.unique(units.fold[members]):
-            negatives = np.sort(score[members & (units.fold == fold)])
-            rivals = positive & (units.fold == fold)
-            below = np.searchsorted(negatives, score[rivals], "left")
-            below = below + np.searchsorted(negatives, score[rivals], "right")
-            columns = units.case[rivals]
-            right[row] += np.bincount(columns, weights=below / 2, minlength=len(right))
-            pairs[row] += np.bincount(columns, minlength=len(right)) * len(negatives)
+        negatives = np.sort(score[members])
+        rivals = positive & (units.fold == units.fold[members][0])  # a case is in one fold
+        below = np.searchsorted(negatives, score[rivals], "left")
+        below = below + np.searchsorted(negatives, score[rivals], "right")
+        columns = units.case[rivals]
+        right[row] = np.bincount(columns, weights=below / 2, minlength=len(right))
+        pairs[row] = np.bincount(columns, minlength=len(right)) * len(negatives)
     return right, pairs
 
 

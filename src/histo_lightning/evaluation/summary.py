@@ -18,7 +18,8 @@ from histo_lightning.evaluation.level_intervals import (
     subtype_intervals,
 )
 from histo_lightning.evaluation.levels import LEVELS, Integers, Units, is_grouped, kish, units
-from histo_lightning.evaluation.table import Columns, Table, as_table
+from histo_lightning.evaluation.table import Columns, Table
+from histo_lightning.evaluation.table_checks import as_table
 from histo_lightning.evaluation.table_csv import read_predictions
 
 Json = dict[str, Any]

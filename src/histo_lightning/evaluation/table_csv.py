@@ -5,7 +5,8 @@ import io
 from pathlib import Path
 
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.table import TEXT_COLUMNS, Table, as_table, columns
+from histo_lightning.evaluation.table import TEXT_COLUMNS, Table, columns
+from histo_lightning.evaluation.table_checks import as_table
 from histo_lightning.runs import write_atomic
 
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")

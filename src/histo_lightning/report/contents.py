@@ -1,13 +1,25 @@
-"""What is in each part of a split, read from the image names in ``split.json``."""
+"""How the data were split, and what is in each part: from ``split.json`` and the image names in it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
+from typing import Any
 
 import numpy as np
 
 from histo_lightning.data.names import CLASSES, parse_name
 from histo_lightning.evaluation.levels import kish
+from histo_lightning.report.page import paragraph
+from histo_lightning.report.score_tables import row, table
+from histo_lightning.report.words import PART_NAMES, level_scores
+
+Json = Mapping[str, Any]
+ROWS = ("images", "slides", "cases", "effective cases (Kish)", "largest case")
+KISH = (
+    "Effective number of cases (Kish): so many cases of equal size would carry about as much information, since "
+    "images of one case are alike."
+)
 
 
 @dataclass(frozen=True)
@@ -50,3 +62,66 @@ def contents(images: Sequence[str]) -> dict[str, ClassContents] | None:
             largest_share=by_case[largest] / len(here) if here else 0.0,
         )
     return found
+
+
+def _column(found: ClassContents | None, images: int | None) -> list[str]:
+    """HTML cells of one class in one part, in the order of ``ROWS``; ``images`` is what the scores know without names."""
+    if found is None:
+        return ["unknown" if images is None else str(images), *["unknown"] * 4]
+    largest = f'{100 * found.largest_share:.0f} %<span class="interval">{escape(found.largest)}</span>'
+    return [
+        str(found.images),
+        str(found.slides),
+        str(found.cases),
+        f"{found.kish:.1f}",
+        largest if found.cases else "none",
+    ]
+
+
+def contents_table(split: Json, metrics: Json) -> str:
+    """Images, slides and cases of each part by class, how unequal the cases are, as HTML."""
+    parts = [part for part in PART_NAMES if part in (split.get("parts") or {})]
+    rows = [row("images", [str(len(split["parts"][part])) for part in parts])]
+    found = {part: contents(split["parts"][part]) for part in parts}
+    for class_name in CLASSES:
+        columns = []
+        for part in parts:
+            units = level_scores(metrics, part, "image").get("units") or {}
+            here = found[part]
+            columns.append(_column(None if here is None else here[class_name], units.get(class_name)))
+        for heading, cells in zip(ROWS, zip(*columns, strict=True), strict=False):
+            title = f"<b>{class_name}</b> images" if heading == "images" else f"\N{EM DASH} {heading}"
+            rows.append(row(title, cells))
+    return table(["", *(PART_NAMES[part] for part in parts)], rows, paragraph(KISH, "small"))
+
+
+def in_words(split: Json, clean: bool = False) -> str:
+    """How the data were split, in words; ``clean`` is ``split.clean`` of the config."""
+    kind, fold, folds = split.get("kind"), split.get("fold"), split.get("folds")
+    if kind in ("case_kfold", "slide_kfold"):
+        unit = "case" if kind == "case_kfold" else "slide"
+        turn = ""
+        if isinstance(fold, int) and isinstance(folds, int):
+            turn = f" Test is fold {fold}, validation fold {(fold + 1) % folds}, training the other {folds - 2} (folds count from 0)."
+        if unit == "case":
+            held = "so no case stands in two parts"
+        else:
+            held = "so a case with several slides can stand in training and in test"
+        return f"Whole {unit}s were dealt to {folds} folds, balanced by class and number of images, {held}.{turn}"
+    if kind == "official":
+        shared = (
+            "cases that stand in both were dropped from training"
+            if clean
+            else "slides of one case stand in training and in test"
+        )
+        return f"The data set authors' own fold {fold} of 5, which divides slides: {shared}. Validation was cut from training by case."
+    if kind == "image_random":
+        return (
+            "Images were dealt at random, whatever slide and case they are from: almost every test image has "
+            "neighbours from its own slide in training."
+        )
+    if kind == "folders":
+        return "The parts are the folders train, val and test of the data set, as they were given."
+    if kind == "file":
+        return "The parts were read from a file, as they were given."
+    return f"The split's kind is {kind or 'not recorded'}."

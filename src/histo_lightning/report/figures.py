@@ -30,10 +30,10 @@ from histo_lightning.report.style import (
     save_png,
     say_empty,
 )
+from histo_lightning.report.words import PART_NAMES
 from histo_lightning.runs import read_json
 
 Floats = NDArray[np.float64]
-PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
 
 
@@ -45,25 +45,26 @@ def read_history(path: Path) -> dict[str, Floats]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            head, *rows = list(csv.reader(file)) or [[]]
         if not rows:
             raise UserError(f"{path}: holds no epoch; train again")
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+        cells = [[float(cell or "nan") for cell in row] for row in rows]
+        return {name: np.array(column) for name, column in zip(head, zip(*cells, strict=True), strict=True)}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); train again") from error
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: a row is damaged ({error}); train again") from error
 
 
 def curve_figure(
     history: Mapping[str, Floats], quantity: str, best_epoch: int, baseline: float | None = None
 ) -> Figure:
-    """Training and validation curve of ``loss`` or ``accuracy``; epochs count from 1, the chosen one is marked.
+    """Training and validation curve of ``loss`` or ``accuracy``; epochs count from 1, the scored one is marked.
 
     Args:
         history: columns ``epoch`` (from 0), ``train_<quantity>``, ``val_<quantity>``, one value an epoch.
         quantity: ``loss`` or ``accuracy``.
-        best_epoch: the chosen epoch, from 0, as in ``metrics.json``.
+        best_epoch: the scored epoch, from 0, as in ``metrics.json``.
         baseline: accuracy of always answering "malignant", drawn as a line.
     """
     figure, (axes,) = new_figure(5.4, 3.9)
@@ -87,12 +88,12 @@ def curve_figure(
         linestyle=":",
         linewidth=1.2,
         zorder=0,
-        label=f"epoch {best_epoch + 1} (chosen)",
+        label=f"epoch {best_epoch + 1} (scored)",
     )
-    chosen = history["epoch"] == best_epoch
+    scored = history["epoch"] == best_epoch
     axes.plot(
-        epochs[chosen],
-        history[f"val_{quantity}"][chosen],
+        epochs[scored],
+        history[f"val_{quantity}"][scored],
         "o",
         markersize=9,
         markerfacecolor="none",
@@ -182,7 +183,7 @@ def confusion_figure(table: Table) -> Figure:
     binary = table.task == "binary"
     levels = ["image", "case"] if binary and is_grouped(table) else ["image"]
     figure, panels = (
-        new_figure(6.6 if len(levels) == 2 else 3.6, 3.3, len(levels)) if binary else new_figure(6.2, 5.6)
+        new_figure(5.6 if len(levels) == 2 else 3.2, 2.9, len(levels)) if binary else new_figure(6.2, 5.6)
     )
     names = CLASSES if binary else SUBTYPES
     part = PART_NAMES.get(str(table.part[0]), str(table.part[0]))

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from histo_lightning.data.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import influence_table, read_predictions
-from histo_lightning.report.contents import ClassContents, contents
-from histo_lightning.report.figures import PART_NAMES, read_history
+from histo_lightning.report.contents import contents_table, in_words
+from histo_lightning.report.figures import read_history
 from histo_lightning.report.page import page, paragraph, picture, section
-from histo_lightning.report.score_tables import meanings, parts_table, recall_table, score_table, table
-from histo_lightning.report.words import COVERS, fixed, level_scores, protocol, summary
+from histo_lightning.report.score_tables import meanings, parts_table, recall_table, score_table
+from histo_lightning.report.words import COVERS, PART_NAMES, fixed, level_scores, summary
 from histo_lightning.runs import read_json, write_atomic
 
 Json = Mapping[str, Any]
@@ -45,7 +44,7 @@ def write_report(run_folder: Path) -> Path:
         raise UserError(f"{run_folder / 'metrics.json'}: is missing or damaged; the run has not been scored")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
     config_path = run_folder / "config.yaml"
-    config_text = config_path.read_text(encoding="utf-8") if config_path.is_file() else ""
+    config_text = config_path.read_text(encoding="utf-8", errors="replace") if config_path.is_file() else ""
     label = str(split.get("label") or "")
     parts = [part for part in ("test", "val") if metrics.get(part)]
     sections = [
@@ -57,7 +56,8 @@ def write_report(run_folder: Path) -> Path:
         _environment(metrics, status, split, config_text),
     ]
     path = run_folder / "report.html"
-    write_atomic(path, page(f"Report: {run_folder.name}", "\n".join(sections)))
+    text = page(f"Report: {run_folder.name}", "\n".join(sections))
+    write_atomic(path, text.encode("utf-8", errors="replace"))  # a folder's name may be no text
     return path
 
 
@@ -81,71 +81,26 @@ def _header(name: str, metrics: Json, status: Json, label: str) -> str:
                 f'<div class="tile">{title}<span class="small">by {level}, {PART_NAMES[part]}</span>'
                 f'<b>{found["value"]:.2f}</b><span class="small">{interval}</span></div>'
             )
-    marked = paragraph(label, "label") if label else ""
     return (
-        f'<header><h1>{escape(name)}</h1><span class="small">{escape(str(status.get("started") or ""))}</span>'
-        f'{told}{marked}<p class="lead">{escape(summary(metrics, label))}</p><div class="tiles">{tiles}</div></header>'
+        f'<header><h1>{escape(name)}</h1><span class="small">started {escape(str(status.get("started")))}</span>'
+        f'{told}{_marked(label)}<p class="lead">{escape(summary(metrics, label))}</p><div class="tiles">{tiles}</div></header>'
     )
 
 
 def _protocol(metrics: Json, split: Json, config_text: str, label: str) -> str:
     clean = bool((_config(config_text).get("split") or {}).get("clean"))
-    body = paragraph(label, "label") if label else ""
-    body += paragraph(protocol(split, clean))
+    body = _marked(label) + paragraph(in_words(split, clean))
     body += "".join(paragraph(str(note)) for note in split.get("notes") or [])
-    names = [part for part in ("train", "val", "test") if part in (split.get("parts") or {})]
-    found = {part: contents(split["parts"][part]) for part in names}
-    body += _contents_table(metrics, {part: len(split["parts"][part]) for part in names}, found)
-    body += paragraph(
-        "Effective number of cases (Kish): as many cases of equal size carry about as much information, since images "
-        "of one case are alike.",
-        "small",
-    )
-    return section("Protocol", body)
+    return section("Protocol", body + contents_table(split, metrics))
 
 
-def _contents_table(
-    metrics: Json, images: Mapping[str, int], found: Mapping[str, dict[str, ClassContents] | None]
-) -> str:
-    def row(heading: str, cells: list[str]) -> str:
-        return (
-            f'<tr><th scope="row">{heading}</th>{"".join(f"<td>{escape(text)}</td>" for text in cells)}</tr>'
-        )
-
-    rows = [row("images", [str(count) for count in images.values()])]
-    for class_name in CLASSES:
-        here = [None if part is None else part[class_name] for part in found.values()]
-        scored = [level_scores(metrics, part, "image").get("units") or {} for part in found]
-        rows += [
-            row(
-                f"<b>{class_name}</b> images",
-                [
-                    str(c.images if c else units.get(class_name, "unknown"))
-                    for c, units in zip(here, scored, strict=True)
-                ],
-            ),
-            row("\N{EM DASH} slides", [str(c.slides) if c else "unknown" for c in here]),
-            row("\N{EM DASH} cases", [str(c.cases) if c else "unknown" for c in here]),
-            row("\N{EM DASH} effective cases (Kish)", [f"{c.kish:.1f}" if c else "unknown" for c in here]),
-            row(
-                "\N{EM DASH} largest case",
-                [
-                    "unknown"
-                    if not c
-                    else f"{c.largest}: {100 * c.largest_share:.0f} %"
-                    if c.cases
-                    else "none"
-                    for c in here
-                ],
-            ),
-        ]
-    return table(["", *(PART_NAMES[part] for part in found)], rows)
+def _marked(label: str) -> str:
+    return paragraph(label, "label") if label else ""
 
 
 def _part_scores(metrics: Json, part: str, label: str) -> str:
     levels = metrics[part]
-    marked = paragraph(label, "label") if label else ""
-    body = marked + score_table(levels)
+    body = _marked(label) + score_table(levels)
     binary = {level: (levels.get(level) or {}).get("binary") for level in levels}
     if any(binary.values()):
         body += f"<h3>Recall by subtype</h3>{recall_table(levels)}"
@@ -184,11 +139,11 @@ def _training(run_folder: Path, metrics: Json, status: Json) -> str:
     best, monitor = int(metrics["best_epoch"]), str(metrics.get("monitor") or "not recorded")
     said = [f"Epoch {best + 1} of {metrics.get('epochs')} was scored; {monitor} was watched."]
     watched = [value for value in metrics.get("monitored") or [] if value is not None]
-    chosen = (metrics.get("monitored") or [])[best : best + 1]
-    if watched and chosen and chosen[0] is not None:
+    scored = (metrics.get("monitored") or [])[best : best + 1]
+    if watched and scored and scored[0] is not None:
         said.append(
-            f"It was {fixed(chosen[0])} there, {fixed(watched[-1])} in the last epoch and {fixed(float(np.median(watched)))} "
-            "in the median epoch."
+            f"It was {fixed(scored[0])} there, {fixed(watched[-1])} at the end and {fixed(float(np.median(watched)))} "
+            "as median over the epochs."
         )
     rate = history.get("images_per_second", np.array([np.nan]))
     if np.isfinite(rate).any():
@@ -197,8 +152,8 @@ def _training(run_folder: Path, metrics: Json, status: Json) -> str:
         )
     body = paragraph(" ".join(said)) + parts_table(metrics)
     read = int(status.get("test_read") or 0)
-    times = "never" if read == 0 else "once" if read == 1 else f"{read} times"
-    body += paragraph(f"The test part was read {times} in this run.", "label" if read > 1 else "")
+    times = "not read" if read == 0 else "read once" if read == 1 else f"read {read} times"
+    body += paragraph(f"The test part was {times} in this run.", "label" if read > 1 else "")
     return section("Training beside validation and test", body + _influence(run_folder, metrics))
 
 

@@ -20,20 +20,22 @@ h3 { font-size: 1rem; margin: 18px 0 6px; }
 section, header { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
   margin: 0 0 16px; }
 .lead { font-size: 1.1rem; max-width: 75ch; margin: 12px 0 0; }
-p { max-width: 85ch; margin: 0 0 10px; }
+p { max-width: 85ch; margin: 8px 0 10px; }
 .small, small { font-size: .84rem; color: var(--soft); }
 .label { color: var(--bad); background: var(--bad-page); border: 1px solid var(--bad); border-radius: 6px;
-  font-weight: 700; padding: 2px 10px; display: inline-block; margin: 4px 0; }
+  font-weight: 700; padding: 2px 10px; width: fit-content; margin: 6px 0 10px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin-top: 16px; }
 .tile { border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; }
 .tile .small { display: block; }
 .tile b { display: block; font-size: 1.6rem; line-height: 1.2; color: var(--accent); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 500px), 1fr)); column-gap: 16px; }
 .pair section { min-width: 0; } .pair table { width: 100%; min-width: 0; }
+.pair th, .pair td { padding: 5px 5px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: min(100%, 640px); }
 th, td { text-align: right; padding: 5px 12px; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 500; } th[scope=row], th:first-child { text-align: left; padding-left: 0; }
+tbody th { white-space: nowrap; }
 thead th { color: var(--soft); border-bottom: 2px solid var(--line); }
 td b { font-weight: 600; }
 .interval { display: block; font-size: .8rem; color: var(--soft); white-space: nowrap; }
@@ -49,8 +51,9 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-
 dd { margin: 0; overflow-wrap: anywhere; } dt { color: var(--soft); }
 a { color: var(--accent); }
 @media (max-width: 560px) { body { font-size: 15px; } main { padding: 10px 8px 32px; }
-  section, header { padding: 14px 12px; } th, td { padding: 5px 6px; } table { font-size: .88rem; }
-  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } }
+  section, header { padding: 14px 12px; } th, td, .pair th, .pair td { padding: 5px 3px; }
+  table { font-size: .84rem; } .interval { font-size: .74rem; }
+  tbody th { white-space: normal; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } }
 @media print { section, header { break-inside: avoid; } body { background: #fff; } }
 """
 

@@ -74,14 +74,15 @@ def cell(score: Json | None, notes: Footnotes) -> str:
     text = f"<b>{fixed(score['value'])}</b>"
     if score.get("low") is None or score.get("high") is None:
         return text + notes.mark(f"no interval: {reason}")
-    return f'{text}<span class="interval">{fixed(score["low"])} to {fixed(score["high"])}</span>'
+    return f'{text}<span class="interval">{fixed(score["low"], 2)} to {fixed(score["high"], 2)}</span>'
 
 
 def _is_score(value: Any) -> bool:
     return isinstance(value, Mapping) and "value" in value
 
 
-def _row(heading: str, cells: Sequence[str], kind: str = "") -> str:
+def row(heading: str, cells: Sequence[str], kind: str = "") -> str:
+    """A table row; heading and cells are HTML already."""
     return f'<tr class="{kind}"><th scope="row">{heading}</th>{"".join(f"<td>{text}</td>" for text in cells)}</tr>'
 
 
@@ -109,15 +110,16 @@ def score_table(levels: Mapping[str, Json | None]) -> str:
             reason = scores.get("reason")
             missing = {"value": None, "reason": reason} if reason else None
             cells.append(cell(scores.get(name) or missing, notes))
-        rows.append(_row(f'<span title="{escape(meaning)}">{escape(title)}</span>', cells))
+        rows.append(row(f'<span title="{escape(meaning)}">{escape(title)}</span>', cells))
         baseline = [(scores.get("always_malignant") or {}).get(name) for scores in found.values()]
         if name in BASELINES and any(value is not None for value in baseline):
             told = ["" if value is None else fixed(value) for value in baseline]
-            rows.append(_row("\N{EM DASH} always &ldquo;malignant&rdquo;", told, "baseline"))
-    head = [""] + [
-        f"by {level}<br><span class='small'>n = {found[level].get('n', 0)}</span>" for level in LEVELS
+            rows.append(row("\N{EM DASH} always &ldquo;malignant&rdquo;", told, "baseline"))
+    sizes = [f"n = {scores['n']}" if scores.get("n") else "unknown" for scores in found.values()]
+    head = [
+        f'by {level}<br><span class="small">{size}</span>' for level, size in zip(LEVELS, sizes, strict=True)
     ]
-    return table(head, rows, notes.html())
+    return table(["", *head], rows, notes.html())
 
 
 def recall_table(levels: Mapping[str, Json | None]) -> str:
@@ -127,12 +129,12 @@ def recall_table(levels: Mapping[str, Json | None]) -> str:
         return ""
     notes = Footnotes()
     rows = []
-    for subtype in found["image"]:
-        cases = found["image"][subtype].get("cases")
-        name = f"{escape(SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' '))} ({escape(subtype)})"
-        cells = [cell(found[level].get(subtype), notes) for level in LEVELS]
-        rows.append(_row(name, ["" if cases is None else str(cases), *cells]))
-    return table(["recall of", "cases", *(f"by {level}" for level in LEVELS)], rows, notes.html())
+    for subtype, score in found["image"].items():
+        name = escape(SUBTYPE_NAMES.get(subtype, subtype).replace("_", " "))
+        cases = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
+        heading = f'{name}, {escape(subtype)}<span class="interval">{cases}</span>'
+        rows.append(row(heading, [cell(found[level].get(subtype), notes) for level in LEVELS]))
+    return table(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes.html())
 
 
 def parts_table(metrics: Json) -> str:
@@ -145,7 +147,7 @@ def parts_table(metrics: Json) -> str:
             values = [(level_scores(metrics, part, level).get(name) or {}).get("value") for part in parts]
             if any(value is not None for value in values):
                 told = ["\N{EN DASH}" if value is None else fixed(value) for value in values]
-                rows.append(_row(f"{SCORES[name][0]} by {level}", told))
+                rows.append(row(f"{SCORES[name][0]} by {level}", told))
     return table(["", *(titles[part] for part in parts)], rows)
 
 
