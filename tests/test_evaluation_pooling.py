@@ -17,6 +17,9 @@ from histo_lightning.evaluation import (
     score_predictions,
     write_predictions,
 )
+from histo_lightning.evaluation.binary import binary_values
+from histo_lightning.evaluation.levels import units
+from histo_lightning.evaluation.resampling import binary_statistics
 from histo_lightning.evaluation.scores import average_precision
 from test_evaluation_intervals import random_table
 from test_evaluation_summary import walk, whole_set
@@ -62,6 +65,17 @@ def test_pooled_auroc_counts_pairs_within_folds() -> None:
     assert fold.tolist() == sorted(fold.tolist())
     low, high = found["image"]["auroc"]["low"], found["image"]["auroc"]["high"]
     assert low < found["image"]["auroc"]["value"] < high
+
+
+@pytest.mark.parametrize("level", ["image", "slide", "case"])
+def test_draws_of_pooled_folds_count_as_the_values_do(level: str) -> None:
+    whole, fold = pool(folds(random_table(9, 12, 1)))
+    here = units(whole, level, fold=fold)
+    ones = np.ones((1, len(here.cases)))
+    found = {name: float(statistic(ones)[0]) for name, statistic in binary_statistics(here).items()}
+    expected = binary_values(here)
+    del expected["ece"]
+    assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 def test_folds_of_different_scale_get_a_warning() -> None:

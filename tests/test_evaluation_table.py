@@ -94,6 +94,11 @@ def test_hostile_names_come_back(tmp_path_factory: pytest.TempPathFactory, names
     assert_same(read_predictions(path), table)
 
 
+@pytest.mark.parametrize("text", ["=1+1", "'=1+1", "''=1+1", "'", "''", "'x", "''-", "-1.png", "@SUM", "+"])
+def test_quoting_is_undone_whatever_the_text_looks_like(text: str) -> None:
+    assert unquote_cell(quote_cell(text)) == text
+
+
 @given(HOSTILE)
 def test_no_cell_would_run_in_a_spreadsheet(text: str) -> None:
     assert not quote_cell(text).startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -428,6 +428,7 @@ def test_hostile_names_and_texts_are_escaped(tmp_path: Path) -> None:
     split["parts"]["val"] = [attack]
     write_json(run / "split.json", split | {"hash": attack})
     metrics = read_json(run / "metrics.json") | {"monitor": attack}
+    metrics["test"]["case"]["auroc"] = {"value": None, "reason": attack}
     metrics["test"]["image"] |= {attack: {"value": None, "low": None, "high": None, "reason": attack}}
     write_json(run / "metrics.json", metrics)
     write_atomic(run / "config.yaml", yaml.safe_dump({"dataset": {"root": f"</pre>{attack}"}}))

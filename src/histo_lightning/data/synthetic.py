@@ -14,8 +14,8 @@ import subprocess
 import sys
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: 
 
 def _draw_share(
     folder: Path, images_per_slide: int, image_size: int, seed: int, share: int, shares: int
-) -> Iterator[None]:
+) -> Generator[None]:
     """Draw every ``shares``-th field, from number ``share``; yields after each."""
     slides = [name for slide, name in _slides().items() if slide not in TWINS]
     fields = [(name, sequence) for name in slides for sequence in range(1, images_per_slide + 1)]
@@ -103,7 +103,7 @@ def _children(commands: list[list[str]]) -> Iterator[Iterator[str]]:
                 child.wait()
 
 
-def _in_parallel(folder: Path, numbers: tuple[int, int, int], processes: int) -> Iterator[None]:
+def _in_parallel(folder: Path, numbers: tuple[int, int, int], processes: int) -> Generator[None]:
     # Plain commands, not multiprocessing: its children import the caller's main script, torch and all, and a
     # script without a main guard would start itself again.
     code = "import sys; sys.path.insert(0, sys.argv[1]); from histo_lightning.data import synthetic; synthetic.work(sys.argv[2])"
@@ -147,10 +147,11 @@ def _build(
     fields = (
         _draw_share(folder, *numbers, 0, 1) if processes == 1 else _in_parallel(folder, numbers, processes)
     )
-    for _ in fields:
-        done += len(MAGNIFICATIONS)
-        if progress is not None:
-            progress(done, total)
+    with closing(fields):  # ends the children also where this process is interrupted
+        for _ in fields:
+            done += len(MAGNIFICATIONS)
+            if progress is not None:
+                progress(done, total)
     for copy, origin in TWINS.items():
         for magnification in MAGNIFICATIONS:
             for sequence in range(1, images_per_slide + 1):

@@ -37,7 +37,7 @@ class Layout:
     ``glands``: tries to place one; ``radius``: smallest and largest, um; ``stretch``: long over short axis;
     ``wobble``: relative waviness of outlines; ``lumen``: share of glands that keep one; ``surround``: what fills the
     space between glands (``stroma``, ``mucin``, or ``empty``, where glands are papillae with a stromal core);
-    ``files``: rows of single cells; ``cells``: stromal nuclei per 100 um square.
+    ``files``: rows of single cells per 100 um square; ``cells``: stromal nuclei per 100 um square.
     """
 
     glands: int
@@ -46,7 +46,7 @@ class Layout:
     wobble: float
     lumen: float
     surround: str = "stroma"
-    files: int = 0
+    files: float = 0.0
     cells: float = 9.0
 
 
@@ -56,7 +56,7 @@ LAYOUTS = {
     "PT": Layout(40, (24, 40), (2.5, 5.5), 0.20, 0.95, cells=14.0),
     "TA": Layout(500, (12, 16), (1.0, 1.3), 0.06, 0.95, cells=7.0),
     "DC": Layout(160, (13, 36), (1.0, 2.2), 0.20, 0.50),
-    "LC": Layout(60, (9, 17), (1.0, 1.8), 0.18, 0.30, files=40, cells=8.0),
+    "LC": Layout(60, (9, 17), (1.0, 1.8), 0.18, 0.30, files=1.0, cells=8.0),
     "MC": Layout(60, (13, 30), (1.0, 2.0), 0.18, 0.45, surround="mucin", cells=4.0),
     "PC": Layout(140, (13, 19), (2.0, 5.0), 0.16, 0.95, surround="empty", cells=3.0),
 }
@@ -160,7 +160,7 @@ def _ring(blob: np.void, depth: float, spacing: float) -> Floats:
 def _nuclei(
     rng: np.random.Generator, points: Floats, size: float, m: float, *, aspect: float, dark: float
 ) -> NDArray[np.void]:
-    """Nuclei at points (N x 3): ``size`` is the mean radius in um; malignancy ``m`` enlarges, varies and darkens them."""
+    """Nuclei at points (N x 3): ``size`` is the mean radius in um; malignancy ``m`` makes them vary."""
     count = len(points)
     nuclei = np.zeros(count, NUCLEUS)
     radius = size * np.exp(rng.normal(0, 0.05 + 0.25 * m, count))
@@ -206,10 +206,10 @@ def _scattered(rng: np.random.Generator, per_area: float, direction: float) -> F
     return np.column_stack([x * width, y * height, direction + rng.normal(0, 0.3, count)])
 
 
-def _files(rng: np.random.Generator, count: int, spacing: float, direction: float) -> Floats:
-    """Single files of cells that follow the fibres."""
+def _files(rng: np.random.Generator, per_area: float, spacing: float, direction: float) -> Floats:
+    """Single files of cells that follow the fibres; ``per_area`` is per 100 um square."""
     rows = [np.zeros((0, 3))]
-    for start in _scattered(rng, 1.0, direction)[:count]:
+    for start in _scattered(rng, per_area, direction):
         steps = np.arange(rng.integers(4, 13)) * spacing
         bend = start[2] + rng.normal(0, 0.004) * steps
         rows.append(np.column_stack([start[0] + steps * np.cos(bend), start[1] + steps * np.sin(bend), bend]))
@@ -225,8 +225,9 @@ def below(blob: np.void, x: Floats | NDArray[np.float32], y: Floats | NDArray[np
     dx, dy = x - x0, y - y0
     cos, sin, root = math.cos(angle), math.sin(angle), math.sqrt(stretch)
     u, v = (dx * cos + dy * sin) / root, (dy * cos - dx * sin) * root
-    rho = np.hypot(u, v) + 1e-6
-    return np.asarray((outline(blob, np.arctan2(v, u)) - rho) * rho / np.hypot(u / root, v * root))
+    rho = np.hypot(u, v) + 1e-6  # no 0 over 0 at the very centre
+    steepness = np.hypot(u / root, v * root) + 1e-6
+    return np.asarray((outline(blob, np.arctan2(v, u)) - rho) * (rho / steepness))
 
 
 def _outside(blobs: NDArray[np.void], nuclei: NDArray[np.void]) -> NDArray[np.bool_]:
