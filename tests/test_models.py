@@ -24,20 +24,36 @@ IN_TORCHVISION = [name for name in MODELS if name not in ("resnet10", "resnet14"
 SMALL = ["resnet18", "resnet34", "resnet50", "resnext50_32x4d"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small images gain nothing from threads, and threads that wait for a busy core make a test ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def images(batch: int = 2, side: int = 64) -> Tensor:
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(3))
 
 
 def twins(name: str, **options: object) -> tuple[ResNet, nn.Module]:
     """Our network and torchvision's with the same weights and the same, not trivial, running statistics."""
-    with torch.device("meta"):
+    with torch.device("meta"):  # drawing weights by default would take most of the test's time
         ours = build_backbone(name, num_classes=7, **options)
-    theirs = getattr(torchvision.models, name)(num_classes=7, **options)
+        theirs = getattr(torchvision.models, name)(num_classes=7, **options)
+    theirs.to_empty(device="cpu")
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.normal_(module.bias, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.normal_(module.running_mean, 0, 0.1)
+            module.num_batches_tracked.zero_()
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            spread = (3 / module.weight[0].numel()) ** 0.5
+            for values in module.parameters(recurse=False):
+                nn.init.uniform_(values, -spread, spread)
     ours.load_state_dict({k: v.clone() for k, v in theirs.state_dict().items()}, assign=True)
     return ours, theirs
 

@@ -95,7 +95,7 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
         len(counts),
         head=config.head.name,
         hidden=config.head.hidden or 512,
-        dropout=config.head.dropout or 0.0,
+        dropout=0.05 if config.head.dropout is None else config.head.dropout,
         stem=config.model.stem,
         zero_init_residual=config.model.zero_init_residual,
         freeze_backbone=config.model.freeze_backbone,
@@ -158,7 +158,7 @@ def _quiet() -> Iterator[None]:
             ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
             ".*The number of training batches .* is smaller than the logging interval.*",  # nothing is logged per step
             ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning 2.6 on current torch
-            ".*The CUDA initialization:.*",
+            ".*is not supported by the model summary.*",  # it then counts parameters at 32 bits, which they have
         ):
             warnings.filterwarnings("ignore", message=text)
         yield
@@ -254,6 +254,11 @@ def _fit(
     if start is not None:
         checkpoint = read_checkpoint(start)  # says clearly what is wrong with it
         load_state(classifier, checkpoint["state_dict"], start)
+        done = int(checkpoint["histo_lightning"]["epoch"]) + 1
+        if start != last and done >= config.epochs:
+            raise UserError(
+                f"resume={start}: it has {done} epochs behind it; set epochs above that (epochs={config.epochs})"
+            )
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
     except SystemExit:  # Lightning leaves like this after Ctrl-C

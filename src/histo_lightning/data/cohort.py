@@ -7,6 +7,7 @@ them, and a split that puts one case on both sides rewards it.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -73,24 +74,29 @@ def _dealt(seed: int, quantity: str) -> dict[str, float]:
 def look_of(seed: int, case: str) -> Look:
     """The signature of a case (``14-22549``)."""
 
-    def factor(quantity: str, least: float, most: float) -> float:
-        return float(least * (most / least) ** _dealt(seed, quantity)[case])
+    def uniform(quantity: str, least: float, most: float) -> float:
+        return least + (most - least) * _dealt(seed, quantity)[case]
 
-    rng = generator(seed, "look", case)
-    haematoxylin = np.array([0.62, 0.66, 0.30]) + rng.normal(0, [0.035, 0.02, 0.03])
-    eosin = np.array([0.12, 0.72, 0.34]) + rng.normal(0, [0.025, 0.03, 0.04])
+    def factor(quantity: str, least: float, most: float) -> float:
+        return math.exp(uniform(quantity, math.log(least), math.log(most)))
+
+    def spectrum(dye: str, mean: tuple[float, ...], spread: tuple[float, ...]) -> Floats:
+        shifts = [norm.ppf(_dealt(seed, f"{dye} {channel}")[case]) for channel in "RGB"]
+        return np.asarray(np.maximum(np.array(mean) + np.array(spread) * np.array(shifts), 0.03))
+
     return Look(
-        haematoxylin=haematoxylin * factor("haematoxylin", 0.75, 1.28),
-        eosin=np.maximum(eosin, 0.03) * factor("eosin", 0.72, 1.3),
-        glass=factor("glass", 0.03, 0.12) + rng.uniform(0, 0.04, 3),
+        haematoxylin=spectrum("haematoxylin", (0.62, 0.66, 0.30), (0.035, 0.02, 0.03))
+        * factor("haematoxylin", 0.75, 1.28),
+        eosin=spectrum("eosin", (0.12, 0.72, 0.34), (0.025, 0.03, 0.04)) * factor("eosin", 0.72, 1.3),
+        glass=factor("glass", 0.03, 0.12) + np.array([uniform(f"glass {c}", 0, 0.04) for c in "RGB"]),
         fibre_um=factor("fibre", 2.5, 8.0),
-        fibre_contrast=rng.uniform(0.35, 1.0),
-        clefts=_dealt(seed, "clefts")[case],
-        cytoplasm=rng.uniform(0.6, 1.3),
-        nucleus_size=float(np.exp(rng.normal(0, 0.05))),
+        fibre_contrast=uniform("contrast", 0.35, 1.0),
+        clefts=uniform("clefts", 0.0, 1.0),
+        cytoplasm=uniform("cytoplasm", 0.6, 1.3),
+        nucleus_size=factor("nucleus", 0.92, 1.09),
         cellularity=factor("cellularity", 0.6, 1.7),
         coverage=factor("coverage", 0.3, 1.0),
-        focus_um=rng.uniform(0.06, 0.22),
+        focus_um=uniform("focus", 0.06, 0.22),
     )
 
 

@@ -182,6 +182,7 @@ class BreakHisDataModule(LightningDataModule):
             collate_fn=as_is,
             num_workers=0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each iterator draws from torch's own, and dropout changes after a resume
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -136,7 +136,8 @@ def _surround(tissue: Tissue, view: _View, fibres: Plane, patches: Plane) -> tup
     gaps = _step(fibres - 2.3 + 1.1 * tissue.look.clefts + 0.3 * patches, 0.5)
     eosin = np.maximum(0.62 + 0.16 * tissue.look.fibre_contrast * fibres + 0.06 * patches, 0.12)
     eosin *= 1 - 0.85 * gaps
-    haematoxylin = 0.07 + 0.02 * patches - 0.05 * gaps
+    # Benign stroma is more myxoid: as much blue as malignant nuclei add, so that mean colour hides the class.
+    haematoxylin = (0.10 + 0.18 * (0.5 - tissue.malignancy) + 0.02 * patches) * (1 - 0.7 * gaps)
     if tissue.surround != "stroma":
         pool = _step(_noise(view.x + tissue.origin[0], view.y - tissue.origin[1], 130, 130) + 0.25, 0.3)
         wisps = np.abs(patches)
