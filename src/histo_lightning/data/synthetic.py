@@ -188,7 +188,7 @@ def ensure_synthetic(
     Pixels depend on the arguments and :data:`VERSION` alone, not on ``processes``.
 
     Args:
-        cache_dir: the set goes to ``cache_dir/synthetic/<key>``; 1,312 images of 350 x 230 take about 150 MB.
+        cache_dir: the set goes to ``cache_dir/synthetic/<key>``; 1,312 images of 350 x 230 take about 200 MB.
         images_per_slide: images for each slide and magnification, 1 to 60.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
         seed: another seed draws other tissue and deals other stains to the cases.
