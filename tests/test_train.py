@@ -116,6 +116,9 @@ def test_predictions_cover_the_split_and_give_the_scores_again(finished) -> None
         assert image["n"] == len(table)
         assert image["auroc"]["value"] == pytest.approx(reference.roc_auc_score(label, p))
         assert image["accuracy"]["value"] == pytest.approx(np.mean((p > 0.5) == label))
+        assert image["micro_f1"]["value"] == pytest.approx(
+            reference.f1_score(label, p > 0.5, average="micro")
+        )
         assert image["log_loss"]["value"] == pytest.approx(reference.log_loss(label, p))
         assert score_predictions(read_predictions(folder / "predictions" / f"{part}.csv")) == metrics[part]
     assert metrics["schema"] == 1
@@ -335,6 +338,46 @@ def test_a_checkpoint_with_all_epochs_behind_it_is_not_resumed(finished, command
     done = command("train", *SMALL, f"resume={folder / 'checkpoints' / 'last.ckpt'}", "run_name=more")
     assert done.returncode == 2
     assert "3 epochs behind it; set epochs above that" in done.stderr
+
+
+def test_the_thesis_trains_its_head_on_a_frozen_random_backbone(command, tmp_path: Path) -> None:
+    done = command(
+        "train",
+        "experiment=thesis",
+        "model=resnet18",
+        "image_size=64",
+        "epochs=2",
+        "trainer=cpu",
+        *SMALL[1:3],
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("outputs/runs/*/checkpoints/last.ckpt")
+    trained = torch.load(path, weights_only=True)["state_dict"]
+    torch.manual_seed(0)
+    fresh = Classifier("resnet18", 2, head="mlp", zero_init_residual=False).state_dict()
+    changed = {
+        name.split(".")[1]
+        for name in trained
+        if not torch.equal(trained[name], fresh[name]) and "weight" in name
+    }
+    assert changed == {"fc"}
+    assert not torch.equal(trained["network.bn1.running_mean"], fresh["network.bn1.running_mean"])
+    metrics = read(path.parents[1] / "metrics.json")
+    assert metrics["monitor"] == "val_accuracy"
+    assert metrics["test"]["image"]["micro_f1"]["value"] == metrics["test"]["image"]["accuracy"]["value"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_random_image_split_scores_visibly_higher_than_a_split_by_case(command, tmp_path: Path) -> None:
+    """At ``make train``'s settings, three seeds: the leak is worth at least 0.05 of image AUROC."""
+    done = command("train", "-m", "split=case_kfold,image_random", "seed=0,1,2", timeout=3000)
+    assert done.returncode == 0, done.stderr
+    scores: dict[str, list[float]] = {"case_kfold": [], "image_random": []}
+    for path in (tmp_path / "outputs" / "sweeps").glob("*/*/metrics.json"):
+        scores[read(path.parent / "split.json")["kind"]].append(read(path)["test"]["image"]["auroc"]["value"])
+    assert [len(values) for values in scores.values()] == [3, 3]
+    assert np.mean(scores["image_random"]) - np.mean(scores["case_kfold"]) >= 0.05
 
 
 def test_subtypes_and_an_unread_test_part(command, tmp_path: Path) -> None:

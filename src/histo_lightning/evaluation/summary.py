@@ -132,6 +132,9 @@ def _binary_scores(units: Units, draws: int, seed: int, skip: Sequence[str] = ()
         entries["ece"]["if_calibrated"] = binary.ece_if_calibrated(units)
     elif not units.grouped:
         entries["ece"]["reason"] = UNGROUPED
+    entries["micro_f1"] = dict(
+        entries["accuracy"]
+    )  # one label a unit: every error is one FP and one FN, so they are equal
     entries["always_malignant"] = always_malignant(units)
     entries["confusion"] = scores.confusion(units.truth, units.decision, len(CLASSES)).tolist()
     return entries
@@ -146,6 +149,7 @@ def _subtype_scores(units: Units, draws: int, seed: int) -> Json:
     for k, name in enumerate(SUBTYPES):
         recall[name]["cases"] = subtypes.cases_of_class(units, k) if units.grouped else None
     return entries | {
+        "micro_f1": dict(entries["accuracy"]),
         "recall": recall,
         "missing_classes": [name for k, name in enumerate(SUBTYPES) if not (units.truth == k).any()],
         "headline_classes": [SUBTYPES[k] for k in subtypes.headline_classes(units)],
