@@ -264,6 +264,14 @@ def start(root: Path, cache_dir: Path, *overrides: str) -> subprocess.Popen:
     )
 
 
+def finish(process: subprocess.Popen) -> int:
+    """Wait, close the pipes, show what went wrong."""
+    _, err = process.communicate(timeout=300)
+    if process.returncode > 0:
+        print(err)
+    return process.returncode
+
+
 def wait_for_epoch(root: Path, process: subprocess.Popen, epoch: int) -> None:
     """Until an epoch has its line: bounded by the test's timeout."""
     while process.poll() is None:
@@ -280,7 +288,7 @@ def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path
     whole.mkdir()
     broken.mkdir()
     first = start(whole, cache_dir)
-    assert first.wait(300) == 0, first.communicate()
+    assert finish(first) == 0
     second = start(broken, cache_dir)
     wait_for_epoch(broken, second, 1)
     second.send_signal(signal.SIGINT)
@@ -292,10 +300,10 @@ def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path
     third = start(broken, cache_dir)
     wait_for_epoch(broken, third, 3)
     third.kill()
-    third.wait()
+    finish(third)
     assert read(run_folder(broken) / "status.json")["state"] == "running"
     fourth = start(broken, cache_dir)
-    assert fourth.wait(300) == 0, fourth.communicate()
+    assert finish(fourth) == 0
     a, b = run_folder(whole), run_folder(broken)
     for name in ("predictions/test.csv", "predictions/val.csv", "split.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
