@@ -16,7 +16,6 @@ from histo_lightning.config import (
     MEANT_FOR,
     NOT_HASHED,
     RANGES,
-    Config,
     hashed,
     readable_name,
     schema_keys,
@@ -24,6 +23,7 @@ from histo_lightning.config import (
 )
 from histo_lightning.errors import UserError
 from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
+from histo_lightning.schema import Config
 
 GROUPS = {
     "model": "resnet10 resnet14 resnet18 resnet26 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d "

@@ -3,12 +3,12 @@
 import sys
 from collections import Counter
 
-from histo_lightning.config import Config
 from histo_lightning.data.census import census_names
 from histo_lightning.data.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.records import Record, find_breakhis, record_of
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.launch import guard, launch
+from histo_lightning.schema import Config
 
 
 def balance_table(records: list[Record], plan: SplitPlan) -> list[list[str]]:

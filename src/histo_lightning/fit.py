@@ -29,7 +29,7 @@ from histo_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint
 from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.progress import EpochBar, EpochLines
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
-from histo_lightning.config import MONITORS, Config
+from histo_lightning.config import MONITORS
 from histo_lightning.data.augment import Recipe
 from histo_lightning.data.cache import Progress
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -39,6 +39,7 @@ from histo_lightning.hardware import Hardware, resolve
 from histo_lightning.models.weights import load_weights
 from histo_lightning.prediction import predict_part
 from histo_lightning.runs import RunFolder
+from histo_lightning.schema import Config
 
 
 def build_datamodule(config: Config, progress: Progress | None = None) -> BreakHisDataModule:
@@ -186,11 +187,9 @@ def fit_and_predict(
     run = RunFolder(folder)
     with _quiet():
         classifier = build_classifier(config, data)
+        count, batch = len(data.parts["train"].records), config.batch_size
         history = History(
-            folder / "history.csv",
-            config.monitor,
-            len(data.parts["train"].records) // config.batch_size * config.batch_size
-            or len(data.parts["train"].records),
+            folder / "history.csv", config.monitor, count // batch * batch or count, config.seed
         )
         trainer = _trainer(config, folder, hardware, _callbacks(config, folder, history, bar))
         if not run.status.get("fitted"):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from histo_lightning.config import TrainerConfig
 from histo_lightning.errors import UserError
+from histo_lightning.schema import TrainerConfig
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.config import LITERAL_KEYS, Config, nearest, schema_keys, to_config
+from histo_lightning.config import LITERAL_KEYS, nearest, schema_keys, to_config
 from histo_lightning.errors import UserError
+from histo_lightning.schema import Config
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 

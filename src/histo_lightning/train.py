@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.config import Config
 from histo_lightning.launch import EXIT_FOUND, guard, launch
+from histo_lightning.schema import Config
 
 
 def _interrupt(*_: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from histo_lightning.config import Config, as_primitives, flatten, hashed, readable_name
+from histo_lightning.config import as_primitives, flatten, hashed, readable_name
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.records import Record
 from histo_lightning.display import StepProgress, console, print_summary
@@ -27,6 +27,7 @@ from histo_lightning.hardware import resolve
 from histo_lightning.report.figures import draw_plots
 from histo_lightning.report.html import write_report
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
+from histo_lightning.schema import Config
 
 log = logging.getLogger("histo_lightning")
 

@@ -28,8 +28,9 @@ COLUMNS = (
 class History(Callback):
     """Keeps the numbers of every epoch and writes them to ``path``. ``monitored`` keeps the curve of one more."""
 
-    def __init__(self, path: Path, monitor: str, images_per_epoch: int) -> None:
+    def __init__(self, path: Path, monitor: str, images_per_epoch: int, seed: int) -> None:
         self.path, self.monitor, self.images_per_epoch = path, monitor, images_per_epoch
+        self.seed = seed
         self.rows: list[dict[str, float]] = []
         self.monitored: list[float] = []
         self.seconds: list[float] = []
@@ -46,8 +47,7 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.
-        seed = int(pl_module.metadata.get("config", {}).get("seed", 0))  # type: ignore[union-attr, operator]
-        torch.manual_seed((seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank)
+        torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank)
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._start = time.perf_counter()
 

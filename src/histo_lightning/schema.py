@@ -1,0 +1,144 @@
+"""The keys of a training run and their types; ``conf/train.yaml`` says what each one decides."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ModelConfig:
+    name: str = "resnet18"
+    weights: str | None = None
+    stem: str = "standard"
+    zero_init_residual: bool = True
+    freeze_backbone: bool = False
+    frozen_norm: str = "train"
+
+
+@dataclass
+class HeadConfig:
+    name: str = "linear"
+    hidden: int | None = None
+    dropout: float | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float | None = None
+    nesterov: bool | None = None
+    betas: list[float] | None = None
+    alpha: float | None = None
+    eps: float | None = None
+    clip_norm: float | None = None
+
+
+@dataclass
+class SchedulerConfig:
+    name: str = "cosine"
+    warmup_epochs: int | None = None
+    final_ratio: float | None = None
+    step_size: int | None = None
+    gamma: float | None = None
+    factor: float | None = None
+    patience: int | None = None
+    pct_start: float | None = None
+
+
+@dataclass
+class DatasetConfig:
+    name: str = "synthetic"
+    root: str = ""
+    images_per_slide: int | None = None
+    image_size: int | None = None
+    seed: int | None = None
+    short_side: int | None = None
+
+
+@dataclass
+class SplitConfig:
+    name: str = "case_kfold"
+    fold: int = 0
+    folds: int = 5
+    seed: int = 0
+    repeat: int = 0
+    group: str = "case"
+    clean: bool = False
+    path: str = ""
+
+
+@dataclass
+class AugmentConfig:
+    name: str = "d4"
+    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    dihedral: bool = False
+    horizontal_flip: bool = False
+    rotation_degrees: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    channel_gain: float = 0.0
+    stain_gain: float = 0.0
+    stain_shift: float = 0.0
+    evaluate: str = "field"
+    normalisation: str = "train"
+
+
+@dataclass
+class TrainerConfig:
+    name: str = "auto"
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "single"
+    precision: str = "auto"
+    compile: str = "auto"
+    channels_last: bool = True
+    deterministic: bool = True
+    threads: int | None = None
+    progress: str = "auto"
+
+
+@dataclass
+class EarlyStoppingConfig:
+    patience: int | None = None
+    monitor: str | None = None
+    min_delta: float = 0.0
+
+
+@dataclass
+class EmaConfig:
+    decay: float | None = None
+
+
+@dataclass
+class Config:
+    """Everything a training run depends on. ``conf/train.yaml`` says what each key decides."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    magnification: str = "40x"
+    task: str = "binary"
+    seed: int = 0
+    epochs: int = 20
+    batch_size: int = 32
+    image_size: int = 112
+    monitor: str = "val_case_log_loss"
+    scored_weights: str = "best"
+    test: bool = True
+    class_weights: str = "none"
+    sampler: str = "shuffle"
+    label_smoothing: float = 0.0
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    sweep_name: str | None = None
+    json: str | None = None
+    resume: str = "auto"
+    cache_dir: str | None = None
