@@ -72,8 +72,9 @@ def test_slide_and_case_of_known_names() -> None:
     name = parse_name("SOB_B_TA-14-16184CD-40-001.png")
     assert name is not None
     assert (name.slide, name.case, name.class_name) == ("TA-14-16184CD", "14-16184", "benign")
-    fifteen = parse_name("SOB_M_DC-15-190EF-100-007.png")
-    assert fifteen is None or fifteen.case == "15-190"
+    fifteen = parse_name("SOB_M_PC-15-190EF-100-007.png")
+    assert fifteen is not None
+    assert (fifteen.slide, fifteen.case) == ("PC-15-190EF", "15-190")
 
 
 def test_the_census_holds_the_published_counts(census_records) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +225,6 @@ def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:
     value = events.Scalars("hparams/val_image_auroc")[0].value
     assert value == pytest.approx(metrics["val"]["image"]["auroc"]["value"], rel=1e-5)
     assert "test/image_auroc" in tags
-    assert any("hparams" in plugin for plugin in events.Tags().get("tensors", []) or ["hparams"])
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
@@ -378,7 +378,10 @@ def test_the_thesis_trains_its_head_on_a_frozen_random_backbone(command, tmp_pat
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_random_image_split_scores_visibly_higher_than_a_split_by_case(command, tmp_path: Path) -> None:
-    """At ``make train``'s settings, three seeds: the leak is worth at least 0.05 of image AUROC."""
+    """At ``make train``'s settings, three seeds, at least 0.05 of image AUROC.
+
+    Part of it is the epoch chosen on three benign validation cases; README.md has both figures.
+    """
     done = command("train", "-m", "split=case_kfold,image_random", "seed=0,1,2", timeout=3000)
     assert done.returncode == 0, done.stderr
     scores: dict[str, list[float]] = {"case_kfold": [], "image_random": []}
@@ -458,7 +461,7 @@ def breakhis_tree(tmp_path: Path) -> Path:
     pixels = np.zeros((460, 700, 3), dtype=np.uint8)
     for slide in census().values():
         name = slide.names()[0]
-        pixels[:] = hash(name.slide) % 251
+        pixels[:] = zlib.crc32(name.slide.encode()) % 251
         Image.fromarray(pixels).save(root / name.file_name, compress_level=1)
     return root
 
