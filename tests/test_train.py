@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from histo_lightning.callbacks.checkpoints import save_atomic
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import Recipe
@@ -314,6 +316,35 @@ def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path
     one, two = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (a, b))
     assert all(torch.equal(one["state_dict"][k], two["state_dict"][k]) for k in one["state_dict"])
     assert "current_model_state" in one  # EMA weights are the ones that are scored
+
+
+class _Signalling:
+    """Pickles as an empty dict, and sends this process a signal on the way."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __reduce__(self):
+        signal.raise_signal(self.number)
+        return OrderedDict, ()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_checkpoint_is_written_waits_for_the_whole_file(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            save_atomic({"a": torch.ones(1000), "b": _Signalling(number)}, tmp_path / "last.ckpt")
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["a"].sum() == 1000
 
 
 def test_two_processes_share_the_work_and_lose_nothing(command, tmp_path: Path, cache_dir: Path) -> None:

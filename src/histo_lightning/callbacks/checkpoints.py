@@ -1,6 +1,10 @@
 """Checkpoints that are whole or absent: ``best.ckpt`` and ``last.ckpt``, nothing else."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,40 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from histo_lightning.errors import UserError
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the body is done.
+
+    An exception raised inside ``torch.save`` comes out of its C++ writer as a RuntimeError, like a full disk.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals only ever reach the main one
+        yield
+        return
+    arrived: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
 def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
     """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _uninterrupted():
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         raise UserError(
