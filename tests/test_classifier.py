@@ -13,9 +13,9 @@ from torch.nn import functional
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.data.records import record_of
 from histo_lightning.data.sampling import Batches, EpochOrder
+from histo_lightning.epoch_metrics import PartMetrics, TrainingMetrics
 from histo_lightning.errors import UserError
 from histo_lightning.models.optim import build_optimizer, build_scheduler, factor
-from histo_lightning.validation_metrics import PartMetrics
 
 
 def table(seed: int, count: int = 60, classes: int = 2):
@@ -31,8 +31,9 @@ def table(seed: int, count: int = 60, classes: int = 2):
 def test_epoch_metrics_equal_scikit_learn_s(seed: int, classes: int) -> None:
     logits, labels, cases = table(seed, classes=classes)
     metric = PartMetrics(classes)
-    for start in range(0, 60, 17):
-        metric.update(logits[start : start + 17], labels[start : start + 17], cases[start : start + 17])
+    index = torch.arange(60)
+    for rows in (*index.split(17), index[50:57]):  # the last ones a second time: a batch that was filled up
+        metric.update(logits[rows], labels[rows], cases[rows], rows)
     found = {name: float(value) for name, value in metric.compute().items()}
     p = functional.softmax(logits.double(), dim=1).numpy()
     y, case = labels.numpy(), cases.numpy()
@@ -54,10 +55,22 @@ def test_epoch_metrics_equal_scikit_learn_s(seed: int, classes: int) -> None:
     assert found["case_log_loss"] == pytest.approx(np.mean(by_class), rel=1e-4)
 
 
+def test_training_metrics_weigh_every_image_the_same() -> None:
+    logits, labels, _ = table(3)
+    metric = TrainingMetrics()
+    for rows in torch.arange(60).split(23):
+        metric.update(functional.cross_entropy(logits[rows], labels[rows]), logits[rows], labels[rows])
+    found = metric.compute()
+    p = functional.softmax(logits.double(), dim=1).numpy()
+    assert float(found["loss"]) == pytest.approx(reference.log_loss(labels, p), rel=1e-5)
+    assert float(found["accuracy"]) == pytest.approx(reference.accuracy_score(labels, p.argmax(1)), abs=1e-7)
+
+
 def test_a_missing_class_makes_auroc_undefined_and_nothing_else() -> None:
     logits, labels, cases = table(1)
     metric = PartMetrics(2)
-    metric.update(logits[labels == 1], labels[labels == 1], cases[labels == 1])
+    chosen = labels == 1
+    metric.update(logits[chosen], labels[chosen], cases[chosen], torch.arange(int(chosen.sum())))
     found = metric.compute()
     assert math.isnan(found["auroc"])
     assert math.isnan(found["case_auroc"])
@@ -166,17 +179,9 @@ def test_case_balanced_sampling_draws_classes_and_cases_equally() -> None:
 def test_processes_share_batches_without_loss_or_duplicates(world: int) -> None:
     records = [record_of(f"SOB_B_A-14-1-40-{i:03d}.png") for i in range(23)]
     labels = [0] * 23
-    seen = []
-    for rank in range(world):
-        evaluation = Batches(
-            EpochOrder(records, labels, "sequential", 0), 6, drop_last=False, rank=rank, world=world
-        )
-        assert len(list(evaluation)) == len(evaluation) == 4
-        seen += [i for batch in evaluation for i in batch]
-    assert sorted(seen) == list(range(23))
-    whole = list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, drop_last=True))
+    whole = list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True))
     shares = [
-        list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, drop_last=True, rank=r, world=world))
+        list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True, rank=r, world=world))
         for r in range(world)
     ]
     for i, batch in enumerate(whole):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histo_lightning.data.census import OFFICIAL_FOLDS, census, census_names
+from histo_lightning.data.files import image_files
 from histo_lightning.data.names import MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPES, Name, parse_name
-from histo_lightning.data.records import census_message, find_breakhis, find_folders, record_of
+from histo_lightning.data.records import breakhis_records, census_message, folder_records, record_of
 from histo_lightning.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +108,15 @@ def test_the_census_equals_the_authors_lists() -> None:
             assert census()[record.slide].official[fold] == part
 
 
+def find_breakhis(root: Path | str):
+    files = image_files(root, Path("unused"))
+    return breakhis_records(files.paths(), files.root)
+
+
+def find_folders(root: Path):
+    return folder_records(image_files(root, root).paths(), root)
+
+
 def touch(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -161,10 +171,7 @@ def test_folders_take_the_class_from_the_name_or_the_folder(tmp_path: Path) -> N
 
 def test_folders_say_what_is_missing(tmp_path: Path) -> None:
     touch(tmp_path, "train/benign/a.png", "val/benign/b.png")
-    with pytest.raises(UserError, match="there is no test/"):
-        find_folders(tmp_path)
-    (tmp_path / "test").mkdir()
-    with pytest.raises(UserError, match="test/ holds no image"):
+    with pytest.raises(UserError, match="no image in test/"):
         find_folders(tmp_path)
     touch(tmp_path, "test/unsure/c.png")
     with pytest.raises(UserError, match="benign/ or test/malignant/"):

@@ -19,14 +19,19 @@ from PIL import Image
 from histo_lightning.data import synthetic
 from histo_lightning.data.census import census
 from histo_lightning.data.cohort import malignancy_of
+from histo_lightning.data.files import Folder
 from histo_lightning.data.names import MAGNIFICATIONS, Name, parse_name
-from histo_lightning.data.records import Record, find_breakhis
+from histo_lightning.data.records import Record, breakhis_records
 from histo_lightning.data.synthetic import MARKER, ensure_synthetic
 from histo_lightning.errors import UserError
 
 SMALL = {"images_per_slide": 1, "image_size": 140}
 COUNT = 82 * 4
 DRAWN = 81  # fields at SMALL: the LC twin's is copied
+
+
+def records_below(root: Path) -> list[Record]:
+    return breakhis_records(Folder(root).paths(), root)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(root: Path) -> list[Record]:
-    return find_breakhis(root)
+    return records_below(root)
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def test_height_keeps_the_aspect_ratio_of_breakhis(tmp_path: Path, width: int, h
 
 
 def test_sequence_numbers_run_from_one(tmp_path: Path, drawn: list[str]) -> None:
-    found = find_breakhis(ensure_synthetic(tmp_path, images_per_slide=3, image_size=140, processes=1))
+    found = records_below(ensure_synthetic(tmp_path, images_per_slide=3, image_size=140, processes=1))
     assert len(found) == 3 * COUNT
     assert len(drawn) == 3 * DRAWN
     groups = Counter((r.slide, r.magnification) for r in found)
@@ -257,7 +262,7 @@ def test_a_damaged_copy_is_drawn_again(
     assert ensure_synthetic(tmp_path, **SMALL, processes=1) == root
     assert len(drawn) == DRAWN
     assert files(root) == before
-    assert len(find_breakhis(root)) == COUNT
+    assert len(records_below(root)) == COUNT
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"count": 328}', '{"count": 328, "files": {"a": 1}}'])

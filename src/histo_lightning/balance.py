@@ -2,10 +2,13 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 
+from histo_lightning.data.cache import default_cache_dir
 from histo_lightning.data.census import census_names
 from histo_lightning.data.names import CLASSES, MAGNIFICATIONS
-from histo_lightning.data.records import Record, find_breakhis, record_of
+from histo_lightning.data.records import Record, record_of
+from histo_lightning.data.sources import find_files, open_source
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.launch import guard, launch
 from histo_lightning.schema import Config
@@ -42,8 +45,9 @@ def markdown(rows: list[list[str]]) -> str:
 def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> None:
     """Print the table of a copy (``dataset=breakhis dataset.root=...``), else of the full census."""
     on_disk = config.dataset.name == "breakhis"
+    cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     records = (
-        find_breakhis(config.dataset.root)
+        list(open_source("breakhis", find_files("breakhis", config.dataset.root, cache)).records)
         if on_disk
         else [r for n in sorted(census_names()) if (r := record_of(n))]
     )

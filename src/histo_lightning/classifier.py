@@ -9,14 +9,12 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from histo_lightning import __version__
+from histo_lightning.epoch_metrics import PartMetrics, TrainingMetrics
 from histo_lightning.errors import UserError
 from histo_lightning.models import build_network
 from histo_lightning.models.optim import build_optimizer, build_scheduler
-from histo_lightning.validation_metrics import PartMetrics
 
 CHECKPOINT_FORMAT = 1
 Batch = dict[str, Tensor]
@@ -81,10 +79,7 @@ class Classifier(LightningModule):
         self.optimizer_settings = optimizer or {"name": "adamw", "lr": 1e-3}
         self.scheduler_settings = scheduler or {"name": "constant"}
         self.monitor, self.monitor_mode = monitor, monitor_mode
-        self.train_metrics = MetricCollection(
-            {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(num_classes, average="micro")},
-            compute_groups=False,
-        )
+        self.train_metrics = TrainingMetrics()
         self.val_metrics = PartMetrics(num_classes)
         self.metadata = {}
 
@@ -115,13 +110,11 @@ class Classifier(LightningModule):
             weight=weight if isinstance(weight, Tensor) else None,
             label_smoothing=self.label_smoothing,
         )
-        self.train_metrics["loss"].update(loss.detach(), len(logits))
-        self.train_metrics["accuracy"].update(logits.detach(), batch["label"])
+        self.train_metrics.update(loss.detach(), logits.detach(), batch["label"])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch["label"]):  # a process may have no share of the last batch
-            self.val_metrics.update(self.logits(batch["image"]), batch["label"], batch["case"])
+        self.val_metrics.update(self.logits(batch["image"]), batch["label"], batch["case"], batch["index"])
 
     def on_validation_epoch_end(self) -> None:
         """Log everything once an epoch; the only place where numbers leave the device.

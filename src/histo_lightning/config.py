@@ -96,6 +96,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.stain_shift": (0, 0.5),
     "trainer.devices": (1, 1024),
     "trainer.threads": (1, 4096),
+    "trainer.workers": (0, 256),
     "early_stopping.patience": (1, 100000),
     "early_stopping.min_delta": (0, 1),
     "ema.decay": (0, 0.999999),
@@ -124,6 +125,7 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "dataset.images_per_slide": ("synthetic",),
     "dataset.image_size": ("synthetic",),
     "dataset.seed": ("synthetic",),
+    "dataset.url": ("breakhis",),
 }
 # Where things go and how fast they run, not what is computed: left out of the hash of a run.
 NOT_HASHED = (
@@ -134,8 +136,11 @@ NOT_HASHED = (
     "json",
     "cache_dir",
     "dataset.root",
+    "dataset.download",
+    "dataset.url",
     "trainer.devices",
     "trainer.threads",
+    "trainer.workers",
     "trainer.progress",
 )
 # Taken literally from the command line, whatever stands in them.
@@ -147,6 +152,7 @@ LITERAL_KEYS = (
     "output_dir",
     "cache_dir",
     "dataset.root",
+    "dataset.url",
     "split.path",
     "model.weights",
     "resume",
@@ -269,6 +275,19 @@ def _check_combinations(config: Config) -> None:
         )
     if dataset.name != "folders" and split.name == "folders":
         raise UserError(f"split=folders needs dataset=folders, not dataset={dataset.name}")
+    augment = config.augment
+    if augment.name == "thesis_pillow":
+        for key in ("dihedral", "brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
+            if getattr(augment, key):
+                raise UserError(
+                    f"augment.{key}={getattr(augment, key)}: has no effect with augment=thesis_pillow; use augment=thesis"
+                )
+        if augment.evaluate != "center":
+            raise UserError("augment.evaluate=field: augment=thesis_pillow evaluates the centre square only")
+    if dataset.download and dataset.name != "breakhis":
+        raise UserError(
+            f"dataset.download=true: dataset={dataset.name} is not downloaded; use dataset=breakhis"
+        )
     if config.task == "subtype" and config.monitor not in SUBTYPE_MONITORS:
         raise UserError(
             f"monitor={config.monitor}: with task=subtype allowed are {', '.join(SUBTYPE_MONITORS)}"

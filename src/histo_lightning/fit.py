@@ -67,6 +67,7 @@ def build_datamodule(config: Config, progress: Progress | None = None) -> BreakH
         image_size=dataset.image_size or 350,
         dataset_seed=dataset.seed or 0,
         seed=config.seed,
+        workers=config.trainer.workers,
         cache_dir=config.cache_dir,
         progress=progress,
     )

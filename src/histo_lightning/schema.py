@@ -53,6 +53,8 @@ class DatasetConfig:
     image_size: int | None = None
     seed: int | None = None
     short_side: int | None = None
+    download: bool = False
+    url: str | None = None
 
 
 @dataclass
@@ -95,6 +97,7 @@ class TrainerConfig:
     channels_last: bool = True
     deterministic: bool = True
     threads: int | None = None
+    workers: int = 0
     progress: str = "auto"
 
 

@@ -57,7 +57,7 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path
     identity = {
         "config_hash": hashed(config),
         "split_hash": data.split.hash,
-        "data_fingerprint": data.pixels.fingerprint,
+        "data_fingerprint": data.fingerprint,
         "package_version": versions()["histo_lightning"],
     }
     run = choose_folder(parent, readable_name(config), config.resume, identity)

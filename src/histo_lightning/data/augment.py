@@ -6,6 +6,7 @@ number of workers, processes or devices, and after a resume.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -44,7 +45,9 @@ def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
     Args:
         samples: int64, one identifier a sample, on any device.
     """
-    key = _mixed(torch.tensor(seed * 1_000_003 + epoch, dtype=torch.int64, device=samples.device) * _GOLDEN)
+    # Filled on the device: torch.tensor would copy from the host, and wait.
+    start = torch.full((), seed * 1_000_003 + epoch, dtype=torch.int64, device=samples.device)
+    key = _mixed(start * _GOLDEN)
     rows = _mixed(key + (samples.to(torch.int64) + 1) * _GOLDEN)
     columns = torch.arange(1, channels + 1, dtype=torch.int64, device=samples.device) * _GOLDEN
     bits = _shifted(_mixed(rows[:, None] + columns[None, :]), 40)
@@ -103,16 +106,29 @@ def _centre(images: Tensor, size: int) -> Tensor:
     return images[:, top : top + size, left : left + size]
 
 
-def _native_crops(images: Tensor, u: Tensor, size: int) -> Tensor:
-    """Random size x size windows, by indexing: uint8 in, uint8 out."""
+def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
+    """Random windows in one of the eight orientations, at native scale: uint8 in, uint8 out (B x S x S x 3).
+
+    One gather: the source of output pixel (y, x) is ``along_y[y] + along_x[x]`` in the flattened image, whichever of
+    the two runs over its rows.
+    """
     batch, height, width, _ = images.shape
-    top = (u[:, 0] * (height - size + 1)).long()
-    left = (u[:, 1] * (width - size + 1)).long()
-    steps = torch.arange(size, device=images.device)
-    rows, columns = top[:, None] + steps, left[:, None] + steps
-    return images[
-        torch.arange(batch, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ]
+    size = recipe.size
+    index = torch.int32 if batch * height * width < 2**31 else torch.int64
+    top = (u[:, 0] * (height - size + 1)).to(index)
+    left = (u[:, 1] * (width - size + 1)).to(index)
+    bits = (u[:, 6] * 8).long()
+    flip, mirror, transpose = (((bits >> bit) & 1).bool()[:, None] for bit in range(3))
+    if not recipe.dihedral:
+        flip, transpose = torch.zeros_like(flip), torch.zeros_like(transpose)
+        mirror = (u[:, 5:6] < 0.5) & recipe.horizontal_flip
+    steps = torch.arange(size, dtype=index, device=images.device)
+    starts = torch.arange(batch, dtype=index, device=images.device)[:, None] * (height * width)
+    rows = (top[:, None] + torch.where(flip, size - 1 - steps, steps)) * width + starts
+    columns = left[:, None] + torch.where(mirror, size - 1 - steps, steps)
+    along_y, along_x = torch.where(transpose, columns, rows), torch.where(transpose, rows, columns)
+    source = (along_y[:, :, None] + along_x[:, None, :]).flatten()
+    return images.reshape(-1, 3).index_select(0, source).view(batch, size, size, 3)
 
 
 def _oriented(images: Tensor, u: Tensor) -> Tensor:
@@ -157,15 +173,22 @@ def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     return sampled.permute(0, 2, 3, 1)
 
 
+@cache
+def _stain_basis(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Unit optical densities of the stains, 3 x 3, and the inverse, on a device."""
+    basis = torch.tensor(HED, dtype=torch.float64)
+    basis = basis / basis.norm(dim=1, keepdim=True)
+    return basis.float().to(device), torch.linalg.inv(basis).float().to(device)
+
+
 def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     """Jitter haematoxylin and eosin: HED amounts times 1 +- gain, plus +- shift, in optical density (Tellez 2018)."""
-    basis = torch.tensor(HED, dtype=torch.float32, device=images.device)
-    basis = basis / basis.norm(dim=1, keepdim=True)
+    basis, inverse = _stain_basis(images.device)
     gain = torch.ones(len(images), 3, device=images.device)
     gain[:, :2] += recipe.stain_gain * (2 * u[:, 0:2] - 1)
     shift = torch.zeros(len(images), 3, device=images.device)
     shift[:, :2] += recipe.stain_shift * (2 * u[:, 2:4] - 1)
-    mixing = torch.linalg.inv(basis)[None] @ torch.diag_embed(gain) @ basis[None]
+    mixing = inverse[None] @ torch.diag_embed(gain) @ basis[None]
     density = -torch.log((images / 255).clamp(min=_OD_FLOOR))
     density = torch.einsum("bhwc,bcd->bhwd", density, mixing) + (shift @ basis)[:, None, None, :]
     return 255 * torch.exp(-density.clamp(min=0))
@@ -198,24 +221,34 @@ def augment(
         return normalise(_centre(images, recipe.size), mean, std)
     u = uniform(seed, epoch, samples, 16)
     if recipe.crops_at_native_scale:
-        crops = _native_crops(images, u[:, 0:2], recipe.size)
-        if recipe.horizontal_flip and not recipe.dihedral:
-            crops = torch.where((u[:, 5] < 0.5)[:, None, None, None], crops.flip(2), crops)
+        crops = _native_crops(images, u, recipe)
     else:
         crops = _affine_crops(images, u[:, 0:6], recipe)
-    if recipe.dihedral:
-        crops = _oriented(crops, u[:, 6])
-    pixels = crops.float()
+        if recipe.dihedral:
+            crops = _oriented(crops, u[:, 6])
     if recipe.stain_gain or recipe.stain_shift:
-        pixels = _stained(pixels, u[:, 7:11], recipe)
-    scale, offset = _colour_matrix(u[:, 11:16], recipe, mean, std)
-    coloured = pixels.contiguous() * scale[:, None, None, :] + offset[:, None, None, :]
-    return coloured.permute(0, 3, 1, 2)  # channels_last: the pixels of an image stay where they are
+        crops = _stained(crops.float(), u[:, 7:11], recipe)
+    return _coloured(crops, *_colour_matrix(u[:, 11:16], recipe, mean, std))
+
+
+def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """``image * scale + offset`` by channel: B x H x W x 3 -> float32 B x 3 x H x W, channels_last.
+
+    ``scale``, ``offset``: float32, B x 3 or 1 x 3. They are repeated along a row first: an inner loop over three
+    channels would take three times as long.
+    """
+    batch, height, width, _ = images.shape
+    pixels = images.contiguous().view(batch, height, width * 3).float()
+    gain, shift = scale.repeat(1, width)[:, None, :], offset.repeat(1, width)[:, None, :]
+    torch.addcmul(shift, pixels, gain, out=pixels)  # in place: fresh memory costs more than the arithmetic
+    return pixels.view(batch, height, width, 3).permute(
+        0, 3, 1, 2
+    )  # the pixels of an image stay where they are
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised."""
-    return (images.contiguous().float() * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2)
+    return _coloured(images, (1 / (255 * std))[None], (-mean / std)[None])
 
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The LightningDataModule: holds records, split, pixels and augmentation together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,27 @@ from torch.utils.data import DataLoader
 
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, evaluation_view
 from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, load_pixels
+from histo_lightning.data.files import Folder
 from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
 from histo_lightning.data.records import PARTS, Record
-from histo_lightning.data.sampling import Batches, EpochOrder, PartDataset, as_is
-from histo_lightning.data.sources import Source, open_source
+from histo_lightning.data.sampling import (
+    Batch,
+    Batches,
+    DirectLoader,
+    EpochOrder,
+    PartDataset,
+    ResidentLoader,
+    as_is,
+)
+from histo_lightning.data.sources import Source, find_files, open_source
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.errors import UserError
 
-Batch = dict[str, Tensor]
+# Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
+RESIDENT_SHARE = 0.5
+PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
+Loader = DataLoader[Batch] | DirectLoader | ResidentLoader
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class BreakHisDataModule(LightningDataModule):
         normalisation: ``train`` (mean and deviation of the training part) or ``imagenet``.
         short_side: short side of the stored pixels; None keeps 8/7 of the training square.
         seed: of order and augmentation.
+        workers: processes that load batches. 0 reads them from the memory map in this process, or on a GPU from its own
+            memory where they fit; results are the same with any number.
     """
 
     def __init__(
@@ -68,6 +84,7 @@ class BreakHisDataModule(LightningDataModule):
         image_size: int = 350,
         dataset_seed: int = 0,
         seed: int = 0,
+        workers: int = 0,
         cache_dir: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -78,7 +95,7 @@ class BreakHisDataModule(LightningDataModule):
         self.batch_size, self.sampler, self.normalisation = batch_size, sampler, normalisation
         self.short_side = short_side or round(self.recipe.size * 8 / 7)
         self.images_per_slide, self.image_size, self.dataset_seed = images_per_slide, image_size, dataset_seed
-        self.seed = seed
+        self.seed, self.workers = seed, workers
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.progress = progress
         self.source: Source | None = None
@@ -87,6 +104,8 @@ class BreakHisDataModule(LightningDataModule):
         self.parts: dict[str, Part] = {}
         self.mean = torch.tensor(IMAGENET_MEAN)
         self.std = torch.tensor(IMAGENET_STD)
+        self._resident: Tensor | None = None
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -105,7 +124,7 @@ class BreakHisDataModule(LightningDataModule):
         """
         if self.parts:
             return
-        source = open_source(
+        files = find_files(
             self.dataset,
             self.root,
             self.cache_dir,
@@ -114,6 +133,7 @@ class BreakHisDataModule(LightningDataModule):
             seed=self.dataset_seed,
             progress=self.progress,
         )
+        source = open_source(self.dataset, files, image_size=self.image_size)
         split = build_split(
             source.records,
             self.plan,
@@ -127,9 +147,11 @@ class BreakHisDataModule(LightningDataModule):
             raise UserError(
                 f"dataset.short_side={self.short_side}: smaller than image_size={self.recipe.size}; leave it null"
             )
+        # Whole magnifications, so that every fold and every way to split shares what is stored.
+        present = {record.magnification for record in records.values()}
         pixels = load_pixels(
-            source.root,
-            list(records.values()),
+            source.files,
+            [record for record in source.records if record.magnification in present or not source.sizes],
             self.short_side,
             self.cache_dir,
             sizes=source.sizes,
@@ -145,10 +167,10 @@ class BreakHisDataModule(LightningDataModule):
             members = tuple(records[image] for image in split.parts[part])
             labels = tuple(self._label(record) for record in members)
             rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
-            dataset = PartDataset(pixels.array, rows, labels, [cases[r.case or r.image] for r in members])
+            dataset = PartDataset(pixels, rows, labels, [cases[r.case or r.image] for r in members])
             self.parts[part] = Part(members, labels, dataset)
         if self.normalisation == "train":
-            self.mean, self.std = channel_statistics(pixels.array, self.parts["train"].dataset.rows)
+            self.mean, self.std = channel_statistics(pixels, self.parts["train"].dataset.rows)
 
     def _label(self, record: Record) -> int:
         if self.task == "subtype" and not record.subtype:
@@ -165,36 +187,80 @@ class BreakHisDataModule(LightningDataModule):
         """(height, width) of what validation and test see, in pixels."""
         if self.recipe.evaluate != "field" or self.recipe.name == "none" or self.pixels is None:
             return self.recipe.size, self.recipe.size
-        return int(self.pixels.array.shape[1]), int(self.pixels.array.shape[2])
+        return self.pixels.shape
 
-    def loader(self, part: str, *, train: bool = False) -> DataLoader[Batch]:
-        """Batches of a part: in a seeded order with full batches for training, else every image once."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the native pixels of all images in the split."""
+        if self.pixels is None or self.split is None:
+            raise RuntimeError("the data module is not set up")
+        return self.pixels.fingerprint(image for names in self.split.parts.values() for image in names)
+
+    def loader(self, part: str, *, train: bool = False) -> Loader:
+        """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
         members = self.parts[part]
-        rank = self.trainer.global_rank if self.trainer is not None else 0
-        world = self.trainer.world_size if self.trainer is not None else 1
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         order = EpochOrder(
             members.records, members.labels, self.sampler if train else "sequential", self.seed
         )
-        batches = Batches(order, self.batch_size, drop_last=train, rank=rank, world=world)
+        by_pillow = self.recipe.name == "thesis_pillow"
+        batches = Batches(
+            order, self.batch_size, training=train, rank=rank, world=world, with_epoch=by_pillow
+        )
+        if by_pillow:
+            return self._workers(self._pillow(members, train), batches, None)
+        if device.type == "cuda" and self.workers == 0 and (stored := self._stored(device)) is not None:
+            return ResidentLoader(members.dataset, batches, stored)
+        if device.type == "cpu" and self.workers == 0:
+            return DirectLoader(members.dataset, batches)
+        return self._workers(members.dataset, batches, as_is)
+
+    def _workers(
+        self, dataset: PartDataset | PillowDataset, batches: Batches, collate: Callable[[Any], Any] | None
+    ) -> DataLoader[Batch]:
+        cuda = torch.cuda.is_available()
+        workers = self.workers or (PREFETCHING_WORKERS if cuda else 0)
         return DataLoader(
-            members.dataset,
+            dataset,
             batch_sampler=batches,
-            collate_fn=as_is,
-            num_workers=0,
-            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=cuda,
             generator=torch.Generator(),  # else each iterator draws from torch's own, and dropout changes after a resume
         )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def _stored(self, device: torch.device) -> Tensor | None:
+        """All stored pixels in the device's memory, copied there once, where they fit into its share."""
+        if self._resident is None and self.pixels is not None:
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.pixels.nbytes > RESIDENT_SHARE * free:
+                return None
+            self._resident = resident_pixels(self.pixels, device)
+        return self._resident
+
+    def _pillow(self, part: Part, train: bool) -> PillowDataset:
+        if self.source is None or not isinstance(self.source.files, Folder):
+            raise UserError(
+                f"dataset.root={self.root}: augment=thesis_pillow opens files one by one; unpack the archive"
+            )
+        build = training_transforms if train else evaluation_transforms
+        paths = [self.source.files.root / record.path for record in part.records]
+        cases = part.dataset.cases.tolist()
+        return PillowDataset(paths, part.labels, cases, build(self.recipe, self.mean, self.std), self.seed)
+
+    def train_dataloader(self) -> Loader:
         return self.loader("train", train=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         return self.loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         return self.loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> Loader:
         return self.loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -205,29 +271,40 @@ class BreakHisDataModule(LightningDataModule):
         )
 
     def view(self, batch: Batch, *, training: bool, epoch: int = 0) -> Batch:
-        """The batch with its uint8 pixels replaced by what the network sees."""
-        device = batch["image"].device
-        mean, std = self.mean.to(device), self.std.to(device)
+        """The batch with its uint8 pixels replaced by what the network sees (finished images stay as they are)."""
+        pixels = batch["image"]
+        if pixels.is_floating_point():
+            return batch
+        if pixels.device not in self._on_device:  # a copy at every step would make the device wait
+            self._on_device[pixels.device] = self.mean.to(pixels.device), self.std.to(pixels.device)
+        mean, std = self._on_device[pixels.device]
         if training:
-            image = augment(
-                batch["image"], batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch
-            )
+            image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
         else:
-            image = evaluation_view(batch["image"], self.recipe, mean, std)
+            image = evaluation_view(pixels, self.recipe, mean, std)
         return batch | {"image": image}
 
 
-def channel_statistics(
-    array: NDArray[np.uint8], rows: Sequence[int] | NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
+def resident_pixels(pixels: Pixels, device: torch.device) -> Tensor:
+    """All stored images on a device, uint8 N x H x W x 3, copied a piece at a time."""
+    height, width = pixels.shape
+    stored = torch.empty((len(pixels.images), height, width, 3), dtype=torch.uint8, device=device)
+    for start in range(0, len(stored), 64):
+        rows = np.arange(start, min(start + 64, len(stored)))
+        stored[start : start + 64] = torch.from_numpy(pixels.take(rows)).to(device)
+    return stored
+
+
+def channel_statistics(pixels: Pixels, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over the given images, in units of [0, 1] (float32, 3 each).
 
     From histograms, so that sums are exact whatever the order.
     """
     histogram = np.zeros((3, 256), dtype=np.int64)
     for row in rows:
+        (image,) = pixels.take(np.array([row]))
         for channel in range(3):
-            histogram[channel] += np.bincount(array[row, :, :, channel].ravel(), minlength=256)
+            histogram[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
     weights = histogram / histogram.sum(axis=1, keepdims=True)
     mean = weights @ levels

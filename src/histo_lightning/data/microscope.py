@@ -21,6 +21,11 @@ Plane = NDArray[np.float32]
 Coordinates = NDArray[np.floating]
 
 
+def image_height(width: int) -> int:
+    """Height in pixels of a synthetic image: the real set's shape, 700 x 460."""
+    return round(width * 460 / 700)
+
+
 class _View:
     """The window that a photograph shows, about the tissue's centre.
 
@@ -29,7 +34,7 @@ class _View:
 
     def __init__(self, um: float, width: int) -> None:
         self.um, self.width = um, width
-        self.height = round(width * 460 / 700)
+        self.height = image_height(width)
         self.columns = ((np.arange(width) - (width - 1) / 2) * um).astype(np.float32)
         self.rows = ((np.arange(self.height) - (self.height - 1) / 2) * um).astype(np.float32)
         self.x = np.broadcast_to(self.columns, (self.height, width))

@@ -1,6 +1,5 @@
 """Records: one image each, found on disk in any of the layouts people keep BreakHis in."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,28 +46,6 @@ def record_of(path: str, class_name: str = "") -> Record | None:
     )
 
 
-def _files(root: Path) -> list[str]:
-    """Every image file below a root, relative, sorted; hidden files and macOS' ``__MACOSX`` are passed over."""
-    found = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [f for f in folders if not f.startswith(".") and f != "__MACOSX"]
-        for name in names:
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
-                found.append((Path(folder) / name).relative_to(root).as_posix())
-    return sorted(found)
-
-
-def _checked_root(root: str | Path, key: str) -> Path:
-    folder = Path(root).expanduser()
-    if not str(root):
-        raise UserError(
-            f"{key} is not set: give the folder that holds the images ({key}=/path/to/BreaKHis_v1)"
-        )
-    if not folder.is_dir():
-        raise UserError(f"{key}={folder}: no such folder; give the folder that holds the images")
-    return folder
-
-
 def refuse_duplicates(records: Iterable[Record]) -> None:
     """Raise UserError where a file name stands twice: image names are the keys of splits and predictions."""
     counts = Counter(record.image for record in records)
@@ -80,23 +57,24 @@ def refuse_duplicates(records: Iterable[Record]) -> None:
         )
 
 
-def find_breakhis(root: str | Path) -> list[Record]:
-    """All BreakHis images below a root, whatever the folders are called, sorted by file name.
+def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
+    """Records of BreakHis images below a root, whatever the folders are called, sorted by file name.
 
     Serves the official tree, Kaggle's doubled root, flat folders, ``<mag>X/<class>/``: only file names count.
 
+    Args:
+        paths: relative to ``root``, with ``/``.
+
     Raises:
-        UserError: no such folder, no image, a name outside the grammar, or a duplicate name.
+        UserError: no image, a name outside the grammar, or a duplicate name.
     """
-    folder = _checked_root(root, "dataset.root")
-    paths = _files(folder)
     if not paths:
-        raise UserError(f"dataset.root={folder}: no image below it; give the folder that holds BreaKHis_v1")
+        raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     records = [record_of(path) for path in paths]
     strange = [path for path, record in zip(paths, records, strict=True) if record is None]
     if strange:
         raise UserError(
-            f"dataset.root={folder}: {len(strange)} image(s) are not named as in BreakHis, e.g. {strange[0]}: "
+            f"dataset.root={root}: {len(strange)} image(s) are not named as in BreakHis, e.g. {strange[0]}: "
             "move them away, or use dataset=folders for a tree of your own"
         )
     known = [record for record in records if record is not None]
@@ -104,40 +82,39 @@ def find_breakhis(root: str | Path) -> list[Record]:
     return sorted(known, key=lambda record: record.image)
 
 
-def find_folders(root: str | Path) -> tuple[list[Record], dict[str, list[str]]]:
+def folder_records(paths: Sequence[str], root: str | Path) -> tuple[list[Record], dict[str, list[str]]]:
     """The thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``: records, and image names by part.
 
     Names inside the grammar say their own class, slide and case; others take the class of their folder and
-    have no group.
+    have no group. Images outside the three parts are passed over.
 
     Raises:
         UserError: a part is missing or empty, a class folder is unknown, a name says another class than its
             folder, or a name stands twice.
     """
-    folder = _checked_root(root, "dataset.root")
     records: list[Record] = []
     parts: dict[str, list[str]] = {}
     for part in PARTS:
-        if not (folder / part).is_dir():
-            raise UserError(
-                f"dataset.root={folder}: there is no {part}/; dataset=folders needs train/, val/ and test/"
-            )
         members: list[Record] = []
-        for path in _files(folder / part):
-            class_name = path.split("/", 1)[0].lower()
-            if "/" not in path or class_name not in CLASSES:
+        for path in paths:
+            top, _, inner = path.partition("/")
+            if top != part:
+                continue
+            class_name = inner.split("/", 1)[0].lower()
+            if "/" not in inner or class_name not in CLASSES:
                 raise UserError(
-                    f"{folder / part / path}: images belong in {part}/benign/ or {part}/malignant/, move it there"
+                    f"{root}/{path}: images belong in {part}/benign/ or {part}/malignant/, move it there"
                 )
-            record = record_of(f"{part}/{path}", class_name)
+            record = record_of(path, class_name)
             if record is None or record.class_name != class_name:
                 raise UserError(
-                    f"{folder / part / path}: its name says another class than its folder; the name is the truth, move it"
+                    f"{root}/{path}: its name says another class than its folder; the name is the truth, move it"
                 )
             members.append(record)
         if not members:
             raise UserError(
-                f"dataset.root={folder}: {part}/ holds no image; each part needs images of both classes"
+                f"dataset.root={root}: there is no image in {part}/; dataset=folders needs train/, val/ and test/, "
+                "each with images of both classes"
             )
         records += members
         parts[part] = sorted(record.image for record in members)

@@ -1,5 +1,6 @@
 """Which samples make up the batches of an epoch, in which order, on which process."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from histo_lightning.data.cache import Pixels
 from histo_lightning.data.records import Record
+
+Batch = dict[str, Tensor]
 
 
 class EpochOrder:
@@ -49,55 +54,126 @@ def _balanced(records: Sequence[Record], labels: Sequence[int]) -> NDArray[np.fl
 class Batches:
     """Batch sampler: lists of dataset indices. Each process takes its share of every batch.
 
-    Training batches all have the full size (the rest of an epoch's order is left out, another one each epoch);
-    evaluation covers every sample exactly once, on several processes without padding or duplicates.
+    Training batches all have ``batch_size`` images (the rest of an epoch's order is left out, another one each epoch).
+    Evaluation covers every image in batches of one shape, as equal as can be and at most ``batch_size`` large; where
+    they do not come out even, the last one is filled up with images of its own, which whoever collects results drops
+    by their index.
+
+    Args:
+        training: see above.
+        rank, world: this process and how many there are.
+        with_epoch: give pairs of epoch and index, for a dataset that augments by itself.
     """
 
     def __init__(
-        self, order: EpochOrder, batch_size: int, *, drop_last: bool, rank: int = 0, world: int = 1
+        self,
+        order: EpochOrder,
+        batch_size: int,
+        *,
+        training: bool,
+        rank: int = 0,
+        world: int = 1,
+        with_epoch: bool = False,
     ) -> None:
         self.sampler = order  # Lightning looks for set_epoch here
-        self.batch_size = min(batch_size, order.count) if drop_last else batch_size
-        self.drop_last, self.rank, self.world = drop_last, rank, world
+        self.training, self.rank, self.world, self.with_epoch = training, rank, world, with_epoch
+        self.batch_size = min(batch_size, order.count)
+        if not training:
+            self.batch_size = math.ceil(order.count / math.ceil(order.count / batch_size))
+            self.batch_size = math.ceil(self.batch_size / world) * world
 
     def __len__(self) -> int:
-        full, rest = divmod(self.sampler.count, self.batch_size)
-        return full + int(rest > 0 and not self.drop_last)
+        return (
+            self.sampler.count // self.batch_size
+            if self.training
+            else -(-self.sampler.count // self.batch_size)
+        )
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def shares(self) -> Iterator[NDArray[np.int64]]:
+        """This process's indices, batch by batch."""
         indices = self.sampler.indices()
         for batch in range(len(self)):
             members = indices[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield members[self.rank :: self.world].tolist()
+            if not self.training and len(members) < self.batch_size:
+                members = np.resize(members, self.batch_size)  # repeats them from the start
+            yield members[self.rank :: self.world]
+
+    def __iter__(self) -> Iterator[list[int] | list[tuple[int, int]]]:
+        epoch = self.sampler.epoch
+        for share in self.shares():
+            yield [(epoch, index) for index in share.tolist()] if self.with_epoch else share.tolist()
 
 
-class PartDataset(Dataset[dict[str, torch.Tensor]]):
-    """Rows of the pixel array with labels; hands out whole batches at once.
+class PartDataset(Dataset[Batch]):
+    """The images of one part, as whole batches of stored pixels.
 
-    A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (row of the part) and ``case`` int64, B.
+    A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (position in the part) and ``case`` int64, B.
     """
 
     def __init__(
-        self, array: NDArray[np.uint8], rows: NDArray[np.int64], labels: Sequence[int], cases: Sequence[int]
+        self, pixels: Pixels, rows: NDArray[np.int64], labels: Sequence[int], cases: Sequence[int]
     ) -> None:
-        self.array, self.rows = array, rows
+        self.pixels, self.rows = pixels, rows
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.cases = torch.tensor(cases, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        chosen = torch.tensor(indices, dtype=torch.int64)
+    def __getitems__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
+        chosen = np.asarray(indices, dtype=np.int64)
+        index = torch.from_numpy(chosen)
         return {
-            "image": torch.from_numpy(self.array[self.rows[chosen.numpy()]]),
-            "label": self.labels[chosen],
-            "case": self.cases[chosen],
-            "index": chosen,
+            "image": torch.from_numpy(self.pixels.take(self.rows[chosen])),
+            "label": self.labels[index],
+            "case": self.cases[index],
+            "index": index,
         }
+
+
+class DirectLoader:
+    """Batches straight from the memory map, in this process: no workers, no copy beyond the batch itself."""
+
+    def __init__(self, dataset: PartDataset, batches: Batches) -> None:
+        self.dataset, self.batch_sampler = dataset, batches
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for share in self.batch_sampler.shares():
+            yield self.dataset.__getitems__(share)
+
+
+class ResidentLoader:
+    """Batches of a data set that lives in the device's memory: only the order of an epoch is copied there, once.
+
+    Args:
+        stored: all stored pixels on the device, uint8 N x H x W x 3; parts share it.
+    """
+
+    def __init__(self, dataset: PartDataset, batches: Batches, stored: Tensor) -> None:
+        self.dataset, self.batch_sampler, self.stored = dataset, batches, stored
+        device = stored.device
+        self.rows = torch.from_numpy(dataset.rows).to(device)
+        self.labels, self.cases = dataset.labels.to(device), dataset.cases.to(device)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        shares = list(self.batch_sampler.shares())
+        order = torch.from_numpy(np.concatenate(shares)).to(self.stored.device)
+        for index in torch.split(order, [len(share) for share in shares]):
+            yield {
+                "image": self.stored.index_select(0, self.rows[index]),
+                "label": self.labels[index],
+                "case": self.cases[index],
+                "index": index,
+            }
 
 
 def as_is(batch: Any) -> Any:

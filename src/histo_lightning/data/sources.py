@@ -4,29 +4,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from histo_lightning.data.cache import BREAKHIS_SIZES, Progress
-from histo_lightning.data.records import Record, census_message, find_breakhis, find_folders
+from histo_lightning.data.cache import Progress
+from histo_lightning.data.decode import BREAKHIS_SIZES
+from histo_lightning.data.files import ImageFiles, image_files
+from histo_lightning.data.microscope import image_height
+from histo_lightning.data.records import Record, breakhis_records, census_message, folder_records
 from histo_lightning.data.synthetic import ensure_synthetic
 from histo_lightning.errors import UserError
+
+NAMES = ("synthetic", "breakhis", "folders")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: its root, its records over all magnifications, and what is to be said about it.
+    """A data set on disk: its files, its records over all magnifications, and what is to be said about it.
 
     ``sizes``: allowed native (width, height) of its images in pixels; None allows any.
     ``folder_parts``: image names by part, where the tree itself says the parts.
     """
 
     name: str
-    root: Path
+    files: ImageFiles
     records: Sequence[Record]
     message: str
     sizes: Sequence[tuple[int, int]] | None = None
     folder_parts: dict[str, list[str]] | None = field(default=None)
 
 
-def open_source(
+def find_files(
     name: str,
     root: str,
     cache_dir: Path,
@@ -35,28 +40,39 @@ def open_source(
     image_size: int = 350,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Source:
-    """Find a data set's images; the synthetic one is drawn on first use.
+) -> ImageFiles:
+    """A data set's image files; the synthetic one is drawn on first use.
 
     Raises:
-        UserError: see :func:`find_breakhis` and :func:`find_folders`.
+        UserError: no such data set, folder or archive.
     """
+    if name not in NAMES:
+        raise UserError(f"dataset.name={name}: allowed are {', '.join(NAMES)}")
     if name == "synthetic":
         folder = ensure_synthetic(
             cache_dir, images_per_slide=images_per_slide, image_size=image_size, seed=seed, progress=progress
         )
-        records = find_breakhis(folder)
-        return Source(
-            name, folder, records, f"synthetic data set: {len(records):,} drawn images under BreakHis names"
-        )
+        return image_files(folder, cache_dir)
+    return image_files(root, cache_dir)
+
+
+def open_source(name: str, files: ImageFiles, *, image_size: int = 350) -> Source:
+    """What the names of a data set's files say; ``image_size`` is the width of synthetic images, in pixels.
+
+    Raises:
+        UserError: see :func:`breakhis_records` and :func:`folder_records`.
+    """
+    paths = files.paths()
+    if name == "synthetic":
+        records = breakhis_records(paths, files.root)
+        message = f"synthetic data set: {len(records):,} drawn images under BreakHis names"
+        return Source(name, files, records, message, ((image_size, image_height(image_size)),))
     if name == "breakhis":
-        records = find_breakhis(root)
-        return Source(name, Path(root).expanduser(), records, census_message(records), BREAKHIS_SIZES)
-    if name == "folders":
-        records, parts = find_folders(root)
-        unknown = sum(not record.case for record in records)
-        message = f"folders: {len(records):,} images in train/, val/ and test/"
-        if unknown:
-            message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
-        return Source(name, Path(root).expanduser(), records, message, None, parts)
-    raise UserError(f"dataset.name={name}: allowed are synthetic, breakhis, folders")
+        records = breakhis_records(paths, files.root)
+        return Source(name, files, records, census_message(records), BREAKHIS_SIZES)
+    records, parts = folder_records(paths, files.root)
+    unknown = sum(not record.case for record in records)
+    message = f"folders: {len(records):,} images in train/, val/ and test/"
+    if unknown:
+        message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
+    return Source(name, files, records, message, None, parts)

@@ -1,27 +1,23 @@
 """Pretrained weights: a torchvision-style state dict from a file or a URL into a network."""
 
 import hashlib
-import http.client
 import logging
-import os
 import re
 import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import torch
 from torch import Tensor
 
+from histo_lightning.downloads import fetch
 from histo_lightning.errors import UserError
 from histo_lightning.models.resnet import ResNet
 
 log = logging.getLogger("histo_lightning")
 # torchvision's convention: resnet18-f37072fd.pth carries the first digits of its SHA-256.
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
-CHUNK_BYTES = 1 << 20
 NAMED_KEYS = 4  # enough to recognise what does not fit
 
 
@@ -134,41 +130,22 @@ def _download(url: str, cache_dir: Path, timeout_seconds: float) -> Path:
     if path.is_file():
         return path
     log.info("downloading %s", url)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        digest = _fetch(url, temporary, timeout_seconds)
-        wanted = HASH_IN_NAME.search(name)
+    wanted = HASH_IN_NAME.search(name)
+
+    def check(digest: str) -> None:
         if wanted and not digest.startswith(wanted[1]):
             raise UserError(
                 f"model.weights={url}: the download's SHA-256 starts with {digest[: len(wanted[1])]}, its name says "
                 f"{wanted[1]}; try again, or get the file another way and give its path"
             )
-        temporary.replace(path)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise UserError(
-            f"model.weights={url}: cannot be downloaded to {cache_dir} ({error or type(error).__name__}); "
-            "try again, or give the path of a local file"
-        ) from error
-    finally:
-        with suppress(OSError):  # never made, and nothing to hide behind that
-            temporary.unlink()
+
+    fetch(
+        url,
+        path,
+        key="model.weights",
+        timeout_seconds=timeout_seconds,
+        attempts=3,
+        check=check,
+        advice="give the path of a local file",
+    )
     return path
-
-
-def _fetch(url: str, target: Path, timeout_seconds: float) -> str:
-    """Write the body of ``url`` to ``target`` and return its SHA-256 as hexadecimal text."""
-    digest, received = hashlib.sha256(), 0
-    answer: Any
-    with urllib.request.urlopen(url, timeout=timeout_seconds) as answer, target.open("wb") as file:
-        while chunk := answer.read(CHUNK_BYTES):
-            digest.update(chunk)
-            received += len(chunk)
-            file.write(chunk)
-        # read(n) ends silently where the connection was cut.
-        announced = answer.headers.get("Content-Length")
-        if announced is not None and received != int(announced):
-            raise OSError(f"the connection was cut after {received} of {announced} bytes")
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()

@@ -1,11 +1,34 @@
-"""Epoch metrics over a whole part, by image and by case, accumulated on the device."""
+"""Epoch metrics, accumulated on the device and read once an epoch: nothing here makes a step wait."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_auroc
 from torchmetrics.utilities.data import dim_zero_cat
+
+
+class TrainingMetrics(Metric):
+    """``loss`` (mean over images) and ``accuracy`` of the training batches of an epoch, as the network saw them."""
+
+    full_state_update = False
+    totals: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("totals", default=torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss (scalar), logits B x classes, labels int64 B."""
+        correct = (logits.argmax(dim=1) == labels).sum()
+        # Filled on the device; a number from the host would be a copy that the step waits for.
+        count = torch.full_like(loss, labels.shape[0])
+        self.totals += torch.stack([loss * count, correct.to(loss.dtype), count])
+
+    def compute(self) -> dict[str, Tensor]:
+        loss, correct, count = self.totals
+        return {"loss": (loss / count).float(), "accuracy": (correct / count).float()}
 
 
 class PartMetrics(Metric):
@@ -17,13 +40,14 @@ class PartMetrics(Metric):
     - ``case_log_loss``: mean over classes of the mean over cases of the mean over images of the negative log
       likelihood: every case of a class counts the same, and so does every class present.
 
-    AUROC is NaN where a class is absent. With eight classes ``auroc`` is one-vs-rest, averaged over the classes.
+    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent. With eight classes ``auroc`` is one-vs-rest, averaged over the classes.
     """
 
     full_state_update = False
     logits: list[Tensor]
     labels: list[Tensor]
     cases: list[Tensor]
+    indices: list[Tensor]
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -31,18 +55,22 @@ class PartMetrics(Metric):
         self.add_state("logits", default=[], dist_reduce_fx="cat")
         self.add_state("labels", default=[], dist_reduce_fx="cat")
         self.add_state("cases", default=[], dist_reduce_fx="cat")
+        self.add_state("indices", default=[], dist_reduce_fx="cat")
 
-    def update(self, logits: Tensor, labels: Tensor, cases: Tensor) -> None:
-        """Add a batch: float32 B x classes, int64 B, int64 B."""
+    def update(self, logits: Tensor, labels: Tensor, cases: Tensor, indices: Tensor) -> None:
+        """Add a batch: float32 B x classes, int64 B, int64 B, and which image of the part each is, int64 B."""
         self.logits.append(logits.detach().float())
         self.labels.append(labels)
         self.cases.append(cases)
+        self.indices.append(indices)
 
     def compute(self) -> dict[str, Tensor]:
         """All scores, each a scalar on the metric's device, computed on the CPU: once an epoch, and deterministic."""
-        logits, labels, cases = (
-            dim_zero_cat(state).cpu() for state in (self.logits, self.labels, self.cases)
+        logits, labels, cases, indices = (
+            dim_zero_cat(state).cpu() for state in (self.logits, self.labels, self.cases, self.indices)
         )
+        _, first = np.unique(indices.numpy(), return_index=True)
+        logits, labels, cases = logits[first], labels[first], cases[first]
         log_p = functional.log_softmax(logits, dim=1)
         losses = functional.nll_loss(log_p, labels, reduction="none")
         present = torch.bincount(labels, minlength=self.num_classes) > 0
