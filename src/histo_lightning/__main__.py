@@ -6,6 +6,8 @@ import histo_lightning
 
 COMMANDS = {
     "train": "train a network on one split, score it and report; -m sweeps over settings",
+    "prepare": "verify a data set and build its pixel cache; report, preview, download",
+    "benchmark": "measure the speed against the limits and against the naive pipeline",
     "balance": "print the balance table of the five case folds",
 }
 

@@ -66,6 +66,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "scored_weights": ("best", "last"),
     "class_weights": ("none", "balanced"),
     "sampler": ("shuffle", "case_balanced"),
+    "verify": ("fast", "full"),
+    "suite": ("quick", "full"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "head.hidden": (1, 65536),
@@ -175,12 +177,12 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, item
 
 
-def schema_keys() -> list[str]:
-    """Every dotted key of the schema."""
-    return [key for key, _ in flatten(asdict(Config()))]
+def schema_keys(schema: type[Config] = Config) -> list[str]:
+    """Every dotted key of a schema."""
+    return [key for key, _ in flatten(asdict(schema()))]
 
 
-def to_config(composed: DictConfig) -> Config:
+def to_config(composed: DictConfig, schema: type[Config] = Config) -> Config:
     """Merge what Hydra composed into a fresh schema and check it.
 
     Raises:
@@ -189,18 +191,18 @@ def to_config(composed: DictConfig) -> Config:
     given = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(given, dict)
     given.pop("hydra", None)
-    allowed = schema_keys()
+    allowed = schema_keys(schema)
     groups = {key.rsplit(".", 1)[0] for key in allowed if "." in key}
     for key, _ in flatten(given):
         if key not in allowed and key not in groups:
             raise UserError(f"unknown key {key!r}{nearest(key, allowed)} (all keys stand in conf/train.yaml)")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(given))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(given))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = str(error.full_key or "?")
         raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}{_allowed(key)}") from error
-    assert isinstance(config, Config)
+    assert isinstance(config, schema)
     config.trainer.compile = config.trainer.compile.lower()  # true and false come as YAML's True and False
     check(config)
     return config
@@ -218,7 +220,7 @@ def check(config: Config) -> None:
     """Check values and combinations; raise UserError with the key, what was given and what is allowed."""
     values = dict(flatten(asdict(config)))
     for key, choices in CHOICES.items():
-        if values[key] is not None and values[key] not in choices:
+        if values.get(key) is not None and values[key] not in choices:
             given = str(values[key])
             raise UserError(f"{key}={given}: allowed are {', '.join(choices)}{nearest(given, list(choices))}")
     for key, (low, high) in RANGES.items():

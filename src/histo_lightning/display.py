@@ -8,14 +8,30 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 LINE_EVERY_SECONDS = 15.0
 
 
 def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, over the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
 class StepProgress:
@@ -25,7 +41,8 @@ class StepProgress:
         self.text, self.shown = text, shown
         self.bar: Progress | None = None
         self.task: Any = None
-        self.said = time.monotonic()
+        self.done = 0
+        self.started = self.said = time.monotonic()
 
     def __enter__(self) -> "StepProgress":
         return self
@@ -33,16 +50,22 @@ class StepProgress:
     def __call__(self, done: int, total: int) -> None:
         if not self.shown:
             return
+        if done < self.done:  # another step has begun
+            self.started = time.monotonic()
+        self.done = done
         if not sys.stdout.isatty():
             if done == total or time.monotonic() - self.said > LINE_EVERY_SECONDS:
-                print(f"{self.text}: {done:,} of {total:,}", flush=True)
                 self.said = time.monotonic()
+                rate = done / max(self.said - self.started, 1e-9)
+                left = "" if done == total else f", {(total - done) / rate:,.0f} s left"
+                print(f"{self.text}: {done:,} of {total:,} ({rate:,.0f}/s{left})", flush=True)
             return
         if self.bar is None:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
+                _Rate(),
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, console=console(), transient=True)

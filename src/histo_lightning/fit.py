@@ -66,6 +66,8 @@ def build_datamodule(config: Config, progress: Progress | None = None) -> BreakH
         images_per_slide=dataset.images_per_slide or 4,
         image_size=dataset.image_size or 350,
         dataset_seed=dataset.seed or 0,
+        download=dataset.download,
+        url=dataset.url,
         seed=config.seed,
         workers=config.trainer.workers,
         cache_dir=config.cache_dir,
@@ -129,7 +131,8 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     return classifier
 
 
-def _callbacks(config: Config, folder: Path, history: History, bar: bool | None) -> list[Callback]:
+def watchers(config: Config, history: History, bar: bool | None) -> list[Callback]:
+    """The callbacks of a fit, without those that write checkpoints."""
     found: list[Callback] = [history, LearningRateMonitor(logging_interval="epoch")]
     if config.ema.decay is not None:
         found.append(EMAWeightAveraging(decay=config.ema.decay))
@@ -148,11 +151,11 @@ def _callbacks(config: Config, folder: Path, history: History, bar: bool | None)
     if bar is not None:
         found.append(EpochBar() if bar else EpochLines())
         found.append(RichModelSummary(max_depth=1))
-    return found + checkpoints(folder / "checkpoints", monitor_name(config.monitor), MONITORS[config.monitor])
+    return found
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what Lightning says about choices that are meant here."""
     with warnings.catch_warnings():
         for text in (
@@ -186,13 +189,14 @@ def fit_and_predict(
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)
     run = RunFolder(folder)
-    with _quiet():
+    with quiet():
         classifier = build_classifier(config, data)
         count, batch = len(data.parts["train"].records), config.batch_size
         history = History(
             folder / "history.csv", config.monitor, count // batch * batch or count, config.seed
         )
-        trainer = _trainer(config, folder, hardware, _callbacks(config, folder, history, bar))
+        saving = checkpoints(folder / "checkpoints", monitor_name(config.monitor), MONITORS[config.monitor])
+        trainer = build_trainer(config, folder, hardware, [*watchers(config, history, bar), *saving])
         if not run.status.get("fitted"):
             _fit(trainer, classifier, data, config, folder, hardware)
         elif hardware.accelerator == "gpu":
@@ -209,7 +213,8 @@ def fit_and_predict(
     return logits, facts
 
 
-def _trainer(config: Config, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
+def build_trainer(config: Config, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
+    """Lightning's trainer with our defaults; its files go to ``folder``."""
     logger = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     if hardware.accelerator == "gpu" and config.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products need it

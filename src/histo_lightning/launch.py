@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.config import LITERAL_KEYS, nearest, schema_keys, to_config
 from histo_lightning.errors import UserError
-from histo_lightning.schema import Config
+from histo_lightning.schema import SCHEMAS, Config
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 
@@ -68,7 +68,7 @@ def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-def _check_override(override: Override) -> None:
+def _check_override(override: Override, schema: type[Config]) -> None:
     """Refuse unknown keys and group options with the nearest match, before Hydra does it in several lines."""
     key = override.key_or_group
     if key == "hydra" or key.startswith("hydra."):
@@ -84,7 +84,7 @@ def _check_override(override: Override) -> None:
                     f"{key}={name}: no such option; allowed are {', '.join(options)}{nearest(name, options)}"
                 )
         return
-    allowed = schema_keys()
+    allowed = schema_keys(schema)
     groups = sorted({k.split(".")[0] for k in allowed if "." in k} | {"experiment"})
     if key not in allowed and key not in groups and not key.startswith("hydra/"):
         raise UserError(
@@ -97,8 +97,8 @@ def _first_line(error: BaseException) -> str:
     return " ".join(lines[:2]) if lines else type(error).__name__
 
 
-def parse(arguments: Sequence[str]) -> list[Override]:
-    """Overrides of a command line; raise UserError for what cannot be read or does not exist."""
+def parse(arguments: Sequence[str], config_name: str = "train") -> list[Override]:
+    """Overrides of a command's line; raise UserError for what cannot be read or does not exist."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> list[Override]:
             raise UserError(
                 f"cannot read {argument!r}: write key=value, and quote values with special signs"
             ) from error
-        _check_override(override)
+        _check_override(override, SCHEMAS[config_name])
         overrides.append(override)
     return overrides
 
@@ -129,7 +129,7 @@ def compose_all(config_name: str, jobs: list[list[str]]) -> list[Config]:
     configs = []
     for job in jobs:
         try:
-            configs.append(to_config(compose(config_name, overrides=job)))
+            configs.append(to_config(compose(config_name, overrides=job), SCHEMAS[config_name]))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_first_line(error)) from error
     return configs
@@ -174,7 +174,7 @@ def launch(config_name: str, work: Callable[[Config, dict[str, str], bool], Any]
     shows = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
     if not shows:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            jobs = expand(parse(arguments.overrides), arguments.multirun)
+            jobs = expand(parse(arguments.overrides, config_name), arguments.multirun)
             configs = compose_all(config_name, jobs)
         if arguments.multirun and all(config.sweep_name is None for config in configs):
             sys.argv.append(f"sweep_name={sweep_id(arguments.overrides)}")
@@ -183,7 +183,8 @@ def launch(config_name: str, work: Callable[[Config, dict[str, str], bool], Any]
 
     def task(composed: DictConfig) -> None:
         try:
-            results.append(work(to_config(composed), hydra_texts(composed), bool(arguments.multirun)))
+            config = to_config(composed, SCHEMAS[config_name])
+            results.append(work(config, hydra_texts(composed), bool(arguments.multirun)))
         except BaseException as error:
             raised.append(error)
             if arguments.multirun:

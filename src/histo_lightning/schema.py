@@ -145,3 +145,27 @@ class Config:
     json: str | None = None
     resume: str = "auto"
     cache_dir: str | None = None
+
+
+@dataclass
+class PrepareConfig(Config):
+    """What ``prepare`` takes: the settings of the runs that it prepares for, and how thorough it is to be."""
+
+    verify: str = "fast"
+    preview: bool = False
+
+
+@dataclass
+class BenchmarkConfig(Config):
+    """What ``benchmark`` takes; ``select`` names rows (``P1,P5a``), null is all of the suite."""
+
+    suite: str = "quick"
+    select: list[str] | None = None
+
+
+# The schema of each config file at the root of ``conf/``, which is also the command's name.
+SCHEMAS: dict[str, type[Config]] = {
+    "train": Config,
+    "prepare": PrepareConfig,
+    "benchmark": BenchmarkConfig,
+}

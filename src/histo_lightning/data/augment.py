@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from histo_lightning.data.stains import HED
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Optical density of haematoxylin, eosin and residual: Ruifrok & Johnston 2001, as in scikit-image's rgb_from_hed.
-HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 _OD_FLOOR = 1 / 255
 
 

@@ -10,6 +10,7 @@ checksums of all images of a shard are compared whenever it is loaded, so later 
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -29,6 +30,7 @@ from histo_lightning.data.files import ImageFiles
 from histo_lightning.data.records import Record
 from histo_lightning.errors import UserError
 
+log = logging.getLogger("histo_lightning")
 VERSION = 2
 HEADER_BYTES = 128  # of pixels.npy: numpy's own header, padded
 MOST_THREADS = 16
@@ -306,6 +308,12 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
+def _differ(before: Pixels, after: Pixels) -> list[bool]:
+    """Which images of two versions of a shard are not the same, as stored or in their native pixels."""
+    stored = [not np.array_equal(a, b) for a, b in zip(before.shards[0], after.shards[0], strict=True)]
+    return [a or b != c for a, b, c in zip(stored, before.digests, after.digests, strict=True)]
+
+
 def _ensure(shard: _Shard, parent: Path, count: _Counter, verify: bool) -> Pixels:
     key = shard.key()
     folder, building = parent / key, parent / f".{key}.building"
@@ -325,9 +333,16 @@ def _ensure(shard: _Shard, parent: Path, count: _Counter, verify: bool) -> Pixel
                 return found
             shutil.rmtree(building, ignore_errors=True)  # left by a killed process
             building.mkdir()
+            before = shard.load(folder)
+            if before is None and folder.is_dir():
+                log.warning("%s: the pixel cache is damaged and is built again", folder)
             try:
                 unreadable = shard.build(building, count)
                 found = shard.load(building)
+                if before is not None and found is not None:
+                    differ = sum(_differ(before, found))
+                    if differ:
+                        log.warning("%s: %d images differed from their files and are mended", folder, differ)
                 if found is not None and not unreadable:
                     shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
                     building.rename(folder)

@@ -53,7 +53,8 @@ class BreakHisDataModule(LightningDataModule):
     ``label``, ``index`` (position in ``parts[part].records``), ``case`` (an identifier), all int64, B.
 
     Args:
-        dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two.
+        dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two, and ``download``
+            fetches BreakHis there first (from ``url``, by default the authors' address).
         plan: how to split; see :class:`SplitPlan`.
         recipe: augmentation; its ``size`` is the side of the training square in pixels.
         magnification: ``40x`` ... ``400x`` or ``all``.
@@ -83,6 +84,8 @@ class BreakHisDataModule(LightningDataModule):
         images_per_slide: int = 4,
         image_size: int = 350,
         dataset_seed: int = 0,
+        download: bool = False,
+        url: str | None = None,
         seed: int = 0,
         workers: int = 0,
         cache_dir: str | Path | None = None,
@@ -95,6 +98,7 @@ class BreakHisDataModule(LightningDataModule):
         self.batch_size, self.sampler, self.normalisation = batch_size, sampler, normalisation
         self.short_side = short_side or round(self.recipe.size * 8 / 7)
         self.images_per_slide, self.image_size, self.dataset_seed = images_per_slide, image_size, dataset_seed
+        self.download, self.url = download, url
         self.seed, self.workers = seed, workers
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.progress = progress
@@ -131,6 +135,8 @@ class BreakHisDataModule(LightningDataModule):
             images_per_slide=self.images_per_slide,
             image_size=self.image_size,
             seed=self.dataset_seed,
+            download=self.download,
+            url=self.url,
             progress=self.progress,
         )
         source = open_source(self.dataset, files, image_size=self.image_size)

@@ -38,7 +38,7 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
         UserError: truncated, damaged, not an image, not RGB, or of a size that is not allowed.
     """
     try:
-        pixels = spng_decode(data) if _plain_png(data) else _with_pillow(data)
+        pixels = spng_decode(data) if _plain_png(data) else with_pillow(data)
     except _NotRGB as error:
         raise UserError(f"{name}: its mode is {error}, 8-bit RGB is needed; convert it") from error
     except (
@@ -97,7 +97,8 @@ def _plain_png(data: bytes) -> bool:
     return plain and b"tRNS" not in kinds
 
 
-def _with_pillow(data: bytes) -> Array:
+def with_pillow(data: bytes) -> Array:
+    """Decode any image that Pillow reads as RGB: uint8, height x width x 3; raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as image:
         image.load()
     if image.mode != "RGB":

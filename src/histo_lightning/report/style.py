@@ -32,6 +32,25 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
     return figure, panels
 
 
+def new_grid(rows: int, columns: int, inches: float, title: str) -> tuple[Figure, list[list[Axes]]]:
+    """A sheet of pictures: ``rows`` x ``columns`` axes without ticks or frames, each ``inches`` wide."""
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(
+        figsize=(columns * inches, rows * inches + 0.5), dpi=DPI, layout=layout, facecolor="white"
+    )
+    figure.suptitle(title, fontsize=TEXT_SIZE, color=INK, parse_math=False, wrap=True)
+    axes = [
+        [figure.add_subplot(rows, columns, row * columns + column + 1) for column in range(columns)]
+        for row in range(rows)
+    ]
+    for panel in (panel for line in axes for panel in line):
+        panel.set_xticks([])
+        panel.set_yticks([])
+        for spine in panel.spines.values():
+            spine.set_visible(False)
+    return figure, axes
+
+
 def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
     """Title and axis labels in the style's sizes; ``$`` is a plain character."""
     axes.set_title(title, fontsize=TEXT_SIZE + 1.5, loc="left", color=INK, parse_math=False)

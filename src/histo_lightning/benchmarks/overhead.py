@@ -1,0 +1,141 @@
+"""P8 and P14: what Lightning and our callbacks add to a raw loop, and the memory of a run."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from histo_lightning.benchmarks.epochs import Rounds
+from histo_lightning.benchmarks.measure import Row, judged
+from histo_lightning.callbacks.history import History
+from histo_lightning.config import as_primitives
+from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
+from histo_lightning.hardware import resolve
+from histo_lightning.models.optim import build_optimizer
+from histo_lightning.schema import Config
+
+STEPS = (10, 60)  # epochs of two lengths tell the cost of a step from that of an epoch
+
+
+def _tiny() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+
+
+def lightning_rows(config: Config, rounds: int) -> list[Row]:
+    """P8: our trainer with its default callbacks over a raw loop, on a network of six weights."""
+    config = replace(config, image_size=32, batch_size=2, epochs=rounds + 1)
+    added = {steps: _added(config, steps) for steps in STEPS}
+    few, many = STEPS
+    step = [(b - a) / (many - few) for a, b in zip(added[few], added[many], strict=True)]
+    epoch = [a - few * s for a, s in zip(added[few], step, strict=True)]
+    why = f"epochs of {few} and {many} steps with validation of as many images; batch 2 at 32 pixels"
+    return [
+        judged(
+            "P8 step",
+            "Lightning over a raw loop, milliseconds a step",
+            "<= 0.6",
+            [1e3 * s for s in step],
+            why,
+        ),
+        judged(
+            "P8 epoch",
+            "Lightning over a raw loop, milliseconds an epoch",
+            "<= 7",
+            [1e3 * e for e in epoch],
+            why,
+        ),
+    ]
+
+
+def _added(config: Config, steps: int) -> list[float]:
+    """Seconds an epoch that the trainer takes beyond the raw loop, by round."""
+    with quiet(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
+        folder = Path(temporary)
+        data = build_datamodule(config)
+        data.setup()
+        classifier = build_classifier(config, data)
+        classifier.network = _tiny()  # type: ignore[assignment]  # anything that gives logits
+        raw_network = _tiny()
+        optimizer = build_optimizer(raw_network.parameters(), classifier.optimizer_settings)
+        validation = 3
+
+        def raw() -> float:
+            start = time.perf_counter()
+            _raw_epoch(data, raw_network, optimizer, steps, validation)
+            return time.perf_counter() - start
+
+        clock = Rounds({"raw": raw})
+        history = History(folder / "history.csv", config.monitor, 1, 0)
+        trainer = build_trainer(
+            config, folder, resolve(config.trainer), [*watchers(config, history, None), clock]
+        )
+        trainer.limit_train_batches, trainer.limit_val_batches = steps, validation
+        trainer.fit(classifier, datamodule=data)
+        return [a - b for a, b in zip(clock.found["epoch"][1:], clock.found["raw"][1:], strict=True)]
+
+
+def _raw_epoch(
+    data: BreakHisDataModule,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    validation: int,
+) -> None:
+    for _, batch in zip(range(steps), data.loader("train", train=True), strict=False):
+        seen = data.view(batch, training=True)
+        optimizer.zero_grad()
+        torch.autograd.backward(functional.cross_entropy(network(seen["image"]), seen["label"]))
+        optimizer.step()
+    with torch.inference_mode():
+        for _, batch in zip(range(validation), data.loader("val"), strict=False):
+            network(data.view(batch, training=False)["image"])
+
+
+_RUN = """
+import json, resource, sys
+from pathlib import Path
+
+from histo_lightning.schema import Config
+import pytorch_lightning, torch, torchmetrics, torch.utils.tensorboard
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+given = json.loads(sys.argv[1])
+from omegaconf import OmegaConf
+from histo_lightning.config import to_config
+from histo_lightning.training import fit_and_score
+from histo_lightning.fit import build_datamodule
+from histo_lightning.runs import RunFolder
+config = to_config(OmegaConf.create(given))
+data = build_datamodule(config)
+data.setup()
+run = RunFolder(Path(sys.argv[2]))
+with run.locked(), run.recorded():
+    fit_and_score(config, run.path, data)
+print(json.dumps([base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, data.pixels.nbytes]))
+"""
+
+
+def memory_rows(config: Config) -> list[Row]:
+    """P14: the highest memory of a run in a process of its own, less what the libraries and the cache take."""
+    config = replace(config, epochs=1, image_size=224, trainer=replace(config.trainer, progress="none"))
+    with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, json.dumps(as_primitives(config)), folder],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    base, peak, stored = json.loads(done.stdout.strip().splitlines()[-1])
+    beyond = (peak * 1024 - base * 1024 - stored) / 1e9
+    why = (
+        f"peak {peak / 1e6:.2f} GB, libraries alone {base / 1e6:.2f} GB, cache {stored / 1e9:.2f} GB; one epoch of "
+        f"{config.model.name} at 224, batch {config.batch_size}"
+    )
+    return [judged("P14", "memory beyond libraries and cache, GB", "<= 1", [beyond], why)]

@@ -1,0 +1,31 @@
+"""``python -m histo_lightning.prepare``: verify a data set, build its pixel cache, report on it."""
+
+import sys
+from pathlib import Path
+
+from histo_lightning.launch import EXIT_USER, guard, launch
+from histo_lightning.schema import Config, PrepareConfig
+
+
+def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> int:
+    """One data set; returns the exit status: 2 where training would refuse the copy."""
+    from histo_lightning.preparing import prepare, say  # matplotlib and codecs: not for --help or a typo
+
+    if not isinstance(config, PrepareConfig):
+        raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
+    folder = Path(config.output_dir) / "datasets" / (config.run_name or config.dataset.name)
+    outcome = prepare(config, folder)
+    if config.preview:
+        from histo_lightning.preview import write_preview
+
+        write_preview(config, folder / "preview.png")
+    say(outcome, folder, config.preview)
+    return EXIT_USER if outcome.refused else 0
+
+
+def main() -> int:
+    return max(launch("prepare", run), default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))
