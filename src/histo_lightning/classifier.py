@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from histo_lightning import __version__
 from histo_lightning.epoch_metrics import PartMetrics, TrainingMetrics
@@ -135,8 +136,22 @@ class Classifier(LightningModule):
                 )
         self.log_dict(values, sync_dist=self.trainer.world_size > 1)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients; Lightning's own way refuses fused optimizers where nothing is scaled."""
+        if gradient_clip_val and self.trainer.precision != "16-mixed":
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(self.network.parameters(), self.optimizer_settings)
+        optimizer = build_optimizer(
+            self.network.parameters(), self.optimizer_settings, fused=self.trainer.precision != "16-mixed"
+        )
         epochs = self.trainer.max_epochs or 1
         schedule: Any = build_scheduler(
             optimizer,

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
+    ModelCheckpoint,
     RichModelSummary,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -234,6 +235,7 @@ def build_trainer(config: Config, folder: Path, hardware: Hardware, callbacks: l
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # our batches are shared out already
         sync_batchnorm=config.trainer.strategy == "ddp" and hardware.accelerator == "gpu",
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
         enable_model_summary=any(isinstance(callback, RichModelSummary) for callback in callbacks),
         log_every_n_steps=10**9,

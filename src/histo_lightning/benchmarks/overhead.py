@@ -65,11 +65,11 @@ def _added(config: Config, steps: int) -> list[float]:
         classifier.network = _tiny()  # type: ignore[assignment]  # anything that gives logits
         raw_network = _tiny()
         optimizer = build_optimizer(raw_network.parameters(), classifier.optimizer_settings)
-        validation = 3
+        validation, bf16 = 3, resolve(config.trainer).precision == "bf16-mixed"
 
         def raw() -> float:
             start = time.perf_counter()
-            _raw_epoch(data, raw_network, optimizer, steps, validation)
+            _raw_epoch(data, raw_network, optimizer, steps, validation, bf16)
             return time.perf_counter() - start
 
         clock = Rounds({"raw": raw})
@@ -88,13 +88,16 @@ def _raw_epoch(
     optimizer: torch.optim.Optimizer,
     steps: int,
     validation: int,
+    bf16: bool,
 ) -> None:
     for _, batch in zip(range(steps), data.loader("train", train=True), strict=False):
         seen = data.view(batch, training=True)
         optimizer.zero_grad()
-        torch.autograd.backward(functional.cross_entropy(network(seen["image"]), seen["label"]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = functional.cross_entropy(network(seen["image"]).float(), seen["label"])
+        torch.autograd.backward(loss)
         optimizer.step()
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for _, batch in zip(range(validation), data.loader("val"), strict=False):
             network(data.view(batch, training=False)["image"])
 

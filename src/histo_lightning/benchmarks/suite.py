@@ -66,7 +66,7 @@ def measure(config: BenchmarkConfig) -> list[Row]:
         "P9": partial(answer_rows, rounds),
         "P5": partial(build_rows, source, 256, rounds),
         "P6": partial(ready_rows, source, 256, rounds, _ready),
-        "P8": partial(lightning_rows, cpu, rounds),
+        "P8": partial(lightning_rows, cpu, 3 * rounds),
         "P1": partial(cpu_rows, cpu, rounds, wanted, cpu_has_bf16()),
         "P14": partial(memory_rows, cpu),
         "P10": partial(sweep_rows, rounds),

@@ -1,6 +1,7 @@
 """The LightningDataModule: holds records, split, pixels and augmentation together."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, evaluation_view
-from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, load_pixels
+from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
 from histo_lightning.data.files import Folder
 from histo_lightning.data.names import CLASSES, SUBTYPES
 from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
@@ -304,15 +305,23 @@ def resident_pixels(pixels: Pixels, device: torch.device) -> Tensor:
 def channel_statistics(pixels: Pixels, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over the given images, in units of [0, 1] (float32, 3 each).
 
-    From histograms, so that sums are exact whatever the order.
+    From sums of whole numbers, so that they are exact whatever the order.
     """
-    histogram = np.zeros((3, 256), dtype=np.int64)
-    for row in rows:
-        (image,) = pixels.take(np.array([row]))
-        for channel in range(3):
-            histogram[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
-    levels = np.arange(256) / 255
-    weights = histogram / histogram.sum(axis=1, keepdims=True)
-    mean = weights @ levels
-    std = np.sqrt((weights * (levels[None, :] - mean[:, None]) ** 2).sum(axis=1))
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(np.maximum(std, 1e-3), dtype=torch.float32)
+
+    def sums(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        images = pixels.take(chosen)
+        lines = images.reshape(len(images) * images.shape[1], -1)
+        totals = [lines.sum(axis=0, dtype=np.uint32)]
+        totals.append(np.multiply(lines, lines, dtype=np.uint16).sum(axis=0, dtype=np.uint32))
+        return np.stack([total.reshape(-1, 3).sum(axis=0, dtype=np.int64) for total in totals])
+
+    with ThreadPoolExecutor(default_threads()) as pool:
+        # 16 images of 4,096 lines would just not overflow.
+        first, second = np.sum(list(pool.map(sums, np.split(rows, range(16, len(rows), 16)))), axis=0)
+    height, width = pixels.shape
+    count = len(rows) * height * width
+    mean = first / count
+    std = np.sqrt(np.maximum(second / count - mean**2, 0))
+    return torch.tensor(mean / 255, dtype=torch.float32), torch.tensor(
+        np.maximum(std / 255, 1e-3), dtype=torch.float32
+    )

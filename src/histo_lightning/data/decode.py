@@ -128,6 +128,11 @@ def on_canvas(pixels: Array, height: int, width: int) -> Array:
     return np.asarray(image, dtype=np.uint8)
 
 
+def image_height(width: int) -> int:
+    """Height in pixels of an image of the real set's shape, 700 x 460."""
+    return round(width * 460 / 700)
+
+
 def canvas_of(sizes: Sequence[tuple[int, int]], short_side: int) -> tuple[int, int]:
     """(height, width) with the given short side and the commonest aspect ratio of (width, height) ``sizes``."""
     width, height = max(Counter(sizes).items(), key=lambda item: (item[1], item[0]))[0]

@@ -13,17 +13,13 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from histo_lightning.data.cohort import generator
+from histo_lightning.data.decode import image_height
 from histo_lightning.data.tissue import Tissue, below
 
 UM_PER_PX = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}  # nominal, at 700 pixels wide
 FINE_UM = 0.6  # per pixel; above, fibrils and granules are thinner than a pixel
 Plane = NDArray[np.float32]
 Coordinates = NDArray[np.floating]
-
-
-def image_height(width: int) -> int:
-    """Height in pixels of a synthetic image: the real set's shape, 700 x 460."""
-    return round(width * 460 / 700)
 
 
 class _View:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histo_lightning.data.cache import Progress
-from histo_lightning.data.decode import BREAKHIS_SIZES
+from histo_lightning.data.decode import BREAKHIS_SIZES, image_height
 from histo_lightning.data.download import OFFICIAL_FOLDS_URL, OFFICIAL_URL, fetch_breakhis
 from histo_lightning.data.files import ImageFiles, image_files
-from histo_lightning.data.microscope import image_height
 from histo_lightning.data.records import Record, breakhis_records, census_message, folder_records
 from histo_lightning.data.synthetic import ensure_synthetic
 from histo_lightning.errors import UserError

@@ -22,10 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from histo_lightning.data.census import census
-from histo_lightning.data.cohort import generator
-from histo_lightning.data.microscope import render
 from histo_lightning.data.names import MAGNIFICATIONS, Name
-from histo_lightning.data.tissue import make_tissue
 from histo_lightning.errors import UserError
 
 VERSION = 1  # of the pictures: raise it when the renderer's output changes, and caches are drawn anew
@@ -47,6 +44,11 @@ def _path(name: Name, magnification: int, sequence: int) -> str:
 
 def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: int) -> None:
     """Draw one field of view of a slide at the four magnifications."""
+    # The renderer takes half a second to import, and a set is drawn once.
+    from histo_lightning.data.cohort import generator
+    from histo_lightning.data.microscope import render
+    from histo_lightning.data.tissue import make_tissue
+
     tissue = make_tissue(seed, name, sequence)
     for magnification in MAGNIFICATIONS:
         rng = generator(seed, "photograph", name.slide, sequence, magnification)
