@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train dashboard test test-long format clean
+.PHONY: help setup train bench dashboard test test-long format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ setup: $(VENV)/.installed ## the environment alone, in .venv (idempotent)
 
 train: setup ## train on the embedded data set; ARGS="model=resnet34 magnification=100x" overrides
 	$(BIN)/python -m histo_lightning.train $(ARGS)
+
+bench: setup ## measure the speed against the limits and the naive pipeline (8 minutes on 2 cores)
+	$(BIN)/python -m histo_lightning.benchmark $(ARGS)
 
 dashboard: setup ## serve TensorBoard over all runs in outputs/
 	$(BIN)/tensorboard --logdir outputs $(ARGS)

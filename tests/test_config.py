@@ -23,7 +23,7 @@ from histo_lightning.config import (
 )
 from histo_lightning.errors import UserError
 from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
-from histo_lightning.schema import Config
+from histo_lightning.schema import SCHEMAS, Config
 
 GROUPS = {
     "model": "resnet10 resnet14 resnet18 resnet26 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d "
@@ -33,7 +33,7 @@ GROUPS = {
     "magnification": "40x 100x 200x 400x all",
     "dataset": "synthetic breakhis folders",
     "split": "case_kfold slide_kfold official folders file image_random",
-    "augment": "none thesis d4 d4_stain",
+    "augment": "none thesis thesis_pillow d4 d4_stain",
     "head": "linear mlp",
     "trainer": "auto cpu gpu ddp",
     "experiment": "thesis modern smoke",
@@ -64,9 +64,18 @@ def test_every_shipped_config_composes(option: str) -> None:
     config = config_of(option, *needed)
     group, name = option.split("=")
     if group not in ("experiment", "magnification", "optimizer"):
-        assert getattr(config, group).name == name
+        assert getattr(config, group).name == {"synthetic_large": "synthetic"}.get(name, name)
     if group == "magnification":
         assert config.magnification == name
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_command_s_config_composes(name: str) -> None:
+    (config,) = compose_all(name, [["dataset=breakhis"]])
+    assert type(config) is SCHEMAS[name]
+    assert config.dataset.name == "breakhis"
+    with pytest.raises(UserError, match="unknown key"):
+        parse(["suite=quick" if name == "prepare" else "verify=full"], name)
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -29,7 +29,8 @@ def unquote_cell(cell: str) -> str:
     return cell[1:] if _is_quoted(cell) else cell
 
 
-def _csv_text(cell: str) -> str:
+def csv_text(cell: str) -> str:
+    """A cell as it stands in a file."""
     # csv.writer leaves a lone carriage return bare under a "\n" line end, and no reader gets it back then.
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
 
@@ -45,7 +46,7 @@ def write_predictions(path: str | Path, table: Table) -> None:
     for name in names:
         values = table[name].tolist()
         if name in TEXT_COLUMNS:
-            cells.append([_csv_text(quote_cell(value)) for value in values])
+            cells.append([csv_text(quote_cell(value)) for value in values])
         elif name == "magnification":
             cells.append([str(value) if value else "" for value in values])
         else:

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from histo_lightning.data.stains import COLUMNS
-from histo_lightning.evaluation.table_csv import quote_cell
+from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.report.dataset_pictures import CSS, mosaic, pair_pictures, stain_picture
 from histo_lightning.report.dataset_tables import (
@@ -114,8 +114,7 @@ def _image_rows(facts: DatasetFacts) -> Iterable[Sequence[object]]:
 def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
-    text = quote_cell(value)
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+    return csv_text(quote_cell(value))
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
