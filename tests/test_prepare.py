@@ -72,7 +72,9 @@ def test_a_bad_copy_is_listed_whole_and_its_good_images_are_used(copy: Path, com
     (copy / "400X").mkdir()
     moved.rename(copy / "400X" / moved.name)
     draw(copy / "holiday.png", 99)
-    found = command("prepare", "dataset=breakhis", f"dataset.root={copy}", "image_size=112", "json=found.json")
+    found = command(
+        "prepare", "dataset=breakhis", f"dataset.root={copy}", "image_size=112", "json=found.json"
+    )
     assert found.returncode == 2, found.stderr
     for text in (broken.name, "the file ends in the middle of a chunk", "holiday.png", doubled.name):
         assert text in found.stderr
@@ -91,12 +93,19 @@ def test_a_bad_copy_is_listed_whole_and_its_good_images_are_used(copy: Path, com
     assert "holiday.png" in (folder / "report.html").read_text()
 
 
-def test_a_good_copy_is_prepared_without_torch_and_decoded_once(copy: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_a_good_copy_is_prepared_without_torch_and_decoded_once(
+    copy: Path, tmp_path: Path, cache_dir: Path
+) -> None:
     code = (
         "import sys; from histo_lightning import prepare; status = prepare.main(); "
         "print('torch' in sys.modules, status)"
     )
-    arguments = ["dataset=breakhis", f"dataset.root={copy}", "image_size=112", f"cache_dir={tmp_path / 'cache'}"]
+    arguments = [
+        "dataset=breakhis",
+        f"dataset.root={copy}",
+        "image_size=112",
+        f"cache_dir={tmp_path / 'cache'}",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -214,7 +223,11 @@ def test_a_preview_shows_what_augmentation_does(cache_dir: Path, tmp_path: Path,
     )
     dataset = DatasetConfig(images_per_slide=1, image_size=140)
     wanted = config(
-        tmp_path, cache_dir, dataset=dataset, magnification="40x", augment=AugmentConfig(name=name, **settings)
+        tmp_path,
+        cache_dir,
+        dataset=dataset,
+        magnification="40x",
+        augment=AugmentConfig(name=name, **settings),
     )
     wanted.image_size = 64
     write_preview(wanted, tmp_path / "preview.png")

@@ -105,17 +105,16 @@ def _raw_epoch(
 _RUN = """
 import json, resource, sys
 from pathlib import Path
-
-from histo_lightning.schema import Config
 import pytorch_lightning, torch, torchmetrics, torch.utils.tensorboard
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 given = json.loads(sys.argv[1])
 from omegaconf import OmegaConf
 from histo_lightning.config import to_config
+from histo_lightning.schema import BenchmarkConfig
 from histo_lightning.training import fit_and_score
 from histo_lightning.fit import build_datamodule
 from histo_lightning.runs import RunFolder
-config = to_config(OmegaConf.create(given))
+config = to_config(OmegaConf.create(given), BenchmarkConfig)
 data = build_datamodule(config)
 data.setup()
 run = RunFolder(Path(sys.argv[2]))
