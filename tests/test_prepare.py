@@ -128,7 +128,7 @@ def test_runs_find_what_was_prepared(copy: Path, tmp_path: Path, monkeypatch: py
         data = BreakHisDataModule(
             "breakhis",
             str(copy),
-            plan=SplitPlan(kind=kind, folds=3),
+            plan=SplitPlan(kind=kind, folds=3, group="image"),
             magnification=magnification,
             short_side=128,
             cache_dir=cache,
@@ -234,5 +234,4 @@ def test_a_preview_shows_what_augmentation_does(cache_dir: Path, tmp_path: Path,
     sheet = np.asarray(Image.open(tmp_path / "preview.png").convert("RGB")).astype(int)
     assert sheet.shape[0] > 600
     assert sheet.shape[1] > 600
-    middle = sheet[sheet.shape[0] // 2]
-    assert (np.abs(np.diff(middle, axis=0)).sum(axis=1) > 30).mean() > 0.2  # pictures, not white paper
+    assert (sheet.max(axis=2) - sheet.min(axis=2) > 20).mean() > 0.4  # stained tissue, not white paper

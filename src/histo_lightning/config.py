@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.errors import UserError
-from histo_lightning.schema import Config
+from histo_lightning.schema import AnyConfig, AuditConfig, Config, ExportConfig
 
 MODEL_NAMES = [
     "resnet10",
@@ -68,6 +68,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("shuffle", "case_balanced"),
     "verify": ("fast", "full"),
     "suite": ("quick", "full"),
+    "part": ("all", "unseen", "train", "val", "test"),
+    "tta": ("none", "d4"),
+    "gradcam_method": ("gradcam", "gradcam++"),
+    "format": ("onnx", "torch_export", "safetensors"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "head.hidden": (1, 65536),
@@ -107,6 +111,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (2, 65536),
     "image_size": (32, 2048),
     "label_smoothing": (0, 0.9),
+    "target_sensitivity": (0.01, 1),
 }
 # Keys that only some choices of their group use: set elsewhere, they would be silently ignored.
 MEANT_FOR: dict[str, tuple[str, ...]] = {
@@ -177,13 +182,15 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, item
 
 
-def schema_keys(schema: type[Config] = Config) -> list[str]:
+def schema_keys(schema: type[AnyConfig] = Config) -> list[str]:
     """Every dotted key of a schema."""
     return [key for key, _ in flatten(asdict(schema()))]
 
 
-def to_config(composed: DictConfig, schema: type[Config] = Config) -> Config:
+def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConfig:
     """Merge what Hydra composed into a fresh schema and check it.
+
+    Config groups set keys of training too (``dataset=breakhis`` sets ``epochs``); a command without them leaves them out.
 
     Raises:
         UserError: unknown key, wrong type, value out of range, or keys that contradict each other.
@@ -194,16 +201,21 @@ def to_config(composed: DictConfig, schema: type[Config] = Config) -> Config:
     allowed = schema_keys(schema)
     groups = {key.rsplit(".", 1)[0] for key in allowed if "." in key}
     for key, _ in flatten(given):
-        if key not in allowed and key not in groups:
+        if key not in allowed and key not in groups and key not in schema_keys():
             raise UserError(f"unknown key {key!r}{nearest(key, allowed)} (all keys stand in conf/train.yaml)")
+    fields = {key.split(".")[0] for key in allowed}
+    wanted = {key: value for key, value in given.items() if key in fields}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(given))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(wanted))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = str(error.full_key or "?")
         raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}{_allowed(key)}") from error
     assert isinstance(config, schema)
-    config.trainer.compile = config.trainer.compile.lower()  # true and false come as YAML's True and False
+    if not isinstance(config, (AuditConfig, ExportConfig)):
+        config.trainer.compile = (
+            config.trainer.compile.lower()
+        )  # true and false come as YAML's True and False
     check(config)
     return config
 
@@ -216,7 +228,7 @@ def _allowed(key: str) -> str:
     return ""
 
 
-def check(config: Config) -> None:
+def check(config: AnyConfig) -> None:
     """Check values and combinations; raise UserError with the key, what was given and what is allowed."""
     values = dict(flatten(asdict(config)))
     for key, choices in CHOICES.items():
@@ -224,16 +236,22 @@ def check(config: Config) -> None:
             given = str(values[key])
             raise UserError(f"{key}={given}: allowed are {', '.join(choices)}{nearest(given, list(choices))}")
     for key, (low, high) in RANGES.items():
-        if values[key] is not None and not low <= values[key] <= high:
+        if values.get(key) is not None and not low <= values[key] <= high:
             raise UserError(f"{key}={values[key]}: allowed is a number from {low:g} to {high:g}")
     for key, names in MEANT_FOR.items():
         group = key.split(".")[0]
-        if values[key] is not None and values[f"{group}.name"] not in names:
+        if values.get(key) is not None and values[f"{group}.name"] not in names:
             raise UserError(
                 f"{key}={values[key]}: has no effect with {group}={values[f'{group}.name']}; it belongs to {', '.join(names)}"
             )
-    _check_lists(config)
-    _check_combinations(config)
+    for key in ("run_name", "sweep_name"):
+        if values.get(key) is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", values[key]):
+            raise UserError(
+                f"{key}={values[key]}: allowed are letters, digits, '.', '_' and '-', at most 100"
+            )
+    if isinstance(config, Config):
+        _check_lists(config)
+        _check_combinations(config)
 
 
 def _check_lists(config: Config) -> None:
@@ -249,14 +267,6 @@ def _check_lists(config: Config) -> None:
             raise UserError(
                 f"{key}={pair}: allowed are two numbers from {low:g} to {high:g}, the smaller first"
             )
-    if config.run_name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", config.run_name):
-        raise UserError(
-            f"run_name={config.run_name}: allowed are letters, digits, '.', '_' and '-', at most 100"
-        )
-    if config.sweep_name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", config.sweep_name):
-        raise UserError(
-            f"sweep_name={config.sweep_name}: allowed are letters, digits, '.', '_' and '-', at most 100"
-        )
 
 
 def _check_combinations(config: Config) -> None:

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.config import LITERAL_KEYS, nearest, schema_keys, to_config
 from histo_lightning.errors import UserError
-from histo_lightning.schema import SCHEMAS, Config
+from histo_lightning.schema import SCHEMAS, AnyConfig
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 
@@ -68,7 +68,7 @@ def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-def _check_override(override: Override, schema: type[Config]) -> None:
+def _check_override(override: Override, schema: type[AnyConfig]) -> None:
     """Refuse unknown keys and group options with the nearest match, before Hydra does it in several lines."""
     key = override.key_or_group
     if key == "hydra" or key.startswith("hydra."):
@@ -124,7 +124,7 @@ def expand(overrides: list[Override], multirun: bool) -> list[list[str]]:
     return [list(job) for batch in batches for job in batch]
 
 
-def compose_all(config_name: str, jobs: list[list[str]]) -> list[Config]:
+def compose_all(config_name: str, jobs: list[list[str]]) -> list[AnyConfig]:
     """Compose and check every job; the first that is wrong raises UserError."""
     configs = []
     for job in jobs:
@@ -152,7 +152,7 @@ def hydra_texts(composed: DictConfig) -> dict[str, str]:
     }
 
 
-def launch(config_name: str, work: Callable[[Config, dict[str, str], bool], Any]) -> list[Any]:
+def launch(config_name: str, work: Callable[[Any, dict[str, str], bool], Any]) -> list[Any]:
     """Read ``sys.argv``, validate every job, let Hydra run ``work(config, hydra_texts, in_sweep)`` for each.
 
     Returns:
@@ -176,7 +176,7 @@ def launch(config_name: str, work: Callable[[Config, dict[str, str], bool], Any]
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             jobs = expand(parse(arguments.overrides, config_name), arguments.multirun)
             configs = compose_all(config_name, jobs)
-        if arguments.multirun and all(config.sweep_name is None for config in configs):
+        if arguments.multirun and all(getattr(config, "sweep_name", None) is None for config in configs):
             sys.argv.append(f"sweep_name={sweep_id(arguments.overrides)}")
     results: list[Any] = []
     raised: list[BaseException] = []

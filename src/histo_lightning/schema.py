@@ -139,6 +139,7 @@ class Config:
     class_weights: str = "none"
     sampler: str = "shuffle"
     label_smoothing: float = 0.0
+    target_sensitivity: float = 0.95
     output_dir: str = "outputs"
     run_name: str | None = None
     sweep_name: str | None = None
@@ -163,9 +164,70 @@ class BenchmarkConfig(Config):
     select: list[str] | None = None
 
 
+@dataclass
+class EvaluateConfig:
+    """What ``evaluate`` takes: a checkpoint and a data set to score it on."""
+
+    checkpoint: str = ""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    magnification: str | None = None
+    part: str = "all"
+    allow_seen_cases: bool = False
+    batch_size: int = 32
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    json: str | None = None
+    cache_dir: str | None = None
+
+
+@dataclass
+class PredictConfig:
+    """What ``predict`` takes: a checkpoint and images of any name."""
+
+    checkpoint: str = ""
+    input: str = ""
+    tta: str = "none"
+    gradcam: bool = False
+    gradcam_method: str = "gradcam"
+    batch_size: int = 32
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    json: str | None = None
+
+
+@dataclass
+class ExportConfig:
+    """What ``export`` takes: a checkpoint and a format."""
+
+    checkpoint: str = ""
+    format: str = "onnx"
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    json: str | None = None
+
+
+@dataclass
+class AuditConfig:
+    """What ``audit`` takes: a split in any form, and the images it speaks of where pixels are to be compared."""
+
+    split_file: str = ""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    json: str | None = None
+    cache_dir: str | None = None
+
+
+AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig
 # The schema of each config file at the root of ``conf/``, which is also the command's name.
-SCHEMAS: dict[str, type[Config]] = {
+SCHEMAS: dict[str, type[AnyConfig]] = {
     "train": Config,
     "prepare": PrepareConfig,
     "benchmark": BenchmarkConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "audit": AuditConfig,
 }

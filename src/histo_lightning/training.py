@@ -21,6 +21,7 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.records import Record
 from histo_lightning.display import StepProgress, console, print_summary
 from histo_lightning.errors import UserError
+from histo_lightning.decisions import choose, mark_apparent, store_choice
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.fit import build_datamodule, fit_and_predict
 from histo_lightning.hardware import resolve
@@ -173,12 +174,20 @@ def write_results(
         **facts,
         "split": data.split.as_dict()["label"] if data.split else "",
     }
+    tables = {
+        part: _table(config.task, part, data.parts[part].records, values) for part, values in logits.items()
+    }
+    chosen = choose(tables["val"], config.target_sensitivity)
+    store_choice(folder / "checkpoints" / f"{config.scored_weights}.ckpt", chosen)
     scores: dict[str, Any] = {"val": None, "test": None, "train": None}
-    for part, values in logits.items():
-        table = _table(config.task, part, data.parts[part].records, values)
+    for part, table in tables.items():
         if part != "train":
             write_predictions(folder / "predictions" / f"{part}.csv", table)
-        scores[part] = score_predictions(table, intervals=part != "train")
+        scores[part] = score_predictions(
+            table, threshold=chosen.threshold if part != "train" else None, intervals=part != "train"
+        )
+    mark_apparent(scores["val"])
+    metrics |= chosen.as_dict(tables.get("test"))
     write_json(folder / "metrics.json", metrics | scores)
     _write_dashboard(config, folder, data, scores)
     draw_plots(folder)
