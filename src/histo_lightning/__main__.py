@@ -6,6 +6,9 @@ import histo_lightning
 
 COMMANDS = {
     "train": "train a network on one split, score it and report; -m sweeps over settings",
+    "evaluate": "score a checkpoint on a data set, on cases it has not seen",
+    "predict": "predict any images with a checkpoint; heat maps on request",
+    "export": "write a checkpoint as ONNX, torch.export or safetensors, checked against it",
     "prepare": "verify a data set and build its pixel cache; report, preview, download",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
     "balance": "print the balance table of the five case folds",

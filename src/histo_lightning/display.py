@@ -96,20 +96,39 @@ def _level(metrics: Mapping[str, Any], part: str, level: str) -> Mapping[str, An
     return ((metrics.get(part) or {}).get(level)) or {}
 
 
-def print_summary(folder: Path, metrics: Mapping[str, Any], label: str, seconds: float) -> None:
-    """The closing summary of a run: scores by image and case, and where the report, checkpoint and dashboards are."""
-    out = console()
+def _score_rows(table: Table, metrics: Mapping[str, Any], part: str) -> None:
+    for level in ("image", "case"):
+        scores = _level(metrics, part, level)
+        if scores.get("n"):
+            cells = [
+                _cell(scores.get(name)) for name in ("auroc", "balanced_accuracy", "accuracy", "log_loss")
+            ]
+            table.add_row(part, level, str(scores["n"]), *cells)
+
+
+def _score_table(label: str) -> Table:
     table = Table(title=f"[bold red]{label}[/]" if label else None, title_justify="left")
     for heading in ("part", "unit", "n", "AUROC", "balanced accuracy", "accuracy", "log loss"):
         table.add_column(heading, justify="left" if heading in ("part", "unit") else "right")
+    return table
+
+
+def print_evaluation(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """The closing summary of an evaluation."""
+    out = console()
+    table = _score_table(str(metrics["label"]))
+    _score_rows(table, {metrics["part"]: metrics["scores"]}, str(metrics["part"]))
+    out.print(table)
+    for name in ("report.html", "predictions.csv", "metrics.json"):
+        out.print(f"{name + ':':<16} {folder / name}", markup=False)
+
+
+def print_summary(folder: Path, metrics: Mapping[str, Any], label: str, seconds: float) -> None:
+    """The closing summary of a run: scores by image and case, and where the report, checkpoint and dashboards are."""
+    out = console()
+    table = _score_table(label)
     for part in ("val", "test"):
-        for level in ("image", "case"):
-            scores = _level(metrics, part, level)
-            if scores.get("n"):
-                cells = [
-                    _cell(scores.get(name)) for name in ("auroc", "balanced_accuracy", "accuracy", "log_loss")
-                ]
-                table.add_row(part, level, str(scores["n"]), *cells)
+        _score_rows(table, metrics, part)
     out.print(table)
     if metrics.get("test") is None:
         out.print("test: left unread (test=false)")

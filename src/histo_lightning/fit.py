@@ -127,6 +127,7 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
         "train_cases": list(split.cases["train"]),
         "val_cases": list(split.cases["val"]),
         "seen_cases": sorted({*split.cases["train"], *split.cases["val"]}),
+        "seen_pixels": data.seen_pixels,
         "threshold": 0.5,
     }
     return classifier

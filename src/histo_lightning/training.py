@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from histo_lightning.config import as_primitives, flatten, hashed, readable_name
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.records import Record
+from histo_lightning.decisions import choose, mark_apparent, store_choice
 from histo_lightning.display import StepProgress, console, print_summary
 from histo_lightning.errors import UserError
-from histo_lightning.decisions import choose, mark_apparent, store_choice
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.fit import build_datamodule, fit_and_predict
 from histo_lightning.hardware import resolve

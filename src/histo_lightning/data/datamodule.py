@@ -203,6 +203,14 @@ class BreakHisDataModule(LightningDataModule):
             raise RuntimeError("the data module is not set up")
         return self.pixels.fingerprint(image for names in self.split.parts.values() for image in names)
 
+    @property
+    def seen_pixels(self) -> list[str]:
+        """The first 16 hex digits of the SHA-256 of the native pixels of every train and validation image, sorted."""
+        if self.pixels is None:
+            raise RuntimeError("the data module is not set up")
+        digests = dict(zip(self.pixels.images, self.pixels.digests, strict=True))
+        return sorted({digests[r.image][:16] for part in ("train", "val") for r in self.parts[part].records})
+
     def loader(self, part: str, *, train: bool = False) -> Loader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
         members = self.parts[part]

@@ -1,0 +1,31 @@
+"""``python -m histo_lightning.predict``: predict any images with a checkpoint."""
+
+import sys
+
+from histo_lightning.launch import EXIT_USER, guard, launch
+from histo_lightning.schema import PredictConfig
+
+
+def run(config: PredictConfig, hydra: dict[str, str], in_sweep: bool) -> int:
+    """One folder of predictions; the exit status is 2 where images could not be read."""
+    from histo_lightning.predicting import predict  # torch takes seconds: not for --help or a typo
+
+    folder, predictions = predict(config)
+    bad = [one for one in predictions if one.probabilities is None]
+    if config.trainer.progress != "none":
+        print(f"{len(predictions) - len(bad)} of {len(predictions)} images predicted")
+        for name in ("predictions.csv", *(["index.html"] if config.gradcam else [])):
+            print(f"{name + ':':<16} {folder / name}")
+    for one in bad[:20]:
+        print(f"unreadable: {one.error}", file=sys.stderr)
+    if bad:
+        print(f"error: {len(bad)} image(s) could not be read; predictions.csv names them", file=sys.stderr)
+    return EXIT_USER if bad else 0
+
+
+def main() -> int:
+    return max(launch("predict", run), default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))
