@@ -14,12 +14,18 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 from PIL import Image
+from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
+from histo_lightning.baselines import mean_colour
 from histo_lightning.classifier import Classifier
+from histo_lightning.data import BreakHisDataModule
+from histo_lightning.data.augment import Recipe
 from histo_lightning.decisions import choose, store_choice
 from histo_lightning.errors import UserError
 from histo_lightning.evaluating import evaluate
-from histo_lightning.evaluation import read_predictions, score_predictions
+from histo_lightning.evaluation import make_table, read_predictions, score_predictions
 from histo_lightning.evaluation.table_csv import unquote_cell
 from histo_lightning.explain import attribution, heat
 from histo_lightning.inference import ORIENTATIONS, Trained, oriented
@@ -118,9 +124,9 @@ def test_a_seen_image_is_known_by_its_pixels_under_any_name(
             folder.mkdir(parents=True)
             shutil.copy(files[name], folder / f"{part}{i}.png")
     tree = replace(settings, dataset=DatasetConfig(name="folders", root=str(root)))
-    _, metrics = evaluate(tree)
-    assert metrics["scores"]["image"]["n"] == 6
-    assert metrics["scores"]["case"]["reason"]
+    _, figures = evaluate(tree)
+    assert figures["scores"]["image"]["n"] == 6
+    assert figures["scores"]["case"]["reason"]
     victim = next(n for n in split["parts"]["train"] if "SOB_B_" in n)
     Image.open(files[victim]).save(root / "test" / "benign" / "innocent.png", compress_level=9)
     with pytest.raises(UserError, match=r"1 images, e\.g\. case innocent\.png"):
@@ -335,3 +341,39 @@ def test_nothing_that_is_fitted_depends_on_the_test_images(tmp_path: Path) -> No
     assert all(torch.equal(one["state_dict"][k], two["state_dict"][k]) for k in one["state_dict"])
     for key in ("threshold", "operating_point", "temperature", "normalisation", "epoch"):
         assert one["histo_lightning"][key] == two["histo_lightning"][key], key
+
+
+def test_the_mean_colour_baseline_is_scikit_learn_s_regression(run: Path, cache_dir: Path) -> None:
+    data = BreakHisDataModule(
+        images_per_slide=1,
+        image_size=140,
+        recipe=Recipe(size=32, name="d4", dihedral=True),
+        cache_dir=cache_dir / "histo_lightning",
+    )
+    data.setup()
+    tables, colours = {}, {}
+    for part in ("train", "test"):
+        members = data.parts[part]
+        tables[part] = make_table(
+            "binary",
+            **{
+                name: [getattr(record, name) for record in members.records]
+                for name in ("image", "path", "class_name", "subtype", "slide", "case", "magnification")
+            },
+            part=part,
+            logits=np.zeros((len(members.records), 2)),
+        )
+        colours[part] = data.pixels.take(members.dataset.rows).mean(axis=(1, 2))
+    found = mean_colour(data, tables)
+    scaled = StandardScaler().fit(colours["train"])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000)
+    model.fit(scaled.transform(colours["train"]), tables["train"].malignant)
+    p = model.predict_proba(scaled.transform(colours["test"]))[:, 1]
+    truth = tables["test"].malignant
+    assert found["part"] == "test"
+    assert found["image"]["auroc"] == pytest.approx(metrics.roc_auc_score(truth, p))
+    assert found["image"]["balanced_accuracy"] == pytest.approx(
+        metrics.balanced_accuracy_score(truth, p >= 0.5)
+    )
+    stored = json.loads((run / "metrics.json").read_text())["baselines"]["mean_colour"]
+    assert stored == found

@@ -16,6 +16,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from histo_lightning.baselines import mean_colour
 from histo_lightning.config import as_primitives, flatten, hashed, readable_name
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.records import Record
@@ -188,6 +189,8 @@ def write_results(
         )
     mark_apparent(scores["val"])
     metrics |= chosen.as_dict(tables.get("test"))
+    if config.task == "binary":
+        metrics["baselines"] = {"mean_colour": mean_colour(data, tables)}
     write_json(folder / "metrics.json", metrics | scores)
     _write_dashboard(config, folder, data, scores)
     draw_plots(folder)

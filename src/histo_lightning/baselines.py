@@ -1,0 +1,60 @@
+"""What a run must beat to have learned anything: a logistic regression on each image's mean colour."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_lightning.data.cache import Pixels
+from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.data.stains import measure_stains
+from histo_lightning.evaluation import Table, score_predictions
+from histo_lightning.evaluation.calibration import fit, sigmoid
+
+Floats = NDArray[np.float64]
+COLOURS = 3  # the first columns of the stain statistics: mean red, green, blue
+SCORES = ("auroc", "balanced_accuracy")
+
+
+def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[str, Any]:
+    """Fit on train, score on test (on validation where test is unread).
+
+    Returns:
+        ``{"part", "image": {"auroc", "balanced_accuracy"}, "case": {...}}``, values or None; with a ``reason`` instead
+        where training colours separate the classes, so that no regression can be fitted.
+    """
+    if data.pixels is None:
+        raise RuntimeError("the data module is not set up")
+    pixels = data.pixels
+    part = "test" if "test" in tables else "val"
+    colours = {name: _colours(pixels, data.parts[name].dataset.rows) for name in ("train", part)}
+    centre, spread = colours["train"].mean(axis=0), np.maximum(colours["train"].std(axis=0), 1e-6)
+
+    def design(name: str) -> Floats:
+        scaled = (colours[name] - centre) / spread
+        return np.column_stack([np.ones(len(scaled)), scaled])
+
+    truth = tables["train"].malignant
+    weights = fit(truth, np.zeros(len(truth)), design("train"))
+    if weights is None:
+        return {
+            "part": part,
+            "reason": "the classes of the training images cannot be fitted by their mean colours",
+        }
+    p = sigmoid(design(part) @ weights)
+    table = tables[part]
+    logits = np.zeros_like(table.logits)
+    logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
+    guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))
+    found = score_predictions(guessed, intervals=False)
+    return {"part": part} | {
+        level: {name: (found[level].get(name) or {}).get("value") for name in SCORES}
+        for level in ("image", "case")
+    }
+
+
+def _colours(pixels: Pixels, rows: NDArray[np.int64]) -> Floats:
+    """Mean red, green and blue of stored images, float64 N x 3."""
+    return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
