@@ -176,7 +176,8 @@ def launch(config_name: str, work: Callable[[Any, dict[str, str], bool], Any]) -
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             jobs = expand(parse(arguments.overrides, config_name), arguments.multirun)
             configs = compose_all(config_name, jobs)
-        if arguments.multirun and all(getattr(config, "sweep_name", None) is None for config in configs):
+        unnamed = all(getattr(config, "sweep_name", "") is None for config in configs)
+        if arguments.multirun and unnamed:
             sys.argv.append(f"sweep_name={sweep_id(arguments.overrides)}")
     results: list[Any] = []
     raised: list[BaseException] = []
@@ -210,7 +211,7 @@ def guard(run: Callable[[], int]) -> int:
         return _report(error, f"error: {error}", EXIT_USER)
     except KeyboardInterrupt as error:
         return _report(
-            error, "interrupted: the same command goes on from the last finished epoch", EXIT_INTERRUPTED
+            error, "interrupted: the same command goes on (training: from its last finished epoch)", EXIT_INTERRUPTED
         )
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

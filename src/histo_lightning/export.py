@@ -1,0 +1,22 @@
+"""``python -m histo_lightning.export``: a checkpoint as a file for other programs, compared with it."""
+
+import sys
+
+from histo_lightning.launch import guard, launch
+from histo_lightning.schema import ExportConfig
+
+
+def run(config: ExportConfig, hydra: dict[str, str], in_sweep: bool) -> None:
+    """One checkpoint in one format."""
+    from histo_lightning.exporting import export, say  # torch and the exporters: not for --help or a typo
+
+    say(export(config))
+
+
+def main() -> int:
+    launch("export", run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))
