@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint on a data set, on cases it has not seen",
     "predict": "predict any images with a checkpoint; heat maps on request",
     "export": "write a checkpoint as ONNX, torch.export or safetensors, checked against it",
+    "audit": "check any split for cases, slides and images on both sides",
     "prepare": "verify a data set and build its pixel cache; report, preview, download",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
     "balance": "print the balance table of the five case folds",

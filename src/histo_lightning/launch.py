@@ -211,7 +211,9 @@ def guard(run: Callable[[], int]) -> int:
         return _report(error, f"error: {error}", EXIT_USER)
     except KeyboardInterrupt as error:
         return _report(
-            error, "interrupted: the same command goes on (training: from its last finished epoch)", EXIT_INTERRUPTED
+            error,
+            "interrupted: the same command goes on (training: from its last finished epoch)",
+            EXIT_INTERRUPTED,
         )
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -214,8 +214,6 @@ class AuditConfig:
 
     split_file: str = ""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    output_dir: str = "outputs"
-    run_name: str | None = None
     json: str | None = None
     cache_dir: str | None = None
 

@@ -6,27 +6,16 @@ parts, a run's ``split.json``, and a folder ``train/ val/ test/`` (or a folder o
 own script leaves them).
 """
 
-import csv
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import NoReturn
 
-from histo_lightning.data.files import Folder
+from histo_lightning.data.names import Name, parse_name
 from histo_lightning.data.records import PARTS
 from histo_lightning.data.split_files import PART_NAMES
+from histo_lightning.data.split_rows import ACCEPTED, json_rows, printable, text_rows
 from histo_lightning.errors import UserError
 
-MOST_BYTES = 64 * 2**20  # the list of all names in five folds takes 5 MB: more is an archive or an image stack
-PATH_COLUMNS = ("path", "filename", "file", "image")
-PART_COLUMNS = ("part", "split", "grp")
-FOLD_COLUMNS = ("fold",)
-DELIMITERS = (",", ";", "\t")  # some spreadsheets write semicolons
-LONGEST_SHOWN = 160
-ACCEPTED = "a dsfoldN.txt, a Folds.csv, a CSV path,part, a split.json or a folder train/ val/ test/"
-Row = tuple[int, str, str, str]  # line of the file, fold ("" where there are none), path, part
+MOST_BYTES = 64 * 2**20  # five folds of all names take 5 MB: more is no list of names
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +31,24 @@ class NamedSplit:
     passed_over: int = 0
 
 
-def printable(text: str) -> str:
-    """A name from outside, safe to print: control characters are escaped, very long names are cut."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image of a split.
+
+    ``key`` says which image it is: the BreakHis name whatever its folder and ending, since that name is unique;
+    for other names the path as written, since ``1.png`` may well stand in every folder. ``name`` is None there.
+    """
+
+    key: str
+    path: str
+    name: Name | None
+
+
+def member(path: str) -> Member:
+    """The image that a path of a split speaks of. A BreakHis name says as much with another ending than ``.png``, or none."""
+    base = path.rsplit("/", 1)[-1]
+    name = parse_name((base.rpartition(".")[0] or base) + ".png")
+    return Member(path if name is None else name.file_name, path, name)
 
 
 def read_splits(path: str | Path) -> list[NamedSplit]:
@@ -74,9 +77,9 @@ def _file(place: Path, shown: str) -> list[NamedSplit]:
     if not text.strip():
         raise UserError(f"{shown}: the file is empty; give {ACCEPTED}")
     if place.suffix.lower() == ".json" or text.lstrip()[0] in "{[":
-        rows = list(_json_rows(text, shown))
+        rows = list(json_rows(text, shown))
     else:
-        rows = list(_text_rows(text, shown))
+        rows = list(text_rows(text, shown))
     if not rows:
         raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
     splits: dict[str, dict[str, list[str]]] = {}
@@ -109,90 +112,16 @@ def _text(place: Path, shown: str) -> str:
         raise UserError(f"split_file={shown}: cannot be read ({reason}); give {ACCEPTED}") from error
 
 
-def _json_rows(text: str, shown: str) -> Iterator[Row]:
-    """The rows of a ``split.json``; its images count as rows, from 1."""
-    try:
-        parts = json.loads(text)["parts"]
-        lists = {str(part): list(images) for part, images in parts.items() if not isinstance(images, str)}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{shown}: not a split.json (no lists of images under 'parts'); give {ACCEPTED}") from error
-    if len(lists) != len(parts):
-        raise UserError(f"{shown}: a part of a split.json is a list of image names; write it as a list")
-    line = 0
-    for part, images in lists.items():
-        for image in images:
-            line += 1
-            if not isinstance(image, str):
-                raise UserError(f"{shown}, image {line}: {printable(repr(image))} is not a name; write it as text")
-            yield line, "", image, part
-
-
-def _text_rows(text: str, shown: str) -> Iterator[Row]:
-    head = next(line for line in text.splitlines() if line.strip())
-    for delimiter in DELIMITERS:
-        columns = [column.strip(' "').lower() for column in head.split(delimiter)]
-        path, part, fold = (_column(columns, n) for n in (PATH_COLUMNS, PART_COLUMNS, FOLD_COLUMNS))
-        if path is not None and part is not None:
-            yield from _table_rows(text, shown, delimiter, (path, part, fold), len(columns))
-            return
-    if head.count("|") == 3:
-        yield from _authors_rows(text, shown)
-        return
-    raise UserError(
-        f"{shown}, row 1: '{printable(head)}' is neither a row image.png|100|1|train nor a header with path and part; "
-        f"give {ACCEPTED}"
-    )
-
-
-def _column(columns: list[str], names: Iterable[str]) -> int | None:
-    return next((columns.index(name) for name in names if name in columns), None)
-
-
-def _table_rows(
-    text: str, shown: str, delimiter: str, where: tuple[int, int, int | None], width: int
-) -> Iterator[Row]:
-    """Rows of a CSV with a header; ``where`` has the columns of path, part and fold."""
-    path, part, fold = where
-    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    headed = False
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not headed:
-                headed = True
-                continue
-            if len(cells) != width:
-                _refuse(shown, reader.line_num, len(cells), width)
-            yield reader.line_num, "" if fold is None else cells[fold].strip(), cells[path], cells[part]
-    except csv.Error as error:
-        raise UserError(
-            f"{shown}, row {reader.line_num}: not readable as CSV ({error}); close the quotes, and double those in names"
-        ) from error
-
-
-def _refuse(shown: str, line: int, found: int, width: int) -> NoReturn:
-    raise UserError(
-        f"{shown}, row {line}: {found} columns where the first line has {width}; put names with commas in quotes"
-    )
-
-
-def _authors_rows(text: str, shown: str) -> Iterator[Row]:
-    for line, row in enumerate(text.splitlines(), start=1):
-        if not row.strip():
-            continue
-        cells = row.split("|")
-        if len(cells) != 4:
-            raise UserError(f"{shown}, row {line}: '{printable(row)}' is not image.png|100|1|train; mend the row")
-        yield line, cells[2].strip(), cells[0], cells[3]
-
-
 def _in_order(parts: dict[str, list[str]]) -> dict[str, list[str]]:
     return {part: parts[part] for part in PARTS if parts.get(part)}
 
 
 def _tree(place: Path, shown: str) -> list[NamedSplit]:
     """A folder with the parts as its folders, or with such folders inside it (``fold1/train/...``): one split each."""
+    from histo_lightning.data.files import (
+        Folder,
+    )  # reads archives too: a tenth of a second that a file spares
+
     paths = Folder(place).paths()
     if not paths:
         raise UserError(f"split_file={shown}: no image below this folder; give {ACCEPTED}")
