@@ -24,6 +24,11 @@ from histo_lightning.models.optim import build_optimizer
 from histo_lightning.schema import Config
 
 
+MOST_STEPS = (
+    4  # of an epoch, and half as many of validation: short epochs make the costs of an epoch weigh more
+)
+
+
 class Rounds(Callback):
     """Times the epochs of a fit; after each, calls what it is compared with. The last callback, so that all others count."""
 
@@ -155,13 +160,14 @@ def measure_epochs(
         others = {
             "pure train": pure.train,
             "pure validation": pure.validate,
-            "data": lambda: _data_path(data, device),
+            "data": lambda: _data_path(data, device, pure.steps),
             "checkpoints": lambda: _checkpoints(trainer_of[0], folder),
             "naive": lambda: naive.epoch() * images,
         }
         clock = Rounds(others)
         trainer = build_trainer(config, folder, hardware, [*callbacks, clock])
         trainer_of.append(trainer)
+        trainer.limit_train_batches, trainer.limit_val_batches = pure.steps, pure.val_steps
         trainer.fit(classifier, datamodule=data)
         found = {name: values[1:] for name, values in clock.found.items()}
         with suppress(AttributeError):
@@ -188,15 +194,15 @@ def _pure(
         hardware,
         data.view(moved[0], training=True),
         data.view(moved[1], training=False),
-        len(loaders[0]),
-        len(loaders[1]),
+        min(len(loaders[0]), MOST_STEPS),
+        min(len(loaders[1]), MOST_STEPS // 2),
     )
 
 
-def _data_path(data: BreakHisDataModule, device: torch.device) -> float:
+def _data_path(data: BreakHisDataModule, device: torch.device, steps: int) -> float:
     """Seconds of an epoch's batches, read and augmented, with no network behind them."""
     start = time.perf_counter()
-    for batch in data.loader("train", train=True):
+    for _, batch in zip(range(steps), data.loader("train", train=True), strict=False):
         data.view({name: value.to(device) for name, value in batch.items()}, training=True)
     if device.type == "cuda":
         torch.cuda.synchronize()

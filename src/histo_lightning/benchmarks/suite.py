@@ -68,7 +68,7 @@ def measure(config: BenchmarkConfig) -> list[Row]:
         "P6": partial(ready_rows, source, 256, rounds, _ready),
         "P8": partial(lightning_rows, cpu, 3 * rounds),
         "P1": partial(cpu_rows, cpu, rounds, wanted, cpu_has_bf16()),
-        "P14": partial(memory_rows, cpu),
+        "P14": partial(memory_rows, replace(cpu, magnification="100x")),
         "P10": partial(sweep_rows, rounds),
         "P11": partial(gpu_rows, config, rounds, wanted),
         "P12": partial(traffic_rows, config),
