@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train bench dashboard test test-long format clean
+.PHONY: help setup train bench dashboard browser test test-long format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ bench: setup ## measure the speed against the limits and the naive pipeline (8 m
 
 dashboard: setup ## serve TensorBoard over all runs in outputs/
 	$(BIN)/tensorboard --logdir outputs $(ARGS)
+
+browser: ## install Debian's chromium, for the browser test (needs root)
+	test -x /usr/bin/chromium || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 test: setup ## everything CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -128,7 +128,7 @@ def test_runs_find_what_was_prepared(copy: Path, tmp_path: Path, monkeypatch: py
         data = BreakHisDataModule(
             "breakhis",
             str(copy),
-            plan=SplitPlan(kind=kind, folds=3, group="image"),
+            plan=SplitPlan(kind=kind, folds=3, group="image", seed=1),
             magnification=magnification,
             short_side=128,
             cache_dir=cache,

@@ -6,7 +6,7 @@ import multiprocessing.connection
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from histo_lightning.fit import build_datamodule, fit_and_predict
 from histo_lightning.hardware import resolve
 from histo_lightning.report.figures import draw_plots
 from histo_lightning.report.html import write_report
+from histo_lightning.report.worst_picture import draw_worst
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.schema import Config
 
@@ -194,6 +195,20 @@ def write_results(
     write_json(folder / "metrics.json", metrics | scores)
     _write_dashboard(config, folder, data, scores)
     draw_plots(folder)
+    draw_worst(folder, _reader(data))
+
+
+def _reader(data: BreakHisDataModule) -> Callable[[str], NDArray[np.uint8] | None]:
+    """Stored pixels by the ``path`` of a record; None for a path that is not in the split."""
+    if data.pixels is None:
+        raise RuntimeError("the data module is not set up")
+    pixels = data.pixels
+    rows = {
+        record.path: int(row)
+        for part in data.parts.values()
+        for record, row in zip(part.records, part.dataset.rows, strict=True)
+    }
+    return lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None
 
 
 def _table(task: str, part: str, records: Sequence[Record], logits: NDArray[np.float64]) -> Table:

@@ -23,7 +23,6 @@ from histo_lightning.hardware import Hardware, resolve
 from histo_lightning.models.optim import build_optimizer
 from histo_lightning.schema import Config
 
-
 MOST_STEPS = (
     4  # of an epoch, and half as many of validation: short epochs make the costs of an epoch weigh more
 )

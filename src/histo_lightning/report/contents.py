@@ -95,6 +95,10 @@ def contents_table(split: Json, metrics: Json) -> str:
     return table(["", *(PART_NAMES[part] for part in parts)], rows, paragraph(KISH, "small"))
 
 
+def _others(count: int) -> str:
+    return "remaining one" if count == 1 else f"other {count}"
+
+
 def in_words(split: Json, clean: bool = False) -> str:
     """How the data were split, in words; ``clean`` is ``split.clean`` of the config."""
     kind, fold, folds = split.get("kind"), split.get("fold"), split.get("folds")
@@ -102,7 +106,7 @@ def in_words(split: Json, clean: bool = False) -> str:
         unit = "case" if kind == "case_kfold" else "slide"
         turn = ""
         if isinstance(fold, int) and isinstance(folds, int):
-            turn = f" Test is fold {fold}, validation fold {(fold + 1) % folds}, training the other {folds - 2} (folds count from 0)."
+            turn = f" Test is fold {fold}, validation fold {(fold + 1) % folds}, training the {_others(folds - 2)} (folds count from 0)."
         if unit == "case":
             held = "so no case stands in two parts"
         else:

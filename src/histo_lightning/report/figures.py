@@ -1,9 +1,8 @@
-"""Pictures of a run, drawn from its tables: learning curves, ROC curves, confusion matrices."""
+"""Pictures of a run, drawn from its tables: learning curves, confusion matrices, and all others by their modules."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +14,11 @@ from histo_lightning.data.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, read_predictions
 from histo_lightning.evaluation.levels import is_grouped, units
-from histo_lightning.evaluation.scores import auroc, confusion, why_undefined
+from histo_lightning.evaluation.scores import confusion
+from histo_lightning.report.case_picture import case_figure
+from histo_lightning.report.group_pictures import magnification_figure, subtype_figure
+from histo_lightning.report.ranking_pictures import precision_recall_figure, roc_figure
+from histo_lightning.report.reliability_pictures import reliability_figure
 from histo_lightning.report.style import (
     BLUE,
     GREEN,
@@ -26,12 +29,21 @@ from histo_lightning.report.style import (
     TEXT_SIZE,
     VERMILLION,
     label_axes,
+    legend_below,
     new_figure,
-    save_png,
-    say_empty,
+    save_picture,
 )
-from histo_lightning.report.words import PART_NAMES
+from histo_lightning.report.words import PART_NAMES, part_of
 from histo_lightning.runs import read_json
+
+__all__ = [
+    "confusion_figure",
+    "curve_figure",
+    "draw_plots",
+    "precision_recall_figure",
+    "read_history",
+    "roc_figure",
+]
 
 Floats = NDArray[np.float64]
 MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
@@ -114,64 +126,7 @@ def curve_figure(
     axes.set_xlim(0.5, float(epochs.max()) + 0.5)
     axes.grid(axis="y", color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=TEXT_SIZE - 1, frameon=False)
-    return figure
-
-
-def roc_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
-    """False and true positive rate at every distinct threshold, from (0, 0) to (1, 1); truth holds both classes.
-
-    Tied probabilities make one slanted piece, so the area under the points is the AUROC with ties counted half.
-    """
-    order = np.argsort(-p, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
-    hits = np.concatenate([[0], np.cumsum(truth[order])[ends]])
-    alarms = np.concatenate([[0], np.cumsum(1 - truth[order])[ends]])
-    return alarms / alarms[-1], hits / hits[-1]
-
-
-def _interval(scores: Mapping[str, Any], level: str) -> str:
-    """``(0.62 to 0.97)`` of a level's AUROC in ``metrics.json``, or nothing."""
-    found = scores.get(level) or {}
-    score = (found.get("binary") or found).get("auroc") or {}
-    low, high = score.get("low"), score.get("high")
-    return "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
-
-
-def roc_figure(table: Table, scores: Mapping[str, Any]) -> Figure:
-    """ROC curves of malignant against benign, by image and (where known) by case.
-
-    Args:
-        table: predictions of one part.
-        scores: that part of ``metrics.json``; its intervals stand in the legend.
-    """
-    figure, (axes,) = new_figure(4.5, 4.4)
-    part = PART_NAMES.get(str(table.part[0]), str(table.part[0]))
-    label_axes(
-        axes,
-        f"ROC, {part} part",
-        "benign ones called malignant (1 - specificity)",
-        "malignant ones found (sensitivity)",
-    )
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    if len(np.unique(table.malignant)) < 2:
-        say_empty(axes, f"No curve: {why_undefined(table.malignant)}.")
-        return figure
-    levels = (
-        {"image": (BLUE, "-"), "case": (VERMILLION, "--")} if is_grouped(table) else {"image": (BLUE, "-")}
-    )
-    for level, (colour, line) in levels.items():
-        here = units(table, level)
-        area = auroc(here.truth, here.p, here.fold)
-        axes.plot(
-            *roc_points(here.truth, here.p),
-            line,
-            color=colour,
-            linewidth=1.8,
-            label=f"{len(here)} {level}s: area {area:.2f}{_interval(scores, level)}",
-        )
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, zorder=0, label="chance: area 0.50")
-    axes.legend(fontsize=TEXT_SIZE - 1, frameon=False, loc="lower right")
+    legend_below(figure, axes, columns=2)
     return figure
 
 
@@ -186,12 +141,11 @@ def confusion_figure(table: Table) -> Figure:
         new_figure(5.6 if len(levels) == 2 else 3.2, 2.9, len(levels)) if binary else new_figure(6.2, 5.6)
     )
     names = CLASSES if binary else SUBTYPES
-    part = PART_NAMES.get(str(table.part[0]), str(table.part[0]))
     for axes, level in zip(panels, levels, strict=True):
         here = units(table, level, binary=binary)
         counts = confusion(here.truth, here.decision, len(names))
         _draw_matrix(axes, counts, names)
-        label_axes(axes, f"{counts.sum()} {level}s, {part} part", "called", "truth")
+        label_axes(axes, f"{counts.sum()} {level}s, {part_of(table)}", "called", "truth")
     return figure
 
 
@@ -225,12 +179,30 @@ def _draw_matrix(axes: Axes, counts: NDArray[np.int64], names: tuple[str, ...]) 
     axes.tick_params(which="minor", length=0)
 
 
+def _drawn(metrics: Mapping[str, object], part: str, table: Table) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of each picture of a part, one at a time."""
+    found = metrics.get(part)
+    scores = found if isinstance(found, Mapping) else {}
+    temperature, point = metrics.get("temperature"), metrics.get("operating_point")
+    threshold = point.get("threshold") if isinstance(point, Mapping) else None
+    yield "roc", roc_figure(table, scores)
+    yield "confusion", confusion_figure(table)
+    yield "precision_recall", precision_recall_figure(table, scores)
+    yield "reliability", reliability_figure(table, temperature if isinstance(temperature, Mapping) else None)
+    yield "cases", case_figure(table, threshold)
+    yield "subtypes", subtype_figure(table)
+    if len(np.unique(table.magnification)) > 1:
+        yield "magnifications", magnification_figure(table)
+
+
 def draw_plots(run_folder: Path) -> list[Path]:
-    """Draw ``plots/*.png`` of a run folder from ``history.csv``, ``metrics.json`` and ``predictions/*.csv``.
+    """Draw ``plots/*`` of a run folder from ``history.csv``, ``metrics.json`` and ``predictions/*.csv``.
 
     Returns:
-        The files written, each whole or not at all: ``loss, accuracy, roc_val, confusion_val`` and, where the
-        test part was read, ``roc_test, confusion_test``.
+        The files written, each whole or not at all, PNG and SVG of each: ``loss, accuracy``; for validation and,
+        where it was read, test ``roc_<part>, confusion_<part>, precision_recall_<part>, reliability_<part>,
+        cases_<part>, subtypes_<part>`` and, where there are several, ``magnifications_<part>``. The contact sheet
+        of the worst errors needs pixels: see ``worst_picture.draw_worst``.
 
     Raises:
         UserError: a table is missing or damaged, or a picture cannot be written.
@@ -241,15 +213,16 @@ def draw_plots(run_folder: Path) -> list[Path]:
     history, best = read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
     plots = run_folder / "plots"
     image_scores = (metrics.get("val") or {}).get("image") or {}
+    # Of eight subtypes there is none: "malignant" is no answer there.
     baseline = (image_scores.get("always_malignant") or {}).get("accuracy")
     written = [
-        save_png(curve_figure(history, "loss", best), plots / "loss.png"),
-        save_png(curve_figure(history, "accuracy", best, baseline), plots / "accuracy.png"),
+        *save_picture(curve_figure(history, "loss", best), plots / "loss"),
+        *save_picture(curve_figure(history, "accuracy", best, baseline), plots / "accuracy"),
     ]
     for part in ("val", "test"):
         if part == "test" and metrics.get("test") is None:
             continue
         table = read_predictions(run_folder / "predictions" / f"{part}.csv")
-        written.append(save_png(roc_figure(table, metrics.get(part) or {}), plots / f"roc_{part}.png"))
-        written.append(save_png(confusion_figure(table), plots / f"confusion_{part}.png"))
+        for name, figure in _drawn(metrics, part, table):
+            written += save_picture(figure, plots / f"{name}_{part}")
     return written

@@ -5,15 +5,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import influence_table, read_predictions
+from histo_lightning.report.choices import choices_section
 from histo_lightning.report.contents import contents_table, in_words
-from histo_lightning.report.figures import read_history
 from histo_lightning.report.page import page, paragraph, picture, section
-from histo_lightning.report.score_tables import meanings, parts_table, recall_table, score_table
+from histo_lightning.report.score_tables import meanings, recall_table, score_table
+from histo_lightning.report.trust import trust_section
 from histo_lightning.report.words import COVERS, PART_NAMES, fixed, level_scores, summary
 from histo_lightning.runs import read_json, write_atomic
 
@@ -23,6 +22,15 @@ CITATION = (
     "Image Classification, IEEE Transactions on Biomedical Engineering 63(7), 1455-1462, 2016, "
     "doi:10.1109/TBME.2015.2496264"
 )
+PICTURES = {
+    "roc": "ROC curves",
+    "precision_recall": "Precision-recall curves",
+    "confusion": "Confusion matrices",
+    "cases": "Score by case",
+    "reliability": "Reliability diagram",
+    "subtypes": "Recall by subtype",
+    "magnifications": "Scores by magnification",
+}
 CLASS_MIX = (
     "Accuracy, F1, AUPRC, Brier score, log loss and MCC hold at this part's mix of classes "
     "({share:.0f} % of the images are malignant). All calls are at the threshold 0.5; a case is called by the mean "
@@ -52,7 +60,8 @@ def write_report(run_folder: Path) -> Path:
         _protocol(metrics, split, config_text, label),
         f'<div class="pair">{"".join(_part_scores(metrics, part, label) for part in parts)}</div>',
         _pictures(run_folder / "plots", metrics),
-        _training(run_folder, metrics, status),
+        trust_section(run_folder, metrics, status),
+        choices_section(metrics),
         _environment(metrics, status, split, config_text),
     ]
     path = run_folder / "report.html"
@@ -108,7 +117,9 @@ def _part_scores(metrics: Json, part: str, label: str) -> str:
     moved = {level: level_scores(metrics, part, level).get("at_threshold") for level in levels}
     stored = next((scores for scores in moved.values() if scores), None)
     if stored:
-        body += f"<h3>At the stored threshold {fixed(stored['threshold'])}</h3>{score_table(moved)}"
+        apparent = " (apparent: chosen on these predictions)" if stored.get("apparent") else ""
+        body += f"<details><summary>At the stored threshold {fixed(stored['threshold'])}{apparent}</summary>"
+        body += f"{score_table(moved)}</details>"
     units = level_scores(metrics, part, "image").get("units") or {}
     if sum(units.values()):
         share = 100 * units.get("malignant", 0) / sum(units.values())
@@ -121,63 +132,19 @@ def _part_scores(metrics: Json, part: str, label: str) -> str:
 
 def _pictures(plots: Path, metrics: Json) -> str:
     parts = ["test", "val"] if metrics.get("test") else ["val"]
-    drawn = [picture(plots / f"roc_{part}.png", f"ROC curves, {PART_NAMES[part]}") for part in parts]
-    drawn += [
-        picture(plots / f"confusion_{part}.png", f"Confusion matrices, {PART_NAMES[part]}") for part in parts
-    ]
-    drawn += [picture(plots / f"{name}.png", f"{name} by epoch") for name in ("loss", "accuracy")]
+    drawn = "".join(
+        picture(plots / f"{name}_{part}.png", f"{told}, {PART_NAMES[part]}")
+        for name, told in PICTURES.items()
+        for part in parts
+    )
+    drawn += "".join(picture(plots / f"{name}.png", f"{name} by epoch") for name in ("loss", "accuracy"))
+    drawn += picture(plots / f"worst_{parts[0]}.png", f"The worst errors, {PART_NAMES[parts[0]]}")
     note = paragraph(
         "Training loss and accuracy are means over each epoch's augmented images, while the weights still moved. "
-        "Epochs count from 1 here, from 0 in history.csv.",
+        "Epochs count from 1 here, from 0 in history.csv. The folder plots holds each picture as PNG and as SVG.",
         "small",
     )
-    return section("Pictures", f'<div class="pictures">{"".join(drawn)}</div>{note}')
-
-
-def _training(run_folder: Path, metrics: Json, status: Json) -> str:
-    history = read_history(run_folder / "history.csv")
-    best, monitor = int(metrics["best_epoch"]), str(metrics.get("monitor") or "not recorded")
-    said = [f"Epoch {best + 1} of {metrics.get('epochs')} was scored; {monitor} was watched."]
-    watched = [value for value in metrics.get("monitored") or [] if value is not None]
-    scored = (metrics.get("monitored") or [])[best : best + 1]
-    if watched and scored and scored[0] is not None:
-        said.append(
-            f"It was {fixed(scored[0])} there, {fixed(watched[-1])} at the end and {fixed(float(np.median(watched)))} "
-            "as median over the epochs."
-        )
-    rate = history.get("images_per_second", np.array([np.nan]))
-    if np.isfinite(rate).any():
-        said.append(
-            f"Training took {metrics.get('train_seconds')} s, {np.nanmedian(rate):.0f} images a second."
-        )
-    body = paragraph(" ".join(said)) + parts_table(metrics)
-    read = int(status.get("test_read") or 0)
-    times = "not read" if read == 0 else "read once" if read == 1 else f"read {read} times"
-    body += paragraph(f"The test part was {times} in this run.", "label" if read > 1 else "")
-    return section("Training beside validation and test", body + _influence(run_folder, metrics))
-
-
-def _influence(run_folder: Path, metrics: Json) -> str:
-    """How much the AUROC by image rests on single cases of the test part (validation where test was left unread)."""
-    part = "test" if metrics.get("test") else "val"
-    if level_scores(metrics, part, "image").get("auroc", {}).get("value") is None:
-        return ""
-    if not level_scores(metrics, part, "case").get("n"):
-        return ""
-    found = influence_table(read_predictions(run_folder / "predictions" / f"{part}.csv"))
-    told = [
-        f"without case {case} {fixed(entry['value'])}"
-        for case, entry in found["without"].items()
-        if entry is not None
-    ]
-    largest = found["largest"]
-    if largest is not None:
-        told.append(
-            f"the largest change by leaving out one case is {fixed(largest['change'])} (case {largest['case']})"
-        )
-    if not told:
-        return ""
-    return paragraph(f"AUROC by image, {PART_NAMES[part]}: {fixed(found['value'])}; {'; '.join(told)}.")
+    return section("Pictures", f'<div class="pictures">{drawn}</div>{note}')
 
 
 def _environment(metrics: Json, status: Json, split: Json, config_text: str) -> str:

@@ -45,6 +45,7 @@ td b { font-weight: 600; }
 figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 8px;
   display: flex; align-items: center; justify-content: center; }
 figure img { display: block; width: 100%; max-width: 560px; height: auto; }
+figure.wide { overflow-x: auto; justify-content: safe center; } figure.wide img { min-width: 500px; }
 pre { overflow-x: auto; background: var(--page); border-radius: 8px; padding: 12px; font-size: .82rem; margin: 8px 0 0; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-size: .9rem; margin: 8px 0 0; }
@@ -56,6 +57,11 @@ a { color: var(--accent); }
   tbody th { white-space: normal; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } }
 @media print { section, header { break-inside: avoid; } body { background: #fff; } }
 """
+
+
+WIDE = (
+    850  # pixels, above which a picture scrolls by itself on a narrow screen, so that its text stays readable
+)
 
 
 def page(title: str, body: str) -> str:
@@ -82,5 +88,8 @@ def picture(path: Path, alt: str) -> str:
     """A PNG inside the page, or nothing where the file is absent."""
     if not path.is_file():
         return ""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'
+    content = path.read_bytes()
+    data = base64.b64encode(content).decode("ascii")
+    # A PNG's width stands in its header (ISO/IEC 15948, 11.2.2).
+    wide = ' class="wide"' if int.from_bytes(content[16:20], "big") > WIDE else ""
+    return f'<figure{wide}><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'

@@ -21,6 +21,7 @@ SCORES = {
     "sensitivity": ("Sensitivity", "share of the malignant ones called malignant"),
     "specificity": ("Specificity", "share of the benign ones called benign"),
     "f1": ("F1", "harmonic mean of precision and sensitivity; over subtypes their mean"),
+    "micro_f1": ("Micro F1", "F1 of all decisions together; equals accuracy here, since each has one label"),
     "mcc": ("MCC", "Matthews correlation of calls and truth"),
     "auprc": ("AUPRC", "average precision for malignant"),
     "auprc_benign": ("AUPRC, benign", "average precision for benign"),
@@ -147,8 +148,21 @@ def parts_table(metrics: Json) -> str:
             values = [(level_scores(metrics, part, level).get(name) or {}).get("value") for part in parts]
             if any(value is not None for value in values):
                 told = ["\N{EN DASH}" if value is None else fixed(value) for value in values]
-                rows.append(row(f"{SCORES[name][0]} by {level}", told))
-    return table(["", *(titles[part] for part in parts)], rows)
+                rows.append(row(f"{SCORES[name][0]} by {level}", [*told, *_gap(metrics, level, name)]))
+    gap = ["test less validation"] if metrics.get("val") and metrics.get("test") else []
+    return table(["", *(titles[part] for part in parts), *gap], rows)
+
+
+def _gap(metrics: Json, level: str, name: str) -> list[str]:
+    """Test less validation as a cell; none where a part is missing."""
+    if not (metrics.get("val") and metrics.get("test")):
+        return []
+    test, val = (
+        (level_scores(metrics, part, level).get(name) or {}).get("value") for part in ("test", "val")
+    )
+    if test is None or val is None:
+        return ["\N{EN DASH}"]
+    return [("+" if test > val else "") + fixed(test - val)]
 
 
 def meanings() -> str:

@@ -1,8 +1,11 @@
 """One look for every picture: colours that colour-blind readers tell apart, sizes that survive print."""
 
 import io
+import re
+import warnings
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -17,6 +20,10 @@ INK, GREY, PALE = "#222222", "#767676", "#DDDDDD"
 SHADES = LinearSegmentedColormap.from_list("white to blue", ["#F2F6F9", "#9CC7E3", BLUE, "#00416B"])
 DPI = 150
 TEXT_SIZE = 9.5  # points, at the width of a journal's column and a half
+LEVEL_STYLES = {"image": (BLUE, "-"), "case": (VERMILLION, "--")}  # told apart without colour too
+# What XML 1.0 cannot hold, so an SVG neither.
+UNPRINTABLE = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+LONGEST_NAME = 28  # characters of a name inside a picture
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -58,6 +65,15 @@ def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=TEXT_SIZE, color=INK, parse_math=False)
 
 
+def shown(name: str) -> str:
+    """A name from a table as a picture can hold it: printable, at most 28 characters, the middle left out."""
+    text = " ".join(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", name).split())
+    if len(text) <= LONGEST_NAME:
+        return text
+    half = (LONGEST_NAME - 1) // 2
+    return f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+
+
 def say_empty(axes: Axes, text: str) -> None:
     """State in the middle of empty axes why nothing is drawn."""
     axes.text(
@@ -70,7 +86,38 @@ def say_empty(axes: Axes, text: str) -> None:
         transform=axes.transAxes,
         color=INK,
         fontsize=TEXT_SIZE,
+        parse_math=False,
     )
+
+
+def legend_below(figure: Figure, axes: Axes, note: str = "", columns: int = 1) -> None:
+    """The labels of ``axes`` under the figure, where they cover nothing, with a note above them."""
+    legend = figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=TEXT_SIZE - 1,
+        frameon=False,
+        borderaxespad=0.1,
+        title=note or None,
+        title_fontsize=TEXT_SIZE - 1.5,
+    )
+    legend.get_title().set_color(GREY)
+    for text in (legend.get_title(), *legend.get_texts()):
+        text.set_parse_math(False)
+
+
+def _rendered(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else {"Date": None}
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}),
+        warnings.catch_warnings(),
+    ):
+        # A name may be in a script that the font lacks: boxes in the PNG, whole in the SVG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
 
 
 def save_png(figure: Figure, path: Path) -> Path:
@@ -79,8 +126,21 @@ def save_png(figure: Figure, path: Path) -> Path:
     Raises:
         UserError: the file cannot be written.
     """
-    buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, _rendered(figure, "png"))
     return path
+
+
+def save_picture(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``<stem>.png`` and ``<stem>.svg``, each atomically; the same figure gives the same bytes.
+
+    Text in the SVG stays text, so it can be searched, edited and read aloud.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+    save_png(figure, png)
+    figure.set_layout_engine("none")  # it is laid out by now, and doing so is most of the work
+    write_atomic(svg, _rendered(figure, "svg"))
+    return [png, svg]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from histo_lightning.evaluation.table import Table
+
 Json = Mapping[str, Any]
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
@@ -14,6 +16,12 @@ def level_scores(metrics: Json, part: str, level: str) -> Json:
     """Benign-against-malignant scores of a level, empty where the part or level was not scored."""
     found: Json = (metrics.get(part) or {}).get(level) or {}
     return found.get("binary") or found
+
+
+def part_of(table: Table) -> str:
+    """``test part``, ``validation part``, ... of a table of one part."""
+    part = str(table.part[0]) if len(table) else "empty"
+    return f"{PART_NAMES.get(part, part)} part"
 
 
 def fixed(value: float, decimals: int = 3) -> str:
@@ -39,6 +47,9 @@ def summary(metrics: Json, label: str) -> str:
     if benign and malignant:
         right += f", {benign_right} of {benign} benign and {found} of {malignant} malignant"
     sentences.append(f'{right}; answering "malignant" every time would be right for {malignant}.')
+    colour = ((metrics.get("baselines") or {}).get("mean_colour") or {}).get(level) or {}
+    if colour.get("auroc") is not None:
+        sentences.append(f"The mean colour of the images alone ranks with probability {colour['auroc']:.2f}.")
     recall = (metrics[part].get("image") or {}).get("recall")
     accuracy = (metrics[part].get("image") or {}).get("accuracy") or {}
     if recall and accuracy.get("value") is not None:
