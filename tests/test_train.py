@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import OrderedDict
@@ -30,6 +32,7 @@ from histo_lightning.decisions import mark_apparent
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.prediction import predict_part
 from histo_lightning.schema import Config
+from histo_lightning.training import _await, _end
 
 SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
 HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc,images_per_second"
@@ -379,6 +382,57 @@ def test_two_processes_share_the_work_and_lose_nothing(command, tmp_path: Path, 
         shared = [[float(row["logit_benign"]), float(row["logit_malignant"])] for row in table]
         assert np.allclose(predict_part(classifier, data, part), shared, atol=1e-4)
         assert scores_again(folder, part) == read(folder / "metrics.json")[part]
+
+
+def _ends_at_once(code: int) -> None:
+    raise SystemExit(code)
+
+
+def _ignores_sigterm(ready) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready.set()
+    time.sleep(600)
+
+
+class _JustEnded:
+    """A process that was alive at the first look and ended before the second."""
+
+    exitcode = 0
+
+    def __init__(self) -> None:
+        reader, writer = os.pipe()
+        os.close(writer)
+        self.sentinel = reader
+        self.looks = 0
+
+    def is_alive(self) -> bool:
+        self.looks += 1
+        return self.looks == 1
+
+    def join(self) -> None:
+        os.close(self.sentinel)
+
+
+def test_a_process_that_ends_between_two_looks_is_not_waited_for() -> None:
+    waiting = threading.Thread(target=_await, args=([_JustEnded()],), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert not waiting.is_alive()
+
+
+def test_when_one_process_fails_the_others_are_ended_even_if_deaf() -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    deaf = context.Process(target=_ignores_sigterm, args=(ready,))
+    failing = context.Process(target=_ends_at_once, args=(3,))
+    deaf.start()
+    assert ready.wait(60)
+    failing.start()
+    _await([deaf, failing])
+    assert failing.exitcode == 3
+    assert deaf.is_alive()
+    _end([deaf, failing], grace=0.5)
+    assert deaf.exitcode == -signal.SIGKILL
 
 
 def test_a_checkpoint_with_all_epochs_behind_it_is_not_resumed(finished, command) -> None:

@@ -61,7 +61,15 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{metrics['run']}_{source.name}")
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", metrics)
-    draw_evaluation(folder, table, metrics["scores"])
+    path_row = {record.path: row_of[record.image] for record in chosen}
+    draw_evaluation(
+        folder,
+        table,
+        metrics["scores"],
+        _threshold(trained),
+        trained.about.get("temperature"),
+        lambda path: pixels.take(np.array([path_row[path]]))[0] if path in path_row else None,
+    )
     write_evaluation(folder, metrics, table)
     if config.json:
         write_json(Path(config.json), metrics)

@@ -6,10 +6,12 @@ import multiprocessing.connection
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -307,14 +309,9 @@ def _spawn(config: Config, folder: Path) -> None:
     try:
         for child in children:
             child.start()
-        while any(child.is_alive() for child in children):
-            multiprocessing.connection.wait([child.sentinel for child in children if child.is_alive()])
-            if any(child.exitcode not in (None, 0) for child in children):
-                break
+        _await(children)
     finally:
-        for child in children:
-            child.terminate()
-            child.join()
+        _end(children)
     codes = [child.exitcode for child in children]
     if not answers.empty():
         raise UserError(answers.get())
@@ -322,3 +319,32 @@ def _spawn(config: Config, folder: Path) -> None:
         raise KeyboardInterrupt
     if any(codes):
         raise RuntimeError(f"the processes ended with exit codes {codes}; the first message above says why")
+
+
+def _await(children: Sequence[BaseProcess]) -> None:
+    """Wait until every process has ended, or one of them with a failure."""
+    running = {child.sentinel: child for child in children}
+    while (
+        running
+    ):  # asking is_alive() between two waits could leave nothing to wait for, and wait([]) never returns
+        for sentinel in multiprocessing.connection.wait(list(running)):
+            child = running.pop(cast(int, sentinel))
+            child.join()
+            if child.exitcode != 0:
+                return
+
+
+def _end(children: Sequence[BaseProcess], grace: float = 20.0) -> None:
+    """Ask the processes that still run to end; after ``grace`` seconds, kill them.
+
+    One that waits for a failed process inside a collective operation never gets to handle a signal.
+    """
+    started = [child for child in children if child.pid is not None]
+    for child in started:
+        child.terminate()
+    until = time.monotonic() + grace
+    for child in started:
+        child.join(max(0.0, until - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+            child.join()

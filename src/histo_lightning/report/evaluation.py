@@ -6,20 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from histo_lightning.evaluation import Table
-from histo_lightning.report.figures import confusion_figure, roc_figure
+from histo_lightning.report.figures import part_figures
+from histo_lightning.report.html import PICTURES
 from histo_lightning.report.page import page, paragraph, picture, section
 from histo_lightning.report.score_tables import meanings, recall_table, score_table
-from histo_lightning.report.style import save_png
+from histo_lightning.report.style import save_picture
 from histo_lightning.report.words import COVERS, fixed, level_scores, summary
+from histo_lightning.report.worst_picture import Reader, worst_figure
 from histo_lightning.runs import write_atomic
 
 Json = Mapping[str, Any]
 
 
-def draw_evaluation(folder: Path, table: Table, scores: Json) -> None:
-    """``plots/roc.png`` and ``plots/confusion.png``."""
-    save_png(roc_figure(table, scores), folder / "plots" / "roc.png")
-    save_png(confusion_figure(table), folder / "plots" / "confusion.png")
+def draw_evaluation(
+    folder: Path,
+    table: Table,
+    scores: Json,
+    threshold: float | None,
+    temperature: Json | None,
+    read_image: Reader,
+) -> None:
+    """``plots/*``: the pictures of a run's part, and the worst errors, PNG and SVG of each."""
+    for name, figure in part_figures(table, scores, threshold, temperature):
+        save_picture(figure, folder / "plots" / name)
+    save_picture(worst_figure(table, read_image), folder / "plots" / "worst")
 
 
 def write_evaluation(folder: Path, metrics: Json, table: Table) -> Path:
@@ -46,7 +56,7 @@ def write_evaluation(folder: Path, metrics: Json, table: Table) -> Path:
     body += f"<details><summary>What the scores mean</summary>{meanings()}</details>"
     plots = "".join(
         picture(folder / "plots" / f"{name}.png", alt)
-        for name, alt in (("roc", "ROC curve"), ("confusion", "Confusion matrix"))
+        for name, alt in {**PICTURES, "worst": "The worst errors"}.items()
     )
     sections = [header, section("Scores", body), section("Pictures", f'<div class="pictures">{plots}</div>')]
     path = folder / "report.html"

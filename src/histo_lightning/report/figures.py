@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -179,16 +180,19 @@ def _draw_matrix(axes: Axes, counts: NDArray[np.int64], names: tuple[str, ...]) 
     axes.tick_params(which="minor", length=0)
 
 
-def _drawn(metrics: Mapping[str, object], part: str, table: Table) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of each picture of a part, one at a time."""
-    found = metrics.get(part)
-    scores = found if isinstance(found, Mapping) else {}
-    temperature, point = metrics.get("temperature"), metrics.get("operating_point")
-    threshold = point.get("threshold") if isinstance(point, Mapping) else None
+def part_figures(
+    table: Table, scores: Mapping[str, Any], threshold: float | None, temperature: Mapping[str, Any] | None
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of each picture of scored predictions, one at a time.
+
+    Args:
+        scores: of ``score_predictions``.
+        threshold, temperature: the stored operating point and the entry of ``metrics.json``; None where there is none.
+    """
     yield "roc", roc_figure(table, scores)
     yield "confusion", confusion_figure(table)
     yield "precision_recall", precision_recall_figure(table, scores)
-    yield "reliability", reliability_figure(table, temperature if isinstance(temperature, Mapping) else None)
+    yield "reliability", reliability_figure(table, temperature)
     yield "cases", case_figure(table, threshold)
     yield "subtypes", subtype_figure(table)
     if len(np.unique(table.magnification)) > 1:
@@ -223,6 +227,9 @@ def draw_plots(run_folder: Path) -> list[Path]:
         if part == "test" and metrics.get("test") is None:
             continue
         table = read_predictions(run_folder / "predictions" / f"{part}.csv")
-        for name, figure in _drawn(metrics, part, table):
+        threshold = (metrics.get("operating_point") or {}).get("threshold")
+        for name, figure in part_figures(
+            table, metrics.get(part) or {}, threshold, metrics.get("temperature")
+        ):
             written += save_picture(figure, plots / f"{name}_{part}")
     return written
