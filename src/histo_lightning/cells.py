@@ -6,6 +6,7 @@ equal in a comparison. *Place*: magnification, replicate (seed and repeat of the
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Design:
         cells: in order of world, level, stratum, magnification.
         held: the other settings that differ: key or group to its values.
         unplaced: runs whose settings are unknown.
-        warnings: in what the cells differ beyond what is compared.
+        settings: the config of one run of each arm.
     """
 
     factor: str
@@ -85,6 +86,12 @@ def magnification_order(name: str) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else 10**6, name)
 
 
+def natural(name: str) -> tuple[tuple[float, str], ...]:
+    """Sorts numbers by size and ``resnet50`` before ``resnet101``."""
+    parts = re.findall(r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?|[^0-9]+", name)
+    return tuple((float(part), "") if part[0] in ".0123456789" else (-1.0, part) for part in parts)
+
+
 def label_kind(label: str) -> str:
     """``CASE-LEAKY (12 images)`` of one fold and ``CASE-LEAKY (9 images)`` of another are one kind."""
     return label.split(" (", 1)[0]
@@ -99,10 +106,13 @@ def replicate_of(run: Run) -> Replicate:
     return Replicate(*(int(run.config.get(key) or 0) for key in REPLICATE_KEYS))
 
 
-def world_of(run: Run, kinds: Mapping[str, str]) -> str:
+def world_of(run: Run, kinds: Mapping[str, str], differing: Sequence[str]) -> str:
     """A name of data, task, split and label; runs of different worlds are never compared.
 
-    ``kinds`` maps the split's name to the label of the runs that have one, for those that never got so far.
+    Args:
+        run: with a config.
+        kinds: the split's name to the label of the runs that have one, for those that never got so far.
+        differing: keys of the data and the split that are told apart by their values.
     """
     config = run.config
     split = str(config["split.name"])
@@ -111,6 +121,9 @@ def world_of(run: Run, kinds: Mapping[str, str]) -> str:
     name += ", cleaned" if config["split.clean"] else ""
     name += f", {config['task']}" if config["task"] != "binary" else ""
     name += ", all magnifications in one" if config["magnification"] == "all" else ""
+    name += "".join(
+        f", {key}={value_text(config[key])}" for key in differing if config.get(key) is not None
+    )
     label = label_kind(run.label) if run.split else kinds.get(split, "")
     return f"{name}: {label}" if label else name
 
@@ -199,13 +212,21 @@ def build_design(runs: Sequence[Run], factor: str) -> Design:
         return Arm(plain[signature(run.config, own)], " ".join(others))
 
     kinds = {str(run.config["split.name"]): label_kind(run.label) for run in known if run.split}
+    in_names = ("dataset.name", "split.name", "split.folds", "split.clean", "task")
+    data_keys = [
+        key for key in differing if _is_fixed(key) and key not in in_names and not is_of(key, factor)
+    ]
     sorted_runs: dict[tuple[str, Arm, str], list[Run]] = defaultdict(list)
     settings: dict[Arm, Mapping[str, Any]] = {}
     for run in known:
         placed = arm(run)
         settings.setdefault(placed, run.config)
-        sorted_runs[world_of(run, kinds), placed, str(run.config["magnification"])].append(run)
-    order = sorted(sorted_runs, key=lambda name: (name[0], *name[1], magnification_order(name[2])))
+        world = world_of(run, kinds, data_keys)
+        sorted_runs[world, placed, str(run.config["magnification"])].append(run)
+    order = sorted(
+        sorted_runs,
+        key=lambda name: (name[0], natural(name[1].level), name[1].stratum, magnification_order(name[2])),
+    )
     cells = [Cell(*name, _by_place(sorted_runs[name])) for name in order]
     held = {group: sorted(set(names.values())) for group, names in strata.items()}
     return Design(factor, cells, held, [run for run in runs if not run.config], settings)
