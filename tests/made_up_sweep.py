@@ -183,7 +183,13 @@ def history_of(config: Config) -> str:
     for epoch in range(EPOCHS):
         fall = float(np.exp(-epoch * depth / 6))
         noise = 0.02 * float(drawn(f"{readable_name(config)} {epoch}"))
-        cells = [epoch, 1e-3 * fall, 0.15 + 0.5 * fall + noise / 2, 0.97 - 0.3 * fall, 0.4 + 0.25 * fall + noise]
+        cells = [
+            epoch,
+            1e-3 * fall,
+            0.15 + 0.5 * fall + noise / 2,
+            0.97 - 0.3 * fall,
+            0.4 + 0.25 * fall + noise,
+        ]
         lines.append(",".join(str(cell) for cell in [*cells, 0.86 - 0.2 * fall, 0.8, 0.9, 0.88, 412.5]))
     return "\n".join(lines) + "\n"
 

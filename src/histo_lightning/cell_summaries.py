@@ -98,9 +98,13 @@ def _replicate(found: PooledCell, replicate: Replicate, score: str) -> Json:
     first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
     ends = {key: mean([entry.get(key) for entry in entries]) for key in ("value", "low", "high", "pooled")}
     names = scored[0][1]
-    return about | first | ends | {"problem": None} | {
-        "scores": {name: mean([values[name] for _, values in scored]) for name in names}
-    }
+    return (
+        about
+        | first
+        | ends
+        | {"problem": None}
+        | {"scores": {name: mean([values[name] for _, values in scored]) for name in names}}
+    )
 
 
 def _fold_sd(runs: Sequence[Run], score: str) -> float | None:
@@ -111,4 +115,3 @@ def _fold_sd(runs: Sequence[Run], score: str) -> float | None:
         if value is not None:
             by_fold.setdefault(int(run.config["split.fold"]), []).append(value)
     return stdev(fmean(values) for values in by_fold.values()) if len(by_fold) > 1 else None
-

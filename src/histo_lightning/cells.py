@@ -121,9 +121,7 @@ def world_of(run: Run, kinds: Mapping[str, str], differing: Sequence[str]) -> st
     name += ", cleaned" if config["split.clean"] else ""
     name += f", {config['task']}" if config["task"] != "binary" else ""
     name += ", all magnifications in one" if config["magnification"] == "all" else ""
-    name += "".join(
-        f", {key}={value_text(config[key])}" for key in differing if config.get(key) is not None
-    )
+    name += "".join(f", {key}={value_text(config[key])}" for key in differing if config.get(key) is not None)
     label = label_kind(run.label) if run.split else kinds.get(split, "")
     return f"{name}: {label}" if label else name
 

@@ -13,7 +13,8 @@ from histo_lightning.family_results import compare_world
 from histo_lightning.pooled_cells import PooledCell, pool_cell, split_score
 from histo_lightning.report.results import write_results
 from histo_lightning.results_table import results_csv
-from histo_lightning.run_reading import STATES, Run, defaults, is_run
+from histo_lightning.run_folders import is_run
+from histo_lightning.run_reading import STATES, Run, defaults
 from histo_lightning.runs import write_atomic
 from histo_lightning.selecting import checked_selection, select_cells
 from histo_lightning.sweep_plans import Plan, read_runs
@@ -125,9 +126,7 @@ def _reference(wanted: str | None, asked: Mapping[str, Any], design: Design) -> 
     return next((name for name in candidates if name and name in levels), levels[0] if levels else "")
 
 
-def _results(
-    design: Design, runs: Sequence[Run], plans: Sequence[Plan], reference: str, score: str
-) -> Json:
+def _results(design: Design, runs: Sequence[Run], plans: Sequence[Plan], reference: str, score: str) -> Json:
     pooled = [pool_cell(cell) for cell in design.cells]
     curves = {id(run): curves_of(run) for run in runs if run.finished}
     families: list[Json] = []
@@ -229,8 +228,7 @@ def _unlike(runs: Sequence[Run], factor: str) -> list[str]:
     """Warnings about the trainers of the runs, which no cell holds equal."""
     configs = [run.config for run in runs if run.config]
     return [
-        f"the runs differ in {key}: "
-        + ", ".join(sorted({value_text(config.get(key)) for config in configs}))
+        f"the runs differ in {key}: " + ", ".join(sorted({value_text(config.get(key)) for config in configs}))
         for key in environment_keys(configs, factor)
     ]
 

@@ -71,9 +71,7 @@ def strata_of(design: Design, world: str, reference: str) -> tuple[list[str], li
     """
     arms = list(dict.fromkeys(cell.arm for cell in design.cells if cell.world == world))
     own = [arm.stratum for arm in arms if arm.level == reference]
-    shared = [
-        stratum for stratum in own if any(a.stratum == stratum and a.level != reference for a in arms)
-    ]
+    shared = [stratum for stratum in own if any(a.stratum == stratum and a.level != reference for a in arms)]
     warnings = []
     for arm in arms:
         if arm.level != reference and arm.stratum not in own and own:
@@ -89,10 +87,10 @@ def differences(design: Design, first: Arm, second: Arm) -> str:
     """``optimizer.lr 0.05 and 0.001``: the settings beyond the compared factor in which two arms differ."""
     one, other = design.settings[first], design.settings[second]
     keys = [key for key in varying([one, other]) if key != design.factor]
-    kept = [key for key in keys if not key.startswith((f"{design.factor}.", "trainer.", "dataset.", "split."))]
-    return ", ".join(
-        f"{key} {value_text(other.get(key))} and {value_text(one.get(key))}" for key in kept
-    )
+    kept = [
+        key for key in keys if not key.startswith((f"{design.factor}.", "trainer.", "dataset.", "split."))
+    ]
+    return ", ".join(f"{key} {value_text(other.get(key))} and {value_text(one.get(key))}" for key in kept)
 
 
 def build_family(
@@ -112,12 +110,17 @@ def build_family(
         return Refusal(world, [f"no other level was run where {reference} was"])
     wanted, notes = _replicates(cells, reference, others, places)
     if not wanted:
-        return Refusal(world, [f"no replicate (seed and repeat of the split) of {reference} has a counterpart"])
+        return Refusal(
+            world, [f"no replicate (seed and repeat of the split) of {reference} has a counterpart"]
+        )
     family = _complete(cells, world, reference, others, strata, places, wanted, notes)
     if isinstance(family, Family):
         return family
     for replicates in _subsets(cells, reference, others, places, wanted):
-        told = [*notes, f"only {_listed(replicates)} is complete, so this is not the comparison that was planned"]
+        told = [
+            *notes,
+            f"only {_listed(replicates)} is complete, so this is not the comparison that was planned",
+        ]
         smaller = _complete(cells, world, reference, others, strata, places, replicates, told, whole=False)
         if isinstance(smaller, Family):
             return smaller
@@ -160,9 +163,7 @@ def _listed(replicates: Sequence[Replicate]) -> str:
     return ", ".join(str(one) for one in replicates)
 
 
-def _gaps(
-    cells: Cells, level: str, places: Sequence[Place], replicates: Sequence[Replicate]
-) -> list[str]:
+def _gaps(cells: Cells, level: str, places: Sequence[Place], replicates: Sequence[Replicate]) -> list[str]:
     """What is missing of a level, in words."""
     found = []
     for place in places:

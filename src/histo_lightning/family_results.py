@@ -95,7 +95,9 @@ def _name_places(result: Json, family: Family, held: Sequence[str]) -> None:
     count = len({place.magnification for place in family.places})
     over = f"{count} magnifications and {', '.join(held)}" if count > 1 else ", ".join(held)
     for pair in result["pairs"]:
-        pair["words"] = pair["words"].replace(f"mean over {len(family.places)} magnifications", f"mean over {over}")
+        pair["words"] = pair["words"].replace(
+            f"mean over {len(family.places)} magnifications", f"mean over {over}"
+        )
 
 
 def _title(factor: str, family: Family, held: Sequence[str]) -> str:

@@ -121,7 +121,9 @@ def _refuse_incomplete(folds: Mapping[int, Sequence[Run]]) -> None:
     config = next(run.config for runs in folds.values() for run in runs)
     kind = str(config["split.name"])
     if kind == "official":
-        raise UserError("the official folds overlap, so they are never pooled; their mean stands in the table")
+        raise UserError(
+            "the official folds overlap, so they are never pooled; their mean stands in the table"
+        )
     wanted = range(int(config["split.folds"])) if kind in K_FOLDS else sorted(folds)
     missing = [f"fold {fold} is missing ({_why(folds.get(fold) or [])})" for fold in wanted]
     missing = [
@@ -165,7 +167,9 @@ def _pool(runs: Sequence[Run]) -> OutOfFold:
     return OutOfFold(table, fold, runs)
 
 
-def score_out_of_fold(found: OutOfFold, score: str, draws: int = 2000) -> tuple[Json, dict[str, float | None]]:
+def score_out_of_fold(
+    found: OutOfFold, score: str, draws: int = 2000
+) -> tuple[Json, dict[str, float | None]]:
     """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval; and all others as plain values.
 
     Intervals of all scores would take a second a pooling; only the chosen one is made here, from the same draws.

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from histo_lightning.cells import PLACE_KEYS, value_text, varying
 from histo_lightning.cell_summaries import COSTS, cost_of
+from histo_lightning.cells import PLACE_KEYS, value_text, varying
 from histo_lightning.evaluation.levels import LEVELS
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.pooled_cells import SCORES, SLIDE_SCORE

@@ -4,8 +4,7 @@ A run that cannot be used is a :class:`Run` all the same, with its state and the
 """
 
 import fcntl
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -79,41 +78,6 @@ def defaults() -> dict[str, Any]:
 def flat_config(content: Json) -> dict[str, Any]:
     """A nested config with dotted keys; keys that it does not hold have the schema's value."""
     return defaults() | dict(flatten(content))
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's: training writes ``status.json`` first, then ``config.yaml``."""
-    return any((folder / name).is_file() for name in ("status.json", "config.yaml"))
-
-
-def find_folders(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Run folders and sweep folders (those with a ``sweep.json``) at or below ``roots``, each once, in order of name.
-
-    Raises:
-        UserError: a root is not a folder, or a folder cannot be read.
-    """
-    runs: dict[Path, Path] = {}
-    sweeps: dict[Path, Path] = {}
-    for root in roots:
-        if not root.is_dir():
-            raise UserError(f"runs={root}: is not a folder; give run folders, sweep folders or what holds them")
-        for folder in _walk(root):
-            if is_run(folder):
-                runs.setdefault(folder.resolve(), folder)
-            if (folder / "sweep.json").is_file():
-                sweeps.setdefault(folder.resolve(), folder)
-    return list(runs.values()), list(sweeps.values())
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"runs={error.filename}: cannot be read ({error.strerror}); change its permissions")
-
-    for path, inner, _ in os.walk(root, onerror=refuse):
-        folder = Path(path)
-        # Nothing below a run folder is a run, and a hidden folder is nobody's result.
-        inner[:] = [] if is_run(folder) else sorted(name for name in inner if not name.startswith("."))
-        yield folder
 
 
 def is_alive(folder: Path) -> bool:

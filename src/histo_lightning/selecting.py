@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from histo_lightning.cells import Cell, Design, Replicate
 from histo_lightning.cell_summaries import mean
+from histo_lightning.cells import Cell, Design, Replicate
 from histo_lightning.config import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.pooled_cells import SMALLER_IS_BETTER, run_score, split_score
@@ -17,8 +17,9 @@ Places = dict[tuple[Replicate, int], float]
 
 BEST = "best"
 OPTIMISTIC = (
-    "selected on the same cases that are scored: optimistic. Every case is validated in one fold and tested in another, "
-    "so the out-of-fold test score of what was selected here is too good; the choice fold by fold below is not"
+    "A choice over several folds is selected on the same cases that are scored: optimistic. Every case is validated in "
+    "one fold and tested in another, so the pooled test score of that choice is too good; the choices fold by fold, each "
+    "scored on its own fold, are not."
 )
 
 
@@ -59,7 +60,7 @@ def select_cells(design: Design, select: str, score: str, runs: Sequence[Run]) -
     wanted = checked_selection(select, score, runs)
     if any(run.name == wanted for run in runs):
         run = next(run for run in runs if run.name == wanted)
-        return {"rule": f"the run {wanted}", "choices": [], "run": _about(run, score)}
+        return {"rule": f"the run {wanted}", "choices": [], "run": _about(run, score), "warning": None}
     choices = []
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in design.cells:
@@ -68,7 +69,14 @@ def select_cells(design: Design, select: str, score: str, runs: Sequence[Run]) -
         choices.append({"world": world, "magnification": magnification} | _best(cells, wanted))
     better = "smallest" if _sign(wanted) < 0 else "largest"
     rule = f"{better} mean validation {wanted.replace('_', ' ')}, ties by name"
-    return {"rule": rule, "score": f"val_{wanted}", "choices": choices, "run": None}
+    several = any(len(choice.get("folds") or []) > 1 for choice in choices)
+    return {
+        "rule": rule,
+        "score": f"val_{wanted}",
+        "choices": choices,
+        "run": None,
+        "warning": OPTIMISTIC if several else None,
+    }
 
 
 def _sign(score: str) -> int:
@@ -110,9 +118,7 @@ def _best(cells: Sequence[Cell], score: str) -> Json:
     by_fold = []
     for fold in folds:
         here = {place for place in common if place[1] == fold}
-        by_fold.append(
-            {"fold": fold, "arm": str(best_at(here).arm), "value": value_at(best_at(here), here)}
-        )
+        by_fold.append({"fold": fold, "arm": str(best_at(here).arm), "value": value_at(best_at(here), here)})
     return {
         "arm": str(chosen.arm),
         "value": value_at(chosen, common),
@@ -120,7 +126,6 @@ def _best(cells: Sequence[Cell], score: str) -> Json:
         "folds": folds,
         "replicates": sorted({str(replicate) for replicate, _ in common}),
         "by_fold": by_fold,
-        "warning": OPTIMISTIC if len(folds) > 1 else None,
         "test_read": sum(run.metrics.get("test") is not None for run in runs),
         "runs": [run.name for run in runs],
         "next": _about(unread, score) if unread else None,

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from histo_lightning.run_reading import MISSING, Run, find_folders, flat_config, read_run
+from histo_lightning.run_folders import find_folders
+from histo_lightning.run_reading import MISSING, Run, flat_config, read_run
 from histo_lightning.runs import read_json
 
 Json = Mapping[str, Any]
@@ -79,9 +80,7 @@ def read_runs(roots: Sequence[Path]) -> tuple[list[Run], list[Plan]]:
     plans = []
     for sweep in sweeps:
         content = read_json(sweep / "sweep.json")
-        inside = {
-            run.name for run in runs if run.folder and run.folder.resolve().parent == sweep.resolve()
-        }
+        inside = {run.name for run in runs if run.folder and run.folder.resolve().parent == sweep.resolve()}
         overrides = {str(job.get("run")): _overrides(job) for job in content.get("jobs") or []}
         runs = [_placed(run, sweep, overrides) if run.name in inside else run for run in runs]
         absent = [_unstarted(sweep, name, given) for name, given in overrides.items() if name not in inside]
@@ -146,7 +145,7 @@ def _implied(overrides: Sequence[str], config: Json, siblings: Sequence[Run]) ->
             found[key] = _value(value)
             continue
         lender = next((other for other in siblings if text in other.overrides), None)
-        source = lender.config if lender else config | {f"{key}.name": value}
+        source = lender.config if lender else dict(config) | {f"{key}.name": value}
         found |= {name: content for name, content in source.items() if name.startswith(f"{key}.")}
     return found
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from histo_lightning.report.results_words import basis_of, basis_value, score_title
 from histo_lightning.report.style import (
@@ -63,31 +65,21 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
     for number, stratum in enumerate(strata):
         axes = figure.add_subplot(-(-len(strata) // 3), min(len(strata), 3), number + 1)
         grid = np.array(
-            [
-                [_or_nan(values.get((level, stratum, name))) for name in magnifications]
-                for level in levels
-            ]
+            [[_or_nan(values.get((level, stratum, name))) for name in magnifications] for level in levels]
         )
-        spread = max(high - low, 1e-6)
-        axes.imshow(
-            np.ma.masked_invalid(grid),  # type: ignore[no-untyped-call]  # numpy types it so
-            cmap=SHADES,
-            vmin=low - 0.25 * spread,
-            vmax=high + 0.25 * spread,
-            aspect="auto",
-        )
-        _heat_axes(axes, levels, magnifications, grid, low + 0.45 * spread)
+        room = 0.25 * max(high - low, 1e-6)
+        scale = Normalize(low - room, high + room)
+        axes.imshow(np.ma.masked_invalid(grid), cmap=SHADES, norm=scale, aspect="auto")
+        _heat_axes(axes, levels, magnifications, grid, scale)
         axes.set_title(
             shown(stratum) if stratum else "", fontsize=TEXT_SIZE, loc="left", color=INK, parse_math=False
         )
-    figure.suptitle(
-        f"{score_title(score)}, {basis.words}", fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left"
-    )
+    figure.suptitle(f"{score_title(score)}, {basis.words}", fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
     return figure
 
 
 def _heat_axes(
-    axes: Axes, levels: Sequence[str], magnifications: Sequence[str], grid: Any, dark: float
+    axes: Axes, levels: Sequence[str], magnifications: Sequence[str], grid: Any, scale: Normalize
 ) -> None:
     axes.set_xticks(range(len(magnifications)), magnifications, fontsize=TEXT_SIZE - 0.5)
     axes.set_yticks(range(len(levels)), [shown(level) for level in levels], fontsize=TEXT_SIZE - 0.5)
@@ -96,8 +88,14 @@ def _heat_axes(
         spine.set_visible(False)
     for (row, column), value in np.ndenumerate(grid):
         text = "\N{EN DASH}" if np.isnan(value) else fixed(value)
-        colour = GREY if np.isnan(value) else "white" if value > dark else INK
+        colour = GREY if np.isnan(value) else "white" if _is_dark(SHADES(scale(value))) else INK
         axes.text(column, row, text, ha="center", va="center", fontsize=TEXT_SIZE, color=colour)
+
+
+def _is_dark(colour: tuple[float, ...]) -> bool:
+    """Whether white stands out better than black on a colour (relative luminance of WCAG 2.1)."""
+    red, green, blue = (((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in colour[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2
 
 
 def _or_nan(value: float | None) -> float:
@@ -114,6 +112,8 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     figure, panels = new_figure(max(2.6 * columns, 5.5), 5.6, 1)
     figure.delaxes(panels[0])
     for line, (cost, told) in enumerate(COSTS.items()):
+        known = [float(cell[cost]) for cell in cells if cell[cost]]
+        step = 0.02 * (max(known) - min(known)) if known else 0.0  # so that intervals do not hide each other
         for column, magnification in enumerate(magnifications):
             axes = figure.add_subplot(2, columns, line * columns + column + 1)
             _plain(axes)
@@ -123,8 +123,13 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
                 if cell["magnification"] != magnification or value is None or not cell[cost]:
                     continue
                 drawn += 1
-                _point(axes, cell, value, cost, colours, strata, basis.has_interval)
-            label_axes(axes, magnification if line == 0 else "", told, score_title(score) if not column else "")
+                place = strata.index(cell["stratum"])
+                x = float(cell[cost]) + step * (place - (len(strata) - 1) / 2)
+                ends = (cell["low"], cell["high"]) if basis.has_interval else (None, None)
+                _point(axes, x, value, ends, colours[cell["level"]], MARKERS[place % len(MARKERS)])
+            label_axes(
+                axes, magnification if line == 0 else "", told, score_title(score) if not column else ""
+            )
             axes.title.set_fontsize(TEXT_SIZE)
             if drawn:
                 _number_axis(axes)
@@ -137,30 +142,13 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
 
 
 def _point(
-    axes: Axes,
-    cell: Json,
-    value: float,
-    cost: str,
-    colours: Mapping[str, str],
-    strata: Sequence[str],
-    bounded: bool,
+    axes: Axes, x: float, value: float, ends: tuple[float | None, float | None], colour: str, marker: str
 ) -> None:
-    ends = (cell["low"], cell["high"])
-    spread = (
-        np.array([[max(0.0, value - ends[0])], [max(0.0, ends[1] - value)]])
-        if bounded and None not in ends
-        else None
-    )
-    axes.errorbar(
-        [cell[cost]],
-        [value],
-        yerr=spread,
-        fmt=MARKERS[strata.index(cell["stratum"]) % len(MARKERS)],
-        color=colours[cell["level"]],
-        markersize=5,
-        elinewidth=1,
-        capsize=2,
-    )
+    low, high = ends
+    spread = None
+    if low is not None and high is not None:
+        spread = np.array([[max(0.0, value - low)], [max(0.0, high - value)]])
+    axes.errorbar([x], [value], yerr=spread, fmt=marker, color=colour, markersize=5, elinewidth=1, capsize=2)
 
 
 def _number_axis(axes: Axes) -> None:
@@ -237,9 +225,14 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
                 level, stratum = place[arm]
                 own = [np.array(curve[quantity]) for curve in here if curve["arm"] == arm]
                 _bundle(axes, own, colours[level], STYLES[strata.index(stratum) % len(STYLES)])
-            label_axes(axes, magnification if line == 0 else "", "epoch" if line else "", "" if column else told)
+            label_axes(
+                axes, magnification if line == 0 else "", "epoch" if line else "", "" if column else told
+            )
             axes.title.set_fontsize(TEXT_SIZE)
-            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        highest = max(axes.get_ylim()[1] for axes in figure.axes[-columns:])
+        for axes in figure.axes[-columns:]:
+            axes.set_ylim(0, highest)
     _key(figure, levels, strata, colours, lines=True)
     return figure
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,7 +11,6 @@ from histo_lightning.report.style import (
     BLUE,
     GREY,
     INK,
-    PALE,
     TEXT_SIZE,
     label_axes,
     legend_below,
@@ -71,8 +69,16 @@ def _difference(axes: Axes, pair: Json, y: float, scale: float) -> None:
         ends = [scale * pair["simultaneous_low"], scale * pair["simultaneous_high"]]
         axes.plot(ends, [y, y], color=BLUE, linewidth=1.2, marker="|", markersize=7)
     if pair["low"] is not None:
-        axes.plot([scale * pair["low"], scale * pair["high"]], [y, y], color=BLUE, linewidth=3.4, solid_capstyle="butt")
-    axes.plot([scale * pair["difference"]], [y], marker="o", color="white", markeredgecolor=BLUE, markersize=5.5)
+        axes.plot(
+            [scale * pair["low"], scale * pair["high"]],
+            [y, y],
+            color=BLUE,
+            linewidth=3.4,
+            solid_capstyle="butt",
+        )
+    axes.plot(
+        [scale * pair["difference"]], [y], marker="o", color="white", markeredgecolor=BLUE, markersize=5.5
+    )
 
 
 def _forest_key(axes: Axes, simultaneous: bool) -> None:
@@ -111,26 +117,23 @@ def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
     for line, (first, last) in enumerate(groups):
         y = -0.25 - 0.22 * line
         axes.plot(
-            [float(ranks[names[first]]) - 0.04, float(ranks[names[last]]) + 0.04], [y, y], color=BLUE, linewidth=3.2
+            [float(ranks[names[first]]) - 0.04, float(ranks[names[last]]) + 0.04],
+            [y, y],
+            color=BLUE,
+            linewidth=3.2,
         )
-    axes.plot([1, 1 + critical], [0.62, 0.62], color=INK, linewidth=1.2, marker="|", clip_on=False)
-    axes.text(
-        1,
-        0.78,
-        f"critical difference {critical:.2f}",
-        ha="left",
-        va="bottom",
-        fontsize=TEXT_SIZE - 1,
-        color=INK,
-    )
-    axes.set_ylim(depth - 0.45 * ((top + 1) // 2) - 0.1, 1.25)
+    axes.plot([1, 1 + critical], [0.75, 0.75], color=INK, linewidth=1.2, marker="|", clip_on=False)
+    small: dict[str, Any] = {"fontsize": TEXT_SIZE - 1, "color": INK, "va": "bottom"}
+    axes.text(1 + critical / 2, 0.82, f"critical difference {critical:.2f}", ha="center", **small)
+    for rank in range(1, top + 1):
+        axes.text(rank, 0.08, str(rank), ha="center", **small)
+        axes.plot([rank, rank], [-0.06, 0.06], color=GREY, linewidth=0.8)
+    axes.set_ylim(depth - 0.45 * ((top + 1) // 2) - 0.1, 1.2)
     axes.set_yticks([])
-    axes.set_xticks(np.arange(1, top + 1))
-    axes.xaxis.set_ticks_position("top")
+    axes.set_xticks([])
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.tick_params(axis="x", pad=-26, length=0)
+    axes.plot([1, top], [0, 0], color=GREY, linewidth=0.8)
     axes.text(
         0.5,
         -0.04,
@@ -141,7 +144,6 @@ def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
         fontsize=TEXT_SIZE - 1,
         color=GREY,
     )
-    axes.grid(axis="x", color=PALE, linewidth=0.5)
     return figure
 
 

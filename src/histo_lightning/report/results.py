@@ -12,7 +12,7 @@ from histo_lightning.report.comparison_pictures import forest_figure, ranks_figu
 from histo_lightning.report.page import page, paragraph, picture, section
 from histo_lightning.report.results_sections import sections
 from histo_lightning.report.results_tables import TextTable, has_value
-from histo_lightning.report.results_text import Block, Heading, Label, Listed, Lines, Shell, as_markdown
+from histo_lightning.report.results_text import Block, Heading, Label, Lines, Listed, Shell, as_markdown
 from histo_lightning.report.score_tables import row, table
 from histo_lightning.report.style import save_picture
 from histo_lightning.runs import write_atomic
@@ -107,7 +107,9 @@ def _block(block: Block, plots: Path, drawn: Sequence[str]) -> str:
 def _table(found: TextTable) -> str:
     head = [escape(text) for text in found.head]
     rows = [row(escape(cells[0]), [escape(text) for text in cells[1:]]) for cells in found.rows]
-    marked = any(f"[{number + 1}]" in cell for number in range(len(found.notes)) for r in found.rows for cell in r)
+    marked = any(
+        f"[{number + 1}]" in cell for number in range(len(found.notes)) for r in found.rows for cell in r
+    )
     notes = [f"[{number + 1}] {note}" if marked else note for number, note in enumerate(found.notes)]
     below = f'<p class="small">{"<br>".join(escape(note) for note in notes)}</p>' if notes else ""
     return table(head, rows, below)

@@ -20,6 +20,7 @@ from histo_lightning.report.results_tables import (
 from histo_lightning.report.results_text import Block, Heading, Label, Lines, Listed, Pictures, Shell
 from histo_lightning.report.results_words import (
     basis_of,
+    basis_words,
     conclusions,
     family_rank,
     labels_of,
@@ -73,6 +74,8 @@ def _selection(selection: Json) -> Iterator[Block]:
     yield Lines([f"Rule: {selection['rule']}. Test scores were not looked at for it."])
     if selection["run"]:
         yield from _run_to_score(selection["run"])
+    if selection["warning"]:
+        yield Lines([selection["warning"]])
     for choice in selection["choices"]:
         yield Heading(f"{choice['magnification']} ({choice['world']})", 3)
         if choice["arm"] is None:
@@ -86,8 +89,7 @@ def _selection(selection: Json) -> Iterator[Block]:
         )
         if choice["left_out"]:
             yield Lines([f"Left out, since no run of it is finished: {', '.join(choice['left_out'])}."])
-        if choice["warning"]:
-            yield Lines([choice["warning"]])
+        if len(choice["by_fold"]) > 1:
             yield selection_table(choice)
         if choice["next"]:
             yield from _run_to_score(choice["next"])
@@ -100,7 +102,9 @@ def _run_to_score(run: Json) -> Iterator[Block]:
         yield Lines([f"Its test part is unread. Score {run['run']} next, once:"])
         yield Shell(run["command"])
     else:
-        told = "its test part has been read already" if run["state"] == "finished" else f"it is {run['state']}"
+        told = (
+            "its test part has been read already" if run["state"] == "finished" else f"it is {run['state']}"
+        )
         yield Lines([f"{run['run']}: {told}."])
 
 
@@ -116,7 +120,7 @@ def _scores(results: Json, world: str, number: int) -> Iterator[Block]:
     label = next((str(cell["label"]) for cell in cells if cell["label"]), "")
     if label:
         yield Label(label)
-    yield Lines([f"{score_title(score)}: {basis.words}."])
+    yield Lines([f"{score_title(score)}: {basis_words(cells)}."])
     yield main_table(cells, score)
     if basis.has_interval:
         method = next((cell["method"] for cell in cells if cell["method"]), None)
@@ -142,8 +146,12 @@ def _scores(results: Json, world: str, number: int) -> Iterator[Block]:
 
 def _comparison(results: Json, world: str, number: int) -> Iterator[Block]:
     families = [family for family in results["families"] if family["world"] == world]
-    refused = [text for refusal in results["refusals"] if refusal["world"] == world for text in refusal["reasons"]]
-    label = next((str(cell["label"]) for cell in results["cells"] if cell["world"] == world and cell["label"]), "")
+    refused = [
+        text for refusal in results["refusals"] if refusal["world"] == world for text in refusal["reasons"]
+    ]
+    label = next(
+        (str(cell["label"]) for cell in results["cells"] if cell["world"] == world and cell["label"]), ""
+    )
     yield Heading(f"Comparison: {world}")
     if label:
         yield Label(label)

@@ -59,17 +59,19 @@ def main_table(cells: Sequence[Json], score: str) -> TextTable:
     names = magnifications_of(cells)
     at = {(cell["arm"], cell["magnification"]): cell for cell in cells}
     notes: list[str] = []
+    counts = {_seeds(cell) for cell in cells if cell["value"] is not None}
     rows = []
     for arm in arms_of(cells):
         row = [arm]
         for name in names:
             cell = at.get((arm, name))
-            row.append("not run" if cell is None else _cell_text(cell, basis.key, notes))
+            text = "not run" if cell is None else _cell_text(cell, basis.key, notes, len(counts) > 1)
+            row.append(text)
         rows.append(row)
     return TextTable([score_title(score), *names], rows, notes)
 
 
-def _cell_text(cell: Json, key: str, notes: list[str]) -> str:
+def _cell_text(cell: Json, key: str, notes: list[str], with_seeds: bool) -> str:
     value = cell[key]
     problems = list(cell["problems"])
     marks = "".join(_mark(problem, notes) for problem in problems)
@@ -81,13 +83,14 @@ def _cell_text(cell: Json, key: str, notes: list[str]) -> str:
         return f"({fixed(other)}){_mark(told, notes)}{marks}"
     if key != POOLED.key:
         return f"{fixed(value)}{marks}"
-    seeds = sum(one["value"] is not None for one in cell["replicates"])
+    rests = f"; {_seeds(cell)}" if with_seeds else ""
     if cell["low"] is None:
-        return f"{fixed(value)} (no interval{_mark(str(cell['reason']), notes)}; {_seeds(seeds)}){marks}"
-    return f"{fixed(value)} ({fixed(cell['low'], 2)} to {fixed(cell['high'], 2)}; {_seeds(seeds)}){marks}"
+        return f"{fixed(value)} (no interval{_mark(str(cell['reason']), notes)}{rests}){marks}"
+    return f"{fixed(value)} ({fixed(cell['low'], 2)} to {fixed(cell['high'], 2)}{rests}){marks}"
 
 
-def _seeds(count: int) -> str:
+def _seeds(cell: Json) -> str:
+    count = sum(one["value"] is not None for one in cell["replicates"])
     return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
@@ -119,7 +122,9 @@ def fit_table(cells: Sequence[Json]) -> TextTable:
     return TextTable(
         head,
         rows,
-        ["An arm whose training loss is still high was not trained to its end: its score is no result on the factor."],
+        [
+            "An arm whose training loss is still high was not trained to its end: its score is no result on the factor."
+        ],
     )
 
 
@@ -146,7 +151,12 @@ def spread_table(cells: Sequence[Json], score: str) -> TextTable:
                     "! pairs within folds and all pairs differ by more than 0.01: the folds' models differ in scale; "
                     "trust the pairs within folds"
                 )
-        row += [number(cell["mean_of_runs"]), number(cell["val"]), number(cell["seed_sd"]), number(cell["fold_sd"])]
+        row += [
+            number(cell["mean_of_runs"]),
+            number(cell["val"]),
+            number(cell["seed_sd"]),
+            number(cell["fold_sd"]),
+        ]
         rows.append([*row, f"{cell['finished']} of {cell['found']}", str(cell["test_read"])])
     return TextTable(head, rows, notes)
 
@@ -155,7 +165,10 @@ def other_scores_table(cells: Sequence[Json]) -> TextTable:
     """The pooled main scores of every cell, without intervals."""
     head = ["cell", *(score_title(name) for name in OTHER_SCORES)]
     rows = [
-        [f"{cell['arm']} {cell['magnification']}", *(number(cell["scores"].get(name)) for name in OTHER_SCORES)]
+        [
+            f"{cell['arm']} {cell['magnification']}",
+            *(number(cell["scores"].get(name)) for name in OTHER_SCORES),
+        ]
         for cell in cells
         if cell["value"] is not None
     ]

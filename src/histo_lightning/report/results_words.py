@@ -29,6 +29,17 @@ def basis_of(cells: Sequence[Json]) -> Basis:
     return next((basis for basis in BASES if any(cell[basis.key] is not None for cell in cells)), VALIDATION)
 
 
+def basis_words(cells: Sequence[Json]) -> str:
+    """What the values are, with the number of seeds where every cell has the same."""
+    basis = basis_of(cells)
+    if basis is not POOLED:
+        return basis.words
+    counts = {sum(one["value"] is not None for one in cell["replicates"]) for cell in cells if cell["value"]}
+    (count,) = counts if len(counts) == 1 else (None,)
+    seeds = "the seeds" if count is None else f"{count} seeds"
+    return "pooled out-of-fold, 1 seed" if count == 1 else f"pooled out-of-fold, mean over {seeds}"
+
+
 def basis_value(cell: Json, basis: Basis) -> float | None:
     value = cell[basis.key]
     return None if value is None else float(value)
@@ -93,7 +104,9 @@ def runs_sentence(results: Json) -> str:
 
 def labels_of(results: Json) -> list[str]:
     """Labels that some result carries, each once."""
-    return list(dict.fromkeys(str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"]))
+    return list(
+        dict.fromkeys(str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"])
+    )
 
 
 def plan_sentences(plan: Json) -> list[str]:
@@ -112,7 +125,9 @@ def plan_sentences(plan: Json) -> list[str]:
         None: f"It was written at {plan['created']}; when the first job started is not known.",
     }[plan["came_first"]]
     kept = (
-        "Its content still has that hash." if plan["untouched"] else "Its content does NOT have the hash stored with it."
+        "Its content still has that hash."
+        if plan["untouched"]
+        else "Its content does NOT have the hash stored with it."
     )
     return [fixed_there, when, kept]
 
@@ -128,7 +143,9 @@ def conclusions(results: Json) -> list[str]:
     """The conclusion in words: one sentence a comparison of the first family, or why there is none."""
     families = [family for family in results["families"] if family["main"]]
     if not families:
-        return [f"No comparison: {reason}." for refusal in results["refusals"] for reason in refusal["reasons"]]
+        return [
+            f"No comparison: {reason}." for refusal in results["refusals"] for reason in refusal["reasons"]
+        ]
     return [str(pair["words"]) for pair in families[0]["comparison"]["pairs"]]
 
 
