@@ -12,7 +12,16 @@ from histo_lightning.report.comparison_pictures import forest_figure, ranks_figu
 from histo_lightning.report.page import page, paragraph, picture, section
 from histo_lightning.report.results_sections import sections
 from histo_lightning.report.results_tables import TextTable, has_value
-from histo_lightning.report.results_text import Block, Heading, Label, Lines, Listed, Shell, as_markdown
+from histo_lightning.report.results_text import (
+    Block,
+    Folded,
+    Heading,
+    Label,
+    Lines,
+    Listed,
+    Shell,
+    as_markdown,
+)
 from histo_lightning.report.score_tables import row, table
 from histo_lightning.report.style import save_picture
 from histo_lightning.runs import write_atomic
@@ -90,6 +99,8 @@ def _html(blocks: Sequence[Block], plots: Path, drawn: Sequence[str]) -> str:
 def _block(block: Block, plots: Path, drawn: Sequence[str]) -> str:
     if isinstance(block, TextTable):
         return _table(block)
+    if isinstance(block, Folded):
+        return f"<details><summary>{escape(block.title)}</summary>{_table(block.table)}</details>"
     if isinstance(block, Heading):
         return f"<h3>{escape(block.text)}</h3>"
     if isinstance(block, Label):
@@ -101,7 +112,7 @@ def _block(block: Block, plots: Path, drawn: Sequence[str]) -> str:
     if isinstance(block, Lines):
         return "".join(paragraph(text, block.kind) for text in block.texts)
     shown = [name for name in drawn if name in block.names]
-    return "".join(picture(plots / f"{name}.png", PICTURES[name.split("-")[0]]) for name in shown)
+    return "".join(picture(plots / f"{name}.png", PICTURES[name.split("-")[0]], full=True) for name in shown)
 
 
 def _table(found: TextTable) -> str:

@@ -148,7 +148,7 @@ def spread_table(cells: Sequence[Json], score: str) -> TextTable:
             row.append(number(cell["pooled_pairs"]) + (" !" if warned else ""))
             if warned and not notes:
                 notes.append(
-                    "! pairs within folds and all pairs differ by more than 0.01: the folds' models differ in scale; "
+                    "! in at least one seed, pairs within folds and all pairs differ by more than 0.01: the folds' models differ in scale; "
                     "trust the pairs within folds"
                 )
         row += [
@@ -198,19 +198,17 @@ def pair_table(family: Json) -> TextTable:
 
 
 def magnification_table(family: Json) -> TextTable:
-    """Differences at each magnification, p adjusted over the whole table (Holm)."""
+    """Differences at each magnification (and level of the other factors), p adjusted over the whole table (Holm)."""
     comparison = family["comparison"]
     score = str(comparison["score"])
-    names = list(comparison["magnifications"])
     rows = []
     for pair in comparison["pairs"]:
-        row = [f"{pair['arm']} \N{MINUS SIGN} {pair['reference']}"]
-        for name in names:
-            found = pair["by_magnification"][name]
-            told = f"{signed(found['difference'], score)} (SE {size(found['se'], score)}, p {p_text(found['p_holm'])})"
-            row.append(told)
-        rows.append(row)
-    return TextTable(["difference", *names], rows, ["p adjusted by Holm over this table; exploratory"])
+        for place in family["places"]:
+            found = pair["by_magnification"][place]
+            name = f"{pair['arm']} \N{MINUS SIGN} {pair['reference']}"
+            told = [signed(found["difference"], score), size(found["se"], score)]
+            rows.append([name, place, *told, p_text(found["p"]), p_text(found["p_holm"])])
+    return TextTable(["difference", "at", "estimate", "SE", "p", "p, Holm"], rows, [])
 
 
 def secondary_table(family: Json) -> TextTable:
@@ -280,9 +278,33 @@ def environment_table(results: Json) -> TextTable:
     return TextTable(["environment", "values"], rows, [])
 
 
-def selection_table(choice: Json) -> TextTable:
-    rows = [[f"fold {one['fold']}", one["arm"], number(one["value"])] for one in choice["by_fold"]]
-    return TextTable(["outer fold", "best by its own validation", "value"], rows, [])
+def selection_table(selection: Json) -> TextTable:
+    """What was chosen at each magnification."""
+    several = len({choice["world"] for choice in selection["choices"]}) > 1
+    head = ["magnification", "chosen", str(selection["score"]), "runs", "candidates", "test parts read"]
+    rows = []
+    notes: list[str] = []
+    for choice in selection["choices"]:
+        name = f"{choice['magnification']} {choice['world']}" if several else str(choice["magnification"])
+        mark = f"left out, no finished run: {', '.join(choice['left_out'])}" if choice["left_out"] else ""
+        if choice["arm"] is None:
+            rows.append([name, f"none{_mark(str(choice['reason']), notes)}", *[NOTHING] * 4])
+            continue
+        count = f"{len(choice['candidates'])}{_mark(mark, notes) if mark else ''}"
+        runs, read = len(choice["runs"]), f"{choice['test_read']} of {len(choice['runs'])}"
+        rows.append([name, str(choice["arm"]), number(choice["value"]), str(runs), count, read])
+    return TextTable(head, rows, notes)
+
+
+def fold_choices_table(selection: Json) -> TextTable:
+    """The best arm of each outer fold by that fold's own validation."""
+    head = ["outer fold", "magnification", "best by its own validation", str(selection["score"])]
+    rows = [
+        [str(one["fold"]), str(choice["magnification"]), str(one["arm"]), number(one["value"])]
+        for choice in selection["choices"]
+        for one in choice.get("by_fold") or []
+    ]
+    return TextTable(head, rows, [])
 
 
 def has_value(cells: Sequence[Json]) -> bool:

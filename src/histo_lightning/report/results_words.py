@@ -56,6 +56,11 @@ def is_error(score: str) -> bool:
     return score.partition("_")[2] in ERRORS
 
 
+def in_unit(score: str) -> str:
+    """``Differences in points of AUROC by case``."""
+    return f"Differences in {'points' if not is_error(score) else 'units'} of {score_title(score)}"
+
+
 def unit(score: str) -> str:
     return "" if is_error(score) else " points"
 
@@ -75,7 +80,7 @@ def signed(value: float | None, score: str) -> str:
 def between(low: float | None, high: float | None, score: str) -> str:
     if low is None or high is None:
         return "no interval"
-    return f"{signed(low, score)} to {signed(high, score)}"
+    return f"{signed(low, score)} to {signed(high, score)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def p_text(value: float | None) -> str:
@@ -100,6 +105,17 @@ def runs_sentence(results: Json) -> str:
     parts = [f"{runs[state]} {state}" for state in runs if state != "found" and runs[state]]
     plural = "" if runs["found"] == 1 else "s"
     return f"{runs['found']} run{plural}: {', '.join(parts)}."
+
+
+def design_sentence(results: Json) -> str:
+    """What was crossed with what."""
+    cells = results["cells"]
+    magnifications = sorted(
+        {str(cell["magnification"]) for cell in cells}, key=lambda name: (len(name), name)
+    )
+    parts = [f"{results['factor']}: {', '.join(results['levels'])} (reference {results['reference']})"]
+    parts += [f"{key}: {', '.join(values)}" for key, values in results["held"].items()]
+    return "; ".join([*parts, f"magnification: {', '.join(magnifications)}"]) + "."
 
 
 def labels_of(results: Json) -> list[str]:
