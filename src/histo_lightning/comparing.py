@@ -53,14 +53,30 @@ def compare_runs(
     Raises:
         UserError: no run, an unknown factor, reference or score, a selection by test scores, or ``out`` cannot be written.
     """
+    if is_run(out):
+        raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
+    results, runs = analyse(folders, plan, factor=factor, reference=reference, score=score, select=select)
+    write_atomic(out / "results.csv", results_csv(runs))
+    write_results(out, results)
+    return {key: value for key, value in results.items() if key != "curves"}
+
+
+def analyse(
+    folders: Sequence[Path],
+    plan: Mapping[str, Any] | None = None,
+    *,
+    factor: str | None = None,
+    reference: str | None = None,
+    score: str | None = None,
+    select: str | None = None,
+) -> tuple[Json, list[Run]]:
+    """The results and the runs of ``compare_runs``, which see, without writing anything."""
     runs, plans = read_runs(folders)
     if not runs:
         raise UserError(
             f"runs={', '.join(str(folder) for folder in folders)}: holds no run; give a run folder, a sweep folder or "
             "what holds them"
         )
-    if is_run(out):
-        raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
     if plan is not None:
         first = min((run.started for run in runs if run.started), default="")
         plans = [Plan(None, plan, first)]
@@ -74,10 +90,7 @@ def compare_runs(
     reference = _reference(reference, asked, design)
     results = _results(design, runs, plans, reference, score)
     results["selection"] = None if select is None else select_cells(design, select, score, runs)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "results.csv", results_csv(runs))
-    write_results(out, results)
-    return {key: value for key, value in results.items() if key != "curves"}
+    return results, runs
 
 
 def _asked(runs: Sequence[Run], plans: Sequence[Plan]) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from histo_lightning.report.results_words import (
     family_rank,
     in_unit,
     labels_of,
+    left_out,
     plan_sentences,
     runs_sentence,
     score_title,
@@ -65,7 +66,7 @@ def _header(results: Json) -> Iterator[Block]:
 def _answer(results: Json) -> Iterator[Block]:
     yield Heading("The answer")
     yield Lines(conclusions(results), "lead")
-    told = [text for text in [unread_sentence(results)] if text]
+    told = [text for text in [*left_out(results), unread_sentence(results)] if text]
     main = [family for family in results["families"] if family["main"]]
     told += [family_rank(main[0])] if main else []
     if told:

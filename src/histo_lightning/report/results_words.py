@@ -21,12 +21,15 @@ class Basis(NamedTuple):
 POOLED = Basis("value", "pooled out-of-fold, mean over the seeds", True)
 RUNS = Basis("mean_of_runs", "mean over the runs' own test parts, not pooled", False)
 VALIDATION = Basis("val", "mean over the runs' validation parts (the test part was left unread)", False)
+NOTHING_SCORED = Basis("val", "no run has been scored", False)
 BASES = (POOLED, RUNS, VALIDATION)
 
 
 def basis_of(cells: Sequence[Json]) -> Basis:
     """The best that some cell has: pooled, else the mean over test parts, else validation."""
-    return next((basis for basis in BASES if any(cell[basis.key] is not None for cell in cells)), VALIDATION)
+    return next(
+        (basis for basis in BASES if any(cell[basis.key] is not None for cell in cells)), NOTHING_SCORED
+    )
 
 
 def basis_words(cells: Sequence[Json]) -> str:
@@ -163,6 +166,16 @@ def conclusions(results: Json) -> list[str]:
             f"No comparison: {reason}." for refusal in results["refusals"] for reason in refusal["reasons"]
         ]
     return [str(pair["words"]) for pair in families[0]["comparison"]["pairs"]]
+
+
+def left_out(results: Json) -> list[str]:
+    """Levels that were run but are not in the first comparison, with the first reason."""
+    main = [family for family in results["families"] if family["main"]]
+    return [
+        f"Not compared: {level}, since {reasons[0]}"
+        + (f" (and {len(reasons) - 1} more)." if reasons[1:] else ".")
+        for level, reasons in (main[0]["missing"].items() if main else [])
+    ]
 
 
 def unread_sentence(results: Json) -> str | None:
