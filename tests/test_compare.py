@@ -44,6 +44,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("a sweep, with a comma") / "depths",
         magnifications=("40x", "100x"),
         seeds=(0, 1),
+        draws=100,
     )
 
 
@@ -199,7 +200,7 @@ def test_holm_adjusts_as_published() -> None:
 
 
 def test_two_factors_make_one_primary_family_and_one_beside_each_level(tmp_path: Path) -> None:
-    sweep = write_sweep(tmp_path / "two", optimizers=("adam", "sgd"), draws=0)
+    sweep = write_sweep(tmp_path / "two", optimizers=("adam", "sgd"))
     results, _ = analyse([sweep])
     main, *others = results["families"]
     assert [family["held"] for family in results["families"]] == [["adam", "sgd"], ["adam"], ["sgd"]]
@@ -286,7 +287,6 @@ def test_the_issues_example_of_a_refusal(copied: Path) -> None:
                 write_run(
                     copied,
                     config_of(model, fold=fold, seed=seed),
-                    draws=0,
                     state=state,
                     error="boom" if failed else None,
                 )
@@ -306,7 +306,7 @@ def test_a_half_sweep_goes_on_to_the_answer_of_an_undisturbed_one(copied: Path, 
     whole, _ = analyse([copied])
     away = tmp_path / "away"
     away.mkdir()
-    late = [folder for folder in copied.glob("resnet34*_s1_*")]
+    late = list(copied.glob("resnet34*_s1_*"))
     for folder in late:
         shutil.move(folder, away / folder.name)
         (copied / "jobs" / f"{folder.name}.json").unlink()
@@ -322,7 +322,7 @@ def test_a_half_sweep_goes_on_to_the_answer_of_an_undisturbed_one(copied: Path, 
 
 
 def test_older_runs_without_cost_are_read(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs", config_of(), draws=0, cost=False)
+    write_run(tmp_path / "runs", config_of(), cost=False)
     _, runs = analyse([tmp_path])
     _, (row,) = result_rows(runs)
     assert (row["parameters"], row["flops"]) == (None, None)
@@ -330,7 +330,7 @@ def test_older_runs_without_cost_are_read(tmp_path: Path) -> None:
 
 
 def test_a_key_that_an_older_run_does_not_know_has_its_default(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, config_of(), draws=0)
+    folder = write_run(tmp_path, config_of())
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(re.sub(r"(?m)^label_smoothing:.*\n", "", text))
     assert "label_smoothing" not in (folder / "config.yaml").read_text()
@@ -383,7 +383,7 @@ def test_another_partition_is_another_replicate_not_another_fold(tmp_path: Path)
     for model in ("resnet18", "resnet34"):
         for repeat in (0, 1):
             for fold in range(5):
-                write_run(tmp_path / "runs", config_of(model, fold=fold, repeat=repeat), draws=0)
+                write_run(tmp_path / "runs", config_of(model, fold=fold, repeat=repeat))
     results, _ = analyse([tmp_path])
     (family,) = results["families"]
     assert family["replicates"] == ["seed 0", "seed 0 repeat 1"]
@@ -393,7 +393,7 @@ def test_another_partition_is_another_replicate_not_another_fold(tmp_path: Path)
 
 def test_a_replicate_of_one_arm_alone_is_left_out(copied: Path) -> None:
     for fold in range(5):
-        write_run(copied, config_of("resnet34", fold=fold, seed=7), draws=0)
+        write_run(copied, config_of("resnet34", fold=fold, seed=7))
     results, _ = analyse([copied])
     (family,) = results["families"]
     assert family["replicates"] == ["seed 0", "seed 1"]
@@ -406,9 +406,9 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
     first = 1 if kind == "official" else 0
     for model in ("resnet18", "resnet34"):
         for fold in range(first, first + 5):
-            write_run(tmp_path / "runs", config_of(model, fold=fold, kind=kind), draws=0)
+            write_run(tmp_path / "runs", config_of(model, fold=fold, kind=kind))
         for fold in range(5):
-            write_run(tmp_path / "runs", config_of(model, fold=fold), draws=0)
+            write_run(tmp_path / "runs", config_of(model, fold=fold))
     out = tmp_path / "out"
     results = compare_runs([tmp_path / "runs"], out)
     label = "LEAKY" if kind == "image_random" else "CASE-LEAKY"
@@ -446,7 +446,7 @@ def test_the_same_run_twice_is_counted_once(copied: Path, tmp_path: Path) -> Non
 def test_other_trainers_are_averaged_in_the_table_and_warned_about(copied: Path) -> None:
     config = config_of("resnet18")
     config.trainer = replace(config.trainer, precision="16-mixed")
-    twin = write_run(copied, config, draws=0, started="2026-07-01T00:00:00+00:00")
+    twin = write_run(copied, config, started="2026-07-01T00:00:00+00:00")
     assert hashed(config) not in folder_of(copied, "resnet18").name
     table = read_predictions(twin / "predictions/test.csv")
     shuffled = table.rows(np.arange(len(table)))
@@ -468,8 +468,8 @@ def test_other_trainers_are_averaged_in_the_table_and_warned_about(copied: Path)
 
 def test_cells_that_differ_in_more_than_the_factor_are_warned_about_everywhere(tmp_path: Path) -> None:
     for fold in range(5):
-        write_run(tmp_path / "runs", config_of("resnet18", "sgd", fold=fold), draws=0)
-        write_run(tmp_path / "runs", config_of("resnet34", "adam", fold=fold), draws=0)
+        write_run(tmp_path / "runs", config_of("resnet18", "sgd", fold=fold))
+        write_run(tmp_path / "runs", config_of("resnet34", "adam", fold=fold))
     out = tmp_path / "out"
     results = compare_runs([tmp_path / "runs"], out)
     (warning,) = results["warnings"]
@@ -480,7 +480,7 @@ def test_cells_that_differ_in_more_than_the_factor_are_warned_about_everywhere(t
     assert "differ in more than model" in (out / "results.md").read_text()
     # A fair pair beside it: only that one is compared, the other one is still warned about.
     for fold in range(5):
-        write_run(tmp_path / "runs", config_of("resnet50", "sgd", fold=fold), draws=0)
+        write_run(tmp_path / "runs", config_of("resnet50", "sgd", fold=fold))
     fair, _ = analyse([tmp_path / "runs"])
     assert [pair["arm"] for family in fair["families"] for pair in family["comparison"]["pairs"]] == [
         "resnet50"
@@ -572,7 +572,7 @@ def test_select_takes_the_best_by_validation(swept: Path, select: str, level: st
 
 @pytest.mark.parametrize("select", ["test_case_auroc", "test", "test_image_accuracy"])
 def test_a_selection_by_test_scores_is_refused_with_the_reason(swept: Path, select: str) -> None:
-    with pytest.raises(UserError, match="a selection made on test scores.*select=best"):
+    with pytest.raises(UserError, match=r"a selection made on test scores.*select=best"):
         analyse([swept], select=select)
 
 
@@ -585,7 +585,7 @@ def test_other_selections_are_refused_with_what_is_allowed(swept: Path) -> None:
 
 def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> None:
     for model in ("resnet18", "resnet34"):
-        write_run(tmp_path / "my runs", config_of(model, test=False, scored_weights="last"), draws=0)
+        write_run(tmp_path / "my runs", config_of(model, test=False, scored_weights="last"))
     out = tmp_path / "out"
     results = compare_runs([tmp_path / "my runs"], out, select="best")
     choice = results["selection"]["choices"][0]
@@ -650,8 +650,6 @@ def test_folders_are_found_at_any_depth_and_listed_with_commas(tmp_path: Path) -
 
 
 def test_levels_are_sorted_by_size() -> None:
-    names = ["resnet101", "resnet18", "0.05", "0.001", "1e-05", "resnet50", "10"]
-    assert sorted(names, key=natural) == ["resnet18", "resnet50", "resnet101"] + [] if False else True
     assert sorted(["resnet101", "resnet18", "resnet50"], key=natural) == ["resnet18", "resnet50", "resnet101"]
     assert sorted(["0.05", "1e-05", "10", "0.001"], key=natural) == ["1e-05", "0.001", "0.05", "10"]
 
@@ -662,8 +660,8 @@ def test_levels_are_sorted_by_size() -> None:
 def test_cells_that_a_spreadsheet_would_run_come_back_unchanged(tmp_path: Path) -> None:
     hostile = '=cmd|"/c calc"!A1, <script>alert(1)</script>\nsecond line'
     name = "-2+3_<b>&_run"
-    write_run(tmp_path / "runs", config_of(), draws=0, state="failed", error=hostile, name=name)
-    write_run(tmp_path / "runs", config_of("resnet34"), draws=0)
+    write_run(tmp_path / "runs", config_of(), state="failed", error=hostile, name=name)
+    write_run(tmp_path / "runs", config_of("resnet34"))
     out = tmp_path / "out"
     compare_runs([tmp_path / "runs"], out)
     raw = (out / "results.csv").read_text()
@@ -732,7 +730,7 @@ def test_pictures_of_an_earlier_comparison_do_not_stay(tmp_path: Path, swept: Pa
     plots.mkdir()
     for name in ("forest.png", "ranks-2.svg", "mine.png"):
         (plots / name).write_bytes(b"old")
-    write_run(tmp_path / "runs", config_of(), draws=0, state="failed", error="boom")
+    write_run(tmp_path / "runs", config_of(), state="failed", error="boom")
     results = compare_runs([tmp_path / "runs"], tmp_path)
     assert sorted(path.name for path in plots.iterdir()) == ["mine.png"]
     assert results["families"] == []
@@ -742,12 +740,12 @@ def test_pictures_of_an_earlier_comparison_do_not_stay(tmp_path: Path, swept: Pa
 
 
 def test_one_run_is_a_table_without_a_comparison(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs", config_of(), draws=0)
+    write_run(tmp_path / "runs", config_of())
     results = compare_runs([tmp_path / "runs"], tmp_path / "out")
     (cell,) = results["cells"]
     assert cell["value"] is None
     assert cell["problems"] == ["resnet18 40x seed 0: folds 1, 2, 3, 4 are missing (no such run)"]
-    assert "mean of 1 runs, not pooled" in (tmp_path / "out" / "results.md").read_text().replace("\\", "")
+    assert "mean over the runs' own test parts, not pooled" in (tmp_path / "out" / "results.md").read_text()
 
 
 # --- the command -------------------------------------------------------------------------------------------------
