@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +74,9 @@ class SweepFolder:
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = lock.open("w")
         except OSError as error:
-            raise UserError(f"{lock}: cannot be made ({error.strerror}); choose another output_dir") from error
+            raise UserError(
+                f"{lock}: cannot be made ({error.strerror}); choose another output_dir"
+            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -87,7 +88,7 @@ class SweepFolder:
     @contextmanager
     def recorded(self, name: str) -> Iterator[dict[str, Any]]:
         """Run the body with the job's state on disk; put ``run`` (its folder's name) into the dict that is yielded."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
         start = time.monotonic()
         entry: dict[str, Any] = {"state": "running", "error": None, "started": started, "seconds": 0.0}
         write_json(self._file(name), entry)
@@ -100,19 +101,31 @@ class SweepFolder:
             entry |= {"state": "failed", "error": str(error)}
             raise
         except BaseException as error:
-            entry |= {"state": "failed", "error": f"defect: {type(error).__name__}: {error}"}
+            if type(error).__module__.startswith("submitit"):  # raised by its signal handler
+                entry |= {"state": "interrupted", "error": f"its time was up ({error})"}
+            else:
+                entry |= {"state": "failed", "error": f"defect: {type(error).__name__}: {error}"}
             raise
         else:
             entry["state"] = "finished"
         finally:
             write_json(self._file(name), entry | {"seconds": round(time.monotonic() - start, 3)})
 
+    def put_back(self, name: str) -> None:
+        """Make a job that failed or was interrupted wait for its turn again."""
+        if self.state(name)["state"] in ("failed", "interrupted"):
+            write_json(self._file(name), {"state": "pending", "error": None})
+
     def fail(self, name: str, error: str) -> None:
         """Record a job that cannot even start."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
-            self._file(name), {"state": "failed", "error": error, "started": started, "seconds": 0.0}
-        )
+        write_json(self._file(name), {"state": "failed", "error": error, "started": started, "seconds": 0.0})
+
+    def settle(self, name: str, run: str, status: Mapping[str, Any]) -> None:
+        """Record a job that was finished before: ``run`` is its folder's name, ``status`` its ``status.json``."""
+        entry = {"state": "finished", "error": None, "started": status.get("started"), "run": run}
+        if read_json(self._file(name)).get("state") != "finished":
+            write_json(self._file(name), entry | {"seconds": status.get("seconds")})
 
     def state(self, name: str) -> dict[str, Any]:
         """A job's entry; ``interrupted`` where it says running and no process works on it."""
@@ -124,7 +137,3 @@ class SweepFolder:
                 return again | {"state": "interrupted", "error": "its process was killed"}
             return again
         return entry
-
-    def count(self, names: Sequence[str]) -> Counter[str]:
-        """How many of the jobs are in which state."""
-        return Counter(str(self.state(name)["state"]) for name in names)
