@@ -284,7 +284,17 @@ def test_ddp_in_a_sweep_needs_processes_of_its_own(command) -> None:
 
 # --- real sweeps ---
 
-SWEEP = ("-m", *SMALL, "split.fold=0,9", "seed=0,1", "optimizer.lr=1e-3,1e30", "sweep_name=s")
+SWEEP = (
+    "-m",
+    *SMALL,
+    "split.fold=0,9",
+    "seed=0,1",
+    "optimizer=sgd",
+    "optimizer.lr=1e-3,100",
+    "scheduler=constant",
+    "trainer.precision=32-true",
+    "sweep_name=s",
+)
 
 
 def sweep_folder(root: Path) -> Path:
@@ -328,7 +338,7 @@ def test_a_failed_job_stops_no_other(swept) -> None:
     assert sorted(states(root).values()) == ["failed"] * 6 + ["finished"] * 2
     reasons = [read(p)["error"] for p in (sweep_folder(root) / "jobs").glob("*.json")]
     assert sum("split.fold=9: out of range" in str(reason) for reason in reasons) == 4
-    assert sum("not finite" in str(reason) or "diverged" in str(reason) for reason in reasons) == 2
+    assert sum("diverged" in str(reason) for reason in reasons) == 2
 
 
 def test_the_results_name_every_job(swept) -> None:
@@ -347,7 +357,7 @@ def test_the_results_name_every_job(swept) -> None:
 
 def test_the_same_sweep_again_leaves_what_is_finished(swept, command) -> None:
     root, _ = swept
-    files = [p for p in sweep_folder(root).rglob("*.ckpt") if "e30" not in str(p)]
+    files = [p for p in sweep_folder(root).rglob("*.ckpt")]
     finished = {p.name for p in sweep_folder(root).iterdir() if (p / "report.html").is_file()}
     before = {p: p.stat().st_mtime_ns for p in files if p.parts[-3] in finished}
     assert before
