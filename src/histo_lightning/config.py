@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.errors import UserError
-from histo_lightning.schema import AnyConfig, AuditConfig, Config, ExportConfig
+from histo_lightning.schema import AnyConfig, AuditConfig, CompareConfig, Config, ExportConfig
 
 MODEL_NAMES = [
     "resnet10",
@@ -178,6 +178,7 @@ NOT_HASHED = (
 LITERAL_KEYS = (
     "input",
     "checkpoint",
+    "runs",
     "split_file",
     "json",
     "output_dir",
@@ -236,7 +237,7 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         key = str(error.full_key or "?")
         raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}{_allowed(key)}") from error
     assert isinstance(config, schema)
-    if not isinstance(config, (AuditConfig, ExportConfig)):
+    if not isinstance(config, (AuditConfig, CompareConfig, ExportConfig)):
         config.trainer.compile = (
             config.trainer.compile.lower()
         )  # true and false come as YAML's True and False

@@ -227,7 +227,21 @@ class AuditConfig:
     cache_dir: str | None = None
 
 
-AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig
+@dataclass
+class CompareConfig:
+    """What ``compare`` takes: folders of runs, and what to compare; null: what the sweep's plan says."""
+
+    runs: str = ""
+    factor: str | None = None
+    reference: str | None = None
+    score: str | None = None
+    select: str | None = None
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    json: str | None = None
+
+
+AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig | CompareConfig
 # The schema of each config file at the root of ``conf/``, which is also the command's name.
 SCHEMAS: dict[str, type[AnyConfig]] = {
     "train": Config,
@@ -237,4 +251,5 @@ SCHEMAS: dict[str, type[AnyConfig]] = {
     "predict": PredictConfig,
     "export": ExportConfig,
     "audit": AuditConfig,
+    "compare": CompareConfig,
 }

@@ -22,6 +22,8 @@ from histo_lightning.runs import write_atomic
 
 # Okabe and Ito 2008, "Color Universal Design".
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+ORANGE, SKY, PURPLE, BLACK = "#E69F00", "#56B4E9", "#CC79A7", "#000000"
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # of groups, in this order
 INK, GREY, PALE = "#222222", "#767676", "#DDDDDD"
 SHADES = LinearSegmentedColormap.from_list("white to blue", ["#F2F6F9", "#9CC7E3", BLUE, "#00416B"])
 DPI = 150

@@ -1,0 +1,43 @@
+"""``python -m histo_lightning.compare``: any mix of runs in one table, compared."""
+
+import sys
+from pathlib import Path
+
+from histo_lightning.launch import guard, launch
+from histo_lightning.runs import write_json
+from histo_lightning.schema import CompareConfig
+
+
+def run(config: CompareConfig, hydra: dict[str, str], in_sweep: bool) -> None:
+    """One comparison."""
+    from histo_lightning.run_folders import listed_folders
+
+    folders = listed_folders(config.runs)
+    print(f"reading the runs below {', '.join(str(folder) for folder in folders)}", flush=True)
+    from histo_lightning.comparing import (
+        compare_runs,
+    )  # numbers and pictures: not for --help, nor before the first line
+    from histo_lightning.comparison_summary import say
+
+    out = Path(config.output_dir)
+    out = out / "comparisons" / config.run_name if config.run_name else out
+    results = compare_runs(
+        folders,
+        out,
+        factor=config.factor,
+        reference=config.reference,
+        score=config.score,
+        select=config.select,
+    )
+    if config.json:
+        write_json(Path(config.json), results)
+    say(results, out)
+
+
+def main() -> int:
+    launch("compare", run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

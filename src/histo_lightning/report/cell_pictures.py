@@ -1,0 +1,253 @@
+"""Pictures of all cells together: heat maps, score against cost, learning curves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from histo_lightning.report.results_words import basis_of, basis_value, score_title
+from histo_lightning.report.style import (
+    COLOURS,
+    GREY,
+    INK,
+    PALE,
+    SHADES,
+    TEXT_SIZE,
+    label_axes,
+    legend_below,
+    new_figure,
+    say_empty,
+    shown,
+)
+from histo_lightning.report.words import fixed
+
+Json = Mapping[str, Any]
+MARKERS = "osD^vPX"
+STYLES = ("-", "--", ":", "-.")
+COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
+QUANTITIES = {"train_loss": "training loss", "val_loss": "validation loss"}
+MOST_LEVELS = 7  # that keep a colour of their own
+
+
+def _distinct(cells: Sequence[Json], key: str) -> list[str]:
+    return list(dict.fromkeys(str(cell[key]) for cell in cells))
+
+
+def colours_of(levels: Sequence[str]) -> dict[str, str]:
+    """A colour for each level; beyond seven they come again."""
+    return {level: COLOURS[number % MOST_LEVELS] for number, level in enumerate(levels)}
+
+
+def heat_figure(cells: Sequence[Json], score: str) -> Figure:
+    """The score of every level by magnification, a panel for each level of the other factors.
+
+    Args:
+        cells: of one world, as ``cell_summaries.summarise`` makes them.
+        score: ``<level>_<score>``.
+    """
+    basis = basis_of(cells)
+    levels, strata = _distinct(cells, "level"), _distinct(cells, "stratum")
+    magnifications = _distinct(sorted(cells, key=lambda cell: len(cell["magnification"])), "magnification")
+    values = {
+        (cell["level"], cell["stratum"], cell["magnification"]): basis_value(cell, basis) for cell in cells
+    }
+    known = [value for value in values.values() if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    width = max(3.4, 1.6 + 0.85 * len(magnifications))
+    figure, panels = new_figure(
+        width * min(len(strata), 3), (1.3 + 0.55 * len(levels)) * -(-len(strata) // 3), 1
+    )
+    figure.delaxes(panels[0])
+    for number, stratum in enumerate(strata):
+        axes = figure.add_subplot(-(-len(strata) // 3), min(len(strata), 3), number + 1)
+        grid = np.array(
+            [[_or_nan(values.get((level, stratum, name))) for name in magnifications] for level in levels]
+        )
+        room = 0.25 * max(high - low, 1e-6)
+        scale = Normalize(low - room, high + room)
+        axes.imshow(np.ma.masked_invalid(grid), cmap=SHADES, norm=scale, aspect="auto")
+        _heat_axes(axes, levels, magnifications, grid, scale)
+        axes.set_title(
+            shown(stratum) if stratum else "", fontsize=TEXT_SIZE, loc="left", color=INK, parse_math=False
+        )
+    figure.suptitle(f"{score_title(score)}, {basis.words}", fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def _heat_axes(
+    axes: Axes, levels: Sequence[str], magnifications: Sequence[str], grid: Any, scale: Normalize
+) -> None:
+    axes.set_xticks(range(len(magnifications)), magnifications, fontsize=TEXT_SIZE - 0.5)
+    axes.set_yticks(range(len(levels)), [shown(level) for level in levels], fontsize=TEXT_SIZE - 0.5)
+    axes.tick_params(length=0, colors=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for (row, column), value in np.ndenumerate(grid):
+        text = "\N{EN DASH}" if np.isnan(value) else fixed(value)
+        colour = GREY if np.isnan(value) else "white" if _is_dark(SHADES(scale(value))) else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=TEXT_SIZE, color=colour)
+
+
+def _is_dark(colour: tuple[float, ...]) -> bool:
+    """Whether white stands out better than black on a colour (relative luminance of WCAG 2.1)."""
+    red, green, blue = (((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in colour[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def cost_figure(cells: Sequence[Json], score: str) -> Figure:
+    """The score with its interval against parameters (above) and seconds (below), a column for each magnification."""
+    basis = basis_of(cells)
+    levels, strata = _distinct(cells, "level"), _distinct(cells, "stratum")
+    magnifications = _distinct(sorted(cells, key=lambda cell: len(cell["magnification"])), "magnification")
+    colours = colours_of(levels)
+    columns = len(magnifications)
+    figure, panels = new_figure(max(2.6 * columns, 5.5), 5.6, 1)
+    figure.delaxes(panels[0])
+    for line, (cost, told) in enumerate(COSTS.items()):
+        known = [float(cell[cost]) for cell in cells if cell[cost]]
+        step = 0.02 * (max(known) - min(known)) if known else 0.0  # so that intervals do not hide each other
+        for column, magnification in enumerate(magnifications):
+            axes = figure.add_subplot(2, columns, line * columns + column + 1)
+            _plain(axes)
+            drawn = 0
+            for cell in cells:
+                value = basis_value(cell, basis)
+                if cell["magnification"] != magnification or value is None or not cell[cost]:
+                    continue
+                drawn += 1
+                place = strata.index(cell["stratum"])
+                x = float(cell[cost]) + step * (place - (len(strata) - 1) / 2)
+                ends = (cell["low"], cell["high"]) if basis.has_interval else (None, None)
+                _point(axes, x, value, ends, colours[cell["level"]], MARKERS[place % len(MARKERS)])
+            label_axes(
+                axes, magnification if line == 0 else "", told, score_title(score) if not column else ""
+            )
+            axes.title.set_fontsize(TEXT_SIZE)
+            if drawn:
+                _number_axis(axes)
+            else:
+                say_empty(axes, f"no {cost.replace('_', ' ')}\nstored by these runs")
+    if figure.axes:
+        _same_heights(figure)
+        _key(figure, levels, strata, colours, lines=False)
+    return figure
+
+
+def _point(
+    axes: Axes, x: float, value: float, ends: tuple[float | None, float | None], colour: str, marker: str
+) -> None:
+    low, high = ends
+    spread = None
+    if low is not None and high is not None:
+        spread = np.array([[max(0.0, value - low)], [max(0.0, high - value)]])
+    axes.errorbar([x], [value], yerr=spread, fmt=marker, color=colour, markersize=5, elinewidth=1, capsize=2)
+
+
+def _number_axis(axes: Axes) -> None:
+    """Room beside the outermost points, and few enough ticks to be read."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(0.0, low - 0.12 * (high - low)), high + 0.12 * (high - low))
+    axes.locator_params(axis="x", nbins=4)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    axes.xaxis.get_offset_text().set_fontsize(TEXT_SIZE - 1)
+    axes.grid(color=PALE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _same_heights(figure: Figure) -> None:
+    used = [axes for axes in figure.axes if axes.has_data()]
+    if used:
+        low, high = min(a.get_ylim()[0] for a in used), max(a.get_ylim()[1] for a in used)
+        for axes in used:
+            axes.set_ylim(low, high)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(labelsize=TEXT_SIZE - 1, colors=INK, length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
+
+
+def _key(
+    figure: Figure, levels: Sequence[str], strata: Sequence[str], colours: Mapping[str, str], *, lines: bool
+) -> None:
+    """Colours say the level; markers (or line styles) say the level of the other factors."""
+    axes = figure.axes[0]
+    empty: list[float] = []
+    for level in levels:
+        axes.plot(
+            empty, empty, color=colours[level], marker="" if lines else "o", linewidth=2 if lines else 0,
+            label=shown(level),
+        )  # fmt: skip
+    for number, stratum in enumerate(strata if len(strata) > 1 else []):
+        axes.plot(
+            empty,
+            empty,
+            color=GREY,
+            marker="" if lines else MARKERS[number % len(MARKERS)],
+            linestyle=STYLES[number % len(STYLES)] if lines else "",
+            label=shown(stratum),
+        )
+    legend_below(figure, axes, columns=min(len(levels) + len(strata), 6))
+
+
+def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
+    """Training and validation loss of all runs by epoch: thin lines are runs, thick ones their means.
+
+    Args:
+        curves: of one world: ``arm``, ``magnification``, ``train_loss``, ``val_loss``.
+        cells: of the same world, which say an arm's level and stratum.
+    """
+    levels, strata = _distinct(cells, "level"), _distinct(cells, "stratum")
+    place = {cell["arm"]: (cell["level"], cell["stratum"]) for cell in cells}
+    magnifications = _distinct(sorted(cells, key=lambda cell: len(cell["magnification"])), "magnification")
+    colours = colours_of(levels)
+    columns = len(magnifications)
+    figure, panels = new_figure(max(2.6 * columns, 5.5), 5.2, 1)
+    figure.delaxes(panels[0])
+    for line, (quantity, told) in enumerate(QUANTITIES.items()):
+        for column, magnification in enumerate(magnifications):
+            axes = figure.add_subplot(2, columns, line * columns + column + 1)
+            _plain(axes)
+            here = [curve for curve in curves if curve["magnification"] == magnification]
+            if not here:
+                say_empty(axes, "no finished run")
+            for arm in dict.fromkeys(curve["arm"] for curve in here):
+                level, stratum = place[arm]
+                own = [np.array(curve[quantity]) for curve in here if curve["arm"] == arm]
+                _bundle(axes, own, colours[level], STYLES[strata.index(stratum) % len(STYLES)])
+            label_axes(
+                axes, magnification if line == 0 else "", "epoch" if line else "", "" if column else told
+            )
+            axes.title.set_fontsize(TEXT_SIZE)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        highest = max(axes.get_ylim()[1] for axes in figure.axes[-columns:])
+        for axes in figure.axes[-columns:]:
+            axes.set_ylim(0, highest)
+    _key(figure, levels, strata, colours, lines=True)
+    return figure
+
+
+def _bundle(axes: Axes, curves: Sequence[Any], colour: str, style: str) -> None:
+    for values in curves:
+        axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.5, alpha=0.25)
+    longest = max(len(values) for values in curves)
+    padded = np.full((len(curves), longest), np.nan)
+    for row, values in enumerate(curves):
+        padded[row, : len(values)] = values
+    known = np.isfinite(padded).any(axis=0)
+    mean = np.full(longest, np.nan)
+    mean[known] = np.nanmean(padded[:, known], axis=0)
+    marker = "o" if longest == 1 else ""
+    axes.plot(
+        range(1, longest + 1), mean, color=colour, linewidth=1.8, linestyle=style, marker=marker, markersize=4
+    )
