@@ -29,8 +29,8 @@ class SweepWatch:
 
     def __enter__(self) -> "SweepWatch":
         if self.shown:
-            left = len(self.names) - len(self.waiting)
-            already = f", {left} of them finished before" if left else ""
+            finished = list(self.states().values()).count("finished")
+            already = f", {finished} of them finished before" if finished else ""
             print(f"{len(self.names)} jobs{already}: {self.folder.path}", flush=True)
             self.thread.start()
         return self

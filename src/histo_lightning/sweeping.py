@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from histo_lightning.config import flatten, readable_name, to_config
 from histo_lightning.errors import UserError
 from histo_lightning.launch import Command, hydra_texts, run_hydra
-from histo_lightning.runs import choose_folder, read_json
+from histo_lightning.runs import choose_folder, write_json
 from histo_lightning.schema import Config
 from histo_lightning.sweep_display import SweepWatch
 from histo_lightning.sweep_folder import Job, SweepFolder, plan_of
@@ -61,6 +61,7 @@ def sweep(command: Command) -> int:
 def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -> None:
     """Pictures of the runs, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
     from histo_lightning.comparing import compare_runs
+    from histo_lightning.comparison_summary import say
 
     shown = jobs[0].config.trainer.progress != "none"
     if pictures:
@@ -68,10 +69,11 @@ def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -
 
         for line in draw_missing(finished_runs(folder, jobs), shown):
             print(line, file=sys.stderr)
-    compare_runs([folder.path], folder.path, read_json(folder.path / "sweep.json"))
+    results = compare_runs([folder.path], folder.path)
+    if jobs[0].config.json:
+        write_json(Path(jobs[0].config.json), results)
     if shown:
-        for name in ("report.html", "results.md", "results.csv"):
-            print(f"{name + ':':<12} {folder.path / name}")
+        say(results, folder.path)
 
 
 def run_sweep(command: Command, jobs: Sequence[Job], folder: SweepFolder) -> None:
