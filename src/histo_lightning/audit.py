@@ -59,7 +59,7 @@ def say(findings: list[Findings]) -> None:
             out.print(f"  {line}", markup=False)
 
 
-def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> int:
+def run(config: Config, hydra: dict[str, str]) -> int:
     """One file or folder; returns the exit status: 3 where something leaks."""
     if not isinstance(config, AuditConfig):
         raise TypeError(f"{type(config).__name__} instead of AuditConfig")
@@ -75,7 +75,7 @@ def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> int:
 
 
 def main() -> int:
-    return max(launch("audit", run), default=0)
+    return int(launch("audit", run) or 0)
 
 
 if __name__ == "__main__":

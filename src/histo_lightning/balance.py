@@ -42,7 +42,7 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> None:
+def run(config: Config, hydra: dict[str, str]) -> None:
     """Print the table of a copy (``dataset=breakhis dataset.root=...``), else of the full census."""
     on_disk = config.dataset.name == "breakhis"
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()

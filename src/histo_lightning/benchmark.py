@@ -7,7 +7,7 @@ from histo_lightning.launch import guard, launch
 from histo_lightning.schema import BenchmarkConfig, Config
 
 
-def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> None:
+def run(config: Config, hydra: dict[str, str]) -> None:
     """Measure, print the table, write ``json``."""
     from histo_lightning.benchmarks.suite import measure, say
     from histo_lightning.runs import write_json

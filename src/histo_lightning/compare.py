@@ -8,7 +8,7 @@ from histo_lightning.runs import write_json
 from histo_lightning.schema import CompareConfig
 
 
-def run(config: CompareConfig, hydra: dict[str, str], in_sweep: bool) -> None:
+def run(config: CompareConfig, hydra: dict[str, str]) -> None:
     """One comparison."""
     from histo_lightning.run_folders import listed_folders
 

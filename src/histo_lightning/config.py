@@ -32,6 +32,24 @@ MODEL_NAMES = [
     "wide_resnet50_2",
     "wide_resnet101_2",
 ]
+# What a sweep can compare its runs by.
+STUDY_SCORES = (
+    *(
+        f"{level}_{score}"
+        for level in ("case", "slide", "image")
+        for score in (
+            "auroc",
+            "balanced_accuracy",
+            "accuracy",
+            "sensitivity",
+            "specificity",
+            "auprc",
+            "log_loss",
+            "brier",
+        )
+    ),
+    "slide_patient_recognition_rate",
+)
 # What is watched, and whether more of it is better.
 MONITORS = {
     "val_case_log_loss": "min",
@@ -71,6 +89,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "part": ("all", "unseen", "train", "val", "test"),
     "tta": ("none", "d4"),
     "gradcam_method": ("gradcam", "gradcam++"),
+    "study.score": STUDY_SCORES,
     "format": ("onnx", "torch_export", "safetensors"),
 }
 RANGES: dict[str, tuple[float, float]] = {
@@ -103,6 +122,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.devices": (1, 1024),
     "trainer.threads": (1, 4096),
     "trainer.workers": (0, 256),
+    "trainer.gpu": (0, 1023),
     "early_stopping.patience": (1, 100000),
     "early_stopping.min_delta": (0, 1),
     "ema.decay": (0, 0.999999),
@@ -148,7 +168,11 @@ NOT_HASHED = (
     "trainer.devices",
     "trainer.threads",
     "trainer.workers",
+    "trainer.gpu",
     "trainer.progress",
+    "study.factor",
+    "study.reference",
+    "study.score",
 )
 # Taken literally from the command line, whatever stands in them.
 LITERAL_KEYS = (
@@ -251,6 +275,11 @@ def check(config: AnyConfig) -> None:
                 f"{key}={values[key]}: allowed are letters, digits, '.', '_' and '-', at most 100"
             )
     if isinstance(config, Config):
+        factors = sorted({key.removesuffix(".name") for key in values})
+        if config.study.factor not in factors:
+            raise UserError(
+                f"study.factor={config.study.factor}: is no key or group{nearest(config.study.factor, factors)}"
+            )
         _check_lists(config)
         _check_combinations(config)
 

@@ -6,7 +6,7 @@ from histo_lightning.launch import guard, launch
 from histo_lightning.schema import EvaluateConfig
 
 
-def run(config: EvaluateConfig, hydra: dict[str, str], in_sweep: bool) -> None:
+def run(config: EvaluateConfig, hydra: dict[str, str]) -> None:
     """One evaluation."""
     from histo_lightning.display import print_evaluation
     from histo_lightning.evaluating import evaluate  # torch takes seconds: not for --help or a typo

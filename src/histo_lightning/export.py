@@ -6,7 +6,7 @@ from histo_lightning.launch import guard, launch
 from histo_lightning.schema import ExportConfig
 
 
-def run(config: ExportConfig, hydra: dict[str, str], in_sweep: bool) -> None:
+def run(config: ExportConfig, hydra: dict[str, str]) -> None:
     """One checkpoint in one format."""
     from histo_lightning.exporting import export, say  # torch and the exporters: not for --help or a typo
 

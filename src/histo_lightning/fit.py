@@ -31,6 +31,7 @@ from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.progress import EpochBar, EpochLines
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.config import MONITORS
+from histo_lightning.cost import cost, reset_peak_memory
 from histo_lightning.data.augment import Recipe
 from histo_lightning.data.cache import Progress
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -191,6 +192,7 @@ def fit_and_predict(
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)
     run = RunFolder(folder)
+    reset_peak_memory()
     with quiet():
         classifier = build_classifier(config, data)
         count, batch = len(data.parts["train"].records), config.batch_size
@@ -202,8 +204,9 @@ def fit_and_predict(
         if not run.status.get("fitted"):
             _fit(trainer, classifier, data, config, folder, hardware)
         elif hardware.accelerator == "gpu":
-            classifier.to("cuda")
+            classifier.to(f"cuda:{config.trainer.gpu or 0}")
         facts = _restore(classifier, config, folder, trainer)
+        facts["cost"] = cost(classifier, config.image_size, facts["train_seconds"])
         if trainer.is_global_zero:
             run.update(fitted=True)
         data.trainer = trainer
@@ -224,7 +227,7 @@ def build_trainer(config: Config, folder: Path, hardware: Hardware, callbacks: l
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return Trainer(
         accelerator=hardware.accelerator,
-        devices=config.trainer.devices,
+        devices=config.trainer.devices if config.trainer.gpu is None else [config.trainer.gpu],
         strategy="ddp" if config.trainer.strategy == "ddp" else "auto",
         precision=hardware.precision,  # type: ignore[arg-type]  # checked against CHOICES
         max_epochs=config.epochs,

@@ -45,6 +45,8 @@ def resolve(trainer: TrainerConfig) -> Hardware:
             f"trainer.accelerator=gpu, trainer.devices={trainer.devices}: this machine shows {gpus} GPU(s); "
             "use trainer=cpu, or check the driver with nvidia-smi"
         )
+    if accelerator == "gpu" and trainer.gpu is not None and trainer.gpu >= gpus:
+        raise UserError(f"trainer.gpu={trainer.gpu}: this machine shows {gpus} GPU(s), the first is 0")
     if trainer.precision != "auto":
         precision = trainer.precision
     elif accelerator == "gpu":

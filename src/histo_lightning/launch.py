@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -19,17 +20,19 @@ from typing import Any
 from hydra import compose, initialize_config_dir, main
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.config import LITERAL_KEYS, nearest, schema_keys, to_config
 from histo_lightning.errors import UserError
-from histo_lightning.schema import SCHEMAS, AnyConfig
+from histo_lightning.schema import SCHEMAS, AnyConfig, Config
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 
@@ -124,6 +127,21 @@ def expand(overrides: list[Override], multirun: bool) -> list[list[str]]:
     return [list(job) for batch in batches for job in batch]
 
 
+def _sweep_settings(
+    config_name: str, overrides: Sequence[Override]
+) -> tuple[bool, str, list[dict[str, str]]]:
+    """Whether an experiment file is a sweep by itself, the launcher's name, and the products of the sweep."""
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    try:
+        hydra = compose(config_name, overrides=fixed, return_hydra_config=True).hydra
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_line(error)) from error
+    given = OmegaConf.to_container(hydra.sweeper, resolve=False)
+    assert isinstance(given, dict)
+    products = given.get("products") or [given.get("params") or {}]
+    return hydra.mode == RunMode.MULTIRUN, str(hydra.runtime.choices["hydra/launcher"]), products
+
+
 def compose_all(config_name: str, jobs: list[list[str]]) -> list[AnyConfig]:
     """Compose and check every job; the first that is wrong raises UserError."""
     configs = []
@@ -152,14 +170,33 @@ def hydra_texts(composed: DictConfig) -> dict[str, str]:
     }
 
 
-def launch(config_name: str, work: Callable[[Any, dict[str, str], bool], Any]) -> list[Any]:
-    """Read ``sys.argv``, validate every job, let Hydra run ``work(config, hydra_texts, in_sweep)`` for each.
+def _prefer_our_launchers() -> None:
+    """Take the plugins' settings out of Hydra's store where conf/ has a file of that name, which they would restrict."""
+    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for name in _options("hydra/launcher"):
+        stored.pop(f"{name}.yaml", None)
 
-    Returns:
-        What ``work`` returned for each job that ran in this process, in order.
+
+@dataclass(frozen=True)
+class Command:
+    """A command line that has been read: its overrides, its jobs (one without a sweep), each job's checked config.
+
+    ``shows`` is True where Hydra only prints something (``--help``, ``--cfg``); there are no jobs then.
+    """
+
+    overrides: tuple[str, ...]
+    jobs: tuple[list[str], ...]
+    configs: tuple[AnyConfig, ...]
+    multirun: bool
+    launcher: str
+    shows: bool
+
+
+def read_command(config_name: str) -> Command:
+    """Read ``sys.argv`` and validate every job before any work.
 
     Raises:
-        UserError: anything the user can mend, before any work.
+        UserError: anything the user can mend.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to guard()
     sys.argv[1:] = [prepare_argument(argument) for argument in sys.argv[1:]]
@@ -171,33 +208,67 @@ def launch(config_name: str, work: Callable[[Any, dict[str, str], bool], Any]) -
         if stop.code:
             raise UserError(usage.getvalue().strip().splitlines()[-1] + " (see --help)") from None
         raise
-    shows = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
-    if not shows:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            jobs = expand(parse(arguments.overrides, config_name), arguments.multirun)
-            configs = compose_all(config_name, jobs)
-        unnamed = all(getattr(config, "sweep_name", "") is None for config in configs)
-        if arguments.multirun and unnamed:
-            sys.argv.append(f"sweep_name={sweep_id(arguments.overrides)}")
+    given = tuple(arguments.overrides)
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
+        return Command(given, (), (), False, "basic", True)
+    if arguments.multirun and config_name != "train":
+        raise UserError(f"{config_name} takes no -m: only train sweeps")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        _prefer_our_launchers()
+        overrides = parse(given, config_name)
+        swept, launcher = False, "basic"
+        products: list[dict[str, str]] = [{}]
+        if config_name == "train":
+            swept, launcher, products = _sweep_settings(config_name, overrides)
+        multirun = swept or bool(arguments.multirun)
+        jobs: list[list[str]] = []
+        for product in products:
+            own = parse([f"{key}={value}" for key, value in product.items()], config_name)
+            jobs += expand([*own, *overrides], multirun)  # what the command line says wins
+        configs = compose_all(config_name, jobs)
+        if multirun:
+            name = sweep_id(given)
+            for job, config in zip(jobs, configs, strict=True):
+                if isinstance(config, Config) and config.sweep_name is None:
+                    config.sweep_name = name
+                    job.append(f"sweep_name={name}")
+            if jobs[0][-1] == f"sweep_name={name}":
+                sys.argv.append(f"sweep_name={name}")
+    if multirun and not arguments.multirun:
+        sys.argv.insert(1, "--multirun")
+    return Command(given, tuple(jobs), tuple(configs), multirun, launcher, False)
+
+
+def run_hydra(config_name: str, task: Callable[[DictConfig], None]) -> None:
+    """Let Hydra run ``task`` on ``sys.argv``: its one job, or with ``--multirun`` those of the sweeper."""
+    try:
+        main(config_path=str(conf_dir()), config_name=config_name, version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_line(error)) from error
+
+
+def run_single(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> Any:
+    """Let Hydra run ``work(config, hydra_texts)`` once; what it returned, None where Hydra only showed something."""
     results: list[Any] = []
     raised: list[BaseException] = []
 
     def task(composed: DictConfig) -> None:
         try:
-            config = to_config(composed, SCHEMAS[config_name])
-            results.append(work(config, hydra_texts(composed), bool(arguments.multirun)))
-        except BaseException as error:
+            results.append(work(to_config(composed, SCHEMAS[config_name]), hydra_texts(composed)))
+        except BaseException as error:  # kept from Hydra, which would add lines of its own
             raised.append(error)
-            if arguments.multirun:
-                raise  # ends the sweep
 
-    try:
-        main(config_path=str(conf_dir()), config_name=config_name, version_base="1.3")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_line(error)) from error
-    if raised:  # kept from Hydra, which would add lines of its own
+    run_hydra(config_name, task)
+    if raised:
         raise raised[0]
-    return results
+    return results[0] if results else None
+
+
+def launch(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> Any:
+    """Read the command line and run ``work`` on it: a front door without sweeps."""
+    if read_command(config_name).multirun:
+        raise UserError("several values make a sweep: only train sweeps")
+    return run_single(config_name, work)
 
 
 def guard(run: Callable[[], int]) -> int:

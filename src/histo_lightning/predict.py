@@ -6,7 +6,7 @@ from histo_lightning.launch import EXIT_USER, guard, launch
 from histo_lightning.schema import PredictConfig
 
 
-def run(config: PredictConfig, hydra: dict[str, str], in_sweep: bool) -> int:
+def run(config: PredictConfig, hydra: dict[str, str]) -> int:
     """One folder of predictions; the exit status is 2 where images could not be read."""
     from histo_lightning.predicting import predict  # torch takes seconds: not for --help or a typo
 
@@ -24,7 +24,7 @@ def run(config: PredictConfig, hydra: dict[str, str], in_sweep: bool) -> int:
 
 
 def main() -> int:
-    return max(launch("predict", run), default=0)
+    return int(launch("predict", run) or 0)
 
 
 if __name__ == "__main__":

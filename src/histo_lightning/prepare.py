@@ -7,7 +7,7 @@ from histo_lightning.launch import EXIT_USER, guard, launch
 from histo_lightning.schema import Config, PrepareConfig
 
 
-def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> int:
+def run(config: Config, hydra: dict[str, str]) -> int:
     """One data set; returns the exit status: 2 where training would refuse the copy."""
     from histo_lightning.preparing import prepare, say  # matplotlib and codecs: not for --help or a typo
 
@@ -24,7 +24,7 @@ def run(config: Config, hydra: dict[str, str], in_sweep: bool) -> int:
 
 
 def main() -> int:
-    return max(launch("prepare", run), default=0)
+    return int(launch("prepare", run) or 0)
 
 
 if __name__ == "__main__":

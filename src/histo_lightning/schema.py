@@ -98,6 +98,7 @@ class TrainerConfig:
     deterministic: bool = True
     threads: int | None = None
     workers: int = 0
+    gpu: int | None = None
     progress: str = "auto"
 
 
@@ -114,6 +115,13 @@ class EmaConfig:
 
 
 @dataclass
+class StudyConfig:
+    factor: str = "model"
+    reference: str | None = None
+    score: str = "case_auroc"
+
+
+@dataclass
 class Config:
     """Everything a training run depends on. ``conf/train.yaml`` says what each key decides."""
 
@@ -127,6 +135,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
     magnification: str = "40x"
     task: str = "binary"
     seed: int = 0

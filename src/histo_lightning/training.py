@@ -37,13 +37,38 @@ from histo_lightning.schema import Config
 log = logging.getLogger("histo_lightning")
 
 
-def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path:
+def prepare_data(config: Config) -> BreakHisDataModule:
+    """The data module of a config, set up, with progress.
+
+    Raises:
+        UserError: the data set, the split or the cache cannot be used.
+    """
+    with StepProgress("preparing images", config.trainer.progress != "none") as progress:
+        data = build_datamodule(config, progress)
+        data.setup()
+    return data
+
+
+def identity_of(config: Config, data: BreakHisDataModule) -> dict[str, str]:
+    """What makes a finished run the same experiment: config, split, pixels, version of this package."""
+    if data.split is None:
+        raise RuntimeError("setup() left the data module empty")
+    return {
+        "config_hash": hashed(config),
+        "split_hash": data.split.hash,
+        "data_fingerprint": data.fingerprint,
+        "package_version": versions()["histo_lightning"],
+    }
+
+
+def run_training(config: Config, parent: Path, hydra: Mapping[str, str], *, pictures: bool = True) -> Path:
     """Do one run, or go on with it, or report that it is finished.
 
     Args:
         config: checked.
         parent: the folder that run folders stand in.
         hydra: texts for the run folder's ``.hydra/``.
+        pictures: False leaves plots and the report to a later :func:`draw_run`.
 
     Returns:
         The run folder, with everything that ``shared`` tools read in it.
@@ -53,20 +78,15 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path
     """
     resolve(config.trainer)  # a missing GPU is said before any work
     shown = config.trainer.progress != "none"
-    with StepProgress("preparing images", shown) as progress:
-        data = build_datamodule(config, progress)
-        data.setup()
+    data = prepare_data(config)
     if data.split is None or data.pixels is None or data.source is None:
         raise RuntimeError("setup() left the data module empty")
     _check_monitors(config, data)
-    identity = {
-        "config_hash": hashed(config),
-        "split_hash": data.split.hash,
-        "data_fingerprint": data.fingerprint,
-        "package_version": versions()["histo_lightning"],
-    }
+    identity = identity_of(config, data)
     run = choose_folder(parent, readable_name(config), config.resume, identity)
     if run.status.get("state") == "finished":
+        if pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed before its end
+            draw_run(run.path, data)
         _report_finished(run, config)
         return run.path
     if shown:
@@ -83,7 +103,10 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path
             _spawn(config, run.path)
         else:
             fit_and_score(config, run.path, data)
-    write_report(run.path)  # again: the report shows the finished status
+        if pictures:
+            draw_run(run.path, data)
+    if pictures:
+        write_report(run.path)  # again: the report shows the finished status
     metrics = read_json(run.path / "metrics.json")
     if config.json:
         write_json(Path(config.json), metrics)
@@ -196,8 +219,13 @@ def write_results(
         metrics["baselines"] = {"mean_colour": mean_colour(data, tables)}
     write_json(folder / "metrics.json", metrics | scores)
     _write_dashboard(config, folder, data, scores)
+
+
+def draw_run(folder: Path, data: BreakHisDataModule) -> None:
+    """Pictures and ``report.html`` of a finished run."""
     draw_plots(folder)
     draw_worst(folder, _reader(data))
+    write_report(folder)
 
 
 def _reader(data: BreakHisDataModule) -> Callable[[str], NDArray[np.uint8] | None]:

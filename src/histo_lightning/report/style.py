@@ -3,14 +3,20 @@
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from histo_lightning.runs import write_atomic
 
@@ -109,28 +115,37 @@ def legend_below(figure: Figure, axes: Axes, note: str = "", columns: int = 1) -
         text.set_parse_math(False)
 
 
-def _rendered(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Software": None} if kind == "png" else {"Date": None}
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}),
-        warnings.catch_warnings(),
-    ):
-        # A name may be in a script that the font lacks: boxes in the PNG, whole in the SVG.
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A name may be in a script that the font lacks: boxes in the PNG, whole in the SVG."""
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
+        yield
 
 
 def save_png(figure: Figure, path: Path) -> Path:
     """Write ``figure`` to ``path`` atomically; the same figure gives the same bytes.
 
+    ``savefig`` would draw every figure twice, once only to lay it out.
+
     Raises:
         UserError: the file cannot be written.
     """
-    FigureCanvasAgg(figure)
-    write_atomic(path, _rendered(figure, "png"))
+    canvas: Any = FigureCanvasAgg(figure)
+    with _quiet():
+        canvas.draw()
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", dpi=(DPI, DPI))
+    write_atomic(path, buffer.getvalue())
     return path
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    canvas: Any = FigureCanvasSVG(figure)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}), _quiet():
+        canvas.print_svg(buffer, metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def save_picture(figure: Figure, stem: Path) -> list[Path]:
@@ -144,5 +159,5 @@ def save_picture(figure: Figure, stem: Path) -> list[Path]:
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
     save_png(figure, png)
     figure.set_layout_engine("none")  # it is laid out by now, and doing so is most of the work
-    write_atomic(svg, _rendered(figure, "svg"))
+    write_atomic(svg, _svg(figure))
     return [png, svg]
