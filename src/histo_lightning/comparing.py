@@ -215,6 +215,7 @@ def _about_plan(plan: Plan, factor: str, reference: str, score: str) -> Json:
         "first_start": plan.first_start or None,
         "came_first": plan.came_first,
         "untouched": plan.untouched,
+        "earlier": [dict(one) for one in plan.content.get("earlier") or []],
         "jobs": len(plan.content.get("jobs") or []),
         "comparison": dict(asked),
         "not_this": reasons,

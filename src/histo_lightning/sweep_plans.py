@@ -53,8 +53,8 @@ class Plan:
 
 
 def plan_hash(content: Json) -> str:
-    """SHA-256 of a plan without its own ``hash`` and ``created``, as hexadecimal text."""
-    rest = {key: value for key, value in content.items() if key not in ("hash", "created")}
+    """SHA-256 of a plan without what a sweep's folder adds to it, as hexadecimal text."""
+    rest = {key: value for key, value in content.items() if key not in ("hash", "created", "earlier")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
@@ -80,14 +80,25 @@ def read_runs(roots: Sequence[Path]) -> tuple[list[Run], list[Plan]]:
     plans = []
     for sweep in sweeps:
         content = read_json(sweep / "sweep.json")
-        inside = {run.name for run in runs if run.folder and run.folder.resolve().parent == sweep.resolve()}
-        overrides = {str(job.get("run")): _overrides(job) for job in content.get("jobs") or []}
-        runs = [_placed(run, sweep, overrides) if run.name in inside else run for run in runs]
-        absent = [_unstarted(sweep, name, given) for name, given in overrides.items() if name not in inside]
+        inside = {run.name for run in runs if _is_inside(run, sweep)}
+        jobs = {str(job.get("run")): _overrides(job) for job in content.get("jobs") or []}
+        names = {name: _run_of(sweep, name) for name in jobs}
+        overrides = {names[name]: given for name, given in jobs.items()}
+        runs = [_placed(run, sweep, overrides) if _is_inside(run, sweep) else run for run in runs]
+        absent = [_unstarted(sweep, name, given) for name, given in jobs.items() if names[name] not in inside]
         runs += [_configured(run, runs) for run in absent]
         starts = sorted(run.started for run in runs if run.sweep == sweep and run.started)
         plans.append(Plan(sweep, content, _first_start(sweep, starts)))
     return runs, plans
+
+
+def _is_inside(run: Run, sweep: Path) -> bool:
+    return run.folder is not None and run.folder.resolve().parent == sweep.resolve()
+
+
+def _run_of(sweep: Path, job: str) -> str:
+    """The name of a job's run folder: the job's own, unless its file names another (``<job>-2``)."""
+    return str(read_json(sweep / "jobs" / f"{job}.json").get("run") or job)
 
 
 def _overrides(job: Json) -> list[str]:
@@ -95,8 +106,6 @@ def _overrides(job: Json) -> list[str]:
 
 
 def _placed(run: Run, sweep: Path, overrides: Mapping[str, list[str]]) -> Run:
-    if run.folder is None or run.folder.resolve().parent != sweep.resolve():
-        return run
     run = replace(run, sweep=sweep, overrides=tuple(overrides.get(run.name, ())))
     job = read_json(sweep / "jobs" / f"{run.name}.json")
     if not run.finished and not run.error and job.get("error"):

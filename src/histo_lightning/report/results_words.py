@@ -148,7 +148,11 @@ def plan_sentences(plan: Json) -> list[str]:
         if plan["untouched"]
         else "Its content does NOT have the hash stored with it."
     )
-    return [fixed_there, when, kept]
+    earlier = [
+        f"Another plan stood in this folder before it: SHA-256 {one.get('hash')}, written at {one.get('created')}."
+        for one in plan["earlier"]
+    ]
+    return [fixed_there, when, kept, *earlier]
 
 
 def family_rank(family: Json) -> str:
