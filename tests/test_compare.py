@@ -24,8 +24,16 @@ from histo_lightning.cells import natural
 from histo_lightning.comparing import analyse, compare_runs
 from histo_lightning.config import hashed, readable_name
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, read_predictions, score_pooled, unquote_cell
+from histo_lightning.evaluation import (
+    Table,
+    pool,
+    read_predictions,
+    score_pooled,
+    unquote_cell,
+    write_predictions,
+)
 from histo_lightning.family_results import holm
+from histo_lightning.pooled_cells import OutOfFold, score_out_of_fold
 from histo_lightning.results_table import result_rows, score_names
 from histo_lightning.run_folders import find_folders, listed_folders
 from histo_lightning.run_reading import read_run
@@ -44,7 +52,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("a sweep, with a comma") / "depths",
         magnifications=("40x", "100x"),
         seeds=(0, 1),
-        draws=100,
     )
 
 
@@ -124,26 +131,54 @@ def test_numbers_in_results_csv_are_scikit_learns(answered: tuple[Path, Any], sw
             for name, value in expected.items():
                 assert float(row[f"{part}_{name}"]) == pytest.approx(value, abs=1e-12), name
         metrics = read(swept / row["run"] / "metrics.json")
-        for end in ("low", "high"):
-            assert float(row[f"test_case_auroc_{end}"]) == metrics["test"]["case"]["auroc"][end]
         assert float(row["train_seconds"]) == metrics["cost"]["train_seconds"]
 
 
-@pytest.mark.parametrize(
-    "score", ["case_auroc", "image_auroc", "slide_patient_recognition_rate", "case_brier"]
-)
-def test_the_pooled_value_and_interval_are_score_pooleds(swept: Path, score: str) -> None:
-    results, _ = analyse([swept], score=score)
-    level, _, name = score.partition("_")
-    cell = cell_of(results, "resnet34", "100x")
-    entries = []
+def test_intervals_in_results_csv_are_those_of_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", config_of(), draws=100)
+    _, (row,) = result_rows(analyse([tmp_path])[1])
+    for part in ("test", "val"):
+        for level, score in (
+            ("case", "auroc"),
+            ("image", "sensitivity"),
+            ("slide", "patient_recognition_rate"),
+        ):
+            entry = read(folder / "metrics.json")[part][level][score]
+            found = [row[f"{part}_{level}_{score}{end}"] for end in ("", "_low", "_high")]
+            assert found == [entry["value"], entry["low"], entry["high"]]
+    assert row["test_case_auroc_low"] < row["test_case_auroc"] < row["test_case_auroc_high"]
+
+
+def test_the_pooled_value_and_interval_are_score_pooleds(swept: Path) -> None:
+    scores = (
+        "case_auroc",
+        "image_auroc",
+        "slide_patient_recognition_rate",
+        "case_brier",
+        "image_balanced_accuracy",
+    )
+    paths = [folder_of(swept, "resnet34", fold, 0, "100x") / "predictions/test.csv" for fold in range(5)]
+    tables = [read_predictions(path) for path in paths]
+    table, fold = pool(tables)
+    expected = score_pooled(tables)
+    for score in scores:
+        level, _, name = score.partition("_")
+        entry, others = score_out_of_fold(OutOfFold(table, fold, []), score)
+        assert entry == expected[level][name], score
+        assert others["slide_auroc"] == expected["slide"]["auroc"]["value"]
+
+
+def test_a_cell_is_the_mean_over_its_seeds(answered: tuple[Path, dict[str, Any]], swept: Path) -> None:
+    cell = cell_of(answered[1], "resnet34", "100x")
+    values = []
     for seed in (0, 1):
-        tables = [folder_of(swept, "resnet34", k, seed, "100x") / "predictions/test.csv" for k in range(5)]
-        entries.append(score_pooled(tables)[level][name])
-    for end in ("value", "low", "high"):
-        assert cell[end] == pytest.approx(fmean(entry[end] for entry in entries), abs=1e-12)
-    assert [one["value"] for one in cell["replicates"]] == [entry["value"] for entry in entries]
-    assert cell["method"] == entries[0]["method"]
+        paths = [folder_of(swept, "resnet34", k, seed, "100x") / "predictions/test.csv" for k in range(5)]
+        values.append(score_pooled(paths, intervals=False)["case"]["auroc"]["value"])
+    assert [one["value"] for one in cell["replicates"]] == values
+    assert cell["value"] == fmean(values)
+    for end in ("low", "high"):
+        assert cell[end] == fmean(one[end] for one in cell["replicates"])
+    assert cell["method"] == "Newcombe method 5"
 
 
 def test_the_pooled_auroc_counts_pairs_of_one_fold(swept: Path) -> None:
@@ -401,30 +436,44 @@ def test_a_replicate_of_one_arm_alone_is_left_out(copied: Path) -> None:
     assert len(cell_of(results, "resnet34")["replicates"]) == 3
 
 
-@pytest.mark.parametrize("kind", ["image_random", "slide_kfold", "official"])
-def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: Path, kind: str) -> None:
-    first = 1 if kind == "official" else 0
+def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: Path) -> None:
+    labels = {
+        "image_random": "LEAKY",
+        "slide_kfold": "CASE-LEAKY",
+        "official": "CASE-LEAKY",
+        "case_kfold": "",
+    }
     for model in ("resnet18", "resnet34"):
-        for fold in range(first, first + 5):
-            write_run(tmp_path / "runs", config_of(model, fold=fold, kind=kind))
-        for fold in range(5):
-            write_run(tmp_path / "runs", config_of(model, fold=fold))
+        for kind in labels:
+            for fold in range(5):
+                write_run(tmp_path / "runs", config_of(model, fold=fold + (kind == "official"), kind=kind))
     out = tmp_path / "out"
     results = compare_runs([tmp_path / "runs"], out)
-    label = "LEAKY" if kind == "image_random" else "CASE-LEAKY"
-    assert results["worlds"] == ["synthetic, case_kfold of 5", results["worlds"][1]]
-    assert results["worlds"][1].endswith(f": {label}")
-    assert [family["world"] for family in results["families"]] == ["synthetic, case_kfold of 5"]
+    assert results["worlds"] == [
+        "synthetic, case_kfold of 5",
+        "synthetic, image_random of 5: LEAKY",
+        "synthetic, official: CASE-LEAKY",
+        "synthetic, slide_kfold of 5: CASE-LEAKY",
+    ]
+    assert [family["world"] for family in results["families"]] == results["worlds"][:1]
     labelled = [cell for cell in results["cells"] if cell["label"]]
-    assert [cell["value"] for cell in labelled] == [None, None]
+    assert [cell["value"] for cell in labelled] == [None] * 6
     assert all(cell["mean_of_runs"] is not None for cell in labelled)
-    reason = results["refusals"][0]["reasons"][0]
-    assert ("overlap" if kind == "official" else "several folds") in reason
+    reasons = {refusal["world"]: refusal["reasons"][0] for refusal in results["refusals"]}
+    assert "the official folds overlap" in reasons["synthetic, official: CASE-LEAKY"]
+    assert "in the test parts of several folds (LEAKY)" in reasons["synthetic, image_random of 5: LEAKY"]
+    assert (
+        "in the test parts of several folds (CASE-LEAKY)"
+        in reasons["synthetic, slide_kfold of 5: CASE-LEAKY"]
+    )
     page, text = (out / "report.html").read_text(), (out / "results.md").read_text()
-    assert page.count(f'class="label">{label}') >= 3  # at the top, with its scores, with its comparison
-    assert text.count(f"> **{label}") >= 3
-    assert {row["label"].split(" (")[0] for row in rows_of(out / "results.csv")} == {"", label}
+    for label, count in (("LEAKY", 3), ("CASE-LEAKY", 5)):  # at the top, with the scores, with the comparison
+        assert page.count(f'class="label">{label}') == count
+        assert text.count(f"> **{label}") == count
+    rows = rows_of(out / "results.csv")
+    assert {(row["split"], row["label"].split(" (")[0]) for row in rows} == set(labels.items())
     assert (out / "plots" / "heat_map-2.png").is_file()
+    assert not (out / "plots" / "forest-2.png").exists()
 
 
 def test_the_same_run_twice_is_counted_once(copied: Path, tmp_path: Path) -> None:
@@ -453,8 +502,6 @@ def test_other_trainers_are_averaged_in_the_table_and_warned_about(copied: Path)
     shuffled.p_malignant[:] = 1 - shuffled.p_malignant  # another result, so that an average shows
     shuffled.logits[:] = shuffled.logits[:, ::-1].copy()
     shuffled.predicted[:] = 1 - shuffled.predicted
-    from histo_lightning.evaluation import write_predictions
-
     write_predictions(twin / "predictions/test.csv", shuffled)
     results, _ = analyse([copied])
     tables = [[folder_of(copied, "resnet18", k) / "predictions/test.csv" for k in range(5)] for _ in range(2)]
@@ -741,11 +788,14 @@ def test_pictures_of_an_earlier_comparison_do_not_stay(tmp_path: Path, swept: Pa
 
 def test_one_run_is_a_table_without_a_comparison(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", config_of())
-    results = compare_runs([tmp_path / "runs"], tmp_path / "out")
+    results, _ = analyse([tmp_path / "runs"])
     (cell,) = results["cells"]
     assert cell["value"] is None
+    assert cell["mean_of_runs"] is not None
     assert cell["problems"] == ["resnet18 40x seed 0: folds 1, 2, 3, 4 are missing (no such run)"]
-    assert "mean over the runs' own test parts, not pooled" in (tmp_path / "out" / "results.md").read_text()
+    assert results["refusals"][0]["reasons"] == [
+        "only resnet18 was run, so there is nothing to compare it with"
+    ]
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -797,23 +847,19 @@ def test_the_command_compares_without_torch(swept: Path, tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (["runs={swept}", "select=test_case_auroc"], "a selection made on test scores"),
-        (["runs={empty}"], "holds no run"),
-        ([], "runs= is needed"),
-    ],
-)
-def test_the_command_refuses_in_one_line_with_status_2(
-    swept: Path, tmp_path: Path, command: Any, given: list[str], told: str
-) -> None:
-    (tmp_path / "empty").mkdir()
-    done = command("compare", *(text.format(swept=swept, empty=tmp_path / "empty") for text in given))
+def test_the_command_refuses_in_one_line_with_status_2(swept: Path, tmp_path: Path, command: Any) -> None:
+    done = command("compare", f"runs={swept}", "select=test_case_auroc")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert told in line
+    assert "a selection made on test scores" in line
     assert not (tmp_path / "outputs" / "report.html").exists()
+
+
+def test_nothing_to_compare_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no run; give a run folder, a sweep folder"):
+        compare_runs([tmp_path / "empty"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_score_columns_are_complete() -> None:
