@@ -22,6 +22,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 from histo_lightning.cells import natural
 from histo_lightning.comparing import analyse, compare_runs
+from histo_lightning.comparison_summary import say
 from histo_lightning.config import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
@@ -34,6 +35,7 @@ from histo_lightning.evaluation import (
 )
 from histo_lightning.family_results import holm
 from histo_lightning.pooled_cells import OutOfFold, score_out_of_fold
+from histo_lightning.report.results import figures, texts
 from histo_lightning.results_table import result_rows, score_names
 from histo_lightning.run_folders import find_folders, listed_folders
 from histo_lightning.run_reading import read_run
@@ -447,8 +449,7 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
         for kind in labels:
             for fold in range(5):
                 write_run(tmp_path / "runs", config_of(model, fold=fold + (kind == "official"), kind=kind))
-    out = tmp_path / "out"
-    results = compare_runs([tmp_path / "runs"], out)
+    results, runs = analyse([tmp_path / "runs"])
     assert results["worlds"] == [
         "synthetic, case_kfold of 5",
         "synthetic, image_random of 5: LEAKY",
@@ -466,14 +467,14 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
         "in the test parts of several folds (CASE-LEAKY)"
         in reasons["synthetic, slide_kfold of 5: CASE-LEAKY"]
     )
-    page, text = (out / "report.html").read_text(), (out / "results.md").read_text()
+    text, page = texts(results, tmp_path, [])
     for label, count in (("LEAKY", 3), ("CASE-LEAKY", 5)):  # at the top, with the scores, with the comparison
         assert page.count(f'class="label">{label}') == count
         assert text.count(f"> **{label}") == count
-    rows = rows_of(out / "results.csv")
+    _, rows = result_rows(runs)
     assert {(row["split"], row["label"].split(" (")[0]) for row in rows} == set(labels.items())
-    assert (out / "plots" / "heat_map-2.png").is_file()
-    assert not (out / "plots" / "forest-2.png").exists()
+    assert [name for name, _, _ in figures(results)][:5] == ["forest", "ranks", "heat_map", "cost", "curves"]
+    assert [name for name, _, _ in figures(results)][5:8] == ["heat_map-2", "cost-2", "curves-2"]
 
 
 def test_the_same_run_twice_is_counted_once(copied: Path, tmp_path: Path) -> None:
@@ -513,18 +514,20 @@ def test_other_trainers_are_averaged_in_the_table_and_warned_about(copied: Path)
     assert any("was run 2 times on different machines or trainers" in note for note in results["notes"])
 
 
-def test_cells_that_differ_in_more_than_the_factor_are_warned_about_everywhere(tmp_path: Path) -> None:
+def test_cells_that_differ_in_more_than_the_factor_are_warned_about_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for fold in range(5):
         write_run(tmp_path / "runs", config_of("resnet18", "sgd", fold=fold))
         write_run(tmp_path / "runs", config_of("resnet34", "adam", fold=fold))
-    out = tmp_path / "out"
-    results = compare_runs([tmp_path / "runs"], out)
+    results, _ = analyse([tmp_path / "runs"])
     (warning,) = results["warnings"]
     for text in ("differ in more than model", "optimizer.name adam and sgd", "optimizer.lr 0.001 and 0.05"):
         assert text in warning
     assert "at equal budget" not in results["families"][0]["comparison"]["pairs"][0]["words"]
-    assert "differ in more than model" in (out / "report.html").read_text()
-    assert "differ in more than model" in (out / "results.md").read_text()
+    assert all("differ in more than model" in text for text in texts(results, tmp_path, []))
+    say(results, tmp_path)
+    assert "warning: resnet34 adam and resnet18 sgd differ in more than model" in capsys.readouterr().out
     # A fair pair beside it: only that one is compared, the other one is still warned about.
     for fold in range(5):
         write_run(tmp_path / "runs", config_of("resnet50", "sgd", fold=fold))
@@ -633,8 +636,7 @@ def test_other_selections_are_refused_with_what_is_allowed(swept: Path) -> None:
 def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> None:
     for model in ("resnet18", "resnet34"):
         write_run(tmp_path / "my runs", config_of(model, test=False, scored_weights="last"))
-    out = tmp_path / "out"
-    results = compare_runs([tmp_path / "my runs"], out, select="best")
+    results, _ = analyse([tmp_path / "my runs"], select="best")
     choice = results["selection"]["choices"][0]
     assert results["selection"]["warning"] is None  # one outer fold: nothing is optimistic
     assert (choice["test_read"], choice["next"]["test_unread"]) == (0, True)
@@ -643,7 +645,7 @@ def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> Non
     assert f"{folder}/checkpoints/last.ckpt' part=test dataset=synthetic" in choice["next"]["command"]
     assert results["families"] == []
     assert "test=false" in results["refusals"][0]["reasons"][0]
-    text = (out / "results.md").read_text()
+    text, _ = texts(results, tmp_path, [])
     assert "left its test part unread" in text
     assert choice["next"]["command"] in text
     assert cell_of(results, "resnet18")["val"] is not None
@@ -784,6 +786,16 @@ def test_pictures_of_an_earlier_comparison_do_not_stay(tmp_path: Path, swept: Pa
     assert (tmp_path / "results.csv").is_file()
     assert "No comparison: only resnet18 was run" in (tmp_path / "results.md").read_text()
     assert "no run has been scored" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_of_which_nothing_is_known_are_rows_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "early").mkdir(parents=True)
+    (tmp_path / "runs" / "early" / "status.json").write_text("{}")
+    results = compare_runs([tmp_path / "runs"], tmp_path / "out")
+    assert results["runs"]["damaged"] == 1
+    (row,) = rows_of(tmp_path / "out" / "results.csv")
+    assert (row["run"], row["state"], row["model"]) == ("early", "damaged", "")
+    assert "1 run: 1 damaged." in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_one_run_is_a_table_without_a_comparison(tmp_path: Path) -> None:

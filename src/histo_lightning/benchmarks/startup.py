@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from histo_lightning.benchmarks.measure import Row, interleaved, judged, ratios, unmeasured
@@ -77,11 +76,39 @@ def answer_rows(rounds: int) -> list[Row]:
             rows.append(
                 judged(f"P9 {name}", f"{title} / import torch", "<= 0.6", ratios(seconds, torch), why)
             )
-    if find_spec("histo_lightning.compare") is None:
-        rows.append(
-            unmeasured("P9 compare", "compare / import torch", "<= 0.6", "the command does not exist yet")
-        )
+        rows.append(_compare_row(Path(folder), rounds))
     return rows
+
+
+def _first_line(*arguments: str) -> float:
+    """Seconds until a command prints something."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        seconds = time.perf_counter() - start
+        process.stdout.read()
+    if not said:
+        raise RuntimeError(f"{arguments}: printed nothing")
+    return seconds
+
+
+def _compare_row(folder: Path, rounds: int) -> Row:
+    """The first line of ``compare``, on one run folder that it can read."""
+    run = folder / "runs" / "run"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text('{"state": "failed", "error": "made up"}')
+    given = ("histo_lightning.compare", f"runs={run}", f"output_dir={folder / 'comparison'}")
+    torch, compare = interleaved(
+        [lambda: _seconds("-c", "import torch"), partial(_first_line, "-m", *given)], rounds
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", _WITNESS, *given], capture_output=True, text=True
+    ).stdout.rsplit("torch imported: ", 1)[-1]
+    why = f"{statistics.median(compare):.2f} s; torch imported: {seen.strip()}"
+    return judged("P9 compare", "compare, first line / import torch", "<= 0.6", ratios(compare, torch), why)
 
 
 def sweep_rows(rounds: int) -> list[Row]:

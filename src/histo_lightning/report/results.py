@@ -43,10 +43,15 @@ def write_results(out: Path, results: Json) -> None:
         UserError: a file cannot be written.
     """
     drawn = draw_results(out / "plots", results)
+    markdown, html = texts(results, out / "plots", drawn)
+    write_atomic(out / "results.md", markdown.encode("utf-8", errors="replace"))
+    write_atomic(out / "report.html", html.encode("utf-8", errors="replace"))
+
+
+def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
+    """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
     blocks = list(sections(results))
-    write_atomic(out / "results.md", as_markdown(blocks).encode("utf-8", errors="replace"))
-    text = page("Comparison of runs", _html(blocks, out / "plots", drawn))
-    write_atomic(out / "report.html", text.encode("utf-8", errors="replace"))
+    return as_markdown(blocks), page("Comparison of runs", _html(blocks, plots, drawn))
 
 
 def figures(results: Json) -> Iterator[tuple[str, str, Figure]]:
