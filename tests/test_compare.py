@@ -580,6 +580,27 @@ def test_the_hash_is_of_the_content_alone() -> None:
     assert len(plan_hash(plan)) == 64
 
 
+def test_a_study_beside_the_runs_gives_its_budget_and_not_its_trials(copied: Path, tmp_path: Path) -> None:
+    study = tmp_path / "studies" / "depths"
+    write_run(study / "trials", config_of("resnet18", "sgd", test=False))
+    edges = [
+        {"key": "optimizer.lr", "value": 0.1, "edge": "high"},
+        {"key": "head.dropout", "value": 0.3, "edge": None},
+    ]
+    budget = {"trials": 20, "complete": 15, "pruned": 5, "failed": 0, "epochs": 180}
+    best = {"value": 0.91234, "edges": edges}
+    write_json(
+        study / "study.json", {"by_depth": {"resnet18": {"budget": budget, "best": best}}, "protocol": {}}
+    )
+    results, runs = analyse([tmp_path])
+    assert len(runs) == 20
+    text, page = texts(results, tmp_path, [])
+    assert "| depths | resnet18 | 20 | 15 | 5 | 0 | 180 | 0.912 | optimizer.lr=0.1 (high) |" in text
+    assert "Tuning budget" in page
+    assert [run.config["optimizer.name"] for run in analyse([study])[1]] == ["sgd"]  # asked for by name
+    assert "no record of a hyper-parameter search" in texts(analyse([copied])[0], tmp_path, [])[0]
+
+
 def test_a_job_without_a_folder_has_the_settings_of_its_overrides(copied: Path) -> None:
     gone = config_of("resnet34", fold=3, seed=1)
     shutil.rmtree(copied / readable_name(gone))
@@ -616,6 +637,10 @@ def test_select_takes_the_best_by_validation(swept: Path, select: str, level: st
     better = min if score == "log_loss" else max
     assert choice["arm"] == better(means, key=lambda model: means[model])
     assert "optimistic" in results["selection"]["warning"]
+    assert sorted(choice["runs"]) == sorted(
+        folder_of(swept, choice["arm"], fold, seed).name for fold in range(5) for seed in (0, 1)
+    )
+    assert choice["test_read"] == 10
     assert [one["fold"] for one in choice["by_fold"]] == [0, 1, 2, 3, 4]
     assert choice["next"] is None
 
@@ -684,7 +709,7 @@ def test_folders_are_found_at_any_depth_and_listed_with_commas(tmp_path: Path) -
     for name in ("a, b/runs/one", "c/two", "c/.hidden/three", "c/two/checkpoints/inner"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "status.json").write_text("{}")
-    assert [path.name for path in find_folders([tmp_path])[0]] == ["one", "two"]
+    assert [path.name for path in find_folders([tmp_path]).runs] == ["one", "two"]
     both = f"[{tmp_path}/a, b,{tmp_path}/c]"
     assert listed_folders(both) == [tmp_path / "a, b", tmp_path / "c"]
     assert listed_folders(f"[ '{tmp_path}/c' , \"{tmp_path}/a, b\"]") == [tmp_path / "c", tmp_path / "a, b"]

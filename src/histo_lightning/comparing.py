@@ -13,9 +13,9 @@ from histo_lightning.family_results import compare_world
 from histo_lightning.pooled_cells import PooledCell, pool_cell, split_score
 from histo_lightning.report.results import write_results
 from histo_lightning.results_table import results_csv
-from histo_lightning.run_folders import is_run
+from histo_lightning.run_folders import STUDY, find_folders, is_run
 from histo_lightning.run_reading import STATES, Run, defaults
-from histo_lightning.runs import write_atomic
+from histo_lightning.runs import read_json, write_atomic
 from histo_lightning.selecting import checked_selection, select_cells
 from histo_lightning.sweep_plans import Plan, read_runs
 
@@ -71,7 +71,8 @@ def analyse(
     select: str | None = None,
 ) -> tuple[Json, list[Run]]:
     """The results and the runs of ``compare_runs``, which see, without writing anything."""
-    runs, plans = read_runs(folders)
+    found = find_folders(folders)
+    runs, plans = read_runs(found)
     if not runs:
         raise UserError(
             f"runs={', '.join(str(folder) for folder in folders)}: holds no run; give a run folder, a sweep folder or "
@@ -89,6 +90,7 @@ def analyse(
     design = build_design(runs, factor)
     reference = _reference(reference, asked, design)
     results = _results(design, runs, plans, reference, score)
+    results["tuning"] = [_about_study(folder, read_json(folder / STUDY)) for folder in found.studies]
     results["selection"] = None if select is None else select_cells(design, select, score, runs)
     return results, runs
 
@@ -219,6 +221,31 @@ def _about_plan(plan: Plan, factor: str, reference: str, score: str) -> Json:
         "jobs": len(plan.content.get("jobs") or []),
         "comparison": dict(asked),
         "not_this": reasons,
+    }
+
+
+def _about_study(folder: Path, study: Mapping[str, Any]) -> Json:
+    """A hyper-parameter search: its budget by depth, and where its best settings lie in their ranges."""
+    depths = study.get("by_depth") if isinstance(study.get("by_depth"), dict) else {}
+    return {
+        "folder": str(folder),
+        "warning": (study.get("protocol") or {}).get("warning"),
+        "depths": [
+            {
+                "depth": depth,
+                **{
+                    key: (about.get("budget") or {}).get(key)
+                    for key in ("trials", "complete", "pruned", "failed", "epochs")
+                },
+                "value": (about.get("best") or {}).get("value"),
+                "edges": [
+                    f"{edge['key']}={edge['value']} ({edge['edge']})"
+                    for edge in (about.get("best") or {}).get("edges") or []
+                    if edge.get("edge")
+                ],
+            }
+            for depth, about in (depths or {}).items()
+        ],
     }
 
 

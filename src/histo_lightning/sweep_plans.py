@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from histo_lightning.run_folders import find_folders
+from histo_lightning.run_folders import Folders
 from histo_lightning.run_reading import MISSING, Run, flat_config, read_run
 from histo_lightning.runs import read_json
 
@@ -66,19 +66,15 @@ def _moment(text: str) -> datetime | None:
     return found.astimezone() if found.tzinfo is None else found
 
 
-def read_runs(roots: Sequence[Path]) -> tuple[list[Run], list[Plan]]:
-    """Every run below ``roots`` and every planned job without a run, in order of folder; and the plans of their sweeps.
+def read_runs(folders: Folders) -> tuple[list[Run], list[Plan]]:
+    """Every run and every planned job without a run, in order of folder; and the plans of their sweeps.
 
     A run inside a sweep folder belongs to it also where only the run's own folder was given; then the sweep's other
     jobs are not added.
-
-    Raises:
-        UserError: a root cannot be read.
     """
-    folders, sweeps = find_folders(roots)
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders.runs]
     plans = []
-    for sweep in sweeps:
+    for sweep in folders.sweeps:
         content = read_json(sweep / "sweep.json")
         inside = {run.name for run in runs if _is_inside(run, sweep)}
         jobs = {str(job.get("run")): _overrides(job) for job in content.get("jobs") or []}
@@ -140,7 +136,8 @@ def _configured(run: Run, others: Sequence[Run]) -> Run:
     siblings = [other for other in others if other.sweep == run.sweep and other.config and other.overrides]
     own = set(run.overrides)
     if not siblings:
-        return replace(run, config=flat_config({}) | _implied(run.overrides, {}, siblings))
+        plain = flat_config({})
+        return replace(run, config=plain | _implied(run.overrides, plain, siblings))
     nearest = min(siblings, key=lambda other: len(own ^ set(other.overrides)))
     return replace(run, config=dict(nearest.config) | _implied(run.overrides, nearest.config, siblings))
 
@@ -151,7 +148,7 @@ def _implied(overrides: Sequence[str], config: Json, siblings: Sequence[Run]) ->
         key, _, value = text.lstrip("+").partition("=")
         group = {name for name in flat_config({}) if name.startswith(f"{key}.")}
         if not group:
-            found[key] = _value(value)
+            found |= {key: _value(value)} if key in config else {}  # experiment=... is no key of its own
             continue
         lender = next((other for other in siblings if text in other.overrides), None)
         source = lender.config if lender else dict(config) | {f"{key}.name": value}

@@ -16,6 +16,7 @@ from histo_lightning.report.results_tables import (
     secondary_table,
     selection_table,
     spread_table,
+    tuning_table,
     unfinished_table,
 )
 from histo_lightning.report.results_text import Block, Folded, Heading, Label, Lines, Listed, Pictures, Shell
@@ -117,7 +118,7 @@ def _scores(results: Json, world: str, number: int) -> Iterator[Block]:
         method = next((cell["method"] for cell in cells if cell["method"]), None)
         yield Lines(
             [
-                f"95 % intervals ({method}), means of the seeds' own: they cover {COVERS}."
+                f"95 % intervals ({method}; over several seeds the means of their ends): they cover {COVERS}."
                 if method
                 else "There are no intervals here; the notes say why.",
                 "AUROC counts pairs of one fold only; the folds' networks have scales of their own.",
@@ -217,15 +218,19 @@ def _trust(results: Json) -> Iterator[Block]:
         f"The test part was read {sum(reads)} time(s) in {len(reads)} runs"
         + (f", {max(reads)} times in one run." if reads and max(reads) > 1 else ", at most once in each run.")
     )
+    tuning = tuning_table(results)
     told.append(
-        "Tuning: these folders hold no record of a hyper-parameter search; whether settings were tuned, and with which "
+        "Tuning: the studies below; a setting on the edge of what was searched may not be the best one."
+        if tuning.rows
+        else "Tuning: these folders hold no record of a hyper-parameter search; whether settings were tuned, and with which "
         "budget for each level, is not known here."
-        if not results.get("tuning")
-        else str(results["tuning"])
     )
     held = "; ".join(f"{key}: {', '.join(values)}" for key, values in results["held"].items())
     told += [f"Other settings that differ, held equal within a comparison: {held}."] if held else []
     yield Listed(told)
+    if tuning.rows:
+        yield Heading("Tuning budget", 3)
+        yield tuning
     if main:
         yield Heading("Spreads apart: training runs, folds, cases", 3)
         yield arm_table(main[0])

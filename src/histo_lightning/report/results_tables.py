@@ -264,6 +264,37 @@ def arm_table(family: Json) -> TextTable:
     return TextTable(head, rows, [])
 
 
+def tuning_table(results: Json) -> TextTable:
+    """The budget of each depth in each hyper-parameter search, and whether its best setting lies on an edge."""
+    head = [
+        "study",
+        "depth",
+        "trials",
+        "complete",
+        "pruned",
+        "failed",
+        "epochs",
+        "best validation",
+        "on an edge",
+    ]
+    rows = []
+    for study in results["tuning"]:
+        name = str(study["folder"]).rstrip("/").rsplit("/", 1)[-1]
+        for about in study["depths"]:
+            counts = [NOTHING if about[key] is None else str(about[key]) for key in head[2:7]]
+            rows.append(
+                [
+                    name,
+                    str(about["depth"]),
+                    *counts,
+                    number(about["value"]),
+                    ", ".join(about["edges"]) or "no",
+                ]
+            )
+    notes = [str(study["warning"]) for study in results["tuning"] if study["warning"]]
+    return TextTable(head, rows, list(dict.fromkeys(notes)))
+
+
 def unfinished_table(results: Json) -> TextTable:
     rows = [[str(run["run"]), str(run["state"]), str(run["error"])] for run in results["unfinished"]]
     return TextTable(["run", "state", "why"], rows, [])
