@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 from histo_lightning.cells import natural
@@ -30,6 +31,7 @@ from histo_lightning.evaluation import (
     pool,
     read_predictions,
     score_pooled,
+    score_predictions,
     unquote_cell,
     write_predictions,
 )
@@ -475,6 +477,36 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
     assert {(row["split"], row["label"].split(" (")[0]) for row in rows} == set(labels.items())
     assert [name for name, _, _ in figures(results)][:5] == ["forest", "ranks", "heat_map", "cost", "curves"]
     assert [name for name, _, _ in figures(results)][5:8] == ["heat_map-2", "cost-2", "curves-2"]
+
+
+def test_unknown_grouping_has_no_case_score_and_says_why(tmp_path: Path) -> None:
+    for model in ("resnet18", "resnet34"):
+        folder = write_run(tmp_path / "runs", config_of(model))
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["split"]["name"] = config["dataset"]["name"] = "folders"
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        changed(
+            folder / "split.json", lambda content: content.update(kind="folders", label="GROUPING UNKNOWN")
+        )
+        table = read_predictions(folder / "predictions/test.csv")
+        unknown = np.full(len(table), "")
+        table = replace(table, case=unknown, slide=unknown, subtype=unknown)
+        write_predictions(folder / "predictions/test.csv", table)
+        changed(
+            folder / "metrics.json",
+            lambda content, table=table: content.update(test=score_predictions(table)),
+        )
+    results, _ = analyse([tmp_path])
+    cell = cell_of(results, "resnet18")
+    assert (cell["value"], cell["mean_of_runs"]) == (None, None)
+    assert "GROUPING UNKNOWN" in texts(results, tmp_path, [])[0]
+    assert results["families"] == []
+    by_image, _ = analyse([tmp_path], score="image_auroc")
+    cell = cell_of(by_image, "resnet18")
+    assert cell["value"] == pytest.approx(cell["mean_of_runs"])
+    assert (cell["low"], by_image["families"]) == (None, [])
+    assert "GROUPING UNKNOWN" in cell["reason"]
+    assert "GROUPING UNKNOWN" in by_image["refusals"][0]["reasons"][0]
 
 
 def test_the_same_run_twice_is_counted_once(copied: Path, tmp_path: Path) -> None:

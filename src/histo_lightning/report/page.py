@@ -20,7 +20,7 @@ h3 { font-size: 1rem; margin: 18px 0 6px; }
 section, header { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
   margin: 0 0 16px; }
 .lead { font-size: 1.1rem; max-width: 75ch; margin: 12px 0 0; }
-p { max-width: 85ch; margin: 8px 0 10px; }
+p { max-width: 85ch; margin: 8px 0 10px; overflow-wrap: anywhere; } li { overflow-wrap: anywhere; }
 .small, small { font-size: .84rem; color: var(--soft); }
 .label { color: var(--bad); background: var(--bad-page); border: 1px solid var(--bad); border-radius: 6px;
   font-weight: 700; padding: 2px 10px; width: fit-content; margin: 6px 0 10px; }

@@ -78,7 +78,8 @@ def _cell_text(cell: Json, key: str, notes: list[str], with_seeds: bool) -> str:
     if value is None:
         other = cell[RUNS.key]
         if other is None:
-            return f"{NOTHING}{marks}"
+            why = _mark(str(cell["reason"]), notes) if cell["reason"] else ""
+            return f"{NOTHING}{why}{marks}"
         told = f"mean of {cell['scored_runs']} runs, not pooled"
         return f"({fixed(other)}){_mark(told, notes)}{marks}"
     if key != POOLED.key:
