@@ -436,3 +436,13 @@ def test_a_depth_study_of_the_full_set_takes_seconds(census_records: list[Record
     assert found["draws"] == 2000
     print(seconds)
     assert seconds < 6
+
+
+def test_few_cases_fall_back_to_bonferroni_and_say_so() -> None:
+    arms = {n: arm(i, benign=3, malignant=4) for i, n in ((0, "r18"), (100, "r34"), (200, "r50"))}
+    found = compare_arms(arms, reference="r18", draws=300)
+    assert "by Bonferroni" in found["notes"][0]
+    pair = found["pairs"][0]
+    half = stats.t.ppf(1 - 0.05 / 4, pair["df"]) * pair["se"]
+    assert pair["simultaneous_high"] == pytest.approx(pair["difference"] + half)
+    assert "simultaneous 95 % interval" in pair["words"]

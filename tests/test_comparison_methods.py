@@ -56,9 +56,7 @@ def normal_family(correlation: Floats, draws: int = 200_000) -> Family:
     """A family whose deviations are normal over cases, without training noise."""
     random = np.random.default_rng(0)
     resampled = random.multivariate_normal(np.zeros(len(correlation)), correlation, draws).T
-    found = family(resampled, np.zeros((len(correlation), 1)), np.full(len(correlation), 0.7), 0)
-    assert found is not None
-    return found
+    return family(resampled, np.zeros((len(correlation), 1)), np.full(len(correlation), 0.7), 0)
 
 
 def test_max_t_meets_sidak_dunnett_and_one_comparison() -> None:
@@ -83,7 +81,6 @@ def test_training_noise_joins_the_family_with_its_own_correlation() -> None:
     seeds -= seeds.mean(axis=1, keepdims=True)
     seeds = np.linalg.inv(np.linalg.cholesky(np.cov(seeds))) @ seeds  # covariance exactly 1
     found = family(np.stack([common] * 3), seeds, np.full(3, 1 / np.sqrt(8)), 0)
-    assert found is not None
     half = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
     critical = -stats.norm.ppf((1 - found.level(0.95)) / 2)
     inside = stats.multivariate_normal(cov=half, seed=0).cdf([critical] * 3, lower_limit=[-critical] * 3)
@@ -140,3 +137,14 @@ def test_rotating_validation_has_a_third_in_test_for_each_in_train() -> None:
     assert rotating_ratio(np.repeat(np.arange(5), 14)) == pytest.approx(1 / 3)
     fold = np.repeat(np.arange(3), [4, 5, 6])
     assert rotating_ratio(fold) == pytest.approx(np.mean([4 / 6, 5 / 4, 6 / 5]))
+
+
+def test_without_usable_resamples_bonferroni_stands_in() -> None:
+    resampled = np.random.default_rng(0).normal(size=(3, 200))
+    resampled[1, :3] = np.nan  # 1.5 % undefined
+    found = family(resampled, np.zeros((3, 4)), np.ones(3), 0)
+    assert found.bonferroni
+    assert found.level(0.95) == pytest.approx(1 - 0.05 / 3)
+    assert found.adjusted(np.array([0.01, 0.5, np.nan]))[:2].tolist() == pytest.approx([0.03, 1.0])
+    resampled[1, 1:3] = 0.0
+    assert not family(resampled, np.zeros((3, 4)), np.ones(3), 0).bonferroni
