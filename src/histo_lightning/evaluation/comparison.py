@@ -19,7 +19,7 @@ from histo_lightning.evaluation.simultaneous import Family, family
 __all__ = ["Arm", "Block", "Replicate", "compare_arms"]
 
 
-def _family(apart: ArmScores, plan: Design, seed: int) -> Family | None:
+def _family(apart: ArmScores, plan: Design, seed: int) -> Family:
     """The joint null distribution of the differences of ``apart``."""
     whole = apart.over_magnifications
     found = paired(whole.value[:, 0], whole.left_out[:, 0], plan.case_class)
@@ -81,7 +81,7 @@ def compare_arms(
         benign=benign,
         replicates=plan.replicates,
         split_repeats=plan.split_repeats,
-        simultaneous=together is not None,
+        simultaneous=primary,
         equal_budget=equal_budget,
     )
     by_arm = arm_records(scored, plan, wanted)
@@ -99,7 +99,7 @@ def compare_arms(
         "cases": {"benign": benign, "malignant": malignant},
         "level": LEVEL,
         "draws": resamples,
-        "notes": notes(plan, simultaneous_missing=primary and together is None),
+        "notes": notes(plan, bonferroni=together is not None and together.bonferroni),
         "arms": {name: by_arm[name] for name in arms},
         "pairs": [pairs[name] for name in arms if name != reference],
         "friedman": rank_record(scored, plan, wanted),

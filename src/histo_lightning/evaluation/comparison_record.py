@@ -189,7 +189,7 @@ def rank_record(scored: ArmScores, plan: Design, score: NamedScore) -> Json:
     }
 
 
-def notes(plan: Design, *, simultaneous_missing: bool) -> list[str]:
+def notes(plan: Design, *, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
     found = []
     if plan.replicates == 1:
@@ -199,9 +199,9 @@ def notes(plan: Design, *, simultaneous_missing: bool) -> list[str]:
             f"{plan.replicates} replicates: the variance between training runs rests on {plan.replicates - 1} "
             f"degree(s) of freedom; the protocol asks for at least {FEWEST_REPLICATES}"
         )
-    if simultaneous_missing:
+    if bonferroni:
         found.append(
-            "no simultaneous intervals: the score is undefined in too many resamples of cases, or nothing varies; "
-            "Holm's adjustment stands instead"
+            "simultaneous intervals by Bonferroni: the score is undefined in too many resamples of cases, "
+            "or nothing varies"
         )
     return found

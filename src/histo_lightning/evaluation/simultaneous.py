@@ -16,12 +16,18 @@ class Family:
     """A family of A comparisons with their joint null distribution.
 
     Attributes:
-        largest: (B,) sorted: the largest |deviation| / SE of the family in each resample; empty for A = 1.
+        largest: (B,) sorted: the largest |deviation| / SE of the family in each resample; empty where it is not
+            needed (A = 1) or not known (then Bonferroni's bound stands in).
         comparisons: A.
     """
 
     largest: Floats
     comparisons: int
+
+    @property
+    def bonferroni(self) -> bool:
+        """Whether the joint distribution is unknown."""
+        return self.comparisons > 1 and not len(self.largest)
 
     def level(self, level: float) -> float:
         """Confidence level of each comparison at which all of them hold together at ``level``.
@@ -33,8 +39,8 @@ class Family:
         from scipy.special import ndtr
 
         error = 1 - level
-        if self.comparisons == 1:
-            return level
+        if not len(self.largest):
+            return 1 - error / self.comparisons
         critical = np.quantile(self.largest, level, method="higher")
         return 1 - float(np.clip(2 * ndtr(-critical), error / self.comparisons, error))
 
@@ -42,13 +48,14 @@ class Family:
         """(A,) p-values that answer for the whole family (single step), from p-values of one comparison each."""
         from scipy.special import ndtri
 
-        if self.comparisons == 1:
-            return p
+        bound = np.minimum(self.comparisons * p, 1.0)
+        if not len(self.largest):
+            return np.asarray(bound)
         beyond = len(self.largest) - np.searchsorted(self.largest, -ndtri(p / 2), "left")
-        return np.clip((1 + beyond) / (1 + len(self.largest)), p, np.minimum(self.comparisons * p, 1.0))
+        return np.clip((1 + beyond) / (1 + len(self.largest)), p, bound)
 
 
-def family(resampled: Floats, values: Floats, case_se: Floats, seed: int) -> Family | None:
+def family(resampled: Floats, values: Floats, case_se: Floats, seed: int) -> Family:
     """The joint null distribution of A differences.
 
     Each resample of cases deviates from the mean resample jointly over the arms; the deviations are scaled to the
@@ -61,15 +68,14 @@ def family(resampled: Floats, values: Floats, case_se: Floats, seed: int) -> Fam
         case_se: (A,) standard errors over cases.
         seed: of the training deviations.
 
-    Returns:
-        None where fewer than 99 % of the resamples are defined.
+    Fewer than 99 % defined resamples, or no variation at all, leave the joint distribution unknown.
     """
     count, replicates = values.shape
     if count == 1:
         return Family(np.zeros(0), 1)
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
     if usable.shape[1] < max(USABLE * resampled.shape[1], 1):
-        return None
+        return Family(np.zeros(0), count)
     centred = usable - usable.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1)
     scale = np.divide(case_se, spread, out=np.zeros(count), where=spread > 0)
@@ -85,7 +91,7 @@ def family(resampled: Floats, values: Floats, case_se: Floats, seed: int) -> Fam
         variance = variance + np.diag(covariance)
     moving = variance > 0
     if not moving.any():
-        return None
+        return Family(np.zeros(0), count)
     largest = np.abs(deviations[moving] / np.sqrt(variance[moving])[:, None]).max(axis=0)
     return Family(np.sort(largest), count)
 
