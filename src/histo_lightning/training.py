@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from pytorch_lightning import Callback
 
 from histo_lightning.baselines import mean_colour
 from histo_lightning.config import as_primitives, flatten, hashed, readable_name
@@ -37,13 +38,16 @@ from histo_lightning.schema import Config
 log = logging.getLogger("histo_lightning")
 
 
-def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path:
+def run_training(
+    config: Config, parent: Path, hydra: Mapping[str, str], callbacks: Sequence[Callback] = ()
+) -> Path:
     """Do one run, or go on with it, or report that it is finished.
 
     Args:
         config: checked.
         parent: the folder that run folders stand in.
         hydra: texts for the run folder's ``.hydra/``.
+        callbacks: more of them for the fit, where it runs in this process; what they raise ends the run.
 
     Returns:
         The run folder, with everything that ``shared`` tools read in it.
@@ -58,7 +62,7 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path
         data.setup()
     if data.split is None or data.pixels is None or data.source is None:
         raise RuntimeError("setup() left the data module empty")
-    _check_monitors(config, data)
+    check_monitors(config, data)
     identity = {
         "config_hash": hashed(config),
         "split_hash": data.split.hash,
@@ -82,7 +86,7 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path
         if config.trainer.strategy == "ddp":
             _spawn(config, run.path)
         else:
-            fit_and_score(config, run.path, data)
+            fit_and_score(config, run.path, data, callbacks)
     write_report(run.path)  # again: the report shows the finished status
     metrics = read_json(run.path / "metrics.json")
     if config.json:
@@ -92,7 +96,8 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str]) -> Path
     return run.path
 
 
-def _check_monitors(config: Config, data: BreakHisDataModule) -> None:
+def check_monitors(config: Config, data: BreakHisDataModule) -> None:
+    """Raise UserError where validation cannot define what is watched."""
     present = len(set(data.parts["val"].labels))
     for key, name in (
         ("monitor", config.monitor),
@@ -151,7 +156,9 @@ def _log_file(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def fit_and_score(config: Config, folder: Path, data: BreakHisDataModule) -> None:
+def fit_and_score(
+    config: Config, folder: Path, data: BreakHisDataModule, callbacks: Sequence[Callback] = ()
+) -> None:
     """Train in this process, then (on the first process) write predictions, scores, pictures and dashboards."""
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     wanted = config.trainer.progress
@@ -160,7 +167,7 @@ def fit_and_score(config: Config, folder: Path, data: BreakHisDataModule) -> Non
         if wanted == "none" or not first
         else wanted == "bar" or (wanted == "auto" and sys.stdout.isatty())
     )
-    logits, facts = fit_and_predict(config, folder, data, bar=bar)
+    logits, facts = fit_and_predict(config, folder, data, bar=bar, callbacks=callbacks)
     if first:
         write_results(config, folder, data, logits, facts)
 
