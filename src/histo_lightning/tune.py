@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,10 @@ def _interrupt(*_: Any) -> None:
 
 def run(config: TuneConfig, hydra: dict[str, str], in_sweep: bool) -> int:
     """One study; returns how many of its trials failed."""
-    try:
-        from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
-    except ModuleNotFoundError as error:
-        if error.name not in ("optuna", "sqlalchemy", "alembic"):
-            raise
-        raise UserError(f"tune: needs {error.name}; pip install 'histo-lightning[tune]'") from error
+    if find_spec("optuna") is None:
+        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'")
+    from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
+
     return tune(config, Path(config.output_dir) / "studies", hydra)
 
 

@@ -146,7 +146,7 @@ def _legend(figure: Figure, axes: Axes, rows: Sequence[TrialRow], study: Json, n
 
 def history_figure(rows: Sequence[TrialRow], study: Json) -> Figure:
     """Every trial's value in the order they were started, and the best so far of each depth."""
-    figure, (axes,) = new_figure(6.4, 4.2)
+    figure, (axes,) = new_figure(5.6, 4.0)
     label_axes(axes, "The search as it went on", "trial", monitor_words(study))
     note = _points(axes, rows, study, [row.trial for row in rows])
     choose = min if _minimise(study) else max
@@ -224,7 +224,7 @@ def importance_figure(study: Json) -> Figure:
 def curves_figure(rows: Sequence[TrialRow], study: Json, depth: str) -> Figure:
     """The monitored value of every trial of a depth, epoch by epoch; a pruned one ends in a cross."""
     several = len(study["protocol"]["folds"]) > 1
-    figure, (axes,) = new_figure(6.4, 4.2)
+    figure, (axes,) = new_figure(5.6, 4.0)
     own = [row for row in rows if row.depth == depth and len(row.curve)]
     title = f"Trials of {shown(depth)}, {'fold by fold' if several else 'epoch by epoch'}"
     label_axes(axes, title, "folds" if several else "epoch", monitor_words(study))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +32,7 @@ class Plan:
     hydra: Mapping[str, str]
     failed_before: int = 0
 
-    @property
+    @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """One search for each depth, or a single one."""
         return arms(self.config, read_space(self.config))

@@ -6,13 +6,12 @@ Nothing here needs Optuna or torch, so a wrong space stops at once.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
-
-from histo_lightning.config import SPACE, hashed, nearest, schema_keys, to_config
+from histo_lightning.config import SPACE, check, hashed, nearest, schema_keys
 from histo_lightning.errors import UserError
 from histo_lightning.schema import Config, TuneConfig
 
@@ -95,13 +94,15 @@ class Arm:
 
 def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Dotted keys and their settings; a key set to null is left out."""
+    allowed = schema_keys(Config)
     for name, value in space.items():
         key = f"{prefix}{name}"
         if value is None:
             continue
         if not isinstance(value, dict):
             raise UserError(f"{SPACE}.{key}={value}: give low and high, or choices ({', '.join(FIELDS)})")
-        if value and all(isinstance(item, dict) or item is None for item in value.values()):
+        is_group = any(other.startswith(f"{key}.") for other in allowed)
+        if is_group or (value and all(isinstance(item, dict) or item is None for item in value.values())):
             yield from _leaves(value, f"{key}.")
         else:
             yield key, value
@@ -112,7 +113,8 @@ def _types(key: str) -> set[type]:
     owner: Any = Config
     for part in key.split("."):
         owner = get_type_hints(owner)[part]
-    return set(get_args(owner)) or {owner}
+    kinds = get_args(owner) if isinstance(owner, UnionType) else (owner,)
+    return {get_origin(kind) or kind for kind in kinds}
 
 
 def _check_key(key: str) -> None:
@@ -130,7 +132,7 @@ def _check_key(key: str) -> None:
         raise UserError(
             f"{SPACE}: unknown key {key!r}{nearest(key, allowed)} (all keys stand in conf/train.yaml)"
         )
-    if list in {getattr(kind, "__origin__", kind) for kind in _types(key)}:
+    if list in _types(key):
         raise UserError(f"{SPACE}.{key}: cannot be searched: it is a list; numbers, names and switches can")
 
 
@@ -172,6 +174,8 @@ def _dimension(key: str, given: Mapping[str, Any]) -> Dimension:
         raise UserError(f"{SPACE}.{key}: low={low:g} must be above 0 on a logarithmic scale")
     if step is not None and (log or not 0 < step <= high - low):
         raise UserError(f"{SPACE}.{key}.step={step:g}: allowed is a number up to high - low, without log")
+    if step is not None and abs((high - low) / step - round((high - low) / step)) > 1e-9:
+        raise UserError(f"{SPACE}.{key}.step={step:g}: high - low = {high - low:g} must be a multiple of it")
     return Dimension(key, "int" if whole else "float", low, high, log, step)
 
 
@@ -188,10 +192,12 @@ def _choice(key: str, given: Mapping[str, Any]) -> Dimension:
         choices = [
             None if c is None and NoneType in types else _number(key, "choices", c, whole) for c in choices
         ]
-    plain = [c if isinstance(c, (bool, int, float, str, NoneType)) else str(c) for c in choices]
-    if len(set(plain)) < len(plain):
+    for choice in choices:
+        if type(choice) not in types and not {int, float} & types:
+            raise UserError(f"{SPACE}.{key}.choices={choices}: {choice!r} is of a wrong type for {key}")
+    if len(set(choices)) < len(choices):
         raise UserError(f"{SPACE}.{key}.choices={choices}: one stands there twice")
-    return Dimension(key, "choice", choices=tuple(plain))
+    return Dimension(key, "choice", choices=tuple(choices))
 
 
 def read_space(config: TuneConfig) -> tuple[Dimension, ...]:
@@ -209,27 +215,16 @@ def read_space(config: TuneConfig) -> tuple[Dimension, ...]:
     return tuple(found)
 
 
-def training_values(config: TuneConfig) -> dict[str, Any]:
-    """The part of a search's settings that a training run takes, as a nested dict."""
-    return {field.name: getattr(config, field.name) for field in fields(Config)} | {
-        field.name: asdict(value)
-        for field in fields(Config)
-        if is_dataclass(value := getattr(config, field.name)) and not isinstance(value, type)
-    }
-
-
 def apply(config: TuneConfig, values: Mapping[str, Any]) -> Config:
     """The config of a run with dotted keys set to ``values``; checked, so it raises UserError like a command line."""
-    nested = training_values(config)
+    found = Config(**{field.name: deepcopy(getattr(config, field.name)) for field in fields(Config)})
     for key, value in values.items():
         *path, last = key.split(".")
-        place = nested
+        place: Any = found
         for part in path:
-            place = place[part]
-        place[last] = value
-    found = to_config(OmegaConf.create(nested), Config)
-    if not isinstance(found, Config):
-        raise TypeError(f"{type(found).__name__} instead of Config")
+            place = getattr(place, part)
+        setattr(place, last, value)
+    check(found)
     return found
 
 

@@ -25,6 +25,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from histo_lightning.errors import UserError
 from histo_lightning.tuning.plan import Plan, try_lock
@@ -118,7 +119,7 @@ class Store:
             try:
                 storage = RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
                 self.studies = {arm.name: self._study(storage, arm) for arm in plan.arms}
-            except (sqlite3.DatabaseError, RuntimeError) as error:
+            except (SQLAlchemyError, RuntimeError) as error:
                 raise UserError(f"{path}: cannot be used ({error}); give another study_name") from error
 
     def _study(self, storage: RDBStorage, arm: Arm) -> optuna.Study:
@@ -142,7 +143,8 @@ class Store:
 
     def trials(self, arm: Arm) -> list[FrozenTrial]:
         """Trials that have a slot, every attempt of it, in the order they were started."""
-        return [trial for trial in self.studies[arm.name].get_trials() if "slot" in trial.user_attrs]
+        found = self.studies[arm.name].get_trials(deepcopy=False)
+        return [trial for trial in found if "slot" in trial.user_attrs]
 
     def failed(self) -> int:
         """Slots given up: their setting, or their process, failed."""
@@ -198,11 +200,14 @@ class Store:
     def _reap(self, arm: Arm) -> None:
         """Record trials whose process died as killed, and have their slots taken up again."""
         study = self.studies[arm.name]
-        for trial in study.get_trials(states=(TrialState.RUNNING,)):
-            lock = self._lock_of(arm, trial.number)
+        for seen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            lock = self._lock_of(arm, seen.number)
             if lock is None:
                 continue  # its process lives
             with lock:
+                trial = study.get_trials(deepcopy=False)[seen.number]
+                if trial.state != TrialState.RUNNING:
+                    continue  # it ended between the two looks
                 if "slot" in trial.user_attrs:  # else it died before it was a trial of ours
                     self._bury(study, trial)
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -223,7 +228,7 @@ class Store:
             return
         record.set_user_attr("error", "its process died; taken up again")
         slot = trial.user_attrs["slot"]
-        later = study.get_trials()[trial.number + 1 :]
+        later = study.get_trials(deepcopy=False)[trial.number + 1 :]
         if not any(
             other.user_attrs.get("slot") == slot for other in later
         ):  # else a burial was cut short here
