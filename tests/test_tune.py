@@ -1,15 +1,12 @@
-"""A study: budgets, pruning, killed and failed trials, several processes, what it writes; then the real command."""
+"""A study on scripted fits: budgets, pruning, killed and failed trials, several processes, what it writes."""
 
 import csv
 import json
 import math
 import multiprocessing
-import os
-import random
 import signal
 import sqlite3
 import statistics
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +22,7 @@ from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import OPTIMISTIC, TrialRow, summarise, write_tables
 from histo_lightning.tuning.store import FRUITLESS, Claim, Store
 from histo_lightning.tuning.workers import gpu_of, visible_gpus
+from scripted_study import EPOCHS, curve_of, die, fit, work
 from test_tune_space import settled
 
 FACTS = [
@@ -39,32 +37,11 @@ FACTS = [
         "val_cases_by_label": [3, 11],
     }
 ]
-EPOCHS = 5  # of a scripted fit
 FEW = ("tune.trials=14", "tune.warmup_epochs=2", "tune.pruner_trials=3")
-SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
 
 
 def plan_of(folder: Path, *arguments: str) -> Plan:
     return Plan(folder, settled(*arguments), {"settings": "the same"}, {})
-
-
-def curve_of(claim: Claim, epochs: int) -> list[float]:
-    """A fit's validation losses, a function of the setting and the slot alone."""
-    noise = random.Random(claim.slot)
-    good = 0.4 + 0.1 * (math.log10(claim.values["optimizer.lr"]) + 3) ** 2
-    return [good + 0.4 * math.exp(-epoch / 2) + noise.gauss(0, 0.01) for epoch in range(epochs)]
-
-
-def fit(plan: Plan, store: Store, claim: Claim, epochs: int = EPOCHS) -> None:
-    """What ``run_trial`` does, on a scripted curve."""
-    curve: list[float] = []
-    for value in curve_of(claim, epochs):
-        curve.append(value)
-        if claim.judge(curve) and len(curve) < epochs:
-            return store.prune(claim)
-    value = plan.objective(curve)
-    assert value is not None
-    return store.complete(claim, value)
 
 
 def finish(plan: Plan, store: Store | None = None) -> list[TrialRow]:
@@ -121,6 +98,7 @@ def test_median_pruning_follows_its_rule(undisturbed: list[TrialRow]) -> None:
     assert checked > 20
 
 
+@pytest.mark.long
 def test_halving_spares_epochs(tmp_path: Path) -> None:
     plan = plan_of(
         tmp_path, "tune.trials=10", "tune.pruner=halving", "tune.warmup_epochs=2", "tune.sampler=random"
@@ -182,17 +160,8 @@ def test_a_failed_trial_is_recorded_and_made_up_for_until_too_many_fail(tmp_path
         assert [row["error"] for row in csv.DictReader(file)][:2] == ["val_loss became nan", "'=1+1"]
 
 
-def die(folder: Path, epochs: int) -> None:
-    """A worker that is killed after ``epochs`` of the trial that it takes."""
-    plan = plan_of(folder, *FEW)
-    claim = Store(plan).claim()
-    assert isinstance(claim, Claim)
-    claim.judge(curve_of(claim, EPOCHS)[:epochs])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run_and_die(folder: Path, epochs: int) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=die, args=(folder, epochs))
+def run_and_die(plan: Plan, epochs: int) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=die, args=(plan, epochs))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -207,7 +176,7 @@ def test_kill_9_and_the_same_command_ends_like_an_undisturbed_study(
         claim = store.claim()
         assert isinstance(claim, Claim)
         fit(plan, store, claim)
-    run_and_die(tmp_path, 3)
+    run_and_die(plan, 3)
     found = finish(plan)
     assert essence(found) == essence(undisturbed)
     assert [row.attempts for row in found] == [1] * 9 + [2] + [1] * 4
@@ -224,7 +193,7 @@ def let_die(store: Store, epochs: int) -> Claim:
     """What is left of a killed worker: a trial that is said to run, and a lock that nobody holds."""
     claim = store.claim()
     assert isinstance(claim, Claim)
-    claim.judge(curve_of(claim, EPOCHS)[:epochs])
+    claim.judge(curve_of(claim)[:epochs])
     claim.lock.close()
     return claim
 
@@ -266,26 +235,15 @@ def test_a_living_trial_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:
     assert [row.attempts for row in rows(plan, one)] == [1, 1, 1]
 
 
-def work(folder: Path, name: str) -> None:
-    plan = plan_of(folder, *FEW)
-    store = Store(plan)
-    while (claim := store.claim()) not in ("done", "stopped"):
-        if isinstance(claim, Claim):
-            (folder / f"{claim.slot}.{name}").touch()
-            fit(plan, store, claim)
-        else:
-            time.sleep(0.01)
-
-
 def test_two_processes_share_one_budget(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work, args=(tmp_path, name)) for name in ("a", "b")]
+    plan = plan_of(tmp_path, *FEW)
+    workers = [context.Process(target=work, args=(plan, name)) for name in ("a", "b")]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    plan = plan_of(tmp_path, *FEW)
     found = rows(plan, Store(plan))
     assert [row.trial for row in found] == list(range(14))
     assert all(row.attempts == 1 and row.state in ("complete", "pruned") for row in found)
@@ -310,7 +268,7 @@ def test_several_folds_are_pruned_fold_by_fold_and_called_optimistic(tmp_path: P
     plan = plan_of(tmp_path, "tune.folds=[0,2]", "nested=false", "tune.trials=8", "tune.sampler=random")
     store = Store(plan)
     while isinstance(claim := store.claim(), Claim):
-        values = [curve_of(claim, EPOCHS)[-1] + fold for fold in plan.folds]
+        values = [curve_of(claim)[-1] + fold for fold in plan.folds]
         if claim.judge_fold(values[0]):
             store.prune(claim)
             continue
@@ -325,11 +283,11 @@ def test_several_folds_are_pruned_fold_by_fold_and_called_optimistic(tmp_path: P
     facts = [FACTS[0], FACTS[0] | {"fold": 2}]
     study = summarise(plan, found, facts, importances(plan, store), None)
     assert (study["protocol"]["nested"], study["protocol"]["warning"]) == (False, OPTIMISTIC)
-    draw_study(tmp_path, found, study)
     page = write_study_page(tmp_path, found, study).read_text()
     assert page.count(OPTIMISTIC) >= 2
 
 
+@pytest.mark.long
 def test_importance_is_that_of_the_key_that_matters_and_tpe_finds_its_value(
     tmp_path: Path, undisturbed: list[TrialRow]
 ) -> None:
@@ -398,9 +356,6 @@ def test_the_page_says_the_protocol_in_words(tmp_path: Path, undisturbed: list[T
         with Image.open(tmp_path / "plots" / f"{name}.png") as picture:
             assert picture.width >= 600
         assert "<svg" in (tmp_path / "plots" / f"{name}.svg").read_text()
-    before = [(tmp_path / "plots" / f"{name}.png").read_bytes() for name in names]
-    draw_study(tmp_path, found, study)
-    assert before == [(tmp_path / "plots" / f"{name}.png").read_bytes() for name in names]
     page = write_study_page(tmp_path, found, study).read_text()
     for words in (
         "Fold 0 of case_kfold: 98 images of 42 cases to train on, 30 validation images of 14 cases (3 benign, 11 malignant)",
