@@ -22,7 +22,7 @@ from histo_lightning.data.census import census_names
 from histo_lightning.data.records import Record, record_of
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.runs import write_atomic, write_json
+from histo_lightning.runs import write_json
 from histo_lightning.schema import Config, DatasetConfig, ModelConfig, OptimizerConfig, SplitConfig
 from histo_lightning.sweep_plans import plan_hash
 
@@ -119,14 +119,17 @@ def write_run(
     config: Config,
     *,
     per_slide: int = 2,
-    draws: int = 100,
+    draws: int = 0,
     name: str | None = None,
     state: str = "finished",
     error: str | None = None,
     started: str = "2026-05-02T10:00:00+00:00",
     cost: bool = True,
 ) -> Path:
-    """A run folder as training leaves it; ``state`` other than finished leaves one without scores."""
+    """A run folder as training leaves it; ``state`` other than finished leaves one without scores.
+
+    ``draws`` of the scores' intervals; 0 leaves them null, which is fast.
+    """
     folder = parent / (name or readable_name(config))
     split = split_of(
         config.split.name, config.magnification, config.split.fold, config.split.repeat, per_slide
@@ -144,18 +147,40 @@ def write_run(
         "data_fingerprint": hashlib.sha256(f"{config.magnification} {per_slide}".encode()).hexdigest(),
         "package_version": "0.1.0",
     }
-    write_atomic(folder / "config.yaml", yaml.safe_dump(as_primitives(config), sort_keys=False))
-    write_json(folder / "split.json", split.as_dict())
-    write_json(folder / "status.json", status)
-    if state != "finished":
-        return folder
-    scores: dict[str, Any] = {"val": None, "test": None, "train": None}
-    for part in ("val", "test") if config.test else ("val",):
+    (folder / "predictions").mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.dump(as_primitives(config), Dumper=_Dumper, sort_keys=False))
+    (folder / "split.json").write_text(json.dumps(split.as_dict()))
+    (folder / "status.json").write_text(json.dumps(status))
+    if state == "finished":
+        parts = ("val", "test") if config.test else ("val",)
+        scores = {part: _part_of(folder, config, split, part, per_slide, draws) for part in parts}
+        (folder / "history.csv").write_text(history_of(config))
+        (folder / "metrics.json").write_text(json.dumps(metrics_of(config, split, scores, cost)))
+    return folder
+
+
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_PARTS: dict[tuple[Any, ...], tuple[bytes, dict[str, Any]]] = {}
+
+
+def _part_of(
+    folder: Path, config: Config, split: Split, part: str, per_slide: int, draws: int
+) -> dict[str, Any]:
+    """Write a part's predictions and return its scores; made once for each setting, since tests share them."""
+    key = (hashed(replace(config, test=True, scored_weights="best")), part, per_slide, draws)
+    path = folder / "predictions" / f"{part}.csv"
+    if key not in _PARTS:
         table = table_of(config, split, part, per_slide)
-        write_predictions(folder / "predictions" / f"{part}.csv", table)
-        scores[part] = score_predictions(table, draws=draws, intervals=draws > 0)
-    write_atomic(folder / "history.csv", history_of(config))
-    seconds = PARAMETERS.get(config.model.name, 1e7) / 2e5 * (1 + 0.1 * abs(float(drawn(folder.name))))
+        write_predictions(path, table)
+        _PARTS[key] = path.read_bytes(), score_predictions(table, draws=draws or 100, intervals=draws > 0)
+    content, scores = _PARTS[key]
+    path.write_bytes(content)
+    return scores
+
+
+def metrics_of(config: Config, split: Split, scores: Mapping[str, Any], cost: bool) -> dict[str, Any]:
+    parameters = PARAMETERS.get(config.model.name, 10_000_000)
+    seconds = parameters / 2e5 * (1 + 0.1 * abs(float(drawn(readable_name(config)))))
     metrics: dict[str, Any] = {
         "schema": 1,
         "best_epoch": EPOCHS - 1,
@@ -166,15 +191,14 @@ def write_run(
     }
     if cost:
         metrics["cost"] = {
-            "parameters": PARAMETERS.get(config.model.name, 10_000_000),
-            "trainable_parameters": PARAMETERS.get(config.model.name, 10_000_000),
-            "flops": 9 * PARAMETERS.get(config.model.name, 10_000_000),
+            "parameters": parameters,
+            "trainable_parameters": parameters,
+            "flops": 9 * parameters,
             "train_seconds": seconds,
             "peak_memory_bytes": 512 * 2**20,
             "device": "cpu",
         }
-    write_json(folder / "metrics.json", metrics | scores)
-    return folder
+    return metrics | {"val": None, "test": None, "train": None} | dict(scores)
 
 
 def history_of(config: Config) -> str:

@@ -71,7 +71,7 @@ def summarise(found: PooledCell, score: str, curves: Mapping[int, Mapping[str, l
         "low": mean([one["low"] for one in pooled]) if bounded else None,
         "high": mean([one["high"] for one in pooled]) if bounded else None,
         "method": next((one["method"] for one in pooled), None),
-        "reason": next((one["reason"] for one in pooled if one.get("reason")), None),
+        "reason": next((one["reason"] for one in replicates if one.get("reason")), None),
         "pooled_pairs": mean([one["pooled"] for one in pooled]),
         "seed_sd": stdev(by_seed) if len(by_seed) > 1 else None,
         "fold_sd": _fold_sd(finished, score),

@@ -19,6 +19,7 @@ REPLICATE_KEYS = ("seed", "split.repeat", "split.seed")
 PLACE_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
 UNREAD_KEYS = ("test", "target_sensitivity")  # what is done after the training, not the training
 ENVIRONMENT = "trainer."  # how fast, and on what: differences are told, not compared
+GROUPED = ("case_kfold", "slide_kfold", "official", "image_random")  # whose split.group follows from the name
 K_FOLDS = ("case_kfold", "slide_kfold", "image_random")
 
 
@@ -214,6 +215,8 @@ def build_design(runs: Sequence[Run], factor: str) -> Design:
     data_keys = [
         key for key in differing if _is_fixed(key) and key not in in_names and not is_of(key, factor)
     ]
+    if all(str(config["split.name"]) in GROUPED for config in configs):
+        data_keys = [key for key in data_keys if key != "split.group"]
     sorted_runs: dict[tuple[str, Arm, str], list[Run]] = defaultdict(list)
     settings: dict[Arm, Mapping[str, Any]] = {}
     for run in known:

@@ -13,9 +13,9 @@ from histo_lightning.family_results import compare_world
 from histo_lightning.pooled_cells import PooledCell, pool_cell, split_score
 from histo_lightning.report.results import write_results
 from histo_lightning.results_table import results_csv
-from histo_lightning.run_folders import is_run
+from histo_lightning.run_folders import STUDY, find_folders, is_run
 from histo_lightning.run_reading import STATES, Run, defaults
-from histo_lightning.runs import write_atomic
+from histo_lightning.runs import read_json, write_atomic
 from histo_lightning.selecting import checked_selection, select_cells
 from histo_lightning.sweep_plans import Plan, read_runs
 
@@ -53,14 +53,31 @@ def compare_runs(
     Raises:
         UserError: no run, an unknown factor, reference or score, a selection by test scores, or ``out`` cannot be written.
     """
-    runs, plans = read_runs(folders)
+    if is_run(out):
+        raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
+    results, runs = analyse(folders, plan, factor=factor, reference=reference, score=score, select=select)
+    write_atomic(out / "results.csv", results_csv(runs))
+    write_results(out, results)
+    return {key: value for key, value in results.items() if key != "curves"}
+
+
+def analyse(
+    folders: Sequence[Path],
+    plan: Mapping[str, Any] | None = None,
+    *,
+    factor: str | None = None,
+    reference: str | None = None,
+    score: str | None = None,
+    select: str | None = None,
+) -> tuple[Json, list[Run]]:
+    """The results and the runs of ``compare_runs``, which see, without writing anything."""
+    found = find_folders(folders)
+    runs, plans = read_runs(found)
     if not runs:
         raise UserError(
             f"runs={', '.join(str(folder) for folder in folders)}: holds no run; give a run folder, a sweep folder or "
             "what holds them"
         )
-    if is_run(out):
-        raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
     if plan is not None:
         first = min((run.started for run in runs if run.started), default="")
         plans = [Plan(None, plan, first)]
@@ -73,11 +90,9 @@ def compare_runs(
     design = build_design(runs, factor)
     reference = _reference(reference, asked, design)
     results = _results(design, runs, plans, reference, score)
+    results["tuning"] = [_about_study(folder, read_json(folder / STUDY)) for folder in found.studies]
     results["selection"] = None if select is None else select_cells(design, select, score, runs)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "results.csv", results_csv(runs))
-    write_results(out, results)
-    return {key: value for key, value in results.items() if key != "curves"}
+    return results, runs
 
 
 def _asked(runs: Sequence[Run], plans: Sequence[Plan]) -> Mapping[str, Any]:
@@ -202,9 +217,35 @@ def _about_plan(plan: Plan, factor: str, reference: str, score: str) -> Json:
         "first_start": plan.first_start or None,
         "came_first": plan.came_first,
         "untouched": plan.untouched,
+        "earlier": [dict(one) for one in plan.content.get("earlier") or []],
         "jobs": len(plan.content.get("jobs") or []),
         "comparison": dict(asked),
         "not_this": reasons,
+    }
+
+
+def _about_study(folder: Path, study: Mapping[str, Any]) -> Json:
+    """A hyper-parameter search: its budget by depth, and where its best settings lie in their ranges."""
+    depths = study.get("by_depth") if isinstance(study.get("by_depth"), dict) else {}
+    return {
+        "folder": str(folder),
+        "warning": (study.get("protocol") or {}).get("warning"),
+        "depths": [
+            {
+                "depth": depth,
+                **{
+                    key: (about.get("budget") or {}).get(key)
+                    for key in ("trials", "complete", "pruned", "failed", "epochs")
+                },
+                "value": (about.get("best") or {}).get("value"),
+                "edges": [
+                    f"{edge['key']}={edge['value']} ({edge['edge']})"
+                    for edge in (about.get("best") or {}).get("edges") or []
+                    if edge.get("edge")
+                ],
+            }
+            for depth, about in (depths or {}).items()
+        ],
     }
 
 

@@ -13,6 +13,7 @@ from histo_lightning.report.results_words import (
     conclusions,
     family_rank,
     labels_of,
+    left_out,
     runs_sentence,
     score_title,
     unread_sentence,
@@ -48,7 +49,7 @@ def say(results: Json, out: Path) -> None:
     if len(unfinished) > MOST_UNFINISHED:
         screen.print(f"... and {len(unfinished) - MOST_UNFINISHED} more, all in results.csv")
     screen.print()
-    for sentence in [*conclusions(results), unread_sentence(results)]:
+    for sentence in [*conclusions(results), *left_out(results), unread_sentence(results)]:
         if sentence:
             screen.print(sentence, markup=False)
     main = [family for family in results["families"] if family["main"]]

@@ -82,6 +82,7 @@ def _compared(design: Design, family: Family, score: str, *, main: bool) -> Json
         "held": held,
         "title": _title(design.factor, family, held),
         "magnifications": list(dict.fromkeys(place.magnification for place in family.places)),
+        "places": [str(place) for place in family.places],
         "replicates": [str(one) for one in family.replicates],
         "missing": {level: list(reasons) for level, reasons in family.missing.items()},
         "notes": list(family.notes),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.cells import K_FOLDS, Cell, Replicate
+from histo_lightning.cells import K_FOLDS, Cell, Replicate, label_kind
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool, score_pooled
 from histo_lightning.evaluation.level_intervals import UNGROUPED, binary_intervals
@@ -125,18 +125,17 @@ def _refuse_incomplete(folds: Mapping[int, Sequence[Run]]) -> None:
             "the official folds overlap, so they are never pooled; their mean stands in the table"
         )
     wanted = range(int(config["split.folds"])) if kind in K_FOLDS else sorted(folds)
-    missing = [f"fold {fold} is missing ({_why(folds.get(fold) or [])})" for fold in wanted]
-    missing = [
-        text
-        for fold, text in zip(wanted, missing, strict=True)
-        if not any(run.finished and run.table is not None for run in folds.get(fold) or [])
-    ]
+    missing: dict[str, list[int]] = {}
+    for fold in wanted:
+        runs = folds.get(fold) or []
+        if not any(run.finished and run.table is not None for run in runs):
+            missing.setdefault(_why(runs), []).append(fold)
     if missing:
-        raise UserError("; ".join(missing))
+        raise UserError("; ".join(f"{_folds(absent)} missing ({why})" for why, absent in missing.items()))
     scored = [run for run in known if run.table is not None]
     for key, what in (("partition_hash", "partitions of the cases"), ("label", "labels")):
         if key == "label":
-            found = {run.label.split(" (")[0] for run in scored}
+            found = {label_kind(run.label) for run in scored}
         else:
             found = {str(run.split.get(key)) for run in scored}
         if len(found) > 1:
@@ -145,6 +144,11 @@ def _refuse_incomplete(folds: Mapping[int, Sequence[Run]]) -> None:
             )
     if len({run.status.get("data_fingerprint") for run in scored}) > 1:
         raise UserError("its folds saw different images (data_fingerprint), so they do not belong together")
+
+
+def _folds(absent: Sequence[int]) -> str:
+    names = ", ".join(str(fold) for fold in absent)
+    return f"fold {names} is" if len(absent) == 1 else f"folds {names} are"
 
 
 def _why(runs: Sequence[Run]) -> str:
@@ -162,8 +166,13 @@ def _pool(runs: Sequence[Run]) -> OutOfFold:
         raise UserError(
             f"its test parts hold {len(table)} of the {len(everything)} images of the split, so they do not cover it"
         )
-    if is_grouped(table):
-        units(table, "case", fold=fold)  # refuses a case in two folds
+    cases = np.unique(np.stack([table.case, fold.astype(np.str_)]), axis=1)[0]
+    if is_grouped(table) and len(np.unique(cases)) < len(cases):
+        label = f" ({label_kind(runs[0].label)})" if runs[0].label else ""
+        raise UserError(
+            f"cases stand in the test parts of several folds{label}, so its folds are never pooled; the mean over its "
+            "runs stands in the table"
+        )
     return OutOfFold(table, fold, runs)
 
 

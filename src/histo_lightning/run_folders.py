@@ -3,8 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from histo_lightning.errors import UserError
+
+STUDY = "study.json"
 
 
 def listed_folders(text: str) -> list[Path]:
@@ -49,29 +52,44 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("status.json", "config.yaml"))
 
 
-def find_folders(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Run folders and sweep folders (those with a ``sweep.json``) at or below ``roots``, each once, in order of name.
+class Folders(NamedTuple):
+    """What stands below some folders, each once, in order of name."""
+
+    runs: list[Path]
+    sweeps: list[Path]
+    studies: list[Path]
+
+
+def find_folders(roots: Sequence[Path]) -> Folders:
+    """Run folders, sweep folders (with a ``sweep.json``) and studies of ``tune`` (``study.json``) at or below ``roots``.
+
+    The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
 
     Raises:
         UserError: a folder cannot be read.
     """
     runs: dict[Path, Path] = {}
     sweeps: dict[Path, Path] = {}
+    studies: dict[Path, Path] = {}
     for root in roots:
         for folder in _walk(root):
-            if is_run(folder):
-                runs.setdefault(folder.resolve(), folder)
-            if (folder / "sweep.json").is_file():
-                sweeps.setdefault(folder.resolve(), folder)
-    return list(runs.values()), list(sweeps.values())
+            for found, is_one in (
+                (runs, is_run(folder)),
+                (sweeps, (folder / "sweep.json").is_file()),
+                (studies, (folder / STUDY).is_file()),
+            ):
+                if is_one:
+                    found.setdefault(folder.resolve(), folder)
+    return Folders(list(runs.values()), list(sweeps.values()), list(studies.values()))
 
 
 def _walk(root: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise UserError(f"runs={error.filename}: cannot be read ({error.strerror}); change its permissions")
 
-    for path, inner, _ in os.walk(root, onerror=refuse):
+    for path, inner, files in os.walk(root, onerror=refuse):
         folder = Path(path)
         # Nothing below a run folder is a run, and a hidden folder is nobody's result.
-        inner[:] = [] if is_run(folder) else sorted(name for name in inner if not name.startswith("."))
+        ends = is_run(folder) or (STUDY in files and folder != root)
+        inner[:] = [] if ends else sorted(name for name in inner if not name.startswith("."))
         yield folder

@@ -113,7 +113,7 @@ def _best(cells: Sequence[Cell], score: str) -> Json:
 
     chosen = best_at(common)
     folds = sorted({fold for _, fold in common})
-    runs = [run for _, fold in sorted(common) for run in _runs_at(chosen, fold) if run.finished]
+    runs = [run for replicate, fold in sorted(common) for run in chosen.runs[replicate][fold] if run.finished]
     unread = next((run for run in runs if run.metrics.get("test") is None), None)
     by_fold = []
     for fold in folds:
@@ -131,10 +131,6 @@ def _best(cells: Sequence[Cell], score: str) -> Json:
         "next": _about(unread, score) if unread else None,
         "left_out": left_out,
     }
-
-
-def _runs_at(cell: Cell, fold: int) -> list[Run]:
-    return list({id(run): run for folds in cell.runs.values() for run in folds.get(fold) or []}.values())
 
 
 def _about(run: Run, score: str) -> Json:

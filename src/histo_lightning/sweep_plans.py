@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from histo_lightning.run_folders import find_folders
+from histo_lightning.run_folders import Folders
 from histo_lightning.run_reading import MISSING, Run, flat_config, read_run
 from histo_lightning.runs import read_json
 
@@ -53,8 +53,8 @@ class Plan:
 
 
 def plan_hash(content: Json) -> str:
-    """SHA-256 of a plan without its own ``hash`` and ``created``, as hexadecimal text."""
-    rest = {key: value for key, value in content.items() if key not in ("hash", "created")}
+    """SHA-256 of a plan without what a sweep's folder adds to it, as hexadecimal text."""
+    rest = {key: value for key, value in content.items() if key not in ("hash", "created", "earlier")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,28 +66,35 @@ def _moment(text: str) -> datetime | None:
     return found.astimezone() if found.tzinfo is None else found
 
 
-def read_runs(roots: Sequence[Path]) -> tuple[list[Run], list[Plan]]:
-    """Every run below ``roots`` and every planned job without a run, in order of folder; and the plans of their sweeps.
+def read_runs(folders: Folders) -> tuple[list[Run], list[Plan]]:
+    """Every run and every planned job without a run, in order of folder; and the plans of their sweeps.
 
     A run inside a sweep folder belongs to it also where only the run's own folder was given; then the sweep's other
     jobs are not added.
-
-    Raises:
-        UserError: a root cannot be read.
     """
-    folders, sweeps = find_folders(roots)
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders.runs]
     plans = []
-    for sweep in sweeps:
+    for sweep in folders.sweeps:
         content = read_json(sweep / "sweep.json")
-        inside = {run.name for run in runs if run.folder and run.folder.resolve().parent == sweep.resolve()}
-        overrides = {str(job.get("run")): _overrides(job) for job in content.get("jobs") or []}
-        runs = [_placed(run, sweep, overrides) if run.name in inside else run for run in runs]
-        absent = [_unstarted(sweep, name, given) for name, given in overrides.items() if name not in inside]
+        inside = {run.name for run in runs if _is_inside(run, sweep)}
+        jobs = {str(job.get("run")): _overrides(job) for job in content.get("jobs") or []}
+        names = {name: _run_of(sweep, name) for name in jobs}
+        overrides = {names[name]: given for name, given in jobs.items()}
+        runs = [_placed(run, sweep, overrides) if _is_inside(run, sweep) else run for run in runs]
+        absent = [_unstarted(sweep, name, given) for name, given in jobs.items() if names[name] not in inside]
         runs += [_configured(run, runs) for run in absent]
         starts = sorted(run.started for run in runs if run.sweep == sweep and run.started)
         plans.append(Plan(sweep, content, _first_start(sweep, starts)))
     return runs, plans
+
+
+def _is_inside(run: Run, sweep: Path) -> bool:
+    return run.folder is not None and run.folder.resolve().parent == sweep.resolve()
+
+
+def _run_of(sweep: Path, job: str) -> str:
+    """The name of a job's run folder: the job's own, unless its file names another (``<job>-2``)."""
+    return str(read_json(sweep / "jobs" / f"{job}.json").get("run") or job)
 
 
 def _overrides(job: Json) -> list[str]:
@@ -95,8 +102,6 @@ def _overrides(job: Json) -> list[str]:
 
 
 def _placed(run: Run, sweep: Path, overrides: Mapping[str, list[str]]) -> Run:
-    if run.folder is None or run.folder.resolve().parent != sweep.resolve():
-        return run
     run = replace(run, sweep=sweep, overrides=tuple(overrides.get(run.name, ())))
     job = read_json(sweep / "jobs" / f"{run.name}.json")
     if not run.finished and not run.error and job.get("error"):
@@ -131,7 +136,8 @@ def _configured(run: Run, others: Sequence[Run]) -> Run:
     siblings = [other for other in others if other.sweep == run.sweep and other.config and other.overrides]
     own = set(run.overrides)
     if not siblings:
-        return replace(run, config=flat_config({}) | _implied(run.overrides, {}, siblings))
+        plain = flat_config({})
+        return replace(run, config=plain | _implied(run.overrides, plain, siblings))
     nearest = min(siblings, key=lambda other: len(own ^ set(other.overrides)))
     return replace(run, config=dict(nearest.config) | _implied(run.overrides, nearest.config, siblings))
 
@@ -142,7 +148,7 @@ def _implied(overrides: Sequence[str], config: Json, siblings: Sequence[Run]) ->
         key, _, value = text.lstrip("+").partition("=")
         group = {name for name in flat_config({}) if name.startswith(f"{key}.")}
         if not group:
-            found[key] = _value(value)
+            found |= {key: _value(value)} if key in config else {}  # experiment=... is no key of its own
             continue
         lender = next((other for other in siblings if text in other.overrides), None)
         source = lender.config if lender else dict(config) | {f"{key}.name": value}

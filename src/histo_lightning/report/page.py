@@ -20,7 +20,7 @@ h3 { font-size: 1rem; margin: 18px 0 6px; }
 section, header { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
   margin: 0 0 16px; }
 .lead { font-size: 1.1rem; max-width: 75ch; margin: 12px 0 0; }
-p { max-width: 85ch; margin: 8px 0 10px; }
+p { max-width: 85ch; margin: 8px 0 10px; overflow-wrap: anywhere; } li { overflow-wrap: anywhere; }
 .small, small { font-size: .84rem; color: var(--soft); }
 .label { color: var(--bad); background: var(--bad-page); border: 1px solid var(--bad); border-radius: 6px;
   font-weight: 700; padding: 2px 10px; width: fit-content; margin: 6px 0 10px; }
@@ -46,6 +46,7 @@ figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radi
   display: flex; align-items: center; justify-content: center; }
 figure img { display: block; width: 100%; max-width: 560px; height: auto; }
 figure.wide { overflow-x: auto; justify-content: safe center; } figure.wide img { min-width: 480px; }
+figure.full { margin: 12px 0; } figure.full img { max-width: 1000px; } figure.full.wide img { min-width: 560px; }
 pre { overflow-x: auto; background: var(--page); border-radius: 8px; padding: 12px; font-size: .82rem; margin: 8px 0 0; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-size: .9rem; margin: 8px 0 0; }
@@ -84,12 +85,13 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>'
 
 
-def picture(path: Path, alt: str) -> str:
-    """A PNG inside the page, or nothing where the file is absent."""
+def picture(path: Path, alt: str, *, full: bool = False) -> str:
+    """A PNG inside the page, or nothing where the file is absent; ``full``: as wide as the page."""
     if not path.is_file():
         return ""
     content = path.read_bytes()
     data = base64.b64encode(content).decode("ascii")
     # A PNG's width stands in its header (ISO/IEC 15948, 11.2.2).
-    wide = ' class="wide"' if int.from_bytes(content[16:20], "big") > WIDE else ""
+    kinds = ["full"] * full + ["wide"] * (int.from_bytes(content[16:20], "big") > WIDE)
+    wide = f' class="{" ".join(kinds)}"' if kinds else ""
     return f'<figure{wide}><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'

@@ -12,7 +12,16 @@ from histo_lightning.report.comparison_pictures import forest_figure, ranks_figu
 from histo_lightning.report.page import page, paragraph, picture, section
 from histo_lightning.report.results_sections import sections
 from histo_lightning.report.results_tables import TextTable, has_value
-from histo_lightning.report.results_text import Block, Heading, Label, Lines, Listed, Shell, as_markdown
+from histo_lightning.report.results_text import (
+    Block,
+    Folded,
+    Heading,
+    Label,
+    Lines,
+    Listed,
+    Shell,
+    as_markdown,
+)
 from histo_lightning.report.score_tables import row, table
 from histo_lightning.report.style import save_picture
 from histo_lightning.runs import write_atomic
@@ -34,10 +43,15 @@ def write_results(out: Path, results: Json) -> None:
         UserError: a file cannot be written.
     """
     drawn = draw_results(out / "plots", results)
+    markdown, html = texts(results, out / "plots", drawn)
+    write_atomic(out / "results.md", markdown.encode("utf-8", errors="replace"))
+    write_atomic(out / "report.html", html.encode("utf-8", errors="replace"))
+
+
+def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
+    """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
     blocks = list(sections(results))
-    write_atomic(out / "results.md", as_markdown(blocks).encode("utf-8", errors="replace"))
-    text = page("Comparison of runs", _html(blocks, out / "plots", drawn))
-    write_atomic(out / "report.html", text.encode("utf-8", errors="replace"))
+    return as_markdown(blocks), page("Comparison of runs", _html(blocks, plots, drawn))
 
 
 def figures(results: Json) -> Iterator[tuple[str, str, Figure]]:
@@ -90,6 +104,8 @@ def _html(blocks: Sequence[Block], plots: Path, drawn: Sequence[str]) -> str:
 def _block(block: Block, plots: Path, drawn: Sequence[str]) -> str:
     if isinstance(block, TextTable):
         return _table(block)
+    if isinstance(block, Folded):
+        return f"<details><summary>{escape(block.title)}</summary>{_table(block.table)}</details>"
     if isinstance(block, Heading):
         return f"<h3>{escape(block.text)}</h3>"
     if isinstance(block, Label):
@@ -101,7 +117,7 @@ def _block(block: Block, plots: Path, drawn: Sequence[str]) -> str:
     if isinstance(block, Lines):
         return "".join(paragraph(text, block.kind) for text in block.texts)
     shown = [name for name in drawn if name in block.names]
-    return "".join(picture(plots / f"{name}.png", PICTURES[name.split("-")[0]]) for name in shown)
+    return "".join(picture(plots / f"{name}.png", PICTURES[name.split("-")[0]], full=True) for name in shown)
 
 
 def _table(found: TextTable) -> str:

@@ -8,6 +8,7 @@ from histo_lightning.report.results_tables import (
     environment_table,
     equivalence_table,
     fit_table,
+    fold_choices_table,
     magnification_table,
     main_table,
     other_scores_table,
@@ -15,15 +16,19 @@ from histo_lightning.report.results_tables import (
     secondary_table,
     selection_table,
     spread_table,
+    tuning_table,
     unfinished_table,
 )
-from histo_lightning.report.results_text import Block, Heading, Label, Lines, Listed, Pictures, Shell
+from histo_lightning.report.results_text import Block, Folded, Heading, Label, Lines, Listed, Pictures, Shell
 from histo_lightning.report.results_words import (
     basis_of,
     basis_words,
     conclusions,
+    design_sentence,
     family_rank,
+    in_unit,
     labels_of,
+    left_out,
     plan_sentences,
     runs_sentence,
     score_title,
@@ -41,18 +46,18 @@ def sections(results: Json) -> Iterator[Block]:
     """The whole report of ``comparing.compare_runs``' results."""
     yield from _header(results)
     yield from _answer(results)
-    if results.get("selection"):
-        yield from _selection(results["selection"])
     for number, world in enumerate(results["worlds"]):
         yield from _scores(results, world, number)
-    for number, world in enumerate(results["worlds"]):
         yield from _comparison(results, world, number)
+        yield from _details(results, world, number)
+    if results.get("selection"):
+        yield from _selection(results["selection"])
     yield from _trust(results)
 
 
 def _header(results: Json) -> Iterator[Block]:
     yield Heading(f"Comparison: {results['factor']}, {score_title(results['score'])}", 1)
-    yield Lines([runs_sentence(results)])
+    yield Lines([design_sentence(results), runs_sentence(results)])
     for label in labels_of(results):
         yield Label(f"{label}: results with this label do not say how a network does on new cases")
     for warning in results["warnings"]:
@@ -62,7 +67,7 @@ def _header(results: Json) -> Iterator[Block]:
 def _answer(results: Json) -> Iterator[Block]:
     yield Heading("The answer")
     yield Lines(conclusions(results), "lead")
-    told = [text for text in [unread_sentence(results)] if text]
+    told = [text for text in [*left_out(results), unread_sentence(results)] if text]
     main = [family for family in results["families"] if family["main"]]
     told += [family_rank(main[0])] if main else []
     if told:
@@ -74,27 +79,14 @@ def _selection(selection: Json) -> Iterator[Block]:
     yield Lines([f"Rule: {selection['rule']}. Test scores were not looked at for it."])
     if selection["run"]:
         yield from _run_to_score(selection["run"])
+        return
+    yield selection_table(selection)
     if selection["warning"]:
         yield Lines([selection["warning"]])
+        yield Folded("The choice fold by fold", fold_choices_table(selection))
     for choice in selection["choices"]:
-        yield Heading(f"{choice['magnification']} ({choice['world']})", 3)
-        if choice["arm"] is None:
-            yield Lines([f"Nothing is selected: {choice['reason']}."])
-            continue
-        yield Lines(
-            [
-                f"{choice['arm']}: mean {selection['score'].replace('_', ' ')} {choice['value']:.3f} over "
-                f"{len(choice['runs'])} run(s), the best of {len(choice['candidates'])} candidate(s)."
-            ]
-        )
-        if choice["left_out"]:
-            yield Lines([f"Left out, since no run of it is finished: {', '.join(choice['left_out'])}."])
-        if len(choice["by_fold"]) > 1:
-            yield selection_table(choice)
-        if choice["next"]:
+        if choice.get("next"):
             yield from _run_to_score(choice["next"])
-        else:
-            yield Lines([f"The test parts of all {choice['test_read']} of its runs have been read."])
 
 
 def _run_to_score(run: Json) -> Iterator[Block]:
@@ -126,7 +118,7 @@ def _scores(results: Json, world: str, number: int) -> Iterator[Block]:
         method = next((cell["method"] for cell in cells if cell["method"]), None)
         yield Lines(
             [
-                f"95 % intervals ({method}), means of the seeds' own: they cover {COVERS}."
+                f"95 % intervals ({method}; over several seeds the means of their ends): they cover {COVERS}."
                 if method
                 else "There are no intervals here; the notes say why.",
                 "AUROC counts pairs of one fold only; the folds' networks have scales of their own.",
@@ -134,14 +126,16 @@ def _scores(results: Json, world: str, number: int) -> Iterator[Block]:
             "small",
         )
     yield Pictures([_named("heat_map", number), _named("cost", number)])
-    yield Heading("Cost and fit", 3)
+
+
+def _details(results: Json, world: str, number: int) -> Iterator[Block]:
+    cells = [cell for cell in results["cells"] if cell["world"] == world]
+    yield Heading(f"Cost, fit and spreads: {world}")
     yield fit_table(cells)
     yield Pictures([_named("curves", number)])
     if any(cell["value"] is not None for cell in cells):
-        yield Heading("Other scores, pooled", 3)
-        yield other_scores_table(cells)
-    yield Heading("Spreads and checks", 3)
-    yield spread_table(cells, score)
+        yield Folded("Other scores of every cell, pooled", other_scores_table(cells))
+    yield Folded("Spreads and checks of every cell", spread_table(cells, str(results["score"])))
 
 
 def _comparison(results: Json, world: str, number: int) -> Iterator[Block]:
@@ -159,29 +153,27 @@ def _comparison(results: Json, world: str, number: int) -> Iterator[Block]:
         yield Lines(["Not compared, because:" if not families else "Left out of comparisons:"])
         yield Listed(refused)
     for place, family in enumerate(families):
-        yield from _family(family, first=place == 0)
-        if place == 0:
-            yield Pictures([_named("forest", number), _named("ranks", number)])
+        yield from _family(family, number, first=place == 0)
 
 
-def _family(family: Json, *, first: bool) -> Iterator[Block]:
+def _family(family: Json, number: int, *, first: bool) -> Iterator[Block]:
     comparison = family["comparison"]
     score = str(comparison["score"])
     yield Heading(family["title"], 3)
     rests = (
         f"{comparison['cases']['benign']} benign and {comparison['cases']['malignant']} malignant cases; "
-        f"{', '.join(family['replicates'])}; {', '.join(family['magnifications'])}. Differences{unit(score)} of "
-        f"{score_title(score)}, arm minus reference."
+        f"{', '.join(family['replicates'])}; {', '.join(family['magnifications'])}. {in_unit(score)}, arm minus "
+        "reference."
     )
     yield Lines([family_rank(family), rests, *comparison["notes"], *family["notes"]])
     yield pair_table(family)
-    if not first:
+    if number or not first:  # those of the first family are the answer, at the top
         yield Listed([str(pair["words"]) for pair in comparison["pairs"]])
+    if not first:
         return
-    yield Listed([str(pair["words"]) for pair in comparison["pairs"]])
-    if len(comparison["magnifications"]) > 1:
-        yield Heading("At each magnification", 3)
-        yield magnification_table(family)
+    yield Pictures([_named("forest", number)])
+    if len(family["places"]) > 1:
+        yield Folded("At each magnification (exploratory)", magnification_table(family))
     yield Heading("Equivalence", 3)
     yield equivalence_table(family)
     yield Heading("Secondary lines, over the folds", 3)
@@ -196,6 +188,7 @@ def _family(family: Json, *, first: bool) -> Iterator[Block]:
                 f"p {friedman['p']:.3f}. Descriptive: five folds share their training cases."
             ]
         )
+        yield Pictures([_named("ranks", number)])
 
 
 def _trust(results: Json) -> Iterator[Block]:
@@ -225,15 +218,19 @@ def _trust(results: Json) -> Iterator[Block]:
         f"The test part was read {sum(reads)} time(s) in {len(reads)} runs"
         + (f", {max(reads)} times in one run." if reads and max(reads) > 1 else ", at most once in each run.")
     )
+    tuning = tuning_table(results)
     told.append(
-        "Tuning: these folders hold no record of a hyper-parameter search; whether settings were tuned, and with which "
+        "Tuning: the studies below; a setting on the edge of what was searched may not be the best one."
+        if tuning.rows
+        else "Tuning: these folders hold no record of a hyper-parameter search; whether settings were tuned, and with which "
         "budget for each level, is not known here."
-        if not results.get("tuning")
-        else str(results["tuning"])
     )
     held = "; ".join(f"{key}: {', '.join(values)}" for key, values in results["held"].items())
     told += [f"Other settings that differ, held equal within a comparison: {held}."] if held else []
     yield Listed(told)
+    if tuning.rows:
+        yield Heading("Tuning budget", 3)
+        yield tuning
     if main:
         yield Heading("Spreads apart: training runs, folds, cases", 3)
         yield arm_table(main[0])

@@ -78,7 +78,8 @@ def _cell_text(cell: Json, key: str, notes: list[str], with_seeds: bool) -> str:
     if value is None:
         other = cell[RUNS.key]
         if other is None:
-            return f"{NOTHING}{marks}"
+            why = _mark(str(cell["reason"]), notes) if cell["reason"] else ""
+            return f"{NOTHING}{why}{marks}"
         told = f"mean of {cell['scored_runs']} runs, not pooled"
         return f"({fixed(other)}){_mark(told, notes)}{marks}"
     if key != POOLED.key:
@@ -148,7 +149,7 @@ def spread_table(cells: Sequence[Json], score: str) -> TextTable:
             row.append(number(cell["pooled_pairs"]) + (" !" if warned else ""))
             if warned and not notes:
                 notes.append(
-                    "! pairs within folds and all pairs differ by more than 0.01: the folds' models differ in scale; "
+                    "! in at least one seed, pairs within folds and all pairs differ by more than 0.01: the folds' models differ in scale; "
                     "trust the pairs within folds"
                 )
         row += [
@@ -198,19 +199,17 @@ def pair_table(family: Json) -> TextTable:
 
 
 def magnification_table(family: Json) -> TextTable:
-    """Differences at each magnification, p adjusted over the whole table (Holm)."""
+    """Differences at each magnification (and level of the other factors), p adjusted over the whole table (Holm)."""
     comparison = family["comparison"]
     score = str(comparison["score"])
-    names = list(comparison["magnifications"])
     rows = []
     for pair in comparison["pairs"]:
-        row = [f"{pair['arm']} \N{MINUS SIGN} {pair['reference']}"]
-        for name in names:
-            found = pair["by_magnification"][name]
-            told = f"{signed(found['difference'], score)} (SE {size(found['se'], score)}, p {p_text(found['p_holm'])})"
-            row.append(told)
-        rows.append(row)
-    return TextTable(["difference", *names], rows, ["p adjusted by Holm over this table; exploratory"])
+        for place in family["places"]:
+            found = pair["by_magnification"][place]
+            name = f"{pair['arm']} \N{MINUS SIGN} {pair['reference']}"
+            told = [signed(found["difference"], score), size(found["se"], score)]
+            rows.append([name, place, *told, p_text(found["p"]), p_text(found["p_holm"])])
+    return TextTable(["difference", "at", "estimate", "SE", "p", "p, Holm"], rows, [])
 
 
 def secondary_table(family: Json) -> TextTable:
@@ -266,6 +265,37 @@ def arm_table(family: Json) -> TextTable:
     return TextTable(head, rows, [])
 
 
+def tuning_table(results: Json) -> TextTable:
+    """The budget of each depth in each hyper-parameter search, and whether its best setting lies on an edge."""
+    head = [
+        "study",
+        "depth",
+        "trials",
+        "complete",
+        "pruned",
+        "failed",
+        "epochs",
+        "best validation",
+        "on an edge",
+    ]
+    rows = []
+    for study in results["tuning"]:
+        name = str(study["folder"]).rstrip("/").rsplit("/", 1)[-1]
+        for about in study["depths"]:
+            counts = [NOTHING if about[key] is None else str(about[key]) for key in head[2:7]]
+            rows.append(
+                [
+                    name,
+                    str(about["depth"]),
+                    *counts,
+                    number(about["value"]),
+                    ", ".join(about["edges"]) or "no",
+                ]
+            )
+    notes = [str(study["warning"]) for study in results["tuning"] if study["warning"]]
+    return TextTable(head, rows, list(dict.fromkeys(notes)))
+
+
 def unfinished_table(results: Json) -> TextTable:
     rows = [[str(run["run"]), str(run["state"]), str(run["error"])] for run in results["unfinished"]]
     return TextTable(["run", "state", "why"], rows, [])
@@ -280,9 +310,33 @@ def environment_table(results: Json) -> TextTable:
     return TextTable(["environment", "values"], rows, [])
 
 
-def selection_table(choice: Json) -> TextTable:
-    rows = [[f"fold {one['fold']}", one["arm"], number(one["value"])] for one in choice["by_fold"]]
-    return TextTable(["outer fold", "best by its own validation", "value"], rows, [])
+def selection_table(selection: Json) -> TextTable:
+    """What was chosen at each magnification."""
+    several = len({choice["world"] for choice in selection["choices"]}) > 1
+    head = ["magnification", "chosen", str(selection["score"]), "runs", "candidates", "test parts read"]
+    rows = []
+    notes: list[str] = []
+    for choice in selection["choices"]:
+        name = f"{choice['magnification']} {choice['world']}" if several else str(choice["magnification"])
+        mark = f"left out, no finished run: {', '.join(choice['left_out'])}" if choice["left_out"] else ""
+        if choice["arm"] is None:
+            rows.append([name, f"none{_mark(str(choice['reason']), notes)}", *[NOTHING] * 4])
+            continue
+        count = f"{len(choice['candidates'])}{_mark(mark, notes) if mark else ''}"
+        runs, read = len(choice["runs"]), f"{choice['test_read']} of {len(choice['runs'])}"
+        rows.append([name, str(choice["arm"]), number(choice["value"]), str(runs), count, read])
+    return TextTable(head, rows, notes)
+
+
+def fold_choices_table(selection: Json) -> TextTable:
+    """The best arm of each outer fold by that fold's own validation."""
+    head = ["outer fold", "magnification", "best by its own validation", str(selection["score"])]
+    rows = [
+        [str(one["fold"]), str(choice["magnification"]), str(one["arm"]), number(one["value"])]
+        for choice in selection["choices"]
+        for one in choice.get("by_fold") or []
+    ]
+    return TextTable(head, rows, [])
 
 
 def has_value(cells: Sequence[Json]) -> bool:

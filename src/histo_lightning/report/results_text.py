@@ -39,13 +39,20 @@ class Shell(NamedTuple):
     text: str
 
 
+class Folded(NamedTuple):
+    """A long table under a title, closed at first."""
+
+    title: str
+    table: TextTable
+
+
 class Pictures(NamedTuple):
     """Names of pictures in ``plots/``; those that were not drawn are passed over."""
 
     names: Sequence[str]
 
 
-Block = Heading | Lines | Listed | Label | Shell | Pictures | TextTable
+Block = Heading | Lines | Listed | Label | Shell | Folded | Pictures | TextTable
 
 
 def escaped(text: str) -> str:
@@ -69,6 +76,8 @@ def _text(block: Block) -> str:
         return f"> **{escaped(block.text)}**"
     if isinstance(block, Shell):
         return f"    {' '.join(block.text.split())}"
+    if isinstance(block, Folded):
+        return f"### {escaped(block.title)}\n\n{_table(block.table)}"
     if isinstance(block, Pictures):
         return ""
     return _table(block)

@@ -21,12 +21,15 @@ class Basis(NamedTuple):
 POOLED = Basis("value", "pooled out-of-fold, mean over the seeds", True)
 RUNS = Basis("mean_of_runs", "mean over the runs' own test parts, not pooled", False)
 VALIDATION = Basis("val", "mean over the runs' validation parts (the test part was left unread)", False)
+NOTHING_SCORED = Basis("val", "no run has been scored", False)
 BASES = (POOLED, RUNS, VALIDATION)
 
 
 def basis_of(cells: Sequence[Json]) -> Basis:
     """The best that some cell has: pooled, else the mean over test parts, else validation."""
-    return next((basis for basis in BASES if any(cell[basis.key] is not None for cell in cells)), VALIDATION)
+    return next(
+        (basis for basis in BASES if any(cell[basis.key] is not None for cell in cells)), NOTHING_SCORED
+    )
 
 
 def basis_words(cells: Sequence[Json]) -> str:
@@ -56,6 +59,11 @@ def is_error(score: str) -> bool:
     return score.partition("_")[2] in ERRORS
 
 
+def in_unit(score: str) -> str:
+    """``Differences in points of AUROC by case``."""
+    return f"Differences in {'points' if not is_error(score) else 'units'} of {score_title(score)}"
+
+
 def unit(score: str) -> str:
     return "" if is_error(score) else " points"
 
@@ -75,7 +83,7 @@ def signed(value: float | None, score: str) -> str:
 def between(low: float | None, high: float | None, score: str) -> str:
     if low is None or high is None:
         return "no interval"
-    return f"{signed(low, score)} to {signed(high, score)}"
+    return f"{signed(low, score)} to {signed(high, score)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def p_text(value: float | None) -> str:
@@ -100,6 +108,17 @@ def runs_sentence(results: Json) -> str:
     parts = [f"{runs[state]} {state}" for state in runs if state != "found" and runs[state]]
     plural = "" if runs["found"] == 1 else "s"
     return f"{runs['found']} run{plural}: {', '.join(parts)}."
+
+
+def design_sentence(results: Json) -> str:
+    """What was crossed with what."""
+    cells = results["cells"]
+    magnifications = sorted(
+        {str(cell["magnification"]) for cell in cells}, key=lambda name: (len(name), name)
+    )
+    parts = [f"{results['factor']}: {', '.join(results['levels'])} (reference {results['reference']})"]
+    parts += [f"{key}: {', '.join(values)}" for key, values in results["held"].items()]
+    return "; ".join([*parts, f"magnification: {', '.join(magnifications)}"]) + "."
 
 
 def labels_of(results: Json) -> list[str]:
@@ -129,7 +148,11 @@ def plan_sentences(plan: Json) -> list[str]:
         if plan["untouched"]
         else "Its content does NOT have the hash stored with it."
     )
-    return [fixed_there, when, kept]
+    earlier = [
+        f"Another plan stood in this folder before it: SHA-256 {one.get('hash')}, written at {one.get('created')}."
+        for one in plan["earlier"]
+    ]
+    return [fixed_there, when, kept, *earlier]
 
 
 def family_rank(family: Json) -> str:
@@ -147,6 +170,16 @@ def conclusions(results: Json) -> list[str]:
             f"No comparison: {reason}." for refusal in results["refusals"] for reason in refusal["reasons"]
         ]
     return [str(pair["words"]) for pair in families[0]["comparison"]["pairs"]]
+
+
+def left_out(results: Json) -> list[str]:
+    """Levels that were run but are not in the first comparison, with the first reason."""
+    main = [family for family in results["families"] if family["main"]]
+    return [
+        f"Not compared: {level}, since {reasons[0]}"
+        + (f" (and {len(reasons) - 1} more)." if reasons[1:] else ".")
+        for level, reasons in (main[0]["missing"].items() if main else [])
+    ]
 
 
 def unread_sentence(results: Json) -> str | None:
