@@ -66,6 +66,9 @@ class SplitConfig:
     repeat: int = 0
     group: str = "case"
     clean: bool = False
+    matched: bool = False
+    injected: float | None = None
+    shuffle_labels: bool = False
     path: str = ""
 
 

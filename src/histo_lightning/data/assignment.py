@@ -8,7 +8,7 @@ on every machine.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,26 @@ def keyed_order(names: Sequence[str], *key: object) -> list[str]:
     """Names in a pseudo-random order that depends on the key alone: by SHA-256, not by a library's generator."""
     prefix = ":".join(str(part) for part in key)
     return sorted(names, key=lambda name: hashlib.sha256(f"{prefix}:{name}".encode()).digest())
+
+
+def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) -> list[Record]:
+    """Records of several cases in one order whose every beginning holds about the same share of each case.
+
+    One record of each case comes first; within a case its slides take turns, and within a slide the order is pseudo-random
+    by ``key``. So a longer beginning contains a shorter one.
+    """
+    placed: list[tuple[float, int, Record]] = []
+    everything = [record.image for records in members.values() for record in records]
+    rank = {image: i for i, image in enumerate(keyed_order(everything, *key))}
+    for records in members.values():
+        turns: Counter[str] = Counter()
+        waiting = []
+        for record in sorted(records, key=lambda r: rank[r.image]):
+            waiting.append((turns[record.slide], rank[record.image], record))
+            turns[record.slide] += 1
+        for place, (_, order, record) in enumerate(sorted(waiting, key=lambda item: item[:2])):
+            placed.append(((place + 0.5) / len(records) if place else 0.0, order, record))
+    return [record for _, _, record in sorted(placed, key=lambda item: item[:2])]
 
 
 class _Groups:
