@@ -17,7 +17,7 @@ from histo_lightning.evaluation.conclusion import CONDITIONAL
 from histo_lightning.evaluation.paired import LEVEL, Floats, Integers, paired
 from histo_lightning.evaluation.table import Table
 
-SCORES = ("auroc", "balanced_accuracy")
+SCORES = ("auroc", "balanced_accuracy", "accuracy")
 Text = NDArray[np.str_]
 
 
@@ -112,7 +112,16 @@ def balanced_accuracy(rows: Rows, cases: Cases) -> Floats:
     return np.asarray((shares[0] + shares[1]) / 2)
 
 
-FORMULAS = {"auroc": auroc, "balanced_accuracy": balanced_accuracy}
+def accuracy(rows: Rows, cases: Cases) -> Floats:
+    """(1 + C,): share of the images called rightly at 0.5, then the same without each case; one class is enough."""
+    right = np.asarray(rows.decision == rows.truth, np.float64)
+    return _without(
+        np.append(right.sum(), right.sum() - _by_case(rows, cases, right)),
+        np.append(len(right), len(right) - _by_case(rows, cases, np.ones(len(right)))),
+    )
+
+
+FORMULAS = {"auroc": auroc, "balanced_accuracy": balanced_accuracy, "accuracy": accuracy}
 # Rows by seed and magnification.
 Cells = Mapping[tuple[int, int], Rows]
 
@@ -162,7 +171,8 @@ def _weighted(
     cases: Cases,
     key: tuple[int, int],
 ) -> Floats:
-    return np.stack([weight * formula(cells[key], cases) for weight, cells in terms]).sum(axis=0)
+    each = np.stack([weight * formula(cells[key], cases) for weight, cells in terms])
+    return np.asarray(each.sum(axis=0))
 
 
 UNDEFINED = dict.fromkeys(
@@ -174,12 +184,12 @@ def _inferred(found: Floats, cases: Cases, single: bool) -> dict[str, Any]:
     """Value, errors and interval of (R, 1 + C) scores: whole, then without each case."""
     values, left_out = found[:, 0], found[:, 1:]
     if not np.isfinite(values).all():
-        return UNDEFINED | {"reason": "no fold holds images of both classes here"}
+        return UNDEFINED | {"reason": "these images are of one class only"}
     known = UNDEFINED | {"value": float(values.mean())}
     if len(values) > 1:
         known["seed_sd"] = float(values.std(ddof=1))
-    if min(np.bincount(cases.malignant, minlength=2)) < 2:
-        return known | {"reason": "fewer than 2 cases of a class: no standard error over cases"}
+    if np.unique(cases.malignant, return_counts=True)[1].min() < 2:
+        return known | {"reason": "a class has a single case here: no standard error over cases"}
     if not np.isfinite(left_out).all():
         return known | {"reason": "without one of the cases it is undefined: no standard error over cases"}
     result = paired(values, left_out, cases.malignant)

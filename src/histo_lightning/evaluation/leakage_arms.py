@@ -1,7 +1,7 @@
 """The three arms of the leakage study, from the predictions of their runs: what leaks, and by how much.
 
 Each block is a plain dict ``{"arms": [...], "pairs": [...]}`` of records ``{"arm", "reference", "among", "auroc",
-"balanced_accuracy", "coverage"}``; the two scores are what :func:`leakage.estimate` returns, differences with ``p_holm``
+"balanced_accuracy", "accuracy", "coverage"}``; the scores are what :func:`leakage.estimate` returns, differences with ``p_holm``
 over their table.
 """
 
@@ -58,13 +58,14 @@ def side_by_side(arms: Sequence[Runs]) -> tuple[list[Cells], Record]:
     common = set.intersection(*(set(runs) for runs in arms))
     keys = whole_block(common)
     cells = [_pooled(runs, keys) for runs in arms]
+    magnifications = sorted({k[1] for k in keys})
     coverage = {
         "seeds": sorted({k[0] for k in keys}),
-        "magnifications": sorted({k[1] for k in keys}),
+        "magnifications": magnifications,
         "folds": sorted({k[2] for k in keys}),
         "runs_left_out": sum(len(runs) - len(keys) for runs in arms),
     }
-    for magnification in coverage["magnifications"]:
+    for magnification in magnifications:
         here = [rows for each in cells for (_, m), rows in each.items() if m == magnification]
         images = set.intersection(*(set(rows.image.tolist()) for rows in here))
         for each in cells:
@@ -188,11 +189,11 @@ def official(arms: Mapping[str, Runs], shared: Mapping[int, Sequence[str]]) -> R
             continue
         (leaky, clean), coverage = side_by_side([arms[arm], arms[reference]])
         ours, theirs = _by_touch(leaky, shared), _by_touch(clean, shared)
-        terms = {g: [(1.0, ours[g]), (-1.0, theirs[g])] for g in ours}
+        apart = {g: [(1.0, ours[g]), (-1.0, theirs[g])] for g in ours}
         present = [g for g in ours if any(len(rows.p) for rows in ours[g].values())]
-        found = [_record(arm, reference, g, terms[g], coverage) for g in present]
+        found = [_record(arm, reference, g, apart[g], coverage) for g in present]
         if len(present) == 2:
-            both = terms[TOUCHED] + [(-weight, cells) for weight, cells in terms[UNTOUCHED]]
+            both = apart[TOUCHED] + [(-weight, cells) for weight, cells in apart[UNTOUCHED]]
             found.append(_record(arm, reference, "touched minus untouched", both, coverage))
         block["pairs"] += found
     _adjusted(block["pairs"])
