@@ -4,7 +4,8 @@ For a fold of ``case_kfold``, at one magnification, the images of each test slid
 probe (the larger half), which every arm is tested on, and the sibling pool (the smaller half). Train, class by class:
 
 - Every test case of the pool gets a partner among the train cases: of the same subtype where there is one, with enough
-  images where there is one. Partners stand in the clean arm only. The other train cases, the base, stand in every arm.
+  images where there is one. Where all partners together have fewer images than the pool, one is exchanged for a larger case
+  of the class. Partners stand in the clean arm only. The other train cases, the base, stand in every arm.
 - Clean arm (share 0): as many partner images as the pool has images, spread as in the pool.
 - Leaky arms (share from 0.25 to 1): the partners are dropped whole, and m = share x pool images of the test cases come in,
   at least one of each case; a larger share contains a smaller one.
@@ -12,7 +13,8 @@ probe (the larger half), which every arm is tested on, and the sibling pool (the
   so it can be reached in all of them; the base images of any two arms contain one another.
 
 So arms of a fold have the same probe, the same number of train cases and the same number of train images in each class.
-The clean arm and the arm of share 1 differ by exactly the exchange of partner images for siblings.
+The clean arm and the arm of share 1 differ by exactly the exchange of partner images for siblings (but for a small copy in
+which no choice of partners has images enough: base images stand in for those that lack).
 """
 
 import math
@@ -106,7 +108,7 @@ def _class_train(
             f"split=injection: train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none "
             "stays; give more folds (split.folds)"
         )
-    partner = _partners(siblings, cases, seed)
+    partner = _enlarged(_partners(siblings, cases, seed), siblings, cases)
     base = {case: members for case, members in cases.items() if case not in partner.values()}
     stock = sum(map(len, base.values()))
     clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
@@ -152,6 +154,26 @@ def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
         ]
         found[case] = min(ranked)[-1]
     return found
+
+
+def _enlarged(partner: dict[str, str], siblings: Cases, cases: Cases) -> dict[str, str]:
+    """The same partners, or, while they have fewer images than the pool, one exchanged for a larger free case.
+
+    Of the exchanges the one that just suffices is made, or where none does, that which adds most.
+    """
+    needed = sum(map(len, siblings.values()))
+    while (have := sum(len(cases[p]) for p in partner.values())) < needed:
+        swaps = [
+            (have - len(cases[old]) + len(members), case, name)
+            for case, old in partner.items()
+            for name, members in cases.items()
+            if name not in partner.values()
+        ]
+        total, case, name = min(swaps, key=lambda s: (s[0] < needed, abs(s[0] - needed), s[1:]))
+        if total <= have:
+            break
+        partner = partner | {case: name}
+    return partner
 
 
 def _partner_images(siblings: Cases, partners: Cases, seed: int) -> list[Record]:
