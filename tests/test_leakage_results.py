@@ -181,7 +181,7 @@ def test_failed_and_missing_runs_are_said_and_the_rest_is_computed(copy: Path) -
     assert full["coverage"]["runs_left_out"] == 3
     assert full["auroc"]["value"] is not None
     html = page.read_text()
-    assert "3 run(s) are missing" in html
+    assert "Runs missing or left out: 3." in html
     assert "split: &lt;no&gt; such fold" in html
 
 

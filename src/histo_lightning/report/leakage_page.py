@@ -5,14 +5,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.report.leakage_words import COVERS, points
+from histo_lightning.report.leakage_words import COVERS, NAMES, points
 from histo_lightning.report.page import page, paragraph, picture, section
 from histo_lightning.report.words import SHUFFLED, fixed
 from histo_lightning.runs import write_atomic
 
 Json = Mapping[str, Any]
 TITLE = "Leakage study"
-COLUMNS = {"auroc": "AUROC", "balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy"}
+COLUMNS = NAMES
+BASIS = "images, cases (benign), seeds"
 BLOCKS = {
     "injection": (
         "B: siblings injected into training",
@@ -58,7 +59,7 @@ def arms_table(block: Json) -> Table:
         ]
         for r in block["arms"]
     ]
-    return ["arm", "on", *(f"image {name}" for name in COLUMNS.values()), "rests on"], rows
+    return ["arm", "on", *(f"image {name}" for name in COLUMNS.values()), BASIS], rows
 
 
 def pairs_table(block: Json) -> Table:
@@ -74,7 +75,7 @@ def pairs_table(block: Json) -> Table:
         for r in block["pairs"]
     ]
     heads = [f"image {name}, points" for name in COLUMNS.values()]
-    return ["difference", "on", *heads, "p (AUROC, Holm)", "rests on"], rows
+    return ["difference", "on", *heads, "p (AUROC, Holm)", BASIS], rows
 
 
 def _arm(record: Json) -> str:
@@ -83,8 +84,8 @@ def _arm(record: Json) -> str:
 
 def _basis(record: Json) -> str:
     score, left = record["auroc"], record["coverage"]["runs_left_out"]
-    text = f"{score['images']} images, {score['cases']} cases ({score['benign']} benign), {score['seeds']} seed(s)"
-    return text + (f"; {left} finished run(s) without a counterpart left out" if left else "")
+    text = f"{score['images']}, {score['cases']} ({score['benign']}), {score['seeds']}"
+    return text + (f"; finished runs without a counterpart left out: {left}" if left else "")
 
 
 def design_table(found: Json) -> Table:
@@ -184,13 +185,18 @@ def write_page(found: Json, folder: Path) -> Path:
         f'<header><h1>{TITLE}</h1><span class="small">{escape(_settings(found))}</span>'
         f'<p class="lead">{escape(headline)}</p>{others}{paragraph(COVERS, "small")}</header>'
     )
-    drawn = section(
-        "Picture", picture(folder / "leakage.png", "Image scores by share of siblings in training")
+    shown = picture(
+        folder / "leakage.png", "Image scores by share of siblings in training, split and official fold"
     )
+    drawn = section("Picture", shown.replace("<img ", '<img style="max-width: none; min-width: 860px" ', 1))
     body = [header, _absent(found), drawn]
     for heading, told, block in _sections(found):
         mark = paragraph(SHUFFLED, "label") if SHUFFLED in heading else ""
-        tables = "".join(_html(*t) for t in (arms_table(block), pairs_table(block)) if t[1])
+        tables = "".join(
+            f"<h3>{title}</h3>{_html(*t)}"
+            for title, t in (("Scores", arms_table(block)), ("Differences", pairs_table(block)))
+            if t[1]
+        )
         doses = (
             "".join(paragraph(line, "small") for line in _doses(found)) if heading.startswith("B:") else ""
         )
@@ -209,9 +215,7 @@ def _absent(found: Json) -> str:
     count = len(found["missing"])
     if count:
         items = "".join(f"<li>{escape(m['run'])}: {escape(m['why'])}</li>" for m in found["missing"])
-        told += paragraph(
-            f"{count} run(s) are missing or left out; the tables say what each figure rests on."
-        )
+        told += paragraph(f"Runs missing or left out: {count}. The tables say what each figure rests on.")
         told += f"<details><summary>Which, and why</summary><ul>{items}</ul></details>"
     return section("What is missing", told)
 

@@ -11,7 +11,6 @@ from histo_lightning.report.style import (
     BLUE,
     GREY,
     INK,
-    PALE,
     TEXT_SIZE,
     VERMILLION,
     label_axes,
@@ -23,6 +22,7 @@ from histo_lightning.report.style import (
 
 Json = Mapping[str, Any]
 SPLITS = {"case_kfold": "by case", "slide_kfold": "by slide", "image_random": "by image"}
+OFFICIAL = {"official": "as they are", "official matched": "as small as cleaned"}
 HONEST, CONTROL = "true labels", "SHUFFLED LABELS (control, no result)"
 
 
@@ -42,20 +42,18 @@ def draw_leakage(found: Json, stem: Path) -> list[Path]:
     return save_picture(figure, stem)
 
 
-def _bar(axes: Axes, x: float, score: Json, colour: str, marker: str, scale: float = 1.0) -> None:
+def _bar(axes: Axes, x: float, score: Json, colour: str, marker: str) -> None:
     """A value with its interval at x, and its seeds beside it."""
     if score["value"] is None:
         return
     if score["low"] is not None:
-        low, high = scale * score["low"], scale * score["high"]
+        low, high = score["low"], score["high"]
         axes.plot([x, x], [low, high], color=colour, linewidth=1.6, solid_capstyle="butt")
-    axes.plot(
-        [x], [scale * score["value"]], marker, color=colour, markersize=7, markeredgecolor="white", zorder=3
-    )
+    axes.plot([x], [score["value"]], marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
 
 
-def _seeds(axes: Axes, x: float, score: Json, colour: str, scale: float = 1.0) -> None:
-    values = [scale * v for v in score["by_seed"] if v is not None]
+def _seeds(axes: Axes, x: float, score: Json, colour: str) -> None:
+    values = [v for v in score["by_seed"] if v is not None]
     if len(values) > 1:
         axes.plot([x] * len(values), values, ".", color=colour, markersize=4, alpha=0.55, zorder=2)
 
@@ -92,7 +90,7 @@ def _dose_response(axes: Axes, found: Json) -> None:
         (found["control"]["injection"], GREY, "s", "--", CONTROL, 0.8),
     ):
         records = [r for r in block["arms"] if r["auroc"]["value"] is not None]
-        x = [100 * float(r["arm"].split()[-1]) + shift for r in records]
+        x = [100 * _share(found, r["arm"]) + shift for r in records]
         if records:
             axes.plot(x, [r["auroc"]["value"] for r in records], style, color=colour, linewidth=1, alpha=0.6)
         for place, record in zip(x, records, strict=True):
@@ -107,6 +105,12 @@ def _dose_response(axes: Axes, found: Json) -> None:
     axes.set_xlim(-8, 110)
     _limits(axes, drawn)
     _chance(axes)
+
+
+def _share(found: Json, arm: str) -> float:
+    """Siblings in train over the pool, as it came out; a small pool gives at least one image a case."""
+    dose = found["doses"].get(arm)
+    return float(dose["share"] if dose else arm.split()[-1])
 
 
 def _ways_to_split(axes: Axes, found: Json) -> None:
@@ -133,7 +137,7 @@ def _ways_to_split(axes: Axes, found: Json) -> None:
 
 
 def _official_folds(axes: Axes, block: Json) -> None:
-    """Differences to the cleaned folds, by whether a test image's case stands in training."""
+    """Differences to the cleaned folds, of test images whose case training holds too (touched) and of the others."""
     shown = [
         r
         for r in block.get("pairs", ())
@@ -141,28 +145,20 @@ def _official_folds(axes: Axes, block: Json) -> None:
     ]
     score = "auroc" if shown and all(r["auroc"]["value"] is not None for r in shown) else "accuracy"
     label_axes(
-        axes, "The authors' folds, against cleaned ones", "", f"image {NAMES[score]}, difference in points"
+        axes, "The authors' folds, against cleaned ones", f"image {NAMES[score]}, difference in points", ""
     )
     if not shown:
         say_empty(axes, "No test image shares its case with training, or no finished runs of split=official.")
         return
-    groups = ["touched images", "untouched images"]
-    for record in shown:
+    for row, record in enumerate(reversed(shown)):
         matched = record["arm"] == "official matched"
-        x = groups.index(record["among"]) + (0.1 if matched else -0.1)
-        colour = VERMILLION if matched else BLUE
-        _bar(axes, x, record[score], colour, "D" if matched else "o", 100)
-        axes.annotate(
-            "as small as\nthe cleaned" if matched else "as they are",
-            (x, 0.985),
-            xycoords=("data", "axes fraction"),
-            ha="left" if matched else "right",
-            va="top",
-            fontsize=TEXT_SIZE - 2,
-            color=colour,
-        )
-    axes.axhline(0, color=PALE, linewidth=1.2, zorder=0)
-    axes.set_xticks(range(2), ["tested case\nin training too", "tested case\nnot in training"], color=INK)
-    axes.set_xlim(-0.6, 1.6)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.15 * (high - low))
+        colour, found = VERMILLION if matched else BLUE, record[score]
+        if found["low"] is not None:
+            axes.plot([100 * found["low"], 100 * found["high"]], [row, row], color=colour, linewidth=1.6)
+        if found["value"] is not None:
+            axes.plot([100 * found["value"]], [row], "D" if matched else "o", color=colour, markersize=7,
+                      markeredgecolor="white", zorder=3)  # fmt: skip
+    axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
+    labels = [f"{r['among'].split()[0]},\n{OFFICIAL[r['arm']]}" for r in reversed(shown)]
+    axes.set_yticks(range(len(shown)), labels, color=INK)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
