@@ -3,6 +3,7 @@
 Reads tables only; no model, no image, no torch.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,7 +131,7 @@ def _kind(arm: Arm) -> str:
 
 
 def _labels(members: list[Run]) -> str:
-    found = sorted({str(run.split.get("label") or "").split(" (")[0] for run in members})
+    found = sorted({re.sub(r" \(\d+ images\)", "", str(run.split.get("label") or "")) for run in members})
     return ", ".join(label for label in found if label)
 
 

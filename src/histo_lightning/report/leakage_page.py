@@ -14,6 +14,7 @@ Json = Mapping[str, Any]
 TITLE = "Leakage study"
 COLUMNS = NAMES
 BASIS = "images, cases (benign), seeds"
+COUNTED = "Counted in each run's split.json, by the true classes, means over the runs."
 BLOCKS = {
     "injection": (
         "B: siblings injected into training",
@@ -138,7 +139,7 @@ def markdown_text(found: Json) -> str:
             lines += [*_markdown(heads, rows), ""] if rows else []
         if heading.startswith("B:"):
             lines += [*(f"- {line}" for line in _doses(found)), ""]
-    lines += ["## What the arms trained and tested on", "", *_markdown(*design_table(found)), ""]
+    lines += ["## What the arms trained and tested on", "", COUNTED, "", *_markdown(*design_table(found)), ""]
     lines += ["## What is missing", ""]
     lines += [f"- {text}" for text in found["problems"]]
     lines += [f"- {m['run']}: {m['why']}" for m in found["missing"]]
@@ -201,7 +202,7 @@ def write_page(found: Json, folder: Path) -> Path:
             "".join(paragraph(line, "small") for line in _doses(found)) if heading.startswith("B:") else ""
         )
         body.append(section(heading, mark + paragraph(told) + tables + doses))
-    design = paragraph("Counted in each run's split.json, by the true classes, means over the runs.", "small")
+    design = paragraph(COUNTED, "small")
     body.append(section("What the arms trained and tested on", design + _html(*design_table(found))))
     path = folder / "leakage.html"
     write_atomic(path, page(TITLE, "\n".join(body)).encode("utf-8", errors="replace"))
