@@ -5,15 +5,15 @@ import json
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
-from histo_lightning.config import hashed, readable_name, to_config
+from histo_lightning.config import check, hashed, readable_name, to_config
 from histo_lightning.data.census import census_names
 from histo_lightning.data.records import record_of
 from histo_lightning.data.shuffling import labelled
@@ -264,30 +264,27 @@ def study_file() -> dict:
 def test_every_job_of_the_shipped_study_is_a_valid_config_with_a_name_of_its_own() -> None:
     from hydra import compose, initialize_config_dir
 
-    from histo_lightning.launch import prepare_argument
-
     study = study_file()
     names, hashes, arms = [], set(), set()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         bases = {
-            kind: OmegaConf.to_container(compose("train", overrides=[f"split={kind}"]), resolve=False)
+            kind: to_config(compose("train", overrides=[f"split={kind}"]))
             for kind in ("injection", "image_random", "slide_kfold", "case_kfold", "official")
         }
-        for product in study["hydra"]["sweeper"]["products"]:
-            for values in itertools.product(*(str(v).split(",") for v in product.values())):
-                job = dict(zip(product, values, strict=True))
-                composed = OmegaConf.create(bases[job.pop("split")])
-                for key, value in job.items():
-                    OmegaConf.update(composed, key, yaml.safe_load(value), force_add=True)
-                for key in ("epochs", "scored_weights", "image_size", "batch_size"):
-                    OmegaConf.update(composed, key, study[key])
-                config = to_config(composed)
-                names.append(readable_name(config))
-                hashes.add(hashed(config))
-                arms.add(arm_of(asdict(config.split)))
-        assert compose(
-            "train", overrides=[prepare_argument("split.matched=true"), "split=official"]
-        ).split.matched
+    for product in study["hydra"]["sweeper"]["products"]:
+        for values in itertools.product(*(str(v).split(",") for v in product.values())):
+            job = dict(zip(product, values, strict=True))
+            config = deepcopy(bases[job.pop("split")])
+            for key in ("epochs", "scored_weights", "image_size", "batch_size"):
+                setattr(config, key, study[key])
+            for key, value in job.items():
+                home = config.split if key.startswith("split.") else config
+                assert hasattr(home, key.split(".")[-1])
+                setattr(home, key.split(".")[-1], yaml.safe_load(value))
+            check(config)
+            names.append(readable_name(config))
+            hashes.add(hashed(config))
+            arms.add(arm_of(asdict(config.split)))
     assert len(names) == len(set(names)) == len(hashes) == 170
     assert {a.name for a in arms if not a.shuffled} == {
         "injected 0", "injected 0.25", "injected 0.5", "injected 1", "image_random", "slide_kfold", "case_kfold",

@@ -104,9 +104,9 @@ def test_halves_are_of_every_slide_and_depend_on_the_seed_alone() -> None:
     assert other.partition_hash != split.partition_hash
 
 
-@pytest.mark.parametrize("magnification", ["40x", "200x", "400x"])
+@pytest.mark.parametrize("magnification", ["40x", "400x"])
 def test_every_magnification_has_its_own_halves(magnification: str) -> None:
-    arms = [injected(0, share, magnification) for share in SHARES]
+    arms = [injected(0, share, magnification) for share in (0.0, 0.5)]
     assert len({tuple(sorted(cases_by_class(a.parts["train"]).items())) for a in arms}) == 1
     assert len({tuple(sorted(images_by_class(a.parts["train"]).items())) for a in arms}) == 1
     assert {record_of(n).magnification for n in arms[1].parts["train"]} == {int(magnification[:-1])}

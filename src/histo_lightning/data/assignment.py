@@ -9,6 +9,7 @@ on every machine.
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,15 @@ class _Groups:
         self.weights: NDArray[np.int64] = np.array(relative + uneven, dtype=np.int64)
         self.images: NDArray[np.int64] = self.features[:, : len(magnifications)].sum(axis=1)
 
+    def _content(self) -> tuple[object, ...]:
+        return self.folds, tuple(self.names), self.features.tobytes(), self.weights.tobytes()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Groups) and self._content() == other._content()
+
     def start(self, order: Sequence[str]) -> NDArray[np.int64]:
         """Folds (int64, one a group and padding row) by dealing the names out in turn."""
         folds = np.zeros(len(self.features), dtype=np.int64)
@@ -114,6 +124,7 @@ class _Groups:
         return [tuple(sorted(part)) for part in found]
 
 
+@lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
 def _optimum(groups: _Groups) -> list[tuple[str, ...]]:
     orders = [groups.names, *(keyed_order(groups.names, "start", s) for s in range(1, STARTS))]
     candidates = [groups.improve(groups.start(order)) for order in orders]

@@ -95,18 +95,21 @@ def sentences(found: Json) -> dict[str, str]:
     clean = clean or next((r for r in control["contrast"]["arms"] if r["arm"] == "case_kfold"), None)
     if clean and clean["auroc"]["value"] is not None:
         told["control"] = (
-            f"Control, SHUFFLED LABELS, no result: with nothing to learn, the clean arm ({clean['arm']}) has an image AUROC of "
-            f"{clean['auroc']['value']:.2f} (chance is 0.50)"
+            "Control, SHUFFLED LABELS, no result: with nothing to learn but cases, the arm without shared ones "
+            f"({clean['arm']}) has an image AUROC of {_with_interval(clean['auroc'])}, chance being 0.50"
         )
         leaky = largest_share(control["injection"])
         last = next((r for r in control["injection"]["arms"] if r["arm"] == leaky), None)
         last = last or next((r for r in control["contrast"]["arms"] if r["arm"] == "image_random"), None)
         if last and last["auroc"]["value"] is not None:
-            told["control"] += (
-                f", and {last['arm']} one of {last['auroc']['value']:.2f}: memory of cases alone"
-            )
+            told["control"] += f", and {last['arm']} one of {_with_interval(last['auroc'])}"
         told["control"] += "."
     return told
+
+
+def _with_interval(score: Json) -> str:
+    interval = "" if score["low"] is None else f" (95 % interval {score['low']:.2f} to {score['high']:.2f})"
+    return f"{score['value']:.2f}{interval}"
 
 
 def _official(block: Json | None) -> dict[str, str]:
