@@ -32,11 +32,11 @@ GROUPS = {
     "scheduler": "constant step cosine onecycle plateau",
     "magnification": "40x 100x 200x 400x all",
     "dataset": "synthetic breakhis folders",
-    "split": "case_kfold slide_kfold official folders file image_random",
+    "split": "case_kfold slide_kfold official folders file image_random injection",
     "augment": "none thesis thesis_pillow d4 d4_stain",
     "head": "linear mlp",
     "trainer": "auto cpu gpu ddp",
-    "experiment": "thesis modern depth_study smoke",
+    "experiment": "thesis modern depth_study leakage_study smoke",
 }
 
 

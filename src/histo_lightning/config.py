@@ -15,8 +15,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from histo_lightning.data.split_plan import KINDS
 from histo_lightning.errors import UserError
 from histo_lightning.schema import AnyConfig, AuditConfig, CompareConfig, Config, ExportConfig, TuneConfig
+from histo_lightning.split_config import check_split, split_words
 
 MODEL_NAMES = [
     "resnet10",
@@ -68,7 +70,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop"),
     "scheduler.name": ("constant", "step", "cosine", "onecycle", "plateau"),
     "dataset.name": ("synthetic", "breakhis", "folders"),
-    "split.name": ("case_kfold", "slide_kfold", "official", "folders", "file", "image_random"),
+    "split.name": KINDS,
     "split.group": ("case", "slide", "image"),
     "augment.evaluate": ("field", "center"),
     "augment.normalisation": ("train", "imagenet"),
@@ -114,6 +116,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "dataset.images_per_slide": (1, 60),
     "dataset.image_size": (140, 1400),
     "dataset.short_side": (32, 4096),
+    "split.injected": (0, 1),
     "split.repeat": (0, 10**6),
     "split.seed": (0, 2**31 - 1),
     "augment.rotation_degrees": (0, 180),
@@ -158,6 +161,7 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "scheduler.factor": ("plateau",),
     "scheduler.patience": ("plateau",),
     "scheduler.pct_start": ("onecycle",),
+    "split.injected": ("injection",),
     "dataset.images_per_slide": ("synthetic",),
     "dataset.image_size": ("synthetic",),
     "dataset.seed": ("synthetic",),
@@ -326,23 +330,8 @@ def _check_lists(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    split, dataset = config.split, config.dataset
-    fixed = {"case_kfold": "case", "slide_kfold": "slide", "official": "slide", "image_random": "image"}
-    if split.name in fixed and split.group != fixed[split.name]:
-        raise UserError(
-            f"split.group={split.group}: split={split.name} groups by {fixed[split.name]}; "
-            "split.group is for split=folders and split=file"
-        )
-    if split.clean and split.name != "official":
-        raise UserError(
-            f"split.clean=true: only split=official has shared cases to drop, not split={split.name}"
-        )
-    if dataset.name == "folders" and split.name not in ("folders", "file"):
-        raise UserError(
-            f"dataset=folders carries its own parts: use split=folders (or split=file), not {split.name}"
-        )
-    if dataset.name != "folders" and split.name == "folders":
-        raise UserError(f"split=folders needs dataset=folders, not dataset={dataset.name}")
+    check_split(config)
+    dataset = config.dataset
     augment = config.augment
     if augment.name == "thesis_pillow":
         for key in ("dihedral", "brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
@@ -381,7 +370,7 @@ def readable_name(config: Config) -> str:
         config.model.name,
         config.optimizer.name,
         config.magnification,
-        f"{config.split.name}-{config.split.fold}",
+        split_words(config.split),
     ]
     if config.dataset.name != "synthetic":
         parts.insert(0, config.dataset.name)

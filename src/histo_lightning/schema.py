@@ -67,6 +67,9 @@ class SplitConfig:
     repeat: int = 0
     group: str = "case"
     clean: bool = False
+    matched: bool = False
+    injected: float | None = None
+    shuffle_labels: bool = False
     path: str = ""
 
 
