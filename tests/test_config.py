@@ -32,11 +32,11 @@ GROUPS = {
     "scheduler": "constant step cosine onecycle plateau",
     "magnification": "40x 100x 200x 400x all",
     "dataset": "synthetic breakhis folders",
-    "split": "case_kfold slide_kfold official folders file image_random",
+    "split": "case_kfold slide_kfold official folders file image_random injection",
     "augment": "none thesis thesis_pillow d4 d4_stain",
     "head": "linear mlp",
     "trainer": "auto cpu gpu ddp",
-    "experiment": "thesis modern smoke",
+    "experiment": "thesis modern depth_study leakage_study smoke",
 }
 
 
@@ -61,9 +61,11 @@ def shipped() -> list[str]:
 @pytest.mark.parametrize("option", shipped())
 def test_every_shipped_config_composes(option: str) -> None:
     needed = {"dataset=folders": [], "split=folders": ["dataset=folders"]}.get(option, [])
-    config = config_of(option, *needed)
     group, name = option.split("=")
-    if group not in ("experiment", "magnification", "optimizer"):
+    command = "tune" if group == "tune" else "train"
+    prepared = [prepare_argument(override) for override in (option, *needed)]
+    (config,) = compose_all(command, expand(parse(prepared, command), multirun=False))
+    if group not in ("experiment", "magnification", "optimizer", "tune"):
         assert getattr(config, group).name == {"synthetic_large": "synthetic"}.get(name, name)
     if group == "magnification":
         assert config.magnification == name
@@ -186,7 +188,7 @@ def test_tables_of_the_schema_name_real_keys() -> None:
     for table in (CHOICES, RANGES, MEANT_FOR, NOT_HASHED):
         assert set(table) <= keys
     fields = {key for key in keys if key.endswith(".name")}
-    assert fields <= set(CHOICES) | {"augment.name", "trainer.name"}
+    assert fields <= set(CHOICES) | {"augment.name", "trainer.name", "tune.name"}
 
 
 def test_the_hash_is_of_the_experiment_alone() -> None:

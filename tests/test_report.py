@@ -892,7 +892,7 @@ def test_contents_of_a_part_by_hand() -> None:
     ],
 )
 def test_the_protocol_in_words(split: dict[str, Any], clean: bool, said: str) -> None:
-    assert said in in_words(split, clean)
+    assert said in in_words(split, {"clean": clean})
 
 
 def test_the_summary_without_an_interval() -> None:

@@ -357,7 +357,7 @@ def test_the_results_name_every_job(swept) -> None:
 
 def test_the_same_sweep_again_leaves_what_is_finished(swept, command) -> None:
     root, _ = swept
-    files = [p for p in sweep_folder(root).rglob("*.ckpt")]
+    files = list(sweep_folder(root).rglob("*.ckpt"))
     finished = {p.name for p in sweep_folder(root).iterdir() if (p / "report.html").is_file()}
     before = {p: p.stat().st_mtime_ns for p in files if p.parts[-3] in finished}
     assert before

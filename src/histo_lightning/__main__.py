@@ -7,6 +7,7 @@ import histo_lightning
 COMMANDS = {
     "train": "train a network on one split, score it and report; -m sweeps over settings",
     "compare": "put any mix of runs into one table and compare them; choose by validation",
+    "tune": "search for hyper-parameters on one fold's validation part, with Optuna",
     "evaluate": "score a checkpoint on a data set, on cases it has not seen",
     "predict": "predict any images with a checkpoint; heat maps on request",
     "export": "write a checkpoint as ONNX, torch.export or safetensors, checked against it",

@@ -15,8 +15,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from histo_lightning.data.split_plan import KINDS
 from histo_lightning.errors import UserError
-from histo_lightning.schema import AnyConfig, AuditConfig, CompareConfig, Config, ExportConfig
+from histo_lightning.schema import AnyConfig, AuditConfig, CompareConfig, Config, ExportConfig, TuneConfig
+from histo_lightning.split_config import check_split, split_words
 
 MODEL_NAMES = [
     "resnet10",
@@ -68,7 +70,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop"),
     "scheduler.name": ("constant", "step", "cosine", "onecycle", "plateau"),
     "dataset.name": ("synthetic", "breakhis", "folders"),
-    "split.name": ("case_kfold", "slide_kfold", "official", "folders", "file", "image_random"),
+    "split.name": KINDS,
     "split.group": ("case", "slide", "image"),
     "augment.evaluate": ("field", "center"),
     "augment.normalisation": ("train", "imagenet"),
@@ -91,6 +93,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gradcam_method": ("gradcam", "gradcam++"),
     "study.score": STUDY_SCORES,
     "format": ("onnx", "torch_export", "safetensors"),
+    "tune.sampler": ("tpe", "random"),
+    "tune.pruner": ("median", "halving", "none"),
+    "tune.keep": ("best", "all"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "head.hidden": (1, 65536),
@@ -111,6 +116,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "dataset.images_per_slide": (1, 60),
     "dataset.image_size": (140, 1400),
     "dataset.short_side": (32, 4096),
+    "split.injected": (0, 1),
     "split.repeat": (0, 10**6),
     "split.seed": (0, 2**31 - 1),
     "augment.rotation_degrees": (0, 180),
@@ -132,6 +138,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "image_size": (32, 2048),
     "label_smoothing": (0, 0.9),
     "target_sensitivity": (0.01, 1),
+    "tune.trials": (1, 100000),
+    "tune.random_trials": (1, 100000),
+    "tune.pruner_trials": (1, 100000),
+    "tune.warmup_epochs": (1, 100000),
+    "tune.workers": (1, 256),
+    "tune.max_failed": (1, 100000),
 }
 # Keys that only some choices of their group use: set elsewhere, they would be silently ignored.
 MEANT_FOR: dict[str, tuple[str, ...]] = {
@@ -149,6 +161,7 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "scheduler.factor": ("plateau",),
     "scheduler.patience": ("plateau",),
     "scheduler.pct_start": ("onecycle",),
+    "split.injected": ("injection",),
     "dataset.images_per_slide": ("synthetic",),
     "dataset.image_size": ("synthetic",),
     "dataset.seed": ("synthetic",),
@@ -173,7 +186,15 @@ NOT_HASHED = (
     "study.factor",
     "study.reference",
     "study.score",
+    "study_name",
+    "tune.trials",
+    "tune.workers",
+    "tune.max_failed",
+    "tune.final",
+    "tune.keep",
 )
+# Free within: the keys below it are the search's own and are checked by ``tuning.space``.
+SPACE = "tune.space"
 # Taken literally from the command line, whatever stands in them.
 LITERAL_KEYS = (
     "input",
@@ -212,6 +233,11 @@ def schema_keys(schema: type[AnyConfig] = Config) -> list[str]:
     return [key for key, _ in flatten(asdict(schema()))]
 
 
+def is_known(key: str, allowed: list[str]) -> bool:
+    """Whether a key stands in a schema, or below the one key whose inside is free."""
+    return key in allowed or (SPACE in allowed and key.startswith(f"{SPACE}."))
+
+
 def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConfig:
     """Merge what Hydra composed into a fresh schema and check it.
 
@@ -226,7 +252,7 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
     allowed = schema_keys(schema)
     groups = {key.rsplit(".", 1)[0] for key in allowed if "." in key}
     for key, _ in flatten(given):
-        if key not in allowed and key not in groups and key not in schema_keys():
+        if not is_known(key, allowed) and key not in groups and key not in schema_keys():
             raise UserError(f"unknown key {key!r}{nearest(key, allowed)} (all keys stand in conf/train.yaml)")
     fields = {key.split(".")[0] for key in allowed}
     wanted = {key: value for key, value in given.items() if key in fields}
@@ -269,7 +295,7 @@ def check(config: AnyConfig) -> None:
             raise UserError(
                 f"{key}={values[key]}: has no effect with {group}={values[f'{group}.name']}; it belongs to {', '.join(names)}"
             )
-    for key in ("run_name", "sweep_name"):
+    for key in ("run_name", "sweep_name", "study_name"):
         if values.get(key) is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", values[key]):
             raise UserError(
                 f"{key}={values[key]}: allowed are letters, digits, '.', '_' and '-', at most 100"
@@ -282,6 +308,10 @@ def check(config: AnyConfig) -> None:
             )
         _check_lists(config)
         _check_combinations(config)
+    if isinstance(config, TuneConfig):
+        from histo_lightning.tuning.space import check_tuning  # it checks settings by this very function
+
+        check_tuning(config)
 
 
 def _check_lists(config: Config) -> None:
@@ -300,23 +330,8 @@ def _check_lists(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    split, dataset = config.split, config.dataset
-    fixed = {"case_kfold": "case", "slide_kfold": "slide", "official": "slide", "image_random": "image"}
-    if split.name in fixed and split.group != fixed[split.name]:
-        raise UserError(
-            f"split.group={split.group}: split={split.name} groups by {fixed[split.name]}; "
-            "split.group is for split=folders and split=file"
-        )
-    if split.clean and split.name != "official":
-        raise UserError(
-            f"split.clean=true: only split=official has shared cases to drop, not split={split.name}"
-        )
-    if dataset.name == "folders" and split.name not in ("folders", "file"):
-        raise UserError(
-            f"dataset=folders carries its own parts: use split=folders (or split=file), not {split.name}"
-        )
-    if dataset.name != "folders" and split.name == "folders":
-        raise UserError(f"split=folders needs dataset=folders, not dataset={dataset.name}")
+    check_split(config)
+    dataset = config.dataset
     augment = config.augment
     if augment.name == "thesis_pillow":
         for key in ("dihedral", "brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
@@ -355,7 +370,7 @@ def readable_name(config: Config) -> str:
         config.model.name,
         config.optimizer.name,
         config.magnification,
-        f"{config.split.name}-{config.split.fold}",
+        split_words(config.split),
     ]
     if config.dataset.name != "synthetic":
         parts.insert(0, config.dataset.name)

@@ -6,7 +6,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -173,7 +173,12 @@ def quiet() -> Iterator[None]:
 
 
 def fit_and_predict(
-    config: Config, folder: Path, data: BreakHisDataModule, *, bar: bool | None
+    config: Config,
+    folder: Path,
+    data: BreakHisDataModule,
+    *,
+    bar: bool | None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
     """Train (or go on training), restore the scored weights, and predict train, validation and test once each.
 
@@ -181,6 +186,7 @@ def fit_and_predict(
         folder: the run folder; Lightning's files go there.
         data: set up already.
         bar: a progress bar, lines, or (None) nothing.
+        callbacks: more than the ones that every run has.
 
     Returns:
         Logits by part (float64, images x classes; no ``test`` where ``test=false``) and facts about the fit:
@@ -200,7 +206,8 @@ def fit_and_predict(
             folder / "history.csv", config.monitor, count // batch * batch or count, config.seed
         )
         saving = checkpoints(folder / "checkpoints", monitor_name(config.monitor), MONITORS[config.monitor])
-        trainer = build_trainer(config, folder, hardware, [*watchers(config, history, bar), *saving])
+        watching = [*watchers(config, history, bar), *callbacks]
+        trainer = build_trainer(config, folder, hardware, [*watching, *saving])
         if not run.status.get("fitted"):
             _fit(trainer, classifier, data, config, folder, hardware)
         elif hardware.accelerator == "gpu":

@@ -34,7 +34,7 @@ class Trained:
         """Load a checkpoint onto the device that ``trainer`` asks for.
 
         Raises:
-            UserError: no checkpoint was given, it cannot be read, or no GPU is there.
+            UserError: no checkpoint was given, it cannot be read or was trained on shuffled labels, or no GPU is there.
         """
         if not str(path):
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")
@@ -43,6 +43,11 @@ class Trained:
         device = torch.device("cuda" if hardware.accelerator == "gpu" else "cpu")
         classifier = Classifier.from_checkpoint(path).to(device)
         about = classifier.metadata
+        if (about["config"].get("split") or {}).get("shuffle_labels"):
+            raise UserError(
+                f"checkpoint={path}: was trained on shuffled labels, a control of the leakage study; it knows nothing about "
+                "tissue, give another"
+            )
         augment = {
             k: v for k, v in about["config"]["augment"].items() if k in {f.name for f in fields(Recipe)}
         }

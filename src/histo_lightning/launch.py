@@ -30,9 +30,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.config import LITERAL_KEYS, nearest, schema_keys, to_config
+from histo_lightning.config import LITERAL_KEYS, is_known, nearest, schema_keys, to_config
 from histo_lightning.errors import UserError
-from histo_lightning.schema import SCHEMAS, AnyConfig, Config
+from histo_lightning.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 
@@ -62,7 +62,9 @@ def prepare_argument(argument: str) -> str:
         value = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count before a quote only
         value = re.sub(r"(\\+)$", r"\1\1", value)
         value = f"'{value}'"
-    if equals and "." in key and key in schema_keys():
+    if (
+        equals and "." in key and is_known(key, schema_keys(TuneConfig))
+    ):  # it holds all keys of a training run
         key = f"++{key}"
     return f"{key}{equals}{value}"
 
@@ -89,7 +91,7 @@ def _check_override(override: Override, schema: type[AnyConfig]) -> None:
         return
     allowed = schema_keys(schema)
     groups = sorted({k.split(".")[0] for k in allowed if "." in k} | {"experiment"})
-    if key not in allowed and key not in groups and not key.startswith("hydra/"):
+    if not is_known(key, allowed) and key not in groups and not key.startswith("hydra/"):
         raise UserError(
             f"unknown key {key!r}{nearest(key, allowed + groups)} (all keys stand in conf/train.yaml)"
         )

@@ -1,6 +1,7 @@
 """The keys of a training run and their types; ``conf/train.yaml`` says what each one decides."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -66,6 +67,9 @@ class SplitConfig:
     repeat: int = 0
     group: str = "case"
     clean: bool = False
+    matched: bool = False
+    injected: float | None = None
+    shuffle_labels: bool = False
     path: str = ""
 
 
@@ -174,6 +178,34 @@ class BenchmarkConfig(Config):
 
 
 @dataclass
+class TuneSettings:
+    """How ``tune`` searches; ``conf/tune/*.yaml`` are spaces that ship."""
+
+    name: str = "optimizer"
+    space: dict[str, Any] = field(default_factory=dict)
+    trials: int = 20
+    sampler: str = "tpe"
+    random_trials: int = 5
+    pruner: str = "median"
+    pruner_trials: int = 5
+    warmup_epochs: int | None = None
+    folds: list[int] | None = None
+    workers: int = 1
+    max_failed: int = 5
+    final: bool = True
+    keep: str = "best"
+
+
+@dataclass
+class TuneConfig(Config):
+    """What ``tune`` takes: the settings of the runs that it trains, and what it searches over."""
+
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    nested: bool = True
+    study_name: str | None = None
+
+
+@dataclass
 class EvaluateConfig:
     """What ``evaluate`` takes: a checkpoint and a data set to score it on."""
 
@@ -247,6 +279,7 @@ SCHEMAS: dict[str, type[AnyConfig]] = {
     "train": Config,
     "prepare": PrepareConfig,
     "benchmark": BenchmarkConfig,
+    "tune": TuneConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportConfig,

@@ -62,6 +62,7 @@ def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -
     """Pictures of the runs, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
     from histo_lightning.comparing import compare_runs
     from histo_lightning.comparison_summary import say
+    from histo_lightning.leakage_results import write_leakage_study
 
     shown = jobs[0].config.trainer.progress != "none"
     if pictures:
@@ -72,8 +73,11 @@ def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -
     results = compare_runs([folder.path], folder.path)
     if jobs[0].config.json:
         write_json(Path(jobs[0].config.json), results)
+    study = write_leakage_study(folder.path)
     if shown:
         say(results, folder.path)
+        if study is not None:
+            print(f"leakage study: {study}")
 
 
 def run_sweep(command: Command, jobs: Sequence[Job], folder: SweepFolder) -> None:

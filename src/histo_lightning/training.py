@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from pytorch_lightning import Callback
 
 from histo_lightning.baselines import mean_colour
 from histo_lightning.config import as_primitives, flatten, hashed, readable_name
@@ -61,13 +62,21 @@ def identity_of(config: Config, data: BreakHisDataModule) -> dict[str, str]:
     }
 
 
-def run_training(config: Config, parent: Path, hydra: Mapping[str, str], *, pictures: bool = True) -> Path:
+def run_training(
+    config: Config,
+    parent: Path,
+    hydra: Mapping[str, str],
+    callbacks: Sequence[Callback] = (),
+    *,
+    pictures: bool = True,
+) -> Path:
     """Do one run, or go on with it, or report that it is finished.
 
     Args:
         config: checked.
         parent: the folder that run folders stand in.
         hydra: texts for the run folder's ``.hydra/``.
+        callbacks: more of them for the fit, where it runs in this process; what they raise ends the run.
         pictures: False leaves plots and the report to a later :func:`draw_run`.
 
     Returns:
@@ -81,7 +90,7 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str], *, pict
     data = prepare_data(config)
     if data.split is None or data.pixels is None or data.source is None:
         raise RuntimeError("setup() left the data module empty")
-    _check_monitors(config, data)
+    check_monitors(config, data)
     identity = identity_of(config, data)
     run = choose_folder(parent, readable_name(config), config.resume, identity)
     if run.status.get("state") == "finished":
@@ -102,7 +111,7 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str], *, pict
         if config.trainer.strategy == "ddp":
             _spawn(config, run.path)
         else:
-            fit_and_score(config, run.path, data)
+            fit_and_score(config, run.path, data, callbacks)
         if pictures:
             draw_run(run.path, data)
     if pictures:
@@ -115,7 +124,8 @@ def run_training(config: Config, parent: Path, hydra: Mapping[str, str], *, pict
     return run.path
 
 
-def _check_monitors(config: Config, data: BreakHisDataModule) -> None:
+def check_monitors(config: Config, data: BreakHisDataModule) -> None:
+    """Raise UserError where validation cannot define what is watched."""
     present = len(set(data.parts["val"].labels))
     for key, name in (
         ("monitor", config.monitor),
@@ -174,7 +184,9 @@ def _log_file(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def fit_and_score(config: Config, folder: Path, data: BreakHisDataModule) -> None:
+def fit_and_score(
+    config: Config, folder: Path, data: BreakHisDataModule, callbacks: Sequence[Callback] = ()
+) -> None:
     """Train in this process, then (on the first process) write predictions, scores, pictures and dashboards."""
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     wanted = config.trainer.progress
@@ -183,7 +195,7 @@ def fit_and_score(config: Config, folder: Path, data: BreakHisDataModule) -> Non
         if wanted == "none" or not first
         else wanted == "bar" or (wanted == "auto" and sys.stdout.isatty())
     )
-    logits, facts = fit_and_predict(config, folder, data, bar=bar)
+    logits, facts = fit_and_predict(config, folder, data, bar=bar, callbacks=callbacks)
     if first:
         write_results(config, folder, data, logits, facts)
 

@@ -8,7 +8,8 @@ on every machine.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,26 @@ def keyed_order(names: Sequence[str], *key: object) -> list[str]:
     """Names in a pseudo-random order that depends on the key alone: by SHA-256, not by a library's generator."""
     prefix = ":".join(str(part) for part in key)
     return sorted(names, key=lambda name: hashlib.sha256(f"{prefix}:{name}".encode()).digest())
+
+
+def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) -> list[Record]:
+    """Records of several cases in one order whose every beginning holds about the same share of each case.
+
+    One record of each case comes first; within a case its slides take turns, and within a slide the order is pseudo-random
+    by ``key``. So a longer beginning contains a shorter one.
+    """
+    placed: list[tuple[float, int, Record]] = []
+    everything = [record.image for records in members.values() for record in records]
+    rank = {image: i for i, image in enumerate(keyed_order(everything, *key))}
+    for records in members.values():
+        turns: Counter[str] = Counter()
+        waiting = []
+        for record in sorted(records, key=lambda r: rank[r.image]):
+            waiting.append((turns[record.slide], rank[record.image], record))
+            turns[record.slide] += 1
+        for place, (_, order, record) in enumerate(sorted(waiting, key=lambda item: item[:2])):
+            placed.append(((place + 0.5) / len(records) if place else 0.0, order, record))
+    return [record for _, _, record in sorted(placed, key=lambda item: item[:2])]
 
 
 class _Groups:
@@ -51,6 +72,15 @@ class _Groups:
         uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(self.names) ** 2 for _ in subtypes]
         self.weights: NDArray[np.int64] = np.array(relative + uneven, dtype=np.int64)
         self.images: NDArray[np.int64] = self.features[:, : len(magnifications)].sum(axis=1)
+
+    def _content(self) -> tuple[object, ...]:
+        return self.folds, tuple(self.names), self.features.tobytes(), self.weights.tobytes()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Groups) and self._content() == other._content()
 
     def start(self, order: Sequence[str]) -> NDArray[np.int64]:
         """Folds (int64, one a group and padding row) by dealing the names out in turn."""
@@ -94,6 +124,7 @@ class _Groups:
         return [tuple(sorted(part)) for part in found]
 
 
+@lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
 def _optimum(groups: _Groups) -> list[tuple[str, ...]]:
     orders = [groups.names, *(keyed_order(groups.names, "start", s) for s in range(1, STARTS))]
     candidates = [groups.improve(groups.start(order)) for order in orders]

@@ -28,6 +28,7 @@ from histo_lightning.data.sampling import (
     ResidentLoader,
     as_is,
 )
+from histo_lightning.data.shuffling import labelled
 from histo_lightning.data.sources import Source, find_files, open_source
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.errors import UserError
@@ -149,7 +150,7 @@ class BreakHisDataModule(LightningDataModule):
             folder_parts=source.folder_parts,
         )
         chosen = {image for names in split.parts.values() for image in names}
-        records = {record.image: record for record in source.records if record.image in chosen}
+        records = {r.image: r for r in labelled(source.records, self.plan) if r.image in chosen}
         if self.recipe.size > self.short_side:
             raise UserError(
                 f"dataset.short_side={self.short_side}: smaller than image_size={self.recipe.size}; leave it null"

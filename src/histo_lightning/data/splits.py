@@ -6,46 +6,35 @@ and filtered afterwards, so the partition does not depend on the magnification.
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from histo_lightning.data.assignment import assign, keyed_order
-from histo_lightning.data.census import OFFICIAL_FOLDS, census
+from histo_lightning.data.given_parts import given_parts
+from histo_lightning.data.injection import Injected, injection_parts
 from histo_lightning.data.names import CLASSES
+from histo_lightning.data.official import official_parts, size_matched
 from histo_lightning.data.records import PARTS, Record
+from histo_lightning.data.shuffling import labelled
+from histo_lightning.data.split_checks import label_of
 from histo_lightning.data.split_files import read_parts
+from histo_lightning.data.split_plan import KINDS, SHUFFLED_KINDS, Parts, by_group, group_of
+from histo_lightning.data.split_plan import SplitPlan as SplitPlan
 from histo_lightning.errors import UserError
 
-KINDS = ("case_kfold", "slide_kfold", "official", "folders", "file", "image_random")
-GROUPS = ("case", "slide", "image")
 TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"
 MOST_FOLDS = 16  # the full set has 16 benign cases
-HOLD_OUT_FOLDS = 5  # a validation part cut from train holds about a fifth of its cases
-Parts = dict[str, list[Record]]
-
-
-@dataclass(frozen=True)
-class SplitPlan:
-    """How to split. ``fold`` is 0-based, for ``official`` 1 to 5. ``group`` is what must not stand on both sides."""
-
-    kind: str = "case_kfold"
-    fold: int = 0
-    folds: int = 5
-    seed: int = 0
-    repeat: int = 0
-    group: str = "case"
-    clean: bool = False
-    path: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
     """Image names by part (each sorted), with what a reader must know about them.
 
-    ``label`` is empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN.
+    ``label`` is empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN, and SHUFFLED LABELS
+    after it where classes were shuffled. ``injection`` says what was put into train (``kind="injection"`` only).
     ``partition_hash`` identifies the assignment of groups to folds over all magnifications.
     """
 
@@ -60,11 +49,17 @@ class Split:
     cases: Mapping[str, tuple[str, ...]]
     partition_hash: str
     notes: tuple[str, ...] = field(default=())
+    shuffled_labels: bool = False
+    injection: Mapping[str, float | int] | None = None
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the parts, as hexadecimal text: the same images in the same parts give the same hash."""
-        return content_hash(self.parts)
+        """SHA-256 of the parts, as hexadecimal text: the same images in the same parts give the same hash.
+
+        Shuffled labels make it another one, so that nothing can pool or compare such runs with others.
+        """
+        shuffled = {"labels": [f"shuffled by case, seed {self.seed}"]} if self.shuffled_labels else {}
+        return content_hash({**self.parts, **shuffled})
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``split.json``."""
@@ -76,6 +71,8 @@ class Split:
             "folds": self.folds,
             "repeat": self.repeat,
             "group": self.group,
+            "shuffled_labels": self.shuffled_labels,
+            "injection": None if self.injection is None else dict(self.injection),
             "hash": self.hash,
             "partition_hash": self.partition_hash,
             "notes": list(self.notes),
@@ -106,17 +103,6 @@ def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], l
     return list(records), []
 
 
-def _group_of(record: Record, group: str) -> str:
-    return {"case": record.case, "slide": record.slide, "image": record.image}[group]
-
-
-def _by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
-    members: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        members[_group_of(record, group)].append(record)
-    return members
-
-
 def _folds(records: Sequence[Record], plan: SplitPlan) -> list[list[Record]]:
     """The folds of a k-fold split, over all magnifications."""
     if not 2 <= plan.folds <= MOST_FOLDS:
@@ -133,7 +119,7 @@ def _folds(records: Sequence[Record], plan: SplitPlan) -> list[list[Record]]:
         order = keyed_order([r.image for r in records], "image_random", plan.seed, plan.repeat)
         turn = {image: i % plan.folds for i, image in enumerate(order)}
         return [[r for r in records if turn[r.image] == fold] for fold in range(plan.folds)]
-    members = _by_group(records, plan.group)
+    members = by_group(records, plan.group)
     rarest = Counter(group[0].class_name for group in members.values())
     for class_name in CLASSES:
         if rarest[class_name] < plan.folds:
@@ -159,112 +145,7 @@ def _kfold_parts(records: Sequence[Record], plan: SplitPlan) -> tuple[Parts, str
         elsewhere = {r.case for part in ("train", "test") for r in parts[part]}
         parts["train"] = parts["train"] + [r for r in parts["val"] if r.case in elsewhere]
         parts["val"] = [r for r in parts["val"] if r.case not in elsewhere]
-    return parts, content_hash({str(k): [_group_of(r, plan.group) for r in f] for k, f in enumerate(folds)})
-
-
-def _cut_validation(parts: Parts) -> Parts:
-    """Move about a fifth of the train cases, balanced, into validation; none of them shares a case with test."""
-    test_cases = {r.case for r in parts["test"]}
-    eligible = _by_group((r for r in parts["train"] if r.case and r.case not in test_cases), "case")
-    counts = Counter(members[0].class_name for members in eligible.values())
-    fewest = min(counts[c] for c in CLASSES)
-    if fewest < 2:
-        raise UserError(
-            "the train part holds fewer than 2 cases of a class that test does not share, so no validation part can "
-            "be cut from it by case: give a split file with train, val and test"
-        )
-    chosen = set(assign(eligible, min(HOLD_OUT_FOLDS, fewest))[-1])
-    return {
-        "train": [r for r in parts["train"] if r.case not in chosen],
-        "val": [r for r in parts["train"] if r.case in chosen],
-        "test": parts["test"],
-    }
-
-
-def _official_parts(records: Sequence[Record], plan: SplitPlan) -> tuple[Parts, str, list[str]]:
-    if plan.fold not in OFFICIAL_FOLDS:
-        raise UserError(f"split.fold={plan.fold}: the official folds are 1 to 5")
-    unknown = sorted({r.slide for r in records} - set(census()))
-    if unknown:
-        raise UserError(
-            f"split=official: slide {unknown[0]} is not in the authors' folds; use split=case_kfold"
-        )
-    parts: Parts = {part: [] for part in PARTS}
-    for record in records:
-        parts[census()[record.slide].official[plan.fold]].append(record)
-    shared = sorted({r.case for r in parts["train"]} & {r.case for r in parts["test"]})
-    notes = [
-        f"official fold {plan.fold} shares {len(shared)} cases between train and test: {', '.join(shared)}"
-    ]
-    if plan.clean:
-        parts["train"] = [r for r in parts["train"] if r.case not in shared]
-        notes = [f"official fold {plan.fold}, cleaned: {len(shared)} shared cases dropped from train"]
-    parts = _cut_validation(parts)
-    return parts, content_hash({part: {r.slide for r in parts[part]} for part in PARTS}), notes
-
-
-def _given_parts(
-    records: Sequence[Record], given: Mapping[str, Sequence[str]], where: str
-) -> tuple[Parts, list[str]]:
-    known = {r.image: r for r in records}
-    part_of: dict[str, str] = {}
-    for part in given:
-        if part not in PARTS:
-            raise UserError(f"{where}: unknown part {part!r}; the parts are train, val and test")
-        for image in given[part]:
-            if part_of.setdefault(image, part) != part:
-                raise UserError(
-                    f"{where}: {image} stands in {part_of[image]} and in {part}; keep it in one part"
-                )
-    missing = sorted(set(part_of) - set(known))
-    if missing:
-        raise UserError(
-            f"{where}: {len(missing)} image(s) are not in the data set, e.g. {missing[0]}: "
-            "split and data set disagree, check dataset.root"
-        )
-    parts: Parts = {part: [known[i] for i, p in part_of.items() if p == part] for part in PARTS}
-    for part in ("train", "test"):
-        if not parts[part]:
-            raise UserError(f"{where}: no image in part {part}; a split needs train and test")
-    unused = len(known) - len(part_of)
-    notes = [f"{unused} images of the data set are in no part of {where}"] if unused else []
-    if not parts["val"]:
-        parts = _cut_validation(parts)
-        notes.append(f"{where} has no validation part: cases were cut from train for it")
-    return parts, notes
-
-
-def _labelled(parts: Parts, plan: SplitPlan) -> str:
-    """Check disjointness by the plan's group, and say in a label what is left."""
-    everything = [r for members in parts.values() for r in members]
-    if any(not r.case for r in everything):
-        return "GROUPING UNKNOWN"
-    for unit in GROUPS[GROUPS.index(plan.group) :]:
-        refuse_shared(parts, unit, f"split={plan.kind}")
-    if plan.kind in ("slide_kfold", "official"):  # case_kfold has just shown it
-        refuse_shared({"val": parts["val"], "the others": parts["train"] + parts["test"]}, "case", plan.kind)
-    if plan.group == "image":
-        return "LEAKY"
-    seen = {r.case for part in ("train", "val") for r in parts[part]}
-    touched = sum(r.case in seen for r in parts["test"])
-    return f"CASE-LEAKY ({touched} images)" if touched else ""
-
-
-def refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, where: str) -> None:
-    """Raise UserError where a case, slide or image stands in two parts."""
-    home: dict[str, str] = {}
-    shared: dict[str, str] = {}
-    for part, members in parts.items():
-        for record in members:
-            name = _group_of(record, unit)
-            if home.setdefault(name, part) != part:
-                shared[name] = f"{home[name]} and {part}"
-    if shared:
-        name = min(shared)
-        raise UserError(
-            f"{where}: {len(shared)} {unit}(s) stand in two parts, e.g. {unit} {name} in {shared[name]}: that is a leak; "
-            "move them to one side (split.group=slide or split.group=image runs it all the same, labelled)"
-        )
+    return parts, content_hash({str(k): [group_of(r, plan.group) for r in f] for k, f in enumerate(folds)})
 
 
 def select_magnification(records: Sequence[Record], magnification: str) -> list[Record]:
@@ -298,6 +179,14 @@ def build_split(
     """
     if plan.kind not in KINDS:
         raise UserError(f"split.kind={plan.kind}: allowed are {', '.join(KINDS)}")
+    if plan.shuffle_labels and plan.kind not in SHUFFLED_KINDS:
+        raise UserError(f"split.shuffle_labels=true: is for split={', '.join(SHUFFLED_KINDS)}")
+    if plan.kind == "injection" and magnification == "all":
+        raise UserError(
+            "split=injection: a field is photographed at every magnification, so siblings are told apart at one only; "
+            "give magnification=40x, 100x, 200x or 400x"
+        )
+    records = labelled(records, plan)
     keeps_twins = plan.kind == "official" and task == "binary"
     members, notes = (list(records), []) if keeps_twins else without_twins(records, task)
     if magnification != "all" and not select_magnification(members, magnification):
@@ -306,7 +195,7 @@ def build_split(
             f"magnification={magnification}: the data set holds no such image; it holds {there or 'nothing'}"
         )
     more: list[str] = []
-    if plan.kind in ("case_kfold", "slide_kfold", "image_random"):
+    if plan.kind in ("case_kfold", "slide_kfold", "image_random", "injection"):
         if plan.kind != "image_random" and any(not r.case for r in members):
             raise UserError(
                 f"split={plan.kind}: some names do not say their case; use split=folders or split=file"
@@ -317,7 +206,8 @@ def build_split(
                 f"{plan.folds} folds leave fewer than 3 benign test cases in each: intervals will be wide"
             )
     elif plan.kind == "official":
-        parts, partition, more = _official_parts(members, plan)
+        parts, more = official_parts(members, plan)
+        partition = content_hash({part: {r.slide for r in parts[part]} for part in PARTS})
     else:
         if plan.kind == "folders" and folder_parts is None:
             raise UserError(
@@ -326,10 +216,19 @@ def build_split(
         given = folder_parts if plan.kind == "folders" else read_parts(plan.path)
         dropped = {r.image for r in records} - {r.image for r in members}
         kept = {part: [i for i in names if i not in dropped] for part, names in (given or {}).items()}
-        parts, more = _given_parts(members, kept, plan.path or "dataset.root")
+        parts, more = given_parts(members, kept, plan.path or "dataset.root")
         partition = content_hash(kept)
     parts = {part: select_magnification(parts[part], magnification) for part in PARTS}
-    label = _labelled(parts, plan)
+    injected: Injected | None = None
+    if plan.kind == "injection":
+        parts, injected, noted = injection_parts(parts, plan.injected or 0.0, plan.seed)
+        partition = content_hash({"folds": [partition], "injection": [f"seed {plan.seed}"]})
+        more += noted
+    if plan.matched:
+        parts, noted = size_matched(parts, plan.seed)
+        partition = content_hash({"folds": [partition], "matched": [f"seed {plan.seed}"]})
+        more += noted
+    label = label_of(parts, plan)
     return Split(
         kind=plan.kind,
         seed=plan.seed,
@@ -342,6 +241,8 @@ def build_split(
         cases={part: tuple(sorted({r.case for r in parts[part] if r.case})) for part in PARTS},
         partition_hash=partition,
         notes=tuple(notes + more + _class_notes(parts, task)),
+        shuffled_labels=plan.shuffle_labels,
+        injection=None if injected is None else injected.as_dict(),
     )
 
 
@@ -385,6 +286,8 @@ def load_split(path: str | Path, records: Sequence[Record]) -> Split:
             parts=parts,
             cases={part: tuple(data["cases"][part]) for part in PARTS},
             notes=tuple(data["notes"]),
+            shuffled_labels=bool(data.get("shuffled_labels")),
+            injection=data.get("injection"),
         )
         stated = data["hash"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -395,10 +298,25 @@ def load_split(path: str | Path, records: Sequence[Record]) -> Split:
         raise UserError(
             f"{path}: its parts do not match its hash: it was edited or damaged; delete it to split anew"
         )
-    held, _ = _given_parts(records, parts, str(path))
-    relabelled = _labelled(held, SplitPlan(kind=split.kind, group=split.group))
+    held, _ = given_parts(records, parts, str(path))
+    injected = split.injection or {}
+    plan = SplitPlan(
+        kind=split.kind,
+        group=split.group,
+        injected=injected.get("share"),
+        shuffle_labels=split.shuffled_labels,
+    )
+    relabelled = label_of(held, plan)
     if relabelled != split.label:
         raise UserError(
             f"{path}: its label {split.label!r} should read {relabelled!r}: it was edited; delete it to split anew"
         )
+    if injected:
+        tested = {r.case for r in held["test"]}
+        siblings = sum(r.case in tested for r in held["train"])
+        if (siblings, len(held["test"])) != (injected.get("images"), injected.get("probe")):
+            raise UserError(
+                f"{path}: {siblings} siblings of {len(held['test'])} test images stand in train, its injection says "
+                f"otherwise: it was edited; delete it to split anew"
+            )
     return split

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from histo_lightning.report.words import PART_NAMES, level_scores
 
 Json = Mapping[str, Any]
 ROWS = ("images", "slides", "cases", "effective cases (Kish)", "largest case")
+SHUFFLED_TOLD = (
+    "The classes were shuffled among the cases, so there is nothing to learn about tissue: what this run gets right on cases "
+    "of its training is memory. It is a control, never a result. Tables of the parts count true classes."
+)
 KISH = (
     "Effective number of cases (Kish): so many cases of equal size would carry about as much information, since "
     "images of one case are alike."
@@ -99,8 +104,12 @@ def _others(count: int) -> str:
     return "remaining one" if count == 1 else f"other {count}"
 
 
-def in_words(split: Json, clean: bool = False) -> str:
-    """How the data were split, in words; ``clean`` is ``split.clean`` of the config."""
+def in_words(split: Json, settings: Json = MappingProxyType({})) -> str:
+    """How the data were split, in words; ``settings`` are the config's keys of ``split``."""
+    return _kind_in_words(split, settings) + (f" {SHUFFLED_TOLD}" if split.get("shuffled_labels") else "")
+
+
+def _kind_in_words(split: Json, settings: Json) -> str:
     kind, fold, folds = split.get("kind"), split.get("fold"), split.get("folds")
     if kind in ("case_kfold", "slide_kfold"):
         unit = "case" if kind == "case_kfold" else "slide"
@@ -113,12 +122,20 @@ def in_words(split: Json, clean: bool = False) -> str:
             held = "so a case with several slides can stand in training and in test"
         return f"Whole {unit}s were dealt to {folds} folds, balanced by class and number of images, {held}.{turn}"
     if kind == "official":
-        shared = (
-            "cases that stand in both were dropped from training"
-            if clean
-            else "slides of one case stand in training and in test"
-        )
+        shared = "slides of one case stand in training and in test"
+        if settings.get("clean"):
+            shared = "cases that stand in both were dropped from training"
+        elif settings.get("matched"):
+            shared += "; of the others so much was dropped from training that it is as small as without the shared cases"
         return f"The data set authors' own fold {fold} of 5, which divides slides: {shared}. Validation was cut from training by case."
+    if kind == "injection":
+        found = split.get("injection") or {}
+        return (
+            f"The causal arm of the leakage study. The slides of case fold {fold} give {found.get('probe')} test images and a "
+            f"pool of {found.get('pool')} siblings; {found.get('images')} siblings stand in training, in exchange for as many "
+            "images of other cases. Every arm of the fold has the same test images, and as many training cases and images "
+            "of each class."
+        )
     if kind == "image_random":
         return (
             "Images were dealt at random, whatever slide and case they are from: almost every test image has "

@@ -97,8 +97,8 @@ def _header(name: str, metrics: Json, status: Json, label: str) -> str:
 
 
 def _protocol(metrics: Json, split: Json, config_text: str, label: str) -> str:
-    clean = bool((_config(config_text).get("split") or {}).get("clean"))
-    body = _marked(label) + paragraph(in_words(split, clean))
+    settings = _config(config_text).get("split") or {}
+    body = _marked(label) + paragraph(in_words(split, settings))
     body += "".join(paragraph(str(note)) for note in split.get("notes") or [])
     return section("Protocol", body + contents_table(split, metrics))
 

@@ -10,6 +10,7 @@ PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 COVERS = "other cases from the same source, these trained models only"
 SHARES_CASES = ("LEAKY", "CASE-LEAKY")
+SHUFFLED = "SHUFFLED LABELS"
 
 
 def level_scores(metrics: Json, part: str, level: str) -> Json:
@@ -58,6 +59,10 @@ def summary(metrics: Json, label: str) -> str:
         )
     if label.startswith(SHARES_CASES):
         sentences.append(f"The split is {label}: these numbers do not say how the network does on new cases.")
+    if label.endswith(SHUFFLED):
+        sentences.insert(
+            0, "A control with shuffled labels, no result: what is right here is memory or chance."
+        )
     return " ".join(sentences)
 
 

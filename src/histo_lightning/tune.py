@@ -1,0 +1,36 @@
+"""``python -m histo_lightning.tune``: search for hyper-parameters on one fold's validation part."""
+
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from histo_lightning.errors import UserError
+from histo_lightning.launch import EXIT_FOUND, guard, launch
+from histo_lightning.schema import TuneConfig
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def run(config: TuneConfig, hydra: dict[str, str]) -> int:
+    """One study; returns how many of its trials failed."""
+    if find_spec("optuna") is None:
+        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'")
+    from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
+
+    return tune(config, Path(config.output_dir) / "studies", hydra)
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)  # a stopped search goes on later, like one ended by Ctrl-C
+    failed = int(launch("tune", run) or 0)
+    if failed:
+        print(f"{failed} trial(s) failed; trials.csv says why", file=sys.stderr)
+    return EXIT_FOUND if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

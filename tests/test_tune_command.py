@@ -1,0 +1,326 @@
+"""The real ``tune`` command on the drawn set: what it leaves, the test part, kills, workers, failures."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histo_lightning.errors import UserError
+from histo_lightning.tuning.results import OPTIMISTIC
+from test_tune_space import settled
+
+SMALL = (
+    "experiment=smoke",
+    "dataset.images_per_slide=2",
+    "dataset.image_size=140",
+    "trainer=cpu",
+    "trainer.threads=1",
+)
+
+
+def environment(cache_dir: Path) -> dict[str, str]:
+    return os.environ | {"XDG_CACHE_HOME": str(cache_dir)}
+
+
+def tune(cwd: Path, cache_dir: Path, *overrides: str, small: tuple[str, ...] = SMALL):
+    return subprocess.run(
+        [sys.executable, "-m", "histo_lightning.tune", *small, *overrides],
+        cwd=cwd,
+        env=environment(cache_dir),
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+
+
+def study_folder(cwd: Path) -> Path:
+    (folder,) = (cwd / "outputs" / "studies").iterdir()
+    return folder
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def trials(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def essence(folder: Path) -> list[dict[str, str]]:
+    """The table without what a clock or a kill may change."""
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "attempts")}
+        for row in trials(folder)
+    ]
+
+
+def times_read(folder: Path, part: str) -> list[int]:
+    return [read(path)["test_read"] for path in sorted((folder / part).glob("*/status.json"))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path):
+    root = tmp_path_factory.mktemp("a study")
+    done = tune(root, cache_dir, "tune.trials=2", "epochs=1", "json=study.json")
+    assert done.returncode == 0, done.stderr
+    return root, study_folder(root), done
+
+
+def test_the_study_folder_is_whole(finished) -> None:
+    root, folder, done = finished
+    assert folder.name.startswith("optimizer_resnet10_adamw_40x_case_kfold-0_s0_")
+    for name in ("study.db", "study.json", "trials.csv", "curves.csv", "report.html", "config.yaml"):
+        assert (folder / name).stat().st_size > 0, name
+    assert len(list((folder / "plots").glob("*.png"))) == len(list((folder / "plots").glob("*.svg"))) == 5
+    assert read(root / "study.json") == read(folder / "study.json")
+    study = read(folder / "study.json")
+    assert (study["state"], study["counts"]["complete"], study["counts"]["failed"]) == ("finished", 2, 0)
+    assert study["search"]["epochs"] == 1
+    assert f"report.html: outputs/studies/{folder.name}/report.html" in done.stdout
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_trial_s_value_is_its_run_s_and_reads_validation_only(finished) -> None:
+    _, folder, _ = finished
+    for row in trials(folder):
+        run = folder / "trials" / row["runs"]
+        metrics = read(run / "metrics.json")
+        assert float(row["value"]) == min(metrics["monitored"])
+        assert metrics["test"] is None
+        assert not (run / "predictions" / "test.csv").exists()
+        lines = (run / "config.yaml").read_text()
+        assert row["optimizer.lr"] in lines
+        assert "test: false" in lines
+    assert times_read(folder, "trials") == [0, 0]
+
+
+def test_the_best_setting_is_scored_once(finished) -> None:
+    _, folder, done = finished
+    study = read(folder / "study.json")
+    (run,) = study["final"]["runs"]
+    final = folder / "final" / run["run"]
+    best = min(trials(folder), key=lambda row: float(row["value"]))
+    assert study["best"]["trial"] == study["final"]["trial"] == int(best["trial"])
+    assert times_read(folder, "final") == [1]
+    assert study["protocol"]["test_read"] == 1
+    assert run["same_training"] is True  # the same network again, bit for bit
+    assert run["test"]["case_auroc"] == read(final / "metrics.json")["test"]["case"]["auroc"]
+    assert best["optimizer.lr"] in (final / "config.yaml").read_text()
+    assert "test part read 1 time(s)" in done.stdout
+    kept = {path.parent.parent.name for path in (folder / "trials").glob("*/checkpoints/*.ckpt")}
+    assert kept == {best["runs"]}
+    assert (final / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_the_same_command_reports_and_more_trials_after_the_test_are_refused(
+    finished, cache_dir: Path, capsys
+) -> None:
+    from histo_lightning.tuning.study import tune as work  # torch: only where a fit runs
+
+    root, folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in (".ckpt", ".csv")}
+    same = ("dataset.images_per_slide=2", "dataset.image_size=140", "trainer.threads=1", "epochs=1")
+    groups = ("experiment=smoke", "trainer=cpu", f"cache_dir={cache_dir / 'histo_lightning'}")
+    config = settled(*groups, *same, "tune.trials=2")
+    assert work(config, root / "outputs" / "studies", {}) == 0
+    assert study_folder(root) == folder
+    assert "finished: 2 trials completed" in capsys.readouterr().out
+    assert times_read(folder, "final") == [1]
+    unchanged = [path for path in before if path.name not in ("trials.csv", "curves.csv")]
+    assert all(path.stat().st_mtime_ns == before[path] for path in unchanged)
+    with pytest.raises(UserError, match=r"its test part has been read, so tune\.trials=3 would choose"):
+        work(settled(*groups, *same, "tune.trials=3"), root / "outputs" / "studies", {})
+
+
+def started(cwd: Path, cache_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+    cwd.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "histo_lightning.tune", *SMALL, *overrides],
+        cwd=cwd,
+        env=environment(cache_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(cwd: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 300
+    while not list(cwd.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, pattern
+        time.sleep(0.05)
+
+
+LONGER = ("tune.trials=4", "epochs=3", "tune.pruner_trials=1", "tune.random_trials=2")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "moment",
+    ["trials/trial_0001_*/history.csv", "trials/trial_0002_*/checkpoints/last.ckpt", "final/*/history.csv", "plots/history.png"],
+)  # fmt: skip
+def test_kill_9_at_any_moment_and_the_same_command_gives_the_same(
+    tmp_path: Path, cache_dir: Path, moment: str
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    done = tune(whole, cache_dir, *LONGER)
+    assert done.returncode == 0, done.stderr
+    process = started(cut, cache_dir, *LONGER)
+    wait_for(cut, f"outputs/studies/*/{moment}", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    again = tune(cut, cache_dir, *LONGER)
+    assert again.returncode == 0, again.stderr
+    one, other = study_folder(whole), study_folder(cut)
+    assert essence(one) == essence(other)
+    assert (one / "curves.csv").read_bytes() == (other / "curves.csv").read_bytes()
+    assert read(one / "study.json")["best"] == read(other / "study.json")["best"]
+    assert (
+        read(one / "study.json")["final"]["runs"][0]["test"]
+        == read(other / "study.json")["final"]["runs"][0]["test"]
+    )
+    assert times_read(other, "final") == [1]
+    assert set(times_read(other, "trials")) == {0}
+
+
+@pytest.mark.long
+def test_ctrl_c_goes_on_later(tmp_path: Path, cache_dir: Path) -> None:
+    process = started(tmp_path, cache_dir, *LONGER, "tune.workers=2")
+    wait_for(tmp_path, "outputs/studies/*/trials/trial_0001_*/history.csv", process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert said.splitlines()[-1].startswith("interrupted: the same command goes on")
+    done = tune(tmp_path, cache_dir, *LONGER, "tune.workers=2")
+    assert done.returncode == 0, done.stderr
+    assert Counter(row["state"] for row in trials(study_folder(tmp_path))).total() == 4
+
+
+@pytest.mark.long
+def test_workers_and_a_second_shell_share_one_budget(tmp_path: Path, cache_dir: Path) -> None:
+    """Two workers, the same command again beside them, and one of the workers killed."""
+    first = started(tmp_path, cache_dir, "tune.trials=6", "tune.workers=2", "epochs=2")
+    wait_for(tmp_path, "outputs/studies/*/trials/trial_0001_*/history.csv", first)
+    second = started(tmp_path, cache_dir, "tune.trials=6", "epochs=2")
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(workers) == 2
+    os.kill(int(workers[0]), signal.SIGKILL)
+    outputs = [process.communicate(timeout=500) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    folder = study_folder(tmp_path)
+    found = trials(folder)
+    assert [row["trial"] for row in found] == [str(slot) for slot in range(6)]
+    assert {row["state"] for row in found} <= {"complete", "pruned"}
+    assert sum(int(row["attempts"]) for row in found) == 7
+    assert times_read(folder, "final") == [1]  # by one of the two commands
+    told = [line for out, _ in outputs for line in out.splitlines() if line.startswith("trial ")]
+    assert sorted(int(line.split()[1]) for line in told) == list(range(6))
+
+
+@pytest.mark.long
+def test_a_diverged_trial_is_recorded_and_exit_status_3_says_so(tmp_path: Path, cache_dir: Path) -> None:
+    space = (
+        "tune.space={optimizer:{weight_decay:null,lr:{low:null,high:null,log:null,choices:[0.001,100.0]}}}"
+    )
+    changes = (
+        "optimizer=sgd",
+        "optimizer.momentum=0.99",
+        space,
+        "tune.trials=2",
+        "tune.sampler=random",
+        "epochs=2",
+    )
+    done = tune(tmp_path, cache_dir, *changes, "tune.max_failed=50", "tune.final=false")
+    folder = study_folder(tmp_path)
+    found = trials(folder)
+    failed = [row for row in found if row["state"] == "failed"]
+    assert failed, "no draw diverged: another seed is needed"
+    assert all("diverged" in row["error"] and row["optimizer.lr"] == "100.0" for row in failed)
+    assert sum(row["state"] == "complete" for row in found) == 2
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == f"{len(failed)} trial(s) failed; trials.csv says why"
+    again = tune(tmp_path, cache_dir, *changes, "tune.max_failed=50", "tune.final=false")
+    assert again.returncode == 3
+    assert essence(folder) == [{**row} for row in essence(folder)]
+    assert len(trials(folder)) == len(found)
+
+
+@pytest.mark.long
+def test_several_folds_say_optimistic(tmp_path: Path, cache_dir: Path) -> None:
+    done = tune(tmp_path, cache_dir, "tune.folds=[0,2]", "nested=false", "tune.trials=2", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert OPTIMISTIC in done.stdout
+    folder = study_folder(tmp_path)
+    study = read(folder / "study.json")
+    assert study["protocol"]["warning"] == OPTIMISTIC
+    for row in trials(folder):
+        values = [
+            min(read(folder / "trials" / run / "metrics.json")["monitored"]) for run in row["runs"].split()
+        ]
+        assert len(values) == 2
+        assert float(row["value"]) == pytest.approx(np.mean(values))
+    assert times_read(folder, "final") == [1, 1]
+
+
+@pytest.mark.long
+def test_changed_test_images_leave_the_study_bit_identical(tmp_path: Path, cache_dir: Path) -> None:
+    """The poison test: noise in place of every test image, and everything that was searched stays as it was."""
+    drawn = tune(tmp_path, cache_dir, "tune.trials=1", "epochs=1", "tune.final=false")
+    assert drawn.returncode == 0, drawn.stderr
+    (split,) = study_folder(tmp_path).glob("trials/*/split.json")
+    parts = read(split)["parts"]
+    shutil.rmtree(tmp_path / "outputs")
+    (source,) = [
+        path
+        for path in (cache_dir / "histo_lightning" / "synthetic").iterdir()
+        if is_drawn(path, parts["train"][0])
+    ]
+    studies = []
+    for name in ("clean", "poisoned"):
+        root = tmp_path / name / "images"
+        shutil.copytree(source, root)
+        (tmp_path / name / "run").mkdir()
+        if name == "poisoned":
+            noise = np.random.default_rng(0)
+            wanted = set(parts["test"])
+            changed = [path for path in root.rglob("*.png") if path.name in wanted]
+            assert len(changed) == len(wanted)
+            for path in changed:
+                with Image.open(path) as image:
+                    shape = np.asarray(image).shape
+                Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)).save(path)
+        few = ("experiment=smoke", "trainer=cpu", "trainer.threads=1", "dataset=folders", "split=file")
+        (tmp_path / name / "split.csv").write_text(
+            "path,part\n" + "".join(f"{image},{part}\n" for part, images in parts.items() for image in images)
+        )
+        done = tune(
+            tmp_path / name / "run", cache_dir, f"dataset.root={root}", f"split.path={tmp_path / name / 'split.csv'}",
+            "tune.trials=3", "tune.random_trials=1", "epochs=2", "image_size=32", small=few,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        studies.append(study_folder(tmp_path / name / "run"))
+    clean, poisoned = studies
+    assert clean.name == poisoned.name
+    assert essence(clean) == essence(poisoned)
+    assert (clean / "curves.csv").read_bytes() == (poisoned / "curves.csv").read_bytes()
+    assert read(clean / "study.json")["best"] == read(poisoned / "study.json")["best"]
+    scores = [read(folder / "study.json")["final"]["runs"][0]["test"] for folder in studies]
+    assert scores[0] != scores[1]  # the poison is there
+
+
+def is_drawn(folder: Path, image: str) -> bool:
+    return folder.is_dir() and any(folder.rglob(image))
