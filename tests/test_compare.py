@@ -605,6 +605,31 @@ def test_a_plan_given_from_python_counts(copied: Path) -> None:
     assert results["families"][0]["primary"]
 
 
+def test_runs_outside_the_plan_and_several_plans_make_it_exploratory(copied: Path, tmp_path: Path) -> None:
+    for model in ("resnet18", "resnet34"):
+        for fold in range(5):
+            write_run(tmp_path / "more", config_of(model, fold=fold, seed=9))
+    (family,) = analyse([copied, tmp_path / "more"])[0]["families"]
+    assert family["replicates"] == ["seed 0", "seed 1", "seed 9"]
+    assert family["exploratory_because"] == ["10 of its runs are no jobs of the plan"]
+    second = write_sweep(tmp_path / "second", seeds=(2,))
+    (family,) = analyse([copied, second])[0]["families"]
+    assert family["exploratory_because"] == ["it joins the runs of 2 plans"]
+    changed(copied / "sweep.json", lambda content: content["comparison"]["levels"].append("resnet152"))
+    changed(copied / "sweep.json", lambda content: content.update(hash=plan_hash(content)))
+    (family,) = analyse([copied])[0]["families"]
+    assert family["exploratory_because"] == ["resnet152 is missing"]
+
+
+def test_a_run_in_a_numbered_folder_is_the_plans_job(copied: Path) -> None:
+    folder = folder_of(copied, "resnet34", 2, 1)
+    shutil.move(folder, folder.with_name(f"{folder.name}-2"))
+    changed(copied / "jobs" / f"{folder.name}.json", lambda content: content.update(run=f"{folder.name}-2"))
+    results, runs = analyse([copied])
+    assert len(runs) == results["runs"]["finished"] == 20
+    assert results["families"][0]["primary"]
+
+
 def test_the_hash_is_of_the_content_alone() -> None:
     plan = {"schema": 1, "jobs": [{"run": "a"}], "overrides": ["x=1"]}
     assert plan_hash(plan) == plan_hash(plan | {"created": "now", "hash": "?"})

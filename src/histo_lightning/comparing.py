@@ -153,7 +153,10 @@ def _results(design: Design, runs: Sequence[Run], plans: Sequence[Plan], referen
         refusals.append({"world": world, "reasons": refused})
         warnings += [text for text in told if text not in warnings]
     about = [_about_plan(plan, design.factor, reference, score) for plan in plans]
-    _mark(families, about)
+    planned = {str(job.get("run")) for plan in plans for job in plan.content.get("jobs") or []}
+    planned |= {run.name for run in runs if run.overrides}
+    _mark(families, about, planned, worlds_of(design.cells))
+    reads = [int(run.status.get("test_read") or 0) for run in runs]
     states = {state: sum(run.state == state for run in runs) for state in STATES}
     return {
         "schema": 1,
@@ -171,7 +174,7 @@ def _results(design: Design, runs: Sequence[Run], plans: Sequence[Plan], referen
         "families": families,
         "refusals": [refusal for refusal in refusals if refusal["reasons"]],
         "unfinished": [_row(run) for run in runs if not run.finished],
-        "test_read": {run.name: int(run.status.get("test_read") or 0) for run in runs},
+        "test_read": {"times": sum(reads), "most": max(reads)},
         "environment": _environment(runs),
         "curves": _curves(pooled, curves),
     }
@@ -249,19 +252,28 @@ def _about_study(folder: Path, study: Mapping[str, Any]) -> Json:
     }
 
 
-def _mark(families: Sequence[Json], plans: Sequence[Json]) -> None:
-    """Only one family is primary: the main one of the first world, as a plan fixed it before the first job."""
-    reasons = [reason for plan in plans for reason in plan["not_this"]]
-    if not plans:
-        reasons = ["no plan was written before the first job"]
-    for number, family in enumerate(families):
-        why = list(reasons)
-        if number or not family["main"]:
+def _mark(families: Sequence[Json], plans: Sequence[Json], planned: set[str], worlds: Sequence[str]) -> None:
+    """Only one family is primary: the main one of the first world, as one plan fixed it before the first job.
+
+    ``planned`` are the names of the plans' runs.
+    """
+    for family in families:
+        why = [reason for plan in plans for reason in plan["not_this"]]
+        if not plans:
+            why = ["no plan was written before the first job"]
+        elif len(plans) > 1:
+            why.append(f"it joins the runs of {len(plans)} plans")
+        elif outside := [name for name in family["runs"] if name not in planned]:
+            why.append(f"{len(outside)} of its runs are no jobs of the plan")
+        levels = [str(level) for plan in plans for level in plan["comparison"].get("levels") or []]
+        absent = [level for level in dict.fromkeys(levels) if level not in family["comparison"]["arms"]]
+        absent += [level for level in family["missing"] if level not in absent]
+        if family["world"] != worlds[0] or not family["main"]:
             why = ["it stands beside the primary family"]
         elif not family["whole"]:
             why.append("replicates of it are incomplete")
-        elif family["missing"]:
-            why.append(f"{', '.join(family['missing'])} is missing")
+        elif absent:
+            why.append(f"{', '.join(absent)} is missing")
         family["primary"], family["exploratory_because"] = not why, why
 
 

@@ -82,6 +82,15 @@ def _compared(design: Design, family: Family, score: str, *, main: bool) -> Json
         "held": held,
         "title": _title(design.factor, family, held),
         "magnifications": list(dict.fromkeys(place.magnification for place in family.places)),
+        "runs": sorted(
+            {
+                run.name
+                for places in family.arms.values()
+                for poolings in places.values()
+                for pooling in poolings
+                for run in pooling.runs
+            }
+        ),
         "places": [str(place) for place in family.places],
         "replicates": [str(one) for one in family.replicates],
         "missing": {level: list(reasons) for level, reasons in family.missing.items()},

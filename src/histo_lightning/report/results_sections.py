@@ -213,10 +213,10 @@ def _trust(results: Json) -> Iterator[Block]:
             f"{pair['arm']} minus {pair['reference']}: {signed(pair['difference'], score)}{unit(score)}, smallest difference "
             f"that could have been detected reliably {size(pair['minimum_detectable'], score)}{unit(score)}."
         )
-    reads = list(results["test_read"].values())
+    read = results["test_read"]
     told.append(
-        f"The test part was read {sum(reads)} time(s) in {len(reads)} runs"
-        + (f", {max(reads)} times in one run." if reads and max(reads) > 1 else ", at most once in each run.")
+        f"The test part was read {read['times']} time(s) in {results['runs']['found']} runs"
+        + (f", {read['most']} times in one run." if read["most"] > 1 else ", at most once in each run.")
     )
     tuning = tuning_table(results)
     told.append(
