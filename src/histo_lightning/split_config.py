@@ -1,6 +1,6 @@
 """Which split keys go together, and what a run's name says of them."""
 
-from histo_lightning.data.split_plan import SHUFFLED_KINDS
+from histo_lightning.data.split_plan import LEAST_SHARE, SHUFFLED_KINDS
 from histo_lightning.errors import UserError
 from histo_lightning.schema import Config, SplitConfig
 
@@ -11,7 +11,6 @@ GROUP_OF = {
     "image_random": "image",
     "injection": "case",
 }
-LEAST_SHARE = 0.25  # of a sibling pool, the least that ``injection`` puts into train
 
 
 def check_split(config: Config) -> None:

@@ -24,10 +24,9 @@ from dataclasses import asdict, dataclass
 from histo_lightning.data.assignment import keyed_order, proportional_order
 from histo_lightning.data.names import CLASSES
 from histo_lightning.data.records import Record
-from histo_lightning.data.split_plan import Parts, by_group
+from histo_lightning.data.split_plan import LEAST_SHARE, Parts, by_group
 from histo_lightning.errors import UserError
 
-LEAST_SHARE = 0.25
 Cases = dict[str, list[Record]]
 
 

@@ -10,6 +10,7 @@ KINDS = ("case_kfold", "slide_kfold", "official", "folders", "file", "image_rand
 GROUPS = ("case", "slide", "image")
 # The kinds whose labels may be shuffled: the arms that the control of a leakage study repeats.
 SHUFFLED_KINDS = ("case_kfold", "slide_kfold", "image_random", "injection")
+LEAST_SHARE = 0.25  # of a sibling pool, the least that ``injection`` puts into train
 Parts = dict[str, list[Record]]
 
 

@@ -1,6 +1,6 @@
 """The picture of a leakage study: dose and response of injected siblings, ways to split, the authors' folds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,25 @@ def draw_leakage(found: Json, stem: Path) -> list[Path]:
     Raises:
         UserError: a file cannot be written.
     """
-    figure, (dose, ways, folds) = new_figure(12.5, 4.6, columns=3)
-    _dose_response(dose, found)
-    _ways_to_split(ways, found)
-    _official_folds(folds, found["blocks"].get("official") or {})
+    blocks, control = found["blocks"], found["control"]
+    panels: list[Callable[[Axes], None]] = []
+    if blocks["injection"]["arms"] or control["injection"]["arms"]:
+        panels.append(lambda axes: _dose_response(axes, found))
+    if blocks["contrast"]["arms"] or control["contrast"]["arms"]:
+        panels.append(lambda axes: _ways_to_split(axes, found))
+    if (blocks.get("official") or {}).get("pairs"):
+        panels.append(lambda axes: _official_folds(axes, blocks["official"]))
+    width = 4.2 * max(len(panels), 1)
+    figure, drawn = new_figure(width, 4.6, columns=max(len(panels), 1))
+    for draw, axes in zip(panels, drawn, strict=False):
+        draw(axes)
+    if not panels:
+        say_empty(drawn[0], "No two arms\ncould be compared.")
+    drawn[0].plot([], [], "o-", color=BLUE, markersize=7, label=HONEST)
+    drawn[0].plot([], [], "s--", color=GREY, markersize=7, label=CONTROL)
     seeds = len(found["seeds"])
-    note = f"Bars: 95 % intervals over cases and seeds. Small dots: each of {seeds} seed{'s' if seeds != 1 else ''}."
-    legend_below(figure, dose, note, columns=2)
+    note = "Bars: 95 % intervals over cases and seeds." + (" Small dots: each seed." if seeds > 1 else "")
+    legend_below(figure, drawn[0], note, columns=2 if len(panels) > 1 else 1)
     return save_picture(figure, stem)
 
 
@@ -85,9 +97,9 @@ def _dose_response(axes: Axes, found: Json) -> None:
         "image AUROC on the probe",
     )
     drawn = []
-    for block, colour, marker, style, label, shift in (
-        (found["blocks"]["injection"], BLUE, "o", "-", HONEST, -0.8),
-        (found["control"]["injection"], GREY, "s", "--", CONTROL, 0.8),
+    for block, colour, marker, style, shift in (
+        (found["blocks"]["injection"], BLUE, "o", "-", -0.8),
+        (found["control"]["injection"], GREY, "s", "--", 0.8),
     ):
         records = [r for r in block["arms"] if r["auroc"]["value"] is not None]
         x = [100 * _share(found, r["arm"]) + shift for r in records]
@@ -97,9 +109,8 @@ def _dose_response(axes: Axes, found: Json) -> None:
             _bar(axes, place, record["auroc"], colour, marker)
             _seeds(axes, place + 3, record["auroc"], colour)
         drawn += records
-        axes.plot([], [], marker + style, color=colour, markersize=7, label=label)
     if not drawn:
-        say_empty(axes, "No finished run of split=injection.")
+        say_empty(axes, "AUROC is undefined\nin every arm.")
         return
     axes.set_xticks([0, 25, 50, 100])
     axes.set_xlim(-8, 110)
@@ -128,7 +139,7 @@ def _ways_to_split(axes: Axes, found: Json) -> None:
             _seeds(axes, x + (0.1 if shift > 0 else -0.1), record["auroc"], colour)
             drawn.append(record)
     if not drawn:
-        say_empty(axes, "No finished run of image_random, slide_kfold or case_kfold.")
+        say_empty(axes, "AUROC is undefined\nin every arm.")
         return
     axes.set_xticks(range(len(SPLITS)), list(SPLITS.values()), color=INK)
     axes.set_xlim(-0.5, len(SPLITS) - 0.5)
@@ -148,7 +159,7 @@ def _official_folds(axes: Axes, block: Json) -> None:
         axes, "The authors' folds, against cleaned ones", f"image {NAMES[score]}, difference in points", ""
     )
     if not shown:
-        say_empty(axes, "No test image shares its case with training, or no finished runs of split=official.")
+        say_empty(axes, "No cleaned folds\nto compare with.")
         return
     for row, record in enumerate(reversed(shown)):
         matched = record["arm"] == "official matched"
