@@ -23,8 +23,11 @@ Json = Mapping[str, Any]
 MOST_UNFINISHED = 10
 
 
-def say(results: Json, out: Path) -> None:
-    """Print the table of scores, warnings, what is missing, the conclusion in words, and where the files are."""
+def say(results: Json, out: Path, *, unfinished: bool = True) -> None:
+    """Print the table of scores, warnings, what is missing, the conclusion in words, and where the files are.
+
+    ``unfinished=False`` leaves out the jobs that are not done, where they are named elsewhere.
+    """
     screen = console()
     screen.print(runs_sentence(results), markup=False)
     for label in labels_of(results):
@@ -43,13 +46,13 @@ def say(results: Json, out: Path) -> None:
         screen.print(table)
         for number, note in enumerate(found.notes):
             screen.print(f"[{number + 1}] {note}", markup=False)
-    unfinished = unfinished_table(results).rows
-    for name, state, error in unfinished[:MOST_UNFINISHED]:
+    missing = unfinished_table(results).rows if unfinished else []
+    for name, state, error in missing[:MOST_UNFINISHED]:
         screen.print(f"{state}: {name}: {error}", markup=False)
-    if len(unfinished) > MOST_UNFINISHED:
-        screen.print(f"... and {len(unfinished) - MOST_UNFINISHED} more, all in results.csv")
+    if len(missing) > MOST_UNFINISHED:
+        screen.print(f"... and {len(missing) - MOST_UNFINISHED} more, all in results.csv")
     screen.print()
-    for sentence in [*conclusions(results), *left_out(results), unread_sentence(results)]:
+    for sentence in dict.fromkeys([*conclusions(results), *left_out(results), unread_sentence(results)]):
         if sentence:
             screen.print(sentence, markup=False)
     main = [family for family in results["families"] if family["main"]]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from histo_lightning.config import flatten, readable_name, to_config
 from histo_lightning.errors import UserError
 from histo_lightning.launch import Command, hydra_texts, run_hydra
-from histo_lightning.runs import choose_folder, write_json
+from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.schema import Config
 from histo_lightning.sweep_display import SweepWatch
 from histo_lightning.sweep_folder import Job, SweepFolder, plan_of
@@ -74,10 +74,13 @@ def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -
     if jobs[0].config.json:
         write_json(Path(jobs[0].config.json), results)
     study = write_leakage_study(folder.path)
-    if shown:
-        say(results, folder.path)
-        if study is not None:
-            print(f"leakage study: {study}")
+    if shown and study is not None:
+        for words in read_json(folder.path / "leakage.json")["words"].values():
+            print(words)
+        for path in (study, folder.path / "leakage.md", folder.path / "results.csv"):
+            print(path)
+    elif shown:
+        say(results, folder.path, unfinished=False)
 
 
 def run_sweep(command: Command, jobs: Sequence[Job], folder: SweepFolder) -> None:
