@@ -142,7 +142,7 @@ def _protocol(study: Json) -> str:
     if few < 30:
         said.append(
             f"Validation holds {few} cases only, so differences between good settings are mostly noise, and the best value "
-            "is better than the setting is: the minimum over noisy trials."
+            "flatters its setting: it is the best of many noisy ones."
         )
     return "".join(paragraph(text) for text in said)
 
@@ -153,7 +153,12 @@ def _best(study: Json) -> str:
     for depth, found in study["by_depth"].items():
         budget, best = found["budget"], found["best"]
         counts = f"{budget['complete']} + {budget['pruned']}"
-        cells = [counts, str(budget["failed"]), f"{budget['epochs']:,}", f"{budget['seconds']:,.0f}"]
+        cells = [
+            counts,
+            str(budget["failed"]),
+            "" if budget["epochs"] is None else f"{budget['epochs']:,}",
+            f"{budget['seconds']:,.0f}",
+        ]
         if best:
             values = "; ".join(f"{k} {_value(v)}" for k, v in best["values"].items() if k != "model.name")
             rows.append(
@@ -174,6 +179,12 @@ def _best(study: Json) -> str:
         "on an edge",
     ]
     body += table(head, rows)
+    for depth, found in study["by_depth"].items():
+        for edge in found["best"]["edges"] if found["best"] else []:
+            if edge["edge"] and not edge["limit"]:
+                body += paragraph(
+                    f"{depth}: the best {edge['key']} lies at the {edge['edge']} edge of what was searched; search further there."
+                )
     body += paragraph(
         "An edge is the outer twentieth of a range, on the scale that was searched, or the first or last value of a grid. "
         "A best value there says that the range was too narrow, unless the key allows no more.",
@@ -181,7 +192,10 @@ def _best(study: Json) -> str:
     )
     if study["best"]:
         line = " ".join(["python -m histo_lightning.train", *study["best"]["overrides"]])
-        body += f"<pre>{escape(line)}</pre>"
+        body += (
+            paragraph("To train with it, beside the study's other settings (config.yaml):")
+            + f"<pre>{escape(line)}</pre>"
+        )
     return body + _final(study)
 
 

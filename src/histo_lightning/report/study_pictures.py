@@ -171,10 +171,10 @@ def values_figure(rows: Sequence[TrialRow], study: Json, dimension: Json) -> Fig
     key = str(dimension["key"])
     label_axes(axes, f"By {key}", key, monitor_words(study))
     if dimension["kind"] == "choice":
-        names = [str(choice) for choice in dimension["choices"]]
+        names = [_name(choice) for choice in dimension["choices"]]
         shift = {depth: 0.12 * index for index, depth in enumerate(study["search"]["depths"])}
         middle = 0.06 * (len(shift) - 1)
-        xs = [names.index(str(row.values[key])) + shift[row.depth] - middle for row in rows]
+        xs = [names.index(_name(row.values[key])) + shift[row.depth] - middle for row in rows]
         axes.set_xticks(range(len(names)), [shown(name) for name in names])
         axes.set_xlim(-0.6, len(names) - 0.4)
     else:
@@ -190,6 +190,11 @@ def values_figure(rows: Sequence[TrialRow], study: Json, dimension: Json) -> Fig
     note = _points(axes, rows, study, xs)
     _legend(figure, axes, rows, study, note)
     return figure
+
+
+def _name(choice: Any) -> str:
+    """A choice as YAML writes it."""
+    return "null" if choice is None else str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def importance_figure(study: Json) -> Figure:
