@@ -298,7 +298,7 @@ def test_importance_is_that_of_the_key_that_matters_and_tpe_finds_its_value(
         assert isinstance(claim, Claim)
         fit(plan, store, claim)
     (few,) = importances(plan, store).values()
-    assert (few["values"], few["reason"]) == (None, "9 completed trials; 10 are needed")
+    assert (few["values"], few["reason"]) == (None, "10 completed trials are needed, there are 9")
     others = finish(plan, store)
     (found,) = importances(plan, store).values()
     assert sum(found["values"].values()) == pytest.approx(1)
@@ -360,7 +360,7 @@ def test_the_page_says_the_protocol_in_words(tmp_path: Path, undisturbed: list[T
     for words in (
         "Fold 0 of case_kfold: 98 images of 42 cases to train on, 30 validation images of 14 cases (3 benign, 11 malignant)",
         "The study belongs to fold 0 and reads that fold&#x27;s validation part only.",
-        "No trial read the test part. It was read not once in all.",
+        "No trial read the test part. It was not read at all.",
         "The test part was left unread.",
         "Budget: 14 trials of at most",
         "and 1 failed",
