@@ -110,7 +110,7 @@ def test_halving_spares_epochs(tmp_path: Path) -> None:
 
 
 def test_depths_have_equal_budgets_and_searches_of_their_own(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, "tune=depth", "tune.trials=18")
+    plan = plan_of(tmp_path, "tune=depth", "tune.trials=9")
     store = Store(plan)
     order = []
     while isinstance(claim := store.claim(), Claim):
@@ -122,13 +122,13 @@ def test_depths_have_equal_budgets_and_searches_of_their_own(tmp_path: Path) -> 
             fit(plan, store, claim)
     found = rows(plan, store)
     done = Counter(row.depth for row in found if row.state in ("complete", "pruned"))
-    assert done == {"resnet18": 6, "resnet34": 6, "resnet50": 6}
+    assert done == {"resnet18": 3, "resnet34": 3, "resnet50": 3}
     assert order[:3] == ["resnet18", "resnet34", "resnet50"]
-    assert len(found) == 19
+    assert len(found) == 10
     study = summarise(plan, found, FACTS, importances(plan, store), None)
     for depth in done:
         budget = study["by_depth"][depth]["budget"]
-        assert (budget["trials"], budget["complete"] + budget["pruned"]) == (6, 6)
+        assert (budget["trials"], budget["complete"] + budget["pruned"]) == (3, 3)
         own = [row.value for row in found if row.depth == depth and row.state == "complete"]
         assert study["by_depth"][depth]["best"]["value"] == min(own)
         assert {edge["key"] for edge in study["by_depth"][depth]["best"]["edges"]} == {

@@ -165,25 +165,30 @@ def wait_for(cwd: Path, pattern: str, process: subprocess.Popen[str]) -> None:
 LONGER = ("tune.trials=4", "epochs=3", "tune.pruner_trials=1", "tune.random_trials=2")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    done = tune(root, cache_dir, *LONGER)
+    assert done.returncode == 0, done.stderr
+    return study_folder(root)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     "moment",
     ["trials/trial_0001_*/history.csv", "trials/trial_0002_*/checkpoints/last.ckpt", "final/*/history.csv", "plots/history.png"],
 )  # fmt: skip
 def test_kill_9_at_any_moment_and_the_same_command_gives_the_same(
-    tmp_path: Path, cache_dir: Path, moment: str
+    undisturbed: Path, tmp_path: Path, cache_dir: Path, moment: str
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    done = tune(whole, cache_dir, *LONGER)
-    assert done.returncode == 0, done.stderr
+    cut = tmp_path / "cut"
     process = started(cut, cache_dir, *LONGER)
     wait_for(cut, f"outputs/studies/*/{moment}", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     again = tune(cut, cache_dir, *LONGER)
     assert again.returncode == 0, again.stderr
-    one, other = study_folder(whole), study_folder(cut)
+    one, other = undisturbed, study_folder(cut)
     assert essence(one) == essence(other)
     assert (one / "curves.csv").read_bytes() == (other / "curves.csv").read_bytes()
     assert read(one / "study.json")["best"] == read(other / "study.json")["best"]
