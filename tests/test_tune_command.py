@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -166,25 +165,30 @@ def wait_for(cwd: Path, pattern: str, process: subprocess.Popen[str]) -> None:
 LONGER = ("tune.trials=4", "epochs=3", "tune.pruner_trials=1", "tune.random_trials=2")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    done = tune(root, cache_dir, *LONGER)
+    assert done.returncode == 0, done.stderr
+    return study_folder(root)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     "moment",
     ["trials/trial_0001_*/history.csv", "trials/trial_0002_*/checkpoints/last.ckpt", "final/*/history.csv", "plots/history.png"],
 )  # fmt: skip
 def test_kill_9_at_any_moment_and_the_same_command_gives_the_same(
-    tmp_path: Path, cache_dir: Path, moment: str
+    undisturbed: Path, tmp_path: Path, cache_dir: Path, moment: str
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    done = tune(whole, cache_dir, *LONGER)
-    assert done.returncode == 0, done.stderr
+    cut = tmp_path / "cut"
     process = started(cut, cache_dir, *LONGER)
     wait_for(cut, f"outputs/studies/*/{moment}", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     again = tune(cut, cache_dir, *LONGER)
     assert again.returncode == 0, again.stderr
-    one, other = study_folder(whole), study_folder(cut)
+    one, other = undisturbed, study_folder(cut)
     assert essence(one) == essence(other)
     assert (one / "curves.csv").read_bytes() == (other / "curves.csv").read_bytes()
     assert read(one / "study.json")["best"] == read(other / "study.json")["best"]
@@ -277,42 +281,38 @@ def test_several_folds_say_optimistic(tmp_path: Path, cache_dir: Path) -> None:
 
 
 @pytest.mark.long
-def test_changed_test_images_leave_the_study_bit_identical(tmp_path: Path, cache_dir: Path) -> None:
+def test_changed_test_images_leave_the_study_bit_identical(finished, tmp_path: Path, cache_dir: Path) -> None:
     """The poison test: noise in place of every test image, and everything that was searched stays as it was."""
-    drawn = tune(tmp_path, cache_dir, "tune.trials=1", "epochs=1", "tune.final=false")
-    assert drawn.returncode == 0, drawn.stderr
-    (split,) = study_folder(tmp_path).glob("trials/*/split.json")
-    parts = read(split)["parts"]
-    shutil.rmtree(tmp_path / "outputs")
-    (source,) = [
-        path
-        for path in (cache_dir / "histo_lightning" / "synthetic").iterdir()
-        if is_drawn(path, parts["train"][0])
-    ]
+    parts = read(next((finished[1] / "final").glob("*/split.json")))["parts"]
+    drawn = {
+        path.name: path for path in (cache_dir / "histo_lightning/synthetic/v1-2x140-seed0").rglob("*.png")
+    }
+    noise = np.random.default_rng(0)
+    few = (
+        "experiment=smoke",
+        "trainer=cpu",
+        "trainer.threads=1",
+        "dataset=folders",
+        "split=folders",
+        "image_size=32",
+    )
     studies = []
     for name in ("clean", "poisoned"):
-        root = tmp_path / name / "images"
-        shutil.copytree(source, root)
-        (tmp_path / name / "run").mkdir()
-        if name == "poisoned":
-            noise = np.random.default_rng(0)
-            wanted = set(parts["test"])
-            changed = [path for path in root.rglob("*.png") if path.name in wanted]
-            assert len(changed) == len(wanted)
-            for path in changed:
-                with Image.open(path) as image:
-                    shape = np.asarray(image).shape
-                Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)).save(path)
-        few = ("experiment=smoke", "trainer=cpu", "trainer.threads=1", "dataset=folders", "split=file")
-        (tmp_path / name / "split.csv").write_text(
-            "path,part\n" + "".join(f"{image},{part}\n" for part, images in parts.items() for image in images)
-        )
-        done = tune(
-            tmp_path / name / "run", cache_dir, f"dataset.root={root}", f"split.path={tmp_path / name / 'split.csv'}",
-            "tune.trials=3", "tune.random_trials=1", "epochs=2", "image_size=32", small=few,
-        )  # fmt: skip
+        root = tmp_path / name
+        for part, images in parts.items():
+            for image in images:
+                place = (
+                    root / "images" / part / ("benign" if image.startswith("SOB_B") else "malignant") / image
+                )
+                place.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.asarray(Image.open(drawn[image]))
+                if (name, part) == ("poisoned", "test"):
+                    pixels = noise.integers(0, 256, pixels.shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(place)
+        changes = (f"dataset.root={root / 'images'}", "tune.trials=3", "tune.random_trials=1", "epochs=2")
+        done = tune(root, cache_dir, *changes, small=few)
         assert done.returncode == 0, done.stderr
-        studies.append(study_folder(tmp_path / name / "run"))
+        studies.append(study_folder(root))
     clean, poisoned = studies
     assert clean.name == poisoned.name
     assert essence(clean) == essence(poisoned)
@@ -320,7 +320,3 @@ def test_changed_test_images_leave_the_study_bit_identical(tmp_path: Path, cache
     assert read(clean / "study.json")["best"] == read(poisoned / "study.json")["best"]
     scores = [read(folder / "study.json")["final"]["runs"][0]["test"] for folder in studies]
     assert scores[0] != scores[1]  # the poison is there
-
-
-def is_drawn(folder: Path, image: str) -> bool:
-    return folder.is_dir() and any(folder.rglob(image))

@@ -14,7 +14,7 @@ from histo_lightning.runs import write_atomic
 from histo_lightning.tuning.results import TrialRow
 
 Json = Mapping[str, Any]
-TIMES = {0: "not once", 1: "once", 2: "twice"}
+TIMES = {0: "never", 1: "once", 2: "twice"}
 SAMPLERS = {"tpe": "a tree-structured Parzen estimator (TPE)", "random": "random draws"}
 
 
@@ -47,6 +47,10 @@ def _value(value: Any) -> str:
     return f"{value:.4g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _folds(study: Json) -> str:
     numbers = [str(fact["fold"]) for fact in study["protocol"]["folds"]]
     return f"fold {numbers[0]}" if len(numbers) == 1 else f"folds {', '.join(numbers)}"
@@ -65,7 +69,7 @@ def _header(study: Json) -> str:
     )
     lead = "No trial was completed, so nothing was chosen."
     if best:
-        lead = f"Of {counts['complete'] + counts['pruned']} settings, the best on validation is {' '.join(best['overrides'])}."
+        lead = f"Of {_counted(counts['complete'] + counts['pruned'], 'setting')}, the best on validation is {' '.join(best['overrides'])}."
         lead = _shortened(lead, best)
     return (
         f'<header><h1>{escape(str(study["name"]))}</h1>{told}<p class="lead">{escape(lead)}</p>'
@@ -120,11 +124,15 @@ def _protocol(study: Json) -> str:
         )
     read = protocol["test_read"]
     said.append(
-        f"No trial read the test part. It was read {times(read)} in all"
-        + (", after the best setting was fixed." if read else ".")
+        "No trial read the test part. "
+        + (
+            f"It was read {times(read)}, after the best setting was fixed."
+            if read
+            else "It was not read at all."
+        )
     )
     said.append(
-        f"Budget: {counts['trials']} trials of at most {search['epochs']} epochs"
+        f"Budget: {_counted(counts['trials'], 'trial')} of at most {_counted(search['epochs'], 'epoch')}"
         + (
             f", {counts['trials'] // len(search['depths'])} for each depth"
             if len(search["depths"]) > 1
@@ -142,7 +150,7 @@ def _protocol(study: Json) -> str:
     if few < 30:
         said.append(
             f"Validation holds {few} cases only, so differences between good settings are mostly noise, and the best value "
-            "is better than the setting is: the minimum over noisy trials."
+            "flatters its setting: it is the best of many noisy ones."
         )
     return "".join(paragraph(text) for text in said)
 
@@ -153,7 +161,12 @@ def _best(study: Json) -> str:
     for depth, found in study["by_depth"].items():
         budget, best = found["budget"], found["best"]
         counts = f"{budget['complete']} + {budget['pruned']}"
-        cells = [counts, str(budget["failed"]), f"{budget['epochs']:,}", f"{budget['seconds']:,.0f}"]
+        cells = [
+            counts,
+            str(budget["failed"]),
+            "" if budget["epochs"] is None else f"{budget['epochs']:,}",
+            f"{budget['seconds']:,.0f}",
+        ]
         if best:
             values = "; ".join(f"{k} {_value(v)}" for k, v in best["values"].items() if k != "model.name")
             rows.append(
@@ -174,6 +187,12 @@ def _best(study: Json) -> str:
         "on an edge",
     ]
     body += table(head, rows)
+    for depth, found in study["by_depth"].items():
+        for edge in found["best"]["edges"] if found["best"] else []:
+            if edge["edge"] and not edge["limit"]:
+                body += paragraph(
+                    f"{depth}: the best {edge['key']} lies at the {edge['edge']} edge of what was searched; search further there."
+                )
     body += paragraph(
         "An edge is the outer twentieth of a range, on the scale that was searched, or the first or last value of a grid. "
         "A best value there says that the range was too narrow, unless the key allows no more.",
@@ -181,7 +200,10 @@ def _best(study: Json) -> str:
     )
     if study["best"]:
         line = " ".join(["python -m histo_lightning.train", *study["best"]["overrides"]])
-        body += f"<pre>{escape(line)}</pre>"
+        body += (
+            paragraph("To train with it, beside the study's other settings (config.yaml):")
+            + f"<pre>{escape(line)}</pre>"
+        )
     return body + _final(study)
 
 
@@ -261,7 +283,7 @@ def _trials(rows: Sequence[TrialRow], study: Json) -> str:
         cells += [escape(_value(row.values.get(key))) for key in keys] + [escape(row.error)]
         lines.append(table_row(str(row.trial), cells))
     head = ["trial", "depth", "state", study["protocol"]["monitor"], "epochs", *keys, "error"]
-    return f"<details><summary>All {len(rows)} trials (also in trials.csv)</summary>{table(head, lines)}</details>"
+    return f"<details><summary>All {_counted(len(rows), 'trial')} (also in trials.csv)</summary>{table(head, lines)}</details>"
 
 
 def _search(study: Json) -> str:

@@ -71,7 +71,7 @@ def limits(values: Sequence[float], minimise: bool) -> tuple[float, float]:
     middle = float(np.median(found))
     far = middle + FAR * max(middle - float(found[0]), 1e-3)
     low, high = float(found[0]), float(found[found <= far][-1])
-    pad = 0.06 * max(high - low, 1e-3)
+    pad = 0.06 * max(high - low, 0.2 * abs(middle), 1e-3)
     ends = sorted((sign * (low - pad), sign * (high + pad)))
     return ends[0], ends[1]
 
@@ -160,6 +160,7 @@ def history_figure(rows: Sequence[TrialRow], study: Json) -> Figure:
         xs = [row.trial for row in own] + [max(row.trial for row in rows)]
         axes.step(xs, [*best, best[-1]], where="post", color=_look(study["search"]["depths"], depth)[0],
                   linewidth=1.2, alpha=0.8, zorder=0)  # fmt: skip
+    axes.set_xlim(-0.6, max((row.trial for row in rows), default=0) + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, axes, rows, study, f"Lines: the best so far. {note}".strip())
     return figure
@@ -171,10 +172,10 @@ def values_figure(rows: Sequence[TrialRow], study: Json, dimension: Json) -> Fig
     key = str(dimension["key"])
     label_axes(axes, f"By {key}", key, monitor_words(study))
     if dimension["kind"] == "choice":
-        names = [str(choice) for choice in dimension["choices"]]
+        names = [_name(choice) for choice in dimension["choices"]]
         shift = {depth: 0.12 * index for index, depth in enumerate(study["search"]["depths"])}
         middle = 0.06 * (len(shift) - 1)
-        xs = [names.index(str(row.values[key])) + shift[row.depth] - middle for row in rows]
+        xs = [names.index(_name(row.values[key])) + shift[row.depth] - middle for row in rows]
         axes.set_xticks(range(len(names)), [shown(name) for name in names])
         axes.set_xlim(-0.6, len(names) - 0.4)
     else:
@@ -190,6 +191,11 @@ def values_figure(rows: Sequence[TrialRow], study: Json, dimension: Json) -> Fig
     note = _points(axes, rows, study, xs)
     _legend(figure, axes, rows, study, note)
     return figure
+
+
+def _name(choice: Any) -> str:
+    """A choice as YAML writes it."""
+    return "null" if choice is None else str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def importance_figure(study: Json) -> Figure:
@@ -248,6 +254,7 @@ def curves_figure(rows: Sequence[TrialRow], study: Json, depth: str) -> Figure:
     warmup = study["search"]["warmup_epochs"]
     if study["search"]["pruner"] != "none" and not several:
         axes.axvline(warmup, color=PALE, linewidth=1.4, zorder=0)
+    axes.set_xlim(0.6, max(len(row.curve) for row in own) + 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     styles: dict[str, tuple[str, Literal["-", "--"], str]] = {
         "completed": (BLUE, "-", ""),

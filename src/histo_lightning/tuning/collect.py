@@ -61,7 +61,7 @@ def importances(plan: Plan, store: Store) -> dict[str, Any]:
             "reason": None,
         }
         if count < ENOUGH:
-            about["reason"] = f"{count} completed trials; {ENOUGH} are needed"
+            about["reason"] = f"{ENOUGH} completed trials are needed, there are {count}"
         elif len(arm.dimensions) < 2:
             about["reason"] = "one key was searched"
         else:

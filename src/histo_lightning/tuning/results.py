@@ -87,14 +87,15 @@ def setting(row: TrialRow | None, dimensions: Sequence[Dimension]) -> dict[str, 
     }
 
 
-def _budget(arm: Arm, rows: Sequence[TrialRow]) -> dict[str, Any]:
+def _budget(arm: Arm, rows: Sequence[TrialRow], several: bool) -> dict[str, Any]:
+    """What a depth was given and what it used; epochs are not counted where a curve goes fold by fold."""
     own = [row for row in rows if row.depth == arm.name]
     counts = {state: sum(row.state == state for row in own) for state in ("complete", "pruned", "failed")}
     return {
         "trials": arm.trials,
         **counts,
         "taken_up_again": sum(row.attempts - 1 for row in own),
-        "epochs": sum(len(row.curve) for row in own),
+        "epochs": None if several else sum(len(row.curve) for row in own),
         "seconds": round(sum(row.seconds or 0.0 for row in own), 1),
     }
 
@@ -117,7 +118,10 @@ def summarise(
     by_depth = {}
     for arm in plan.arms:
         best = best_row([row for row in rows if row.depth == arm.name], plan.minimise)
-        by_depth[arm.name] = {"budget": _budget(arm, rows), "best": setting(best, arm.dimensions)}
+        by_depth[arm.name] = {
+            "budget": _budget(arm, rows, len(plan.folds) > 1),
+            "best": setting(best, arm.dimensions),
+        }
     best = best_row(rows, plan.minimise)
     dimensions = next((arm.dimensions for arm in plan.arms if best and arm.name == best.depth), ())
     done = sum(row.state in ("complete", "pruned") for row in rows)

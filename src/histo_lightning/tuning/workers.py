@@ -28,6 +28,8 @@ def work(plan: Plan) -> None:
             return
         else:
             said = run_trial(plan, store, claim)
+            if plan.config.trainer.progress == "none":
+                continue
             values = " ".join(f"{key}={_short(value)}" for key, value in claim.values.items())
             trials = sum(arm.trials for arm in plan.arms)
             print(f"trial {claim.slot} ({store.done()} of {trials} done): {said}; {values}", flush=True)
