@@ -136,8 +136,8 @@ def test_a_network_remembers_cases_and_nothing_else(cache_dir: Path, tmp_path: P
                     "train",
                     overrides=[
                         "split=injection", f"++split.fold={fold}", f"++split.injected={share}",
-                        "++split.shuffle_labels=true", "model=resnet10", "image_size=64", "epochs=40", "scored_weights=last",
-                        "++ema.decay=0.9", "++trainer.progress=none", f"cache_dir={cache_dir}",
+                        "++split.shuffle_labels=true", "model=resnet10", "image_size=48", "epochs=30", "scored_weights=last",
+                        "++ema.decay=0.9", "++trainer.progress=none", "++trainer.threads=1", f"cache_dir={cache_dir}",
                     ],
                 )  # fmt: skip
             config = to_config(composed)
