@@ -155,4 +155,4 @@ def test_a_network_remembers_cases_and_nothing_else(cache_dir: Path, tmp_path: P
     assert found["blocks"]["injection"]["arms"] == []  # a control stands nowhere but under control
     clean, leaky = (r["auroc"]["value"] for r in found["control"]["injection"]["arms"])
     assert 0.2 < clean < 0.75
-    assert leaky > clean + 0.15
+    assert leaky > clean + 0.05  # two folds hold six benign cases: the direction is all they can show
