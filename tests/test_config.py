@@ -55,7 +55,8 @@ def shipped() -> list[str]:
     files = sorted(
         p
         for p in conf_dir().rglob("*.yaml")
-        if p.parent.parent == conf_dir() and p.parent.name != "tune"  # spaces belong to tune: test_tune_space.py
+        if p.parent.parent == conf_dir()
+        and p.parent.name != "tune"  # spaces belong to tune: test_tune_space.py
     )
     return [f"{path.parent.name}={path.stem}" for path in files]
 

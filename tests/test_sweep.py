@@ -133,7 +133,7 @@ def test_every_job_is_validated_before_the_first(
 
 def test_other_commands_do_not_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["prepare", "-m", "seed=0,1"])
-    with pytest.raises(UserError, match="only train sweeps"):
+    with pytest.raises(UserError, match="only train and tune do"):
         read_command("prepare")
 
 

@@ -75,7 +75,7 @@ def run(config: Config, hydra: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return int(launch("audit", run) or 0)
+    return max(launch("audit", run), default=0)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from histo_lightning.config import LITERAL_KEYS, is_known, nearest, schema_keys,
 from histo_lightning.errors import UserError
 from histo_lightning.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 
+SWEEPING = ("train", "tune")  # commands that take -m
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 
 
@@ -213,8 +214,8 @@ def read_command(config_name: str) -> Command:
     given = tuple(arguments.overrides)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         return Command(given, (), (), False, "basic", True)
-    if arguments.multirun and config_name != "train":
-        raise UserError(f"{config_name} takes no -m: only train sweeps")
+    if arguments.multirun and config_name not in SWEEPING:
+        raise UserError(f"{config_name} takes no -m: only {' and '.join(SWEEPING)} do")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         _prefer_our_launchers()
         overrides = parse(given, config_name)
@@ -236,8 +237,8 @@ def read_command(config_name: str) -> Command:
                     job.append(f"sweep_name={name}")
             if jobs[0][-1] == f"sweep_name={name}":
                 sys.argv.append(f"sweep_name={name}")
-    if multirun and not arguments.multirun:
-        sys.argv.insert(1, "--multirun")
+    if not (arguments.multirun or arguments.run):  # said outright: an experiment file may make itself a sweep
+        sys.argv.insert(1, "--multirun" if multirun else "--run")
     return Command(given, tuple(jobs), tuple(configs), multirun, launcher, False)
 
 
@@ -249,12 +250,17 @@ def run_hydra(config_name: str, task: Callable[[DictConfig], None]) -> None:
         raise UserError(_first_line(error)) from error
 
 
-def run_single(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> Any:
-    """Let Hydra run ``work(config, hydra_texts)`` once; what it returned, None where Hydra only showed something."""
+def run_here(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> list[Any]:
+    """Let Hydra run ``work(config, hydra_texts)`` in this process; what it returned for each job.
+
+    The first job that raises ends it; the list is empty where Hydra only showed something.
+    """
     results: list[Any] = []
     raised: list[BaseException] = []
 
     def task(composed: DictConfig) -> None:
+        if raised:
+            return
         try:
             results.append(work(to_config(composed, SCHEMAS[config_name]), hydra_texts(composed)))
         except BaseException as error:  # kept from Hydra, which would add lines of its own
@@ -263,14 +269,18 @@ def run_single(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> 
     run_hydra(config_name, task)
     if raised:
         raise raised[0]
-    return results[0] if results else None
+    return results
 
 
-def launch(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> Any:
-    """Read the command line and run ``work`` on it: a front door without sweeps."""
-    if read_command(config_name).multirun:
-        raise UserError("several values make a sweep: only train sweeps")
-    return run_single(config_name, work)
+def launch(config_name: str, work: Callable[[Any, dict[str, str]], Any]) -> list[Any]:
+    """Read the command line and run ``work`` for each of its jobs, here and one after the other."""
+    command = read_command(config_name)
+    if not command.multirun:
+        return run_here(config_name, work)
+    from hydra_plugins.histo_lightning_sweeps.sweeper import jobs_to_launch
+
+    with jobs_to_launch(command.jobs):
+        return run_here(config_name, work)
 
 
 def guard(run: Callable[[], int]) -> int:

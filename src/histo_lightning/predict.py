@@ -24,7 +24,7 @@ def run(config: PredictConfig, hydra: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return int(launch("predict", run) or 0)
+    return max(launch("predict", run), default=0)
 
 
 if __name__ == "__main__":

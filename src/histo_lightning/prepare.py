@@ -24,7 +24,7 @@ def run(config: Config, hydra: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return int(launch("prepare", run) or 0)
+    return max(launch("prepare", run), default=0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.launch import EXIT_FOUND, guard, read_command, run_single
+from histo_lightning.launch import EXIT_FOUND, guard, read_command, run_here
 from histo_lightning.schema import Config
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped job goes on later, like one ended by Ctrl-C
     command = read_command("train")
     if not command.multirun:
-        run_single("train", run)
+        run_here("train", run)
         return 0
     from histo_lightning.sweeping import sweep  # as above
 

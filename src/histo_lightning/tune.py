@@ -26,7 +26,7 @@ def run(config: TuneConfig, hydra: dict[str, str]) -> int:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped search goes on later, like one ended by Ctrl-C
-    failed = int(launch("tune", run) or 0)
+    failed = sum(launch("tune", run))
     if failed:
         print(f"{failed} trial(s) failed; trials.csv says why", file=sys.stderr)
     return EXIT_FOUND if failed else 0
