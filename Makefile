@@ -36,7 +36,7 @@ test: setup ## everything CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take long: kills, soak
 	$(BIN)/python -m pytest -m long $(ARGS)

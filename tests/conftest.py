@@ -16,8 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of its own: tests neither use nor fill the user's. ``HISTO_TEST_CACHE`` keeps one between sessions."""
-    kept = os.environ.get("HISTO_TEST_CACHE")
-    return Path(kept) if kept else tmp_path_factory.mktemp("cache")
+    if kept := os.environ.get("HISTO_TEST_CACHE"):
+        return Path(kept)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers: each would draw the same images
+        return tmp_path_factory.getbasetemp().parent / "cache"
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")

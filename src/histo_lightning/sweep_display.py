@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class SweepWatch:
-    """Looks at the jobs' files while a sweep runs: a live table on a terminal, else a line when a job has ended."""
+    """Looks at the jobs' files while a sweep runs: a live table on a terminal, else a line when a job has ended or a while has passed."""
 
     def __init__(self, folder: SweepFolder, jobs: Sequence[Job], waiting: Sequence[Job]) -> None:
         self.folder = folder
@@ -53,14 +53,14 @@ class SweepWatch:
                     live.update(self._table(self.states()), refresh=True)
             print(self.line(self.states()), flush=True)
             return
-        said, told = time.monotonic(), ""
+        said, told = 0.0, -1
         while True:
             last = self.ended.wait(SECONDS_BETWEEN_LOOKS)
-            line = self.line(self.states())
-            changed = line.split(";")[0] != told.split(";")[0]
-            if changed or (not last and time.monotonic() - said > LINE_EVERY_SECONDS):
-                said, told = time.monotonic(), line
-                print(line, flush=True)
+            states = self.states()
+            over = sum(state in ("finished", "failed") for state in states.values())
+            if over != told or (not last and time.monotonic() - said > LINE_EVERY_SECONDS):
+                said, told = time.monotonic(), over
+                print(self.line(states), flush=True)
             if last:
                 return
 
