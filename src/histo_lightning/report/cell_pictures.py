@@ -59,7 +59,9 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     width = max(3.4, 1.6 + 0.85 * len(magnifications))
     figure, panels = new_figure(
-        width * min(len(strata), 3), (1.3 + 0.55 * len(levels)) * -(-len(strata) // 3), 1
+        max(
+            width * min(len(strata), 3), 6.0
+        ),  # the title needs so much (1.3 + 0.55 * len(levels)) * -(-len(strata) // 3), 1
     )
     figure.delaxes(panels[0])
     for number, stratum in enumerate(strata):

@@ -46,7 +46,7 @@ figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radi
   display: flex; align-items: center; justify-content: center; }
 figure img { display: block; width: 100%; max-width: 560px; height: auto; }
 figure.wide { overflow-x: auto; justify-content: safe center; } figure.wide img { min-width: 480px; }
-figure.full { margin: 12px 0; } figure.full img { max-width: 1000px; } figure.full.wide img { min-width: 560px; }
+figure.full { margin: 12px 0; } figure.full img { width: auto; max-width: min(100%, 1000px); } figure.full.wide img { min-width: 560px; }
 pre { overflow-x: auto; background: var(--page); border-radius: 8px; padding: 12px; font-size: .82rem; margin: 8px 0 0; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-size: .9rem; margin: 8px 0 0; }
