@@ -57,15 +57,12 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
     }
     known = [value for value in values.values() if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    width = max(3.4, 1.6 + 0.85 * len(magnifications))
-    figure, panels = new_figure(
-        max(
-            width * min(len(strata), 3), 6.0
-        ),  # the title needs so much (1.3 + 0.55 * len(levels)) * -(-len(strata) // 3), 1
-    )
+    columns, rows = min(len(strata), 3), -(-len(strata) // 3)
+    width = max(columns * max(3.4, 1.6 + 0.85 * len(magnifications)), 6.0)  # the title needs so much
+    figure, panels = new_figure(width, (1.3 + 0.55 * len(levels)) * rows, 1)
     figure.delaxes(panels[0])
     for number, stratum in enumerate(strata):
-        axes = figure.add_subplot(-(-len(strata) // 3), min(len(strata), 3), number + 1)
+        axes = figure.add_subplot(rows, columns, number + 1)
         grid = np.array(
             [[_or_nan(values.get((level, stratum, name))) for name in magnifications] for level in levels]
         )
