@@ -605,24 +605,6 @@ def test_bad_data_ends_in_one_line_and_leaves_nothing(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_sweep_goes_on_past_a_failed_job_and_says_so(command, tmp_path: Path) -> None:
-    done = command(
-        "train",
-        "-m",
-        *SMALL,
-        "epochs=1",
-        "optimizer=sgd",
-        "optimizer.lr=0.01,100",
-        "optimizer.momentum=0.99",
-        "scheduler=constant",
-    )
-    assert done.returncode == 3, (done.stdout, done.stderr)
-    assert "1 job(s) of the sweep failed" in done.stderr.splitlines()[-1]
-    assert "the training diverged; lower optimizer.lr" in done.stderr
-    states = sorted(read(p)["state"] for p in (tmp_path / "outputs" / "sweeps").glob("*/*/status.json"))
-    assert states == ["failed", "finished"]
-
-
 def test_a_checkpoint_that_does_not_fit_is_refused(finished, command) -> None:
     _, folder, _ = finished
     done = command("train", *SMALL, "model=resnet14", f"resume={folder / 'checkpoints' / 'last.ckpt'}")
