@@ -1,0 +1,104 @@
+"""The pages: every link leads somewhere, and what docs/thesis.md claims is so."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from sklearn.metrics import f1_score
+
+from histo_lightning.epoch_metrics import TrainingMetrics
+from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
+from histo_lightning.schema import Config
+from run_page import run_blocks
+
+ROOT = Path(__file__).resolve().parents[1]
+THESIS = ROOT / "docs" / "thesis.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^python -m histo_lightning\.train (.+)$", re.MULTILINE)
+
+
+def links(page: Path) -> list[str]:
+    """Targets of the page's links and pictures that are not addresses, outside its code."""
+    found = LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.is_relative_to(ROOT), target
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+def test_links_and_anchors_are_found() -> None:
+    assert {"docs/theory.md", "docs/thesis.md"} <= set(links(ROOT / "README.md"))
+    assert "theory.md#4-momentum" in links(THESIS)
+    assert len(links(THESIS)) > 40
+    assert {"two-commands", "if-something-is-in-the-way"} <= anchors(ROOT / "README.md")
+
+
+def test_names_in_code_that_the_thesis_page_points_to_exist() -> None:
+    """``[file.py](...): `name`, `name``` and the names beside it stand in that file."""
+    rows = re.findall(r"\[(\w+\.py)\]\(([^)]+)\): ((?:`\w+`(?:, )?)+)", THESIS.read_text(encoding="utf-8"))
+    assert rows
+    for _, target, names in rows:
+        text = (THESIS.parent / target).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert f"def {name}(" in text, name
+
+
+@pytest.fixture(scope="module")
+def claims() -> SimpleNamespace:
+    """The thesis page's names after its blocks have run."""
+    return SimpleNamespace(**run_blocks(THESIS))
+
+
+def test_stepping_first_drops_the_rate_an_epoch_early(claims) -> None:
+    assert [i for i in range(1, 102) if claims.in_the_thesis[i] < claims.in_the_thesis[i - 1]] == [49, 99]
+    assert [i for i in range(1, 102) if claims.here[i] < claims.here[i - 1]] == [50, 100]
+
+
+def test_the_package_counts_images_where_the_thesis_averages_batches(claims) -> None:
+    metrics = TrainingMetrics()
+    for right, size in zip(claims.right, claims.size, strict=True):
+        labels = torch.zeros(size, dtype=torch.int64)
+        logits = torch.stack([torch.zeros(size), (torch.arange(size) >= right).float() * 2 - 1], dim=1)
+        metrics.update(torch.tensor(0.5), logits, labels)
+    assert float(metrics.compute()["accuracy"]) == pytest.approx(claims.counted)
+    assert claims.counted - claims.averaged > 0.13
+
+
+def test_micro_f1_is_scikit_learn_s(claims) -> None:
+    assert claims.micro_f1 == f1_score(claims.truth, claims.predicted, average="micro")
+
+
+def test_the_thesis_page_s_commands_compose_and_differ_in_what_it_says() -> None:
+    commands = COMMAND.findall(THESIS.read_text(encoding="utf-8"))
+    found: list[Config] = []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for command in commands:
+            prepared = [prepare_argument(override) for override in command.split()]
+            found += compose_all("train", expand(parse(prepared), multirun=False))
+    assert [(c.model.freeze_backbone, c.optimizer.momentum) for c in found] == [
+        (True, 0.09),
+        (False, 0.09),
+        (False, 0.9),
+    ]
+    assert {(c.model.name, c.magnification, c.epochs, c.image_size, c.split.name) for c in found} == {
+        ("resnet50", "100x", 300, 224, "case_kfold")
+    }
