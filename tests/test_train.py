@@ -31,8 +31,8 @@ from histo_lightning.data.census import census
 from histo_lightning.decisions import mark_apparent
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.prediction import predict_part
+from histo_lightning.processes import end, wait_for
 from histo_lightning.schema import Config
-from histo_lightning.training import _await, _end
 
 SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
 HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc,images_per_second"
@@ -416,7 +416,7 @@ class _JustEnded:
 
 
 def test_a_process_that_ends_between_two_looks_is_not_waited_for() -> None:
-    waiting = threading.Thread(target=_await, args=([_JustEnded()],), daemon=True)
+    waiting = threading.Thread(target=wait_for, args=([_JustEnded()],), daemon=True)
     waiting.start()
     waiting.join(20)
     assert not waiting.is_alive()
@@ -430,10 +430,10 @@ def test_when_one_process_fails_the_others_are_ended_even_if_deaf() -> None:
     deaf.start()
     assert ready.wait(60)
     failing.start()
-    _await([deaf, failing])
+    wait_for([deaf, failing])
     assert failing.exitcode == 3
     assert deaf.is_alive()
-    _end([deaf, failing], grace=0.5)
+    end([deaf, failing], grace=0.5)
     assert deaf.exitcode == -signal.SIGKILL
 
 

@@ -2,16 +2,13 @@
 
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +26,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.fit import build_datamodule, fit_and_predict
 from histo_lightning.hardware import resolve
+from histo_lightning.processes import end, follow_parent, wait_for
 from histo_lightning.report.figures import draw_plots
 from histo_lightning.report.html import write_report
 from histo_lightning.report.worst_picture import draw_worst
@@ -314,6 +312,7 @@ def _free_port() -> int:
 
 def _child(rank: int, config: Config, folder: Path, port: int, answers: Any) -> None:
     """One process of several: Lightning finds its place in the environment."""
+    follow_parent()
     os.environ.update(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
@@ -349,9 +348,9 @@ def _spawn(config: Config, folder: Path) -> None:
     try:
         for child in children:
             child.start()
-        _await(children)
+        wait_for(children)
     finally:
-        _end(children)
+        end(children)
     codes = [child.exitcode for child in children]
     if not answers.empty():
         raise UserError(answers.get())
@@ -359,32 +358,3 @@ def _spawn(config: Config, folder: Path) -> None:
         raise KeyboardInterrupt
     if any(codes):
         raise RuntimeError(f"the processes ended with exit codes {codes}; the first message above says why")
-
-
-def _await(children: Sequence[BaseProcess]) -> None:
-    """Wait until every process has ended, or one of them with a failure."""
-    running = {child.sentinel: child for child in children}
-    while (
-        running
-    ):  # asking is_alive() between two waits could leave nothing to wait for, and wait([]) never returns
-        for sentinel in multiprocessing.connection.wait(list(running)):
-            child = running.pop(cast(int, sentinel))
-            child.join()
-            if child.exitcode != 0:
-                return
-
-
-def _end(children: Sequence[BaseProcess], grace: float = 20.0) -> None:
-    """Ask the processes that still run to end; after ``grace`` seconds, kill them.
-
-    One that waits for a failed process inside a collective operation never gets to handle a signal.
-    """
-    started = [child for child in children if child.pid is not None]
-    for child in started:
-        child.terminate()
-    until = time.monotonic() + grace
-    for child in started:
-        child.join(max(0.0, until - time.monotonic()))
-        if child.is_alive():
-            child.kill()
-            child.join()

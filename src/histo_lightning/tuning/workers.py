@@ -3,12 +3,11 @@
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from histo_lightning.errors import UserError
+from histo_lightning.processes import end, follow_parent
 from histo_lightning.tuning.plan import Plan
 
 POLL_SECONDS = 0.5
@@ -60,7 +59,7 @@ def work_together(plan: Plan, visible_gpus: list[str]) -> None:
         for child in children:
             child.join()
     finally:
-        _end(children)
+        end(children)
     codes = [child.exitcode for child in children]
     if 0 in codes:  # it saw the study's end
         return
@@ -90,7 +89,7 @@ def visible_gpus(count: int) -> list[str]:
 
 def _child(plan: Plan, gpu: str | None, answers: Any) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    follow_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
@@ -104,24 +103,3 @@ def _child(plan: Plan, gpu: str | None, answers: Any) -> None:
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _follow_parent() -> None:
-    """End with the command: a worker whose parent was killed would go on unseen."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(75)
-
-
-def _end(children: list[Any], grace: float = 20.0) -> None:
-    """Ask those that still run to end; after ``grace`` seconds kill them."""
-    started: list[BaseProcess] = [child for child in children if child.pid is not None]
-    for child in started:
-        child.terminate()
-    until = time.monotonic() + grace
-    for child in started:
-        child.join(max(0.0, until - time.monotonic()))
-        if child.is_alive():
-            child.kill()
-            child.join()
