@@ -101,7 +101,20 @@ def run_sweep(command: Command, jobs: Sequence[Job], folder: SweepFolder) -> Non
         jobs_to_launch([[*job.overrides, *extra[job.name]] for job in waiting]),
     ):
         if waiting:
-            run_hydra("train", run_job)
+            _launch()
+
+
+def _launch() -> None:
+    """Let Hydra run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
+    try:
+        run_hydra("train", run_job)
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # of whatever type the engine has; the jobs' own errors are recorded, not raised
+        reason = str(error).strip().splitlines()
+        print(f"the launcher stopped: {type(error).__name__}: {reason[0] if reason else ''}", file=sys.stderr)
 
 
 def sweep_folder_of(config: Config) -> SweepFolder:

@@ -4,10 +4,13 @@ hydra-submitit-launcher starts every local job at once and stops waiting at the 
 the latter too, and needs a cloudpickle that joblib refuses. Engines are submitit and Ray themselves.
 """
 
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -65,6 +68,20 @@ class _SubmititLauncher(BaseSubmititLauncher):
         ]
 
 
+@contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """Processes started within write their stderr to ``log``: on Ctrl-C submitit's controllers show tracebacks."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class LocalLauncher(_SubmititLauncher):
     """submitit on this machine, with at most ``jobs_at_once`` processes."""
 
@@ -75,10 +92,13 @@ class LocalLauncher(_SubmititLauncher):
         waiting = deque(self._calls(job_overrides, initial_job_idx))
         running: list[Any] = []
         jobs: list[Any] = []
+        assert self.config is not None
+        log = Path(str(self.config.hydra.sweep.dir)) / ".submitit" / "controllers.log"
         try:
             while waiting or running:
                 while waiting and len(running) < (self.jobs_at_once or 1):
-                    jobs.append(executor.submit(self, *waiting.popleft()))
+                    with _stderr_to(log):
+                        jobs.append(executor.submit(self, *waiting.popleft()))
                     running.append(jobs[-1])
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 running = [job for job in running if not job.done()]
