@@ -19,8 +19,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    auc,
+    balanced_accuracy_score,
+    confusion_matrix,
+    log_loss,
+    roc_auc_score,
+    roc_curve,
+)
 
+from histo_lightning.cell_decisions import mean_roc
 from histo_lightning.cells import natural
 from histo_lightning.comparing import analyse, compare_runs
 from histo_lightning.comparison_summary import say
@@ -35,8 +43,10 @@ from histo_lightning.evaluation import (
     unquote_cell,
     write_predictions,
 )
+from histo_lightning.evaluation.levels import Units
 from histo_lightning.family_results import holm
 from histo_lightning.pooled_cells import OutOfFold, score_out_of_fold
+from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
 from histo_lightning.report.results import figures, texts
 from histo_lightning.results_table import result_rows, score_names
 from histo_lightning.run_folders import find_folders, listed_folders
@@ -103,7 +113,79 @@ def set_status(folder: Path, **changes: Any) -> None:
     write_json(folder / "status.json", read(folder / "status.json") | changes)
 
 
+def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:
+    (found,) = [
+        about
+        for about in results["decisions"]
+        if (about["level"], about["magnification"]) == (level, magnification)
+    ]
+    return found
+
+
 # --- numbers -----------------------------------------------------------------------------------------------------
+
+
+def test_confusion_and_roc_of_a_cell_are_scikit_learns(swept: Path) -> None:
+    results, runs = analyse([swept])
+    found = decisions(results, "resnet34", "100x")
+    assert found["trainings"] == 2
+    chosen = [run for run in runs if run.config["model.name"] == "resnet34" and "_100x_" in run.name]
+    assert len(chosen) == 10  # five folds, two seeds
+    tables = [run.table for run in chosen if run.table is not None]
+    for level, entries in (
+        ("image", [(table.malignant, table.p_malignant) for table in tables]),
+        ("case", [by_case(table) for table in tables]),
+    ):
+        assert found[level]["confusion"] == sum(
+            confusion_matrix(truth, p >= 0.5, labels=[0, 1]) for truth, p in entries
+        ).tolist()  # fmt: skip
+        curves = found[level]["roc"]["curves"]
+        assert len(curves) == 10
+        areas = sorted(auc(*curve) for curve in curves)
+        assert areas == pytest.approx(sorted(roc_auc_score(truth, p) for truth, p in entries), abs=1e-12)
+        pairs = [truth.sum() * (1 - truth).sum() for truth, _ in entries]
+        heights = [
+            np.interp(np.linspace(0, 1, 101), *roc_curve(truth, p, drop_intermediate=False)[:2])
+            for truth, p in entries
+        ]
+        assert found[level]["roc"]["mean"] == pytest.approx(np.average(heights, axis=0, weights=pairs))
+
+
+def test_area_under_the_mean_roc_is_the_pooled_auroc() -> None:
+    """With rates that all lie on the picture's grid: folds of 4 and 10 benign units, of unlike numbers of pairs."""
+    rng = np.random.default_rng(3)
+    folds, areas, pairs = [], [], []
+    for benign, malignant in ((4, 7), (10, 3), (5, 5)):
+        truth = np.repeat([0, 1], [benign, malignant])
+        p = np.round(rng.random(len(truth)) + 0.2 * truth, 3)
+        nothing = np.zeros(len(truth), np.int64)
+        folds.append(
+            Units("image", truth, np.column_stack([1 - p, p]), nothing, nothing + 0.0, nothing, nothing,
+                  np.array(["a"]), np.array([0]), True)
+        )  # fmt: skip
+        areas.append(roc_auc_score(truth, p))
+        pairs.append(benign * malignant)
+    one_class = replace(folds[0], truth=np.ones(11, np.int64))
+    found = mean_roc([*folds, one_class])
+    assert found is not None
+    assert len(found["curves"]) == 3
+    fine = np.linspace(0, 1, 101)
+    assert np.trapezoid(found["mean"], fine) == pytest.approx(np.average(areas, weights=pairs), abs=0.01)
+    assert mean_roc([one_class]) is None
+
+
+def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(swept: Path) -> None:
+    results, _ = analyse([swept])
+    many = [about | {"level": f"level {n}"} for n in range(7) for about in results["decisions"]]
+    for draw in (roc_cells_figure, confusion_cells_figure):
+        figure = draw(many, "model")
+        assert len(figure.axes) == 24
+        assert "(the first 24 of 28 cells)" in figure.get_suptitle()
+    counts = np.array(results["decisions"][0]["image"]["confusion"])
+    cases = np.array(results["decisions"][0]["case"]["confusion"])
+    written = [text.get_text().split("\n") for text in confusion_cells_figure(many, "model").axes[0].texts]
+    assert [int(lines[0]) for lines in written] == counts.ravel().tolist()
+    assert [lines[2] for lines in written] == [f"({count})" for count in cases.ravel()]
 
 
 def test_results_csv_has_the_agreed_columns_and_a_row_a_run(answered: tuple[Path, Any], swept: Path) -> None:
@@ -475,8 +557,9 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
         assert text.count(f"> **{label}") == count
     _, rows = result_rows(runs)
     assert {(row["split"], row["label"].split(" (")[0]) for row in rows} == set(labels.items())
-    assert [name for name, _, _ in figures(results)][:5] == ["forest", "ranks", "heat_map", "cost", "curves"]
-    assert [name for name, _, _ in figures(results)][5:8] == ["heat_map-2", "cost-2", "curves-2"]
+    names = [name for name, _, _ in figures(results)]
+    assert names[:7] == ["forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves"]
+    assert names[7:10] == ["heat_map-2", "cost-2", "curves-2"]  # LEAKY folds are not pooled
 
 
 def test_unknown_grouping_has_no_case_score_and_says_why(tmp_path: Path) -> None:
@@ -840,10 +923,10 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
     assert not re.search(r"\b(equal to|best depth|patient-level)\b", body)
     assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
     assert "default-src 'none'" in page
-    assert page.count("<img") == 5
+    assert page.count("<img") == 7
     assert {path.name for path in (out / "plots").iterdir()} == {
         f"{name}.{kind}"
-        for name in ("forest", "ranks", "heat_map", "cost", "curves")
+        for name in ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
         for kind in ("png", "svg")
     }
 

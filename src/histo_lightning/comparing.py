@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from histo_lightning.cell_decisions import decisions_of
 from histo_lightning.cell_summaries import curves_of, summarise
 from histo_lightning.cells import Design, build_design, default_factor, environment_keys, natural, value_text
 from histo_lightning.config import nearest
@@ -22,6 +23,7 @@ from histo_lightning.sweep_plans import Plan, read_runs
 Json = dict[str, Any]
 
 REFERENCE = "resnet18"  # the protocol's: depths are compared against it
+ONLY_DRAWN = ("curves", "decisions")  # long lists that the pictures need
 NOT_COMPARED = ("split", "dataset", "task", "magnification", "seed")
 
 
@@ -58,7 +60,7 @@ def compare_runs(
     results, runs = analyse(folders, plan, factor=factor, reference=reference, score=score, select=select)
     write_atomic(out / "results.csv", results_csv(runs))
     write_results(out, results)
-    return {key: value for key, value in results.items() if key != "curves"}
+    return {key: value for key, value in results.items() if key not in ONLY_DRAWN}
 
 
 def analyse(
@@ -177,6 +179,7 @@ def _results(design: Design, runs: Sequence[Run], plans: Sequence[Plan], referen
         "test_read": {"times": sum(reads), "most": max(reads)},
         "environment": _environment(runs),
         "curves": _curves(pooled, curves),
+        "decisions": [about for about in map(decisions_of, pooled) if about is not None],
     }
 
 

@@ -30,6 +30,7 @@ MARKERS = "osD^vPX"
 STYLES = ("-", "--", ":", "-.")
 COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
 QUANTITIES = {"train_loss": "training loss", "val_loss": "validation loss"}
+LETTERS_PER_INCH = 13  # of a legend
 MOST_LEVELS = 7  # that keep a colour of their own
 
 
@@ -196,7 +197,11 @@ def _key(
             linestyle=STYLES[number % len(STYLES)] if lines else "",
             label=shown(stratum),
         )
-    legend_below(figure, axes, columns=min(len(levels) + len(strata), 6))
+    longest = max(len(str(text)) for text in axes.get_legend_handles_labels()[1])
+    fitting = int(
+        LETTERS_PER_INCH * figure.get_figwidth() / (longest + 6)
+    )  # six letters' room for a key and a gap
+    legend_below(figure, axes, columns=max(1, min(len(levels) + len(strata), 6, fitting)))
 
 
 def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:

@@ -145,18 +145,22 @@ def confusion_figure(table: Table) -> Figure:
     for axes, level in zip(panels, levels, strict=True):
         here = units(table, level, binary=binary)
         counts = confusion(here.truth, here.decision, len(names))
-        _draw_matrix(axes, counts, names)
+        draw_matrix(axes, counts, names)
         label_axes(axes, f"{counts.sum()} {level}s, {part_of(table)}", "called", "truth")
     return figure
 
 
-def _draw_matrix(axes: Axes, counts: NDArray[np.int64], names: tuple[str, ...]) -> None:
+def draw_matrix(
+    axes: Axes, counts: NDArray[np.int64], names: tuple[str, ...], cases: NDArray[np.int64] | None = None
+) -> None:
+    """Draw a confusion matrix, rows are the truth; counts of ``cases`` stand in brackets below those of images."""
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     axes.imshow(shares, cmap=SHADES, vmin=0, vmax=1)
     for row in range(len(names)):
         for column in range(len(names)):
             text = f"{counts[row, column]}\n{100 * shares[row, column]:.0f} %"
+            text += "" if cases is None else f"\n({cases[row, column]})"
             dark = shares[row, column] > 0.55
             size = TEXT_SIZE + 2 if len(names) == 2 else TEXT_SIZE - 2
             axes.text(

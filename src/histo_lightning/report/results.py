@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from histo_lightning.report.cell_pictures import cost_figure, curves_figure, heat_figure
 from histo_lightning.report.comparison_pictures import forest_figure, ranks_figure
+from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
 from histo_lightning.report.page import page, paragraph, picture, section
 from histo_lightning.report.results_sections import sections
 from histo_lightning.report.results_tables import TextTable, has_value
@@ -32,6 +33,8 @@ PICTURES = {
     "ranks": "Mean ranks over the folds",
     "heat_map": "Heat map of the score",
     "cost": "Score against parameters and seconds",
+    "roc": "ROC curves of every cell",
+    "confusion": "Confusion matrices of every cell",
     "curves": "Learning curves of all runs",
 }
 
@@ -70,6 +73,10 @@ def figures(results: Json) -> Iterator[tuple[str, str, Figure]]:
         if has_value(cells):
             yield f"heat_map{end}", world, heat_figure(cells, score)
             yield f"cost{end}", world, cost_figure(cells, score)
+        decisions = [about for about in results["decisions"] if about["world"] == world]
+        if decisions:
+            yield f"roc{end}", world, roc_cells_figure(decisions, str(results["factor"]))
+            yield f"confusion{end}", world, confusion_cells_figure(decisions, str(results["factor"]))
         curves = [curve for curve in results["curves"] if curve["world"] == world]
         if curves:
             yield f"curves{end}", world, curves_figure(curves, cells)

@@ -132,7 +132,7 @@ def _details(results: Json, world: str, number: int) -> Iterator[Block]:
     cells = [cell for cell in results["cells"] if cell["world"] == world]
     yield Heading(f"Cost, fit and spreads: {world}")
     yield fit_table(cells)
-    yield Pictures([_named("curves", number)])
+    yield Pictures([_named("roc", number), _named("confusion", number), _named("curves", number)])
     if any(cell["value"] is not None for cell in cells):
         yield Folded("Other scores of every cell, pooled", other_scores_table(cells))
     yield Folded("Spreads and checks of every cell", spread_table(cells, str(results["score"])))
