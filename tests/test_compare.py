@@ -151,6 +151,30 @@ def test_confusion_and_roc_of_a_cell_are_scikit_learns(swept: Path) -> None:
         assert found[level]["roc"]["mean"] == pytest.approx(np.average(heights, axis=0, weights=pairs))
 
 
+@pytest.mark.parametrize("given", [None, "true", "True"])
+def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | None) -> None:
+    """``reference=true`` and ``study.reference=true`` arrive as Python's ``True``, also in a plan."""
+    for frozen in (False, True):
+        for fold in range(5):
+            config = config_of(fold=fold)
+            write_run(tmp_path / "runs", replace(config, model=replace(config.model, freeze_backbone=frozen)))
+    factor = "model.freeze_backbone"
+    plan = {
+        "comparison": {
+            "factor": factor,
+            "reference": "True",
+            "score": "case_auroc",
+            "levels": ["True", "False"],
+        }
+    }
+    results, _ = analyse([tmp_path / "runs"], plan, factor=factor, reference=given)
+    assert results["reference"] == "true"
+    assert list(results["families"][0]["comparison"]["arms"]) == ["true", "false"]
+    (about,) = results["plans"]
+    assert not any("it fixed" in reason for reason in about["not_this"])
+    assert not any("is missing" in reason for reason in results["families"][0]["exploratory_because"])
+
+
 def test_area_under_the_mean_roc_is_the_pooled_auroc() -> None:
     """With rates that all lie on the picture's grid: folds of 4 and 10 benign units, of unlike numbers of pairs."""
     rng = np.random.default_rng(3)

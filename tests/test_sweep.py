@@ -149,6 +149,16 @@ def test_a_reference_must_be_in_the_sweep(monkeypatch: pytest.MonkeyPatch) -> No
     found = command_line(monkeypatch, "-m", "optimizer=sgd,adam", "study.factor=optimizer")
     assert comparison_of(_distinct(found))["reference"] == "sgd"
     assert level_of(Config(epochs=7), "epochs") == "7"
+    found = command_line(
+        monkeypatch, "-m", "model.freeze_backbone=false,true", "study.factor=model.freeze_backbone",
+        "study.reference=true",
+    )  # fmt: skip
+    assert comparison_of(_distinct(found)) == {
+        "factor": "model.freeze_backbone",
+        "reference": "true",
+        "score": "case_auroc",
+        "levels": ["false", "true"],
+    }
 
 
 # --- the folder ---

@@ -168,6 +168,11 @@ def value_text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def level_text(name: str) -> str:
+    """The name of a level as ``value_text`` has it: ``reference=true`` reaches us as Python's ``True``."""
+    return {"True": "true", "False": "false", "None": "null"}.get(name, name)
+
+
 def names_of(configs: Sequence[Mapping[str, Any]], group: str, keys: Sequence[str]) -> dict[str, str]:
     """A short name for each distinct setting of ``keys``: that of the group, with what tells equal names apart.
 

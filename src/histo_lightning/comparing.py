@@ -6,7 +6,15 @@ from typing import Any
 
 from histo_lightning.cell_decisions import decisions_of
 from histo_lightning.cell_summaries import curves_of, summarise
-from histo_lightning.cells import Design, build_design, default_factor, environment_keys, natural, value_text
+from histo_lightning.cells import (
+    Design,
+    build_design,
+    default_factor,
+    environment_keys,
+    level_text,
+    natural,
+    value_text,
+)
 from histo_lightning.config import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.families import worlds_of
@@ -133,12 +141,13 @@ def _factor(wanted: str | None, planned: Any, runs: Sequence[Run]) -> str:
 
 def _reference(wanted: str | None, asked: Mapping[str, Any], design: Design) -> str:
     levels = design.levels()
+    wanted = None if wanted is None else level_text(wanted)
     if wanted is not None and wanted not in levels:
         raise UserError(
             f"reference={wanted}: is not among the levels of {design.factor}: {', '.join(levels)}"
             f"{nearest(wanted, levels)}"
         )
-    planned = str(asked.get("reference") or "") if asked.get("factor") == design.factor else ""
+    planned = level_text(str(asked.get("reference") or "")) if asked.get("factor") == design.factor else ""
     candidates = (wanted, planned, REFERENCE)
     return next((name for name in candidates if name and name in levels), levels[0] if levels else "")
 

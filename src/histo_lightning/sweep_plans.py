@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from histo_lightning.cells import level_text
 from histo_lightning.run_folders import Folders
 from histo_lightning.run_reading import MISSING, Run, flat_config, read_run
 from histo_lightning.runs import read_json
@@ -34,7 +35,11 @@ class Plan:
     @property
     def comparison(self) -> Json:
         found = self.content.get("comparison")
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            return {}
+        named = {key: level_text(value) for key, value in found.items() if isinstance(value, str)}
+        lists = {key: [level_text(str(one)) for one in v] for key, v in found.items() if isinstance(v, list)}
+        return found | named | lists
 
     @property
     def hash(self) -> str:

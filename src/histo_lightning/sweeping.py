@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from histo_lightning.cells import level_text, value_text
 from histo_lightning.config import flatten, readable_name, to_config
 from histo_lightning.errors import UserError
 from histo_lightning.launch import Command, hydra_texts, run_hydra
@@ -143,7 +144,7 @@ def comparison_of(jobs: Sequence[Job]) -> dict[str, Any]:
     """What the sweep compares: fixed before its first job."""
     study = jobs[0].config.study
     levels = list(dict.fromkeys(level_of(job.config, study.factor) for job in jobs))
-    reference = study.reference
+    reference = study.reference and level_text(study.reference)
     if reference is None:
         reference = DEPTH_REFERENCE if DEPTH_REFERENCE in levels else levels[0]
     elif reference not in levels:
@@ -154,7 +155,7 @@ def comparison_of(jobs: Sequence[Job]) -> dict[str, Any]:
 def level_of(config: Config, factor: str) -> str:
     """The value of a key (``epochs``) or the choice of a group (``model``) in a config, as text."""
     values = dict(flatten(asdict(config)))
-    return str(values[factor] if factor in values else values[f"{factor}.name"])
+    return value_text(values[factor] if factor in values else values[f"{factor}.name"])
 
 
 def _unfinished(jobs: Sequence[Job], folder: SweepFolder) -> list[Job]:
