@@ -9,9 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html import unescape
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
     auc,
     balanced_accuracy_score,
@@ -29,7 +32,7 @@ from sklearn.metrics import (
 )
 
 from histo_lightning.cell_decisions import mean_roc
-from histo_lightning.cells import natural
+from histo_lightning.cells import names_of, natural
 from histo_lightning.comparing import analyse, compare_runs
 from histo_lightning.comparison_summary import say
 from histo_lightning.config import hashed, readable_name
@@ -151,7 +154,7 @@ def test_confusion_and_roc_of_a_cell_are_scikit_learns(swept: Path) -> None:
         assert found[level]["roc"]["mean"] == pytest.approx(np.average(heights, axis=0, weights=pairs))
 
 
-@pytest.mark.parametrize("given", [None, "true", "True"])
+@pytest.mark.parametrize("given", [None, "true", "True", "freeze_backbone=true"])
 def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | None) -> None:
     """``reference=true`` and ``study.reference=true`` arrive as Python's ``True``, also in a plan."""
     for frozen in (False, True):
@@ -168,8 +171,11 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
         }
     }
     results, _ = analyse([tmp_path / "runs"], plan, factor=factor, reference=given)
-    assert results["reference"] == "true"
-    assert list(results["families"][0]["comparison"]["arms"]) == ["true", "false"]
+    assert results["reference"] == "freeze_backbone=true"
+    assert list(results["families"][0]["comparison"]["arms"]) == [
+        "freeze_backbone=true",
+        "freeze_backbone=false",
+    ]
     (about,) = results["plans"]
     assert not any("it fixed" in reason for reason in about["not_this"])
     assert not any("is missing" in reason for reason in results["families"][0]["exploratory_because"])
@@ -202,14 +208,78 @@ def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(swept: Path) -
     results, _ = analyse([swept])
     many = [about | {"level": f"level {n}"} for n in range(7) for about in results["decisions"]]
     for draw in (roc_cells_figure, confusion_cells_figure):
-        figure = draw(many, "model")
+        figure = draw(many)
         assert len(figure.axes) == 24
         assert "(the first 24 of 28 cells)" in figure.get_suptitle()
     counts = np.array(results["decisions"][0]["image"]["confusion"])
     cases = np.array(results["decisions"][0]["case"]["confusion"])
-    written = [text.get_text().split("\n") for text in confusion_cells_figure(many, "model").axes[0].texts]
+    written = [text.get_text().split("\n") for text in confusion_cells_figure(many).axes[0].texts]
     assert [int(lines[0]) for lines in written] == counts.ravel().tolist()
     assert [lines[2] for lines in written] == [f"({count})" for count in cases.ravel()]
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A true/false key compared at two depths times three learning rates: twelve cells of five folds."""
+    folder = tmp_path_factory.mktemp("crossed")
+    for model, rate, frozen, fold in product(
+        ("resnet101", "resnet18"), (0.1, 0.02, 0.003), (True, False), range(5)
+    ):
+        config = config_of(model, fold=fold)
+        model_config = replace(config.model, freeze_backbone=frozen)
+        optimizer = replace(config.optimizer, lr=rate)
+        write_run(folder, replace(config, model=model_config, optimizer=optimizer))
+    return analyse([folder], factor="model.freeze_backbone", reference="true")[0]
+
+
+def test_cells_of_keys_are_named_by_key_and_value_and_sorted_by_number(crossed: dict[str, Any]) -> None:
+    strata = [f"resnet{depth} lr={rate}" for depth in (18, 101) for rate in ("0.003", "0.02", "0.1")]
+    levels = ["freeze_backbone=false", "freeze_backbone=true"]
+    assert [cell["arm"] for cell in crossed["cells"]] == [f"{a} {b}" for a in levels for b in strata]
+    main, *others = crossed["families"]
+    assert main["title"].endswith(
+        "against freeze_backbone=true, mean over 6 settings of model and optimizer.lr"
+    )
+    assert "mean over 6 settings of model and optimizer.lr: at" in main["comparison"]["pairs"][0]["words"]
+    assert [family["title"].split(" with ")[1] for family in others] == strata
+    assert crossed["held"] == {
+        "model": ["resnet18", "resnet101"],
+        "optimizer.lr": ["lr=0.003", "lr=0.02", "lr=0.1"],
+    }
+
+
+def test_two_keys_that_end_alike_are_told_by_their_whole_names() -> None:
+    configs = [{"optimizer.lr": 0.1, "head.lr": 1}, {"optimizer.lr": 0.2, "head.lr": 1}]
+    for others, name in ((["head.lr"], "optimizer.lr=0.1"), (["head.size", "optimizer.lr"], "lr=0.1")):
+        assert name in names_of(configs, "optimizer.lr", ["optimizer.lr"], others).values()
+
+
+def test_every_picture_holds_all_it_says(crossed: dict[str, Any], swept: Path) -> None:
+    """Nothing is cut off at a figure's edge, with many settings and with many magnifications."""
+    for results in (crossed, analyse([swept])[0]):
+        for name, _, figure in figures(results):
+            canvas: Any = FigureCanvasAgg(figure)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # matplotlib warns where a layout has no room
+                canvas.draw()
+            box = figure.get_tightbbox(canvas.get_renderer())
+            width, height = figure.get_size_inches()
+            assert min(box.x0, box.y0) >= 0, (name, box)
+            assert max(box.x1 - width, box.y1 - height) <= 0, (name, box)
+
+
+def test_curves_have_a_panel_for_each_setting_on_the_scale_of_the_means(crossed: dict[str, Any]) -> None:
+    (figure,) = [figure for name, _, figure in figures(crossed) if name == "curves"]
+    assert len(figure.axes) == 12
+    arm = "freeze_backbone=true resnet101 lr=0.02"
+    losses = [curve["val_loss"] for curve in crossed["curves"] if curve["arm"] == arm]
+    assert len(losses) == 5
+    (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "resnet101 lr=0.02\n40x"]
+    below = figure.axes[figure.axes.index(panel) + 6]
+    means = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
+    assert len(means) == 2
+    assert any(np.allclose(mean, np.mean(losses, axis=0)) for mean in means)
+    assert len({axes.get_ylim() for axes in figure.axes[6:]}) == 1
 
 
 def test_results_csv_has_the_agreed_columns_and_a_row_a_run(answered: tuple[Path, Any], swept: Path) -> None:
@@ -353,7 +423,7 @@ def test_two_factors_make_one_primary_family_and_one_beside_each_level(tmp_path:
     each = [family["comparison"]["pairs"][0] for family in others]
     (pooled,) = main["comparison"]["pairs"]
     assert pooled["difference"] == pytest.approx(fmean(pair["difference"] for pair in each))
-    assert "mean over adam, sgd" in pooled["words"]
+    assert "mean over adam and sgd:" in pooled["words"]
     assert "magnifications" not in pooled["words"]
     ordered = sorted(each, key=lambda pair: pair["p"])
     assert ordered[0]["p_holm_families"] == pytest.approx(min(1, 2 * ordered[0]["p"]))

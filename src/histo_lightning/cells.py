@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from histo_lightning.config import NOT_HASHED
-from histo_lightning.run_reading import Run
+from histo_lightning.run_reading import Run, defaults
 
 REPLICATE_KEYS = ("seed", "split.repeat", "split.seed")
 PLACE_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
@@ -168,13 +168,24 @@ def value_text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def level_text(name: str) -> str:
-    """The name of a level as ``value_text`` has it: ``reference=true`` reaches us as Python's ``True``."""
-    return {"True": "true", "False": "false", "None": "null"}.get(name, name)
+def level_text(value: str) -> str:
+    """A level's value as ``value_text`` has it: ``reference=true`` reaches us as Python's ``True``."""
+    return {"True": "true", "False": "false", "None": "null"}.get(value, value)
 
 
-def names_of(configs: Sequence[Mapping[str, Any]], group: str, keys: Sequence[str]) -> dict[str, str]:
+def level_name(factor: str, value: str) -> str:
+    """The level of a factor that a plan or a person calls ``value``: ``lr=0.1`` for the 0.1 of a key, else the choice."""
+    short = f"{factor.split('.')[-1]}="
+    is_key = factor in defaults() and not value.startswith(short)
+    return f"{short}{level_text(value)}" if is_key else value
+
+
+def names_of(
+    configs: Sequence[Mapping[str, Any]], group: str, keys: Sequence[str], others: Sequence[str] = ()
+) -> dict[str, str]:
     """A short name for each distinct setting of ``keys``: that of the group, with what tells equal names apart.
+
+    A key is told by its last part (``momentum=0.9``), or as a whole where one of ``others`` ends in the same.
 
     Returns:
         The signature of a setting (see ``signature``) to its name.
@@ -183,13 +194,15 @@ def names_of(configs: Sequence[Mapping[str, Any]], group: str, keys: Sequence[st
     grouped: dict[str, list[str]] = defaultdict(list)
     for sign, config in distinct.items():
         grouped[value_text(config.get(f"{group}.name", config.get(group)))].append(sign)
+    short = group.split(".")[-1]
+    told = group if any(other != group and other.split(".")[-1] == short for other in others) else short
     found = {}
     for name, signs in grouped.items():
         differing = varying(distinct[sign] for sign in signs)
         own = [key for key in keys if key in differing and key != f"{group}.name"]
         for sign in signs:
             more = ", ".join(f"{key.split('.')[-1]}={value_text(distinct[sign].get(key))}" for key in own)
-            known = name if f"{group}.name" in distinct[sign] else f"{group}={name}"
+            known = name if f"{group}.name" in distinct[sign] else f"{told}={name}"
             found[sign] = f"{known} ({more})" if more else known
     return found
 
@@ -208,12 +221,11 @@ def build_design(runs: Sequence[Run], factor: str) -> Design:
     groups = list(dict.fromkeys(group_of(key, held_keys) for key in held_keys))
     keys_of = {group: [key for key in held_keys if is_of(key, group)] for group in groups}
     levels = names_of(configs, factor, own)
-    plain = {sign: name.removeprefix(f"{factor}=") for sign, name in levels.items()}
-    strata = {group: names_of(configs, group, keys) for group, keys in keys_of.items()}
+    strata = {group: names_of(configs, group, keys, [factor, *groups]) for group, keys in keys_of.items()}
 
     def arm(run: Run) -> Arm:
         others = (strata[group][signature(run.config, keys)] for group, keys in keys_of.items())
-        return Arm(plain[signature(run.config, own)], " ".join(others))
+        return Arm(levels[signature(run.config, own)], " ".join(others))
 
     kinds = {str(run.config["split.name"]): label_kind(run.label) for run in known if run.split}
     in_names = ("dataset.name", "split.name", "split.folds", "split.clean", "task")
@@ -231,10 +243,10 @@ def build_design(runs: Sequence[Run], factor: str) -> Design:
         sorted_runs[world, placed, str(run.config["magnification"])].append(run)
     order = sorted(
         sorted_runs,
-        key=lambda name: (name[0], natural(name[1].level), name[1].stratum, magnification_order(name[2])),
+        key=lambda name: (name[0], *map(natural, name[1]), magnification_order(name[2])),
     )
     cells = [Cell(*name, _by_place(sorted_runs[name])) for name in order]
-    held = {group: sorted(set(names.values())) for group, names in strata.items()}
+    held = {group: sorted(set(names.values()), key=natural) for group, names in strata.items()}
     return Design(factor, cells, held, [run for run in runs if not run.config], settings)
 
 

@@ -11,7 +11,7 @@ from histo_lightning.cells import (
     build_design,
     default_factor,
     environment_keys,
-    level_text,
+    level_name,
     natural,
     value_text,
 )
@@ -141,13 +141,14 @@ def _factor(wanted: str | None, planned: Any, runs: Sequence[Run]) -> str:
 
 def _reference(wanted: str | None, asked: Mapping[str, Any], design: Design) -> str:
     levels = design.levels()
-    wanted = None if wanted is None else level_text(wanted)
+    factor = design.factor
+    wanted = None if wanted is None else level_name(factor, wanted)
     if wanted is not None and wanted not in levels:
         raise UserError(
-            f"reference={wanted}: is not among the levels of {design.factor}: {', '.join(levels)}"
+            f"reference={wanted}: is not among the levels of {factor}: {', '.join(levels)}"
             f"{nearest(wanted, levels)}"
         )
-    planned = level_text(str(asked.get("reference") or "")) if asked.get("factor") == design.factor else ""
+    planned = level_name(factor, str(asked.get("reference") or "")) if asked.get("factor") == factor else ""
     candidates = (wanted, planned, REFERENCE)
     return next((name for name in candidates if name and name in levels), levels[0] if levels else "")
 

@@ -1,6 +1,6 @@
 """The statistics of each family of comparisons, in plain values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from histo_lightning.cells import Design
@@ -74,13 +74,15 @@ def _compared(design: Design, family: Family, score: str, *, main: bool) -> Json
         arms, reference=family.reference, score=score, primary=main, equal_budget=alike
     )
     held = [stratum for stratum in family.strata if stratum not in ("", "*")]
+    over = held_words(held, design.held)
     if len(held) > 1:
-        _name_places(result, family, held)
+        _name_places(result, family, over)
     return {
         "world": family.world,
         "main": main,
         "held": held,
-        "title": _title(design.factor, family, held),
+        "over": over,
+        "title": f"{design.factor} against {family.reference}{_with(held, over)}",
         "magnifications": list(dict.fromkeys(place.magnification for place in family.places)),
         "runs": sorted(
             {
@@ -100,21 +102,23 @@ def _compared(design: Design, family: Family, score: str, *, main: bool) -> Json
     }
 
 
-def _name_places(result: Json, family: Family, held: Sequence[str]) -> None:
+def _name_places(result: Json, family: Family, held: str) -> None:
     """Each magnification stands there once for each level of the other factors: say so in the sentences."""
     count = len({place.magnification for place in family.places})
-    over = f"{count} magnifications and {', '.join(held)}" if count > 1 else ", ".join(held)
+    over = f"{count} magnifications and {held}" if count > 1 else held
     for pair in result["pairs"]:
         pair["words"] = pair["words"].replace(
             f"mean over {len(family.places)} magnifications", f"mean over {over}"
         )
 
 
-def _title(factor: str, family: Family, held: Sequence[str]) -> str:
-    title = f"{factor} against {family.reference}"
-    if len(held) > 1:
-        return f"{title}, mean over {', '.join(held)}"
-    return f"{title} with {held[0]}" if held else title
+def held_words(held: Sequence[str], keys: Iterable[str]) -> str:
+    """Two levels of the other factors by name, more by their number; the report's first lines name them all."""
+    return " and ".join(held) if len(held) < 3 else f"{len(held)} settings of {' and '.join(keys)}"
+
+
+def _with(held: Sequence[str], over: str) -> str:
+    return "" if not held else f", mean over {over}" if len(held) > 1 else f" with {over}"
 
 
 def _adjust(families: Sequence[Json]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from histo_lightning.cells import level_text
+from histo_lightning.cells import level_name
 from histo_lightning.run_folders import Folders
 from histo_lightning.run_reading import MISSING, Run, flat_config, read_run
 from histo_lightning.runs import read_json
@@ -37,9 +37,10 @@ class Plan:
         found = self.content.get("comparison")
         if not isinstance(found, dict):
             return {}
-        named = {key: level_text(value) for key, value in found.items() if isinstance(value, str)}
-        lists = {key: [level_text(str(one)) for one in v] for key, v in found.items() if isinstance(v, list)}
-        return found | named | lists
+        factor, reference, levels = (found.get(key) for key in ("factor", "reference", "levels"))
+        named = {"reference": level_name(str(factor), str(reference))} if reference is not None else {}
+        listed = {"levels": [level_name(str(factor), str(one)) for one in levels]} if levels else {}
+        return found | named | listed
 
     @property
     def hash(self) -> str:

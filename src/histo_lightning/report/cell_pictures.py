@@ -26,8 +26,8 @@ from histo_lightning.report.style import (
 from histo_lightning.report.words import fixed
 
 Json = Mapping[str, Any]
-MARKERS = "osD^vPX"
-STYLES = ("-", "--", ":", "-.")
+MARKERS = "osD^vPX<>*hp"
+MOST_CURVES = 12  # pairs of panels
 COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
 QUANTITIES = {"train_loss": "training loss", "val_loss": "validation loss"}
 LETTERS_PER_INCH = 13  # of a legend
@@ -71,6 +71,8 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
         scale = Normalize(low - room, high + room)
         axes.imshow(np.ma.masked_invalid(grid), cmap=SHADES, norm=scale, aspect="auto")
         _heat_axes(axes, levels, magnifications, grid, scale)
+        if number % columns:
+            axes.set_yticklabels([])
         axes.set_title(
             shown(stratum) if stratum else "", fontsize=TEXT_SIZE, loc="left", color=INK, parse_math=False
         )
@@ -113,7 +115,8 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     figure.delaxes(panels[0])
     for line, (cost, told) in enumerate(COSTS.items()):
         known = [float(cell[cost]) for cell in cells if cell[cost]]
-        step = 0.02 * (max(known) - min(known)) if known else 0.0  # so that intervals do not hide each other
+        apart = min(0.02, 0.05 / max(1, len(strata) - 1))  # so that intervals do not hide each other
+        step = apart * (max(known) - min(known)) if known else 0.0
         for column, magnification in enumerate(magnifications):
             axes = figure.add_subplot(2, columns, line * columns + column + 1)
             _plain(axes)
@@ -130,7 +133,6 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
             label_axes(
                 axes, magnification if line == 0 else "", told, score_title(score) if not column else ""
             )
-            axes.title.set_fontsize(TEXT_SIZE)
             if drawn:
                 _number_axis(axes)
             else:
@@ -180,7 +182,7 @@ def _plain(axes: Axes) -> None:
 def _key(
     figure: Figure, levels: Sequence[str], strata: Sequence[str], colours: Mapping[str, str], *, lines: bool
 ) -> None:
-    """Colours say the level; markers (or line styles) say the level of the other factors."""
+    """Colours say the level; markers say the level of the other factors (``strata``)."""
     axes = figure.axes[0]
     empty: list[float] = []
     for level in levels:
@@ -193,55 +195,71 @@ def _key(
             empty,
             empty,
             color=GREY,
-            marker="" if lines else MARKERS[number % len(MARKERS)],
-            linestyle=STYLES[number % len(STYLES)] if lines else "",
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle="",
             label=shown(stratum),
         )
     longest = max(len(str(text)) for text in axes.get_legend_handles_labels()[1])
     fitting = int(
         LETTERS_PER_INCH * figure.get_figwidth() / (longest + 6)
     )  # six letters' room for a key and a gap
-    legend_below(figure, axes, columns=max(1, min(len(levels) + len(strata), 6, fitting)))
+    note = "thick: means; thin: single runs, which may leave a panel" if lines else ""
+    legend_below(figure, axes, note, columns=max(1, min(len(levels) + len(strata), 6, fitting)))
 
 
 def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     """Training and validation loss of all runs by epoch: thin lines are runs, thick ones their means.
 
+    A pair of panels for each magnification and level of the other factors, 12 pairs at most, on one scale: that of the
+    means.
+
     Args:
         curves: of one world: ``arm``, ``magnification``, ``train_loss``, ``val_loss``.
         cells: of the same world, which say an arm's level and stratum.
     """
-    levels, strata = _distinct(cells, "level"), _distinct(cells, "stratum")
+    levels = _distinct(cells, "level")
     place = {cell["arm"]: (cell["level"], cell["stratum"]) for cell in cells}
-    magnifications = _distinct(sorted(cells, key=lambda cell: len(cell["magnification"])), "magnification")
+    ordered = sorted(cells, key=lambda cell: len(cell["magnification"]))
+    all_pairs = list(dict.fromkeys((str(cell["stratum"]), str(cell["magnification"])) for cell in ordered))
+    pairs = all_pairs[:MOST_CURVES]
     colours = colours_of(levels)
-    columns = len(magnifications)
-    figure, panels = new_figure(max(2.6 * columns, 5.5), 5.2, 1)
+    columns = min(len(pairs), 4)
+    figure, panels = new_figure(max(2.6 * columns, 5.5), 0.6 + 4.6 * -(-len(pairs) // columns), 1)
     figure.delaxes(panels[0])
+    rows = 2 * -(-len(pairs) // columns)
     for line, (quantity, told) in enumerate(QUANTITIES.items()):
-        for column, magnification in enumerate(magnifications):
-            axes = figure.add_subplot(2, columns, line * columns + column + 1)
+        drawn = []
+        for number, (stratum, magnification) in enumerate(pairs):
+            row, column = 2 * (number // columns) + line, number % columns
+            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
+            drawn.append(axes)
             _plain(axes)
-            here = [curve for curve in curves if curve["magnification"] == magnification]
+            here = [
+                curve
+                for curve in curves
+                if curve["magnification"] == magnification and place[curve["arm"]][1] == stratum
+            ]
             if not here:
                 say_empty(axes, "no finished run")
             for arm in dict.fromkeys(curve["arm"] for curve in here):
-                level, stratum = place[arm]
                 own = [np.array(curve[quantity]) for curve in here if curve["arm"] == arm]
-                _bundle(axes, own, colours[level], STYLES[strata.index(stratum) % len(STYLES)])
-            label_axes(
-                axes, magnification if line == 0 else "", "epoch" if line else "", "" if column else told
-            )
-            axes.title.set_fontsize(TEXT_SIZE)
+                _bundle(axes, own, colours[place[arm][0]])
+            label_axes(axes, "", "epoch" if line else "", "" if column else told)
+            name = f"{shown(stratum)}\n{magnification}".strip() if line == 0 else ""
+            axes.set_title(name, fontsize=TEXT_SIZE - 0.5, loc="left", color=INK, parse_math=False)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        highest = max(axes.get_ylim()[1] for axes in figure.axes[-columns:])
-        for axes in figure.axes[-columns:]:
-            axes.set_ylim(0, highest)
-    _key(figure, levels, strata, colours, lines=True)
+        means = [curve.get_ydata() for axes in drawn for curve in axes.lines if curve.get_linewidth() > 1]
+        highest = max((float(np.nanmax(np.asarray(mean, dtype=float))) for mean in means), default=1.0)
+        for axes in drawn:
+            axes.set_ylim(0, 1.15 * highest)  # a single run may leave it
+    if len(pairs) < len(all_pairs):
+        told = f"the first {len(pairs)} of {len(all_pairs)} pairs of panels"
+        figure.suptitle(told, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
+    _key(figure, levels, [], colours, lines=True)
     return figure
 
 
-def _bundle(axes: Axes, curves: Sequence[Any], colour: str, style: str) -> None:
+def _bundle(axes: Axes, curves: Sequence[Any], colour: str) -> None:
     for values in curves:
         axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.5, alpha=0.25)
     longest = max(len(values) for values in curves)
@@ -252,6 +270,4 @@ def _bundle(axes: Axes, curves: Sequence[Any], colour: str, style: str) -> None:
     mean = np.full(longest, np.nan)
     mean[known] = np.nanmean(padded[:, known], axis=0)
     marker = "o" if longest == 1 else ""
-    axes.plot(
-        range(1, longest + 1), mean, color=colour, linewidth=1.8, linestyle=style, marker=marker, markersize=4
-    )
+    axes.plot(range(1, longest + 1), mean, color=colour, linewidth=1.8, marker=marker, markersize=4)

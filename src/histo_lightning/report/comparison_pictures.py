@@ -19,6 +19,7 @@ from histo_lightning.report.style import (
 )
 
 Json = Mapping[str, Any]
+LONGEST_LABEL = 40  # characters
 REGIONS = ((0.05, "#F2F4F7"), (0.03, "#E4EAF0"), (0.01, "#CFDBE6"))
 
 
@@ -31,6 +32,8 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
     """
     scale = 1.0 if is_error(score) else 100.0
     lines = [(family, pair) for family in families for pair in family["comparison"]["pairs"]]
+    references = {str(pair["reference"]) for _, pair in lines}
+    common = shown(references.pop()) if len(references) == 1 else None
     figure, (axes,) = new_figure(8.0, 1.7 + 0.36 * (len(lines) + len(families)))
     for half, colour in REGIONS:
         axes.axvspan(-half * scale, half * scale, color=colour, linewidth=0, zorder=0)
@@ -38,14 +41,14 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
     ticks: list[tuple[float, str, bool]] = []
     y = 0.0
     for family in families:
-        held = ", ".join(family["held"])
-        title = f"mean over {held}" if len(family["held"]) > 1 else held
-        if title:
-            ticks.append((y, title, True))
+        if family["held"]:
+            title = shown(family["over"], LONGEST_LABEL)
+            ticks.append((y, f"mean over {title}" if len(family["held"]) > 1 else title, True))
             y -= 1
         for pair in family["comparison"]["pairs"]:
             _difference(axes, pair, y, scale)
-            ticks.append((y, f"{shown(pair['arm'])} \N{MINUS SIGN} {shown(pair['reference'])}", False))
+            arm = shown(pair["arm"])
+            ticks.append((y, arm if common else f"{arm} \N{MINUS SIGN} {shown(pair['reference'])}", False))
             y -= 1
     axes.set_yticks([place for place, _, _ in ticks], [text for _, text, _ in ticks])
     for tick, (_, _, is_title) in zip(axes.yaxis.get_major_ticks(), ticks, strict=True):
@@ -57,7 +60,7 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
     unit = "" if is_error(score) else ", points"
     magnifications = families[0]["magnifications"]
     over = f", mean over {', '.join(magnifications)}" if len(magnifications) > 1 else f", {magnifications[0]}"
-    label_axes(axes, f"{score_title(score)}{over}", f"difference from the reference{unit}", "")
+    label_axes(axes, f"{score_title(score)}{over}", f"difference from {common or 'the reference'}{unit}", "")
     _forest_key(axes, any(pair["simultaneous_low"] is not None for _, pair in lines))
     note = "shaded: within 1, 3 and 5 points" if not is_error(score) else ""
     legend_below(figure, axes, note, columns=2)

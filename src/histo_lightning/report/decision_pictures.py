@@ -28,15 +28,14 @@ LETTERS = 30  # of a title's line
 MOST_LINES = 4
 
 
-def roc_cells_figure(decisions: Sequence[Json], factor: str) -> Figure:
+def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
     """ROC curves on test by image and case: thin lines are folds, thick ones their average over pairs within folds.
 
     Args:
         decisions: of one world, as ``cell_decisions.decisions_of`` makes them, at least one.
-        factor: what is compared, for the titles.
     """
     title = "ROC on test: folds (thin) and their average (thick)"
-    figure, panels = _panels(decisions, factor, title, ("1 - specificity", "sensitivity"))
+    figure, panels = _panels(decisions, title, ("1 - specificity", "sensitivity"))
     for axes, about in panels:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set_xticks([0, 0.5, 1])
@@ -56,11 +55,11 @@ def roc_cells_figure(decisions: Sequence[Json], factor: str) -> Figure:
     return figure
 
 
-def confusion_cells_figure(decisions: Sequence[Json], factor: str) -> Figure:
+def confusion_cells_figure(decisions: Sequence[Json]) -> Figure:
     """Confusion matrices of all test images together, with the cases below where they are known; arguments as above."""
     grouped = any("case" in about for about in decisions)
     title = "Confusion on test, all folds together: images" + (", and cases in brackets" if grouped else "")
-    figure, panels = _panels(decisions, factor, title, ("called", "truth"))
+    figure, panels = _panels(decisions, title, ("called", "truth"))
     for axes, about in panels:
         cases = np.array(about["case"]["confusion"]) if "case" in about else None
         draw_matrix(axes, np.array(about["image"]["confusion"]), CLASSES, cases)
@@ -68,7 +67,7 @@ def confusion_cells_figure(decisions: Sequence[Json], factor: str) -> Figure:
 
 
 def _panels(
-    decisions: Sequence[Json], factor: str, title: str, labels: tuple[str, str]
+    decisions: Sequence[Json], title: str, labels: tuple[str, str]
 ) -> tuple[Figure, list[tuple[Axes, Json]]]:
     """A figure with titled axes for each cell, at most 24; the figure's title says how many are left out.
 
@@ -88,9 +87,7 @@ def _panels(
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(GREY)
-        name = str(about["level"])
-        name = f"{factor}={name}" if name in ("true", "false") or name[:1].isdigit() else name
-        parts = (name, str(about["stratum"]), str(about["magnification"]))
+        parts = (str(about["level"]), str(about["stratum"]), str(about["magnification"]))
         lines = [line for text in parts for line in textwrap.wrap(text, LETTERS)]
         axes.set_title(
             "\n".join(lines[:MOST_LINES]), fontsize=TEXT_SIZE - 1.5, loc="left", color=INK, parse_math=False

@@ -75,8 +75,8 @@ def figures(results: Json) -> Iterator[tuple[str, str, Figure]]:
             yield f"cost{end}", world, cost_figure(cells, score)
         decisions = [about for about in results["decisions"] if about["world"] == world]
         if decisions:
-            yield f"roc{end}", world, roc_cells_figure(decisions, str(results["factor"]))
-            yield f"confusion{end}", world, confusion_cells_figure(decisions, str(results["factor"]))
+            yield f"roc{end}", world, roc_cells_figure(decisions)
+            yield f"confusion{end}", world, confusion_cells_figure(decisions)
         curves = [curve for curve in results["curves"] if curve["world"] == world]
         if curves:
             yield f"curves{end}", world, curves_figure(curves, cells)

@@ -73,12 +73,12 @@ def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=TEXT_SIZE, color=INK, parse_math=False)
 
 
-def shown(name: str) -> str:
-    """A name from a table as a picture can hold it: printable, at most 28 characters, the middle left out."""
+def shown(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name from a table as a picture can hold it: printable, ``longest`` characters at most, the middle left out."""
     text = " ".join(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", name).split())
-    if len(text) <= LONGEST_NAME:
+    if len(text) <= longest:
         return text
-    half = (LONGEST_NAME - 1) // 2
+    half = (longest - 1) // 2
     return f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
