@@ -56,6 +56,6 @@ def test_the_comparison_fits_the_screen_and_asks_for_nothing(
     assert inner == width
     assert scroll <= width, "the page scrolls sideways"
     assert outside == 0
-    assert images == loaded == 8
+    assert images == loaded == 10
     assert console == []
     assert asked_by_page(proxy) == []
