@@ -49,6 +49,7 @@ from histo_lightning.evaluation import (
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.family_results import holm
 from histo_lightning.pooled_cells import OutOfFold, score_out_of_fold
+from histo_lightning.report.cell_pictures import curves_figure
 from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
 from histo_lightning.report.results import figures, texts
 from histo_lightning.results_table import result_rows, score_names
@@ -280,6 +281,17 @@ def test_curves_have_a_panel_for_each_setting_on_the_scale_of_the_means(crossed:
     assert len(means) == 2
     assert any(np.allclose(mean, np.mean(losses, axis=0)) for mean in means)
     assert len({axes.get_ylim() for axes in figure.axes[6:]}) == 1
+
+
+def test_the_mean_of_curves_ends_where_the_first_run_was_stopped(crossed: dict[str, Any]) -> None:
+    """A mean over the runs that are left would jump whenever one stops early."""
+    arm = crossed["cells"][0]["arm"]
+    own = [curve for curve in crossed["curves"] if curve["arm"] == arm]
+    short = [own[0] | {"val_loss": own[0]["val_loss"][:3]}, *own[1:]]
+    cells = [cell for cell in crossed["cells"] if cell["arm"] == arm]
+    below = curves_figure(short, cells).axes[1]
+    (mean,) = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
+    assert np.allclose(mean, np.mean([curve["val_loss"][:3] for curve in own], axis=0))
 
 
 def test_results_csv_has_the_agreed_columns_and_a_row_a_run(answered: tuple[Path, Any], swept: Path) -> None:

@@ -203,12 +203,12 @@ def _key(
     fitting = int(
         LETTERS_PER_INCH * figure.get_figwidth() / (longest + 6)
     )  # six letters' room for a key and a gap
-    note = "thick: means; thin: single runs, which may leave a panel" if lines else ""
+    note = "thick: means, as far as all runs go; thin: single runs, which may leave a panel" if lines else ""
     legend_below(figure, axes, note, columns=max(1, min(len(levels) + len(strata), 6, fitting)))
 
 
 def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
-    """Training and validation loss of all runs by epoch: thin lines are runs, thick ones their means.
+    """Training and validation loss of all runs by epoch: thin lines are runs, thick ones their means as far as all go.
 
     A pair of panels for each magnification and level of the other factors, 12 pairs at most, on one scale: that of the
     means.
@@ -261,13 +261,10 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
 
 def _bundle(axes: Axes, curves: Sequence[Any], colour: str) -> None:
     for values in curves:
-        axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.5, alpha=0.25)
-    longest = max(len(values) for values in curves)
-    padded = np.full((len(curves), longest), np.nan)
-    for row, values in enumerate(curves):
-        padded[row, : len(values)] = values
-    known = np.isfinite(padded).any(axis=0)
-    mean = np.full(longest, np.nan)
-    mean[known] = np.nanmean(padded[:, known], axis=0)
-    marker = "o" if longest == 1 else ""
-    axes.plot(range(1, longest + 1), mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
+        axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.6, alpha=0.4)
+    shared = min(
+        len(values) for values in curves
+    )  # beyond it the mean would be of the runs that were not stopped yet
+    mean = np.mean([values[:shared] for values in curves], axis=0)
+    marker = "o" if shared == 1 else ""
+    axes.plot(range(1, shared + 1), mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
