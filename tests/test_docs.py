@@ -87,13 +87,21 @@ def test_micro_f1_is_scikit_learn_s(claims) -> None:
     assert claims.micro_f1 == f1_score(claims.truth, claims.predicted, average="micro")
 
 
-def test_the_thesis_page_s_commands_compose_and_differ_in_what_it_says() -> None:
-    commands = COMMAND.findall(THESIS.read_text(encoding="utf-8"))
-    found: list[Config] = []
+def composed(command: str) -> list[Config]:
+    """The config of every run that a command of a page starts; the launcher has no part in it."""
+    arguments = command.split()
+    multirun = "-m" in arguments
+    prepared = [
+        prepare_argument(text) for text in arguments if text != "-m" and not text.startswith("hydra/")
+    ]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        for command in commands:
-            prepared = [prepare_argument(override) for override in command.split()]
-            found += compose_all("train", expand(parse(prepared), multirun=False))
+        return compose_all("train", expand(parse(prepared), multirun=multirun))
+
+
+def test_the_thesis_page_s_commands_compose_and_differ_in_what_it_says() -> None:
+    text = THESIS.read_text(encoding="utf-8").replace("\\\n", "")
+    commands = COMMAND.findall(text)
+    found = [config for command in commands if not command.startswith("-m") for config in composed(command)]
     assert [(c.model.freeze_backbone, c.optimizer.momentum) for c in found] == [
         (True, 0.09),
         (False, 0.09),
@@ -102,3 +110,15 @@ def test_the_thesis_page_s_commands_compose_and_differ_in_what_it_says() -> None
     assert {(c.model.name, c.magnification, c.epochs, c.image_size, c.split.name) for c in found} == {
         ("resnet50", "100x", 300, 224, "case_kfold")
     }
+    sample, embedded, defaults, depths = [composed(c) for c in commands if c.startswith("-m")]
+    assert [len(sample), len(embedded), len(defaults), len(depths)] == [20, 20, 5, 80]
+    arms = {(True, 0.09), (True, 0.9), (False, 0.09), (False, 0.9)}
+    for runs in (sample, embedded, depths):
+        assert {(c.model.freeze_backbone, c.optimizer.momentum) for c in runs} == arms
+        assert {(c.monitor, c.study.factor) for c in runs} == {("val_accuracy", "model.freeze_backbone")}
+    assert {c.epochs for c in sample + embedded} == {300}
+    assert {c.early_stopping.patience for c in sample + embedded} == {30}
+    assert {(c.image_size, c.batch_size, c.magnification) for c in sample + embedded + depths} == {
+        (64, 16, "100x")
+    }
+    assert {(c.optimizer.name, c.monitor, c.epochs) for c in defaults} == {("adamw", "val_case_log_loss", 40)}
