@@ -292,6 +292,8 @@ def test_the_mean_of_curves_ends_where_the_first_run_was_stopped(crossed: dict[s
     below = curves_figure(short, cells).axes[1]
     (mean,) = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
     assert np.allclose(mean, np.mean([curve["val_loss"][:3] for curve in own], axis=0))
+    diverged = [own[0] | {"val_loss": [0.7, float("inf"), float("nan")]}, *own[1:]]
+    assert 0 < curves_figure(diverged, cells).axes[1].get_ylim()[1] < 10
 
 
 def test_results_csv_has_the_agreed_columns_and_a_row_a_run(answered: tuple[Path, Any], swept: Path) -> None:

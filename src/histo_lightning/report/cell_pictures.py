@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from histo_lightning.report.results_words import basis_of, basis_value, score_title
@@ -28,6 +29,7 @@ from histo_lightning.report.words import fixed
 Json = Mapping[str, Any]
 MARKERS = "osD^vPX<>*hp"
 MOST_CURVES = 12  # pairs of panels
+MOST_VALUES = 0.95  # of all runs' losses stand inside the panels
 COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
 QUANTITIES = {"train_loss": "training loss", "val_loss": "validation loss"}
 LETTERS_PER_INCH = 13  # of a legend
@@ -211,7 +213,7 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     """Training and validation loss of all runs by epoch: thin lines are runs, thick ones their means as far as all go.
 
     A pair of panels for each magnification and level of the other factors, 12 pairs at most, on one scale: that of the
-    means.
+    means and of 95 % of all values.
 
     Args:
         curves: of one world: ``arm``, ``magnification``, ``train_loss``, ``val_loss``.
@@ -248,15 +250,25 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
             name = f"{shown(stratum)}\n{magnification}".strip() if line == 0 else ""
             axes.set_title(name, fontsize=TEXT_SIZE - 0.5, loc="left", color=INK, parse_math=False)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        means = [curve.get_ydata() for axes in drawn for curve in axes.lines if curve.get_linewidth() > 1]
-        highest = max((float(np.nanmax(np.asarray(mean, dtype=float))) for mean in means), default=1.0)
+        highest = _highest([curve for axes in drawn for curve in axes.lines])
         for axes in drawn:
-            axes.set_ylim(0, 1.15 * highest)  # a single run may leave it
+            axes.set_ylim(0, 1.05 * highest)  # a single run may leave it
     if len(pairs) < len(all_pairs):
         told = f"the first {len(pairs)} of {len(all_pairs)} pairs of panels"
         figure.suptitle(told, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
     _key(figure, levels, [], colours, lines=True)
     return figure
+
+
+def _highest(lines: Sequence[Line2D]) -> float:
+    """The largest mean (thick), or what 95 % of all values stay below; 1 where no value is finite."""
+    values, means = (
+        np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in chosen] or [np.empty(0)])
+        for chosen in (lines, [line for line in lines if line.get_linewidth() > 1])
+    )
+    values, means = values[np.isfinite(values)], means[np.isfinite(means)]
+    inside = float(np.quantile(values, MOST_VALUES)) if len(values) else 1.0
+    return max(inside, 1.05 * float(means.max(initial=0)))
 
 
 def _bundle(axes: Axes, curves: Sequence[Any], colour: str) -> None:
