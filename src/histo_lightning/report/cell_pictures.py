@@ -202,9 +202,8 @@ def _key(
             label=shown(stratum),
         )
     longest = max(len(str(text)) for text in axes.get_legend_handles_labels()[1])
-    fitting = int(
-        LETTERS_PER_INCH * figure.get_figwidth() / (longest + 6)
-    )  # six letters' room for a key and a gap
+    room = longest + 6  # six letters for a key and a gap
+    fitting = int(LETTERS_PER_INCH * figure.get_figwidth() / room)
     note = "thick: means, as far as all runs go; thin: single runs, which may leave a panel" if lines else ""
     legend_below(figure, axes, note, columns=max(1, min(len(levels) + len(strata), 6, fitting)))
 
@@ -274,9 +273,8 @@ def _highest(lines: Sequence[Line2D]) -> float:
 def _bundle(axes: Axes, curves: Sequence[Any], colour: str) -> None:
     for values in curves:
         axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.6, alpha=0.4)
-    shared = min(
-        len(values) for values in curves
-    )  # beyond it the mean would be of the runs that were not stopped yet
+    # Only as far as all runs go: a mean over those that were not stopped yet would jump.
+    shared = min(len(values) for values in curves)
     mean = np.mean([values[:shared] for values in curves], axis=0)
     marker = "o" if shared == 1 else ""
     axes.plot(range(1, shared + 1), mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
