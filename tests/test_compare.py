@@ -182,6 +182,14 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
     assert not any("is missing" in reason for reason in results["families"][0]["exploratory_because"])
 
 
+def test_a_reference_that_no_run_has_is_told_as_it_was_given(crossed_runs: Path) -> None:
+    with pytest.raises(UserError) as told:
+        analyse([crossed_runs], factor="model.freeze_backbone", reference="ture")
+    assert str(told.value) == (
+        "reference=ture: is not among the levels of model.freeze_backbone: false, true; did you mean 'true'?"
+    )
+
+
 def test_area_under_the_mean_roc_is_the_pooled_auroc() -> None:
     """With rates that all lie on the picture's grid: folds of 4 and 10 benign units, of unlike numbers of pairs."""
     rng = np.random.default_rng(3)
@@ -220,7 +228,7 @@ def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(swept: Path) -
 
 
 @pytest.fixture(scope="module")
-def crossed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def crossed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A true/false key compared at two depths times three learning rates: twelve cells of five folds."""
     folder = tmp_path_factory.mktemp("crossed")
     for model, rate, frozen, fold in product(
@@ -230,7 +238,12 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         model_config = replace(config.model, freeze_backbone=frozen)
         optimizer = replace(config.optimizer, lr=rate)
         write_run(folder, replace(config, model=model_config, optimizer=optimizer))
-    return analyse([folder], factor="model.freeze_backbone", reference="true")[0]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crossed(crossed_runs: Path) -> dict[str, Any]:
+    return analyse([crossed_runs], factor="model.freeze_backbone", reference="true")[0]
 
 
 def test_cells_of_keys_are_named_by_key_and_value_and_sorted_by_number(crossed: dict[str, Any]) -> None:

@@ -142,14 +142,14 @@ def _factor(wanted: str | None, planned: Any, runs: Sequence[Run]) -> str:
 def _reference(wanted: str | None, asked: Mapping[str, Any], design: Design) -> str:
     levels = design.levels()
     factor = design.factor
-    wanted = None if wanted is None else level_name(factor, wanted)
-    if wanted is not None and wanted not in levels:
+    named = None if wanted is None else level_name(factor, wanted)
+    if wanted is not None and named not in levels:
+        values = [level.rpartition("=")[2] if factor in defaults() else level for level in levels]
         raise UserError(
-            f"reference={wanted}: is not among the levels of {factor}: {', '.join(levels)}"
-            f"{nearest(wanted, levels)}"
+            f"reference={wanted}: is not among the levels of {factor}: {', '.join(values)}{nearest(wanted, values)}"
         )
     planned = level_name(factor, str(asked.get("reference") or "")) if asked.get("factor") == factor else ""
-    candidates = (wanted, planned, REFERENCE)
+    candidates = (named, planned, REFERENCE)
     return next((name for name in candidates if name and name in levels), levels[0] if levels else "")
 
 
