@@ -35,12 +35,14 @@ class Plan:
     @property
     def comparison(self) -> Json:
         found = self.content.get("comparison")
-        if not isinstance(found, dict):
+        if not found or not isinstance(found, dict):
             return {}
         factor, reference, levels = (found.get(key) for key in ("factor", "reference", "levels"))
-        named = {"reference": level_name(str(factor), str(reference))} if reference is not None else {}
-        listed = {"levels": [level_name(str(factor), str(one)) for one in levels]} if levels else {}
-        return found | named | listed
+        if reference is not None:
+            reference = level_name(str(factor), str(reference))
+        levels = levels if isinstance(levels, list) else []  # a person may have changed the file
+        named = [level_name(str(factor), str(one)) for one in levels]
+        return found | {"reference": reference, "levels": named}
 
     @property
     def hash(self) -> str:
