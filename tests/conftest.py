@@ -9,6 +9,7 @@ import pytest
 
 from histo_lightning.data.census import census_names
 from histo_lightning.data.records import Record, record_of
+from made_up_sweep import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +37,16 @@ def real_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real images: set HISTO_REAL_DATA or put them at {root}")
     return root
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two depths x two magnifications x five folds x two seeds; read only."""
+    return write_sweep(
+        tmp_path_factory.mktemp("a sweep, with a comma") / "depths",
+        magnifications=("40x", "100x"),
+        seeds=(0, 1),
+    )
 
 
 @pytest.fixture

@@ -265,3 +265,12 @@ def write_plan(
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def by_case(table: Table) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Truth and mean probability of each case, by hand."""
+    cases = sorted(set(table.case.tolist()))
+    members = [table.case == case for case in cases]
+    return np.array([table.malignant[m][0] for m in members]), np.array(
+        [table.p_malignant[m].mean() for m in members]
+    )
