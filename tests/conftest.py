@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from factories.sweeps import write_sweep
 from histo_lightning.data.census import census_names
 from histo_lightning.data.records import Record, record_of
-from made_up_sweep import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 

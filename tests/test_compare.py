@@ -25,6 +25,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from factories.sweeps import by_case, config_of, read, write_run, write_sweep
 from histo_lightning.cells import natural
 from histo_lightning.comparing import analyse, compare_runs
 from histo_lightning.comparison_summary import say
@@ -46,7 +47,6 @@ from histo_lightning.run_folders import find_folders, listed_folders
 from histo_lightning.run_reading import read_run
 from histo_lightning.runs import write_json
 from histo_lightning.sweep_plans import plan_hash
-from made_up_sweep import by_case, config_of, read, write_run, write_sweep
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
 COSTS = ["parameters", "flops", "train_seconds", "peak_memory_bytes"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparing import compare_runs
-from made_up_sweep import config_of, write_run, write_sweep
 from test_browser import CHROMIUM, MEASURE, Recorder, asked_by_page, opened
 
 pytestmark = pytest.mark.skipif(

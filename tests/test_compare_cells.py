@@ -16,6 +16,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from factories.sweeps import by_case, config_of, write_run
 from histo_lightning.cell_decisions import mean_roc
 from histo_lightning.cells import names_of
 from histo_lightning.comparing import analyse
@@ -24,7 +25,6 @@ from histo_lightning.evaluation.levels import Units
 from histo_lightning.report.cell_pictures import curves_figure
 from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
 from histo_lightning.report.results import figures
-from made_up_sweep import by_case, config_of, write_run
 
 
 def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import torch
 from hydra import initialize_config_dir
 from sklearn.metrics import f1_score
 
+from factories.pages import run_blocks
 from histo_lightning.epoch_metrics import TrainingMetrics
 from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
 from histo_lightning.schema import Config
-from run_page import run_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 THESIS = ROOT / "docs" / "thesis.md"

@@ -13,7 +13,7 @@ from scipy.signal import convolve2d, correlate2d, lfilter
 from torch import Tensor
 from torch.nn import functional, grad
 
-from run_page import python_blocks, run_blocks
+from factories.pages import python_blocks, run_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "theory.md"
@@ -88,7 +88,7 @@ def test_a_block_that_fails_is_shown_with_the_page_s_own_line(tmp_path: Path) ->
 
 def test_the_package_does_not_know_the_page() -> None:
     for path in (ROOT / "src").rglob("*.py"):
-        assert "run_page" not in path.read_text(encoding="utf-8"), path
+        assert "factories.pages" not in path.read_text(encoding="utf-8"), path
 
 
 # 1. Backpropagation

@@ -1,4 +1,4 @@
-"""Run the Python of a Markdown page: ``python tests/run_page.py docs/theory.md`` also redraws its pictures."""
+"""Run the Python of a Markdown page: ``python tests/factories/pages.py docs/theory.md`` also redraws its pictures."""
 
 import os
 import re
