@@ -11,8 +11,9 @@ from histo_lightning.data.split_formats import NamedSplit, member, read_splits
 from histo_lightning.data.split_rows import printable
 from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
-from histo_lightning.launch import EXIT_FOUND, guard, launch
-from histo_lightning.schema import AuditConfig, Config
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import EXIT_FOUND, guard
+from histo_lightning.config.schema import AuditConfig, Config
 
 
 def audit(config: AuditConfig) -> list[Findings]:
@@ -59,7 +60,7 @@ def say(findings: list[Findings]) -> None:
             out.print(f"  {line}", markup=False)
 
 
-def run(config: Config, hydra: dict[str, str]) -> int:
+def run(config: Config) -> int:
     """One file or folder; returns the exit status: 3 where something leaks."""
     if not isinstance(config, AuditConfig):
         raise TypeError(f"{type(config).__name__} instead of AuditConfig")
@@ -75,7 +76,7 @@ def run(config: Config, hydra: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return max(launch("audit", run), default=0)
+    return launch("audit", run)
 
 
 if __name__ == "__main__":

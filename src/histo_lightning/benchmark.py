@@ -3,11 +3,12 @@
 import sys
 from pathlib import Path
 
-from histo_lightning.launch import guard, launch
-from histo_lightning.schema import BenchmarkConfig, Config
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import guard
+from histo_lightning.config.schema import BenchmarkConfig, Config
 
 
-def run(config: Config, hydra: dict[str, str]) -> None:
+def run(config: Config) -> None:
     """Measure, print the table, write ``json``."""
     from histo_lightning.benchmarks.suite import measure, say
     from histo_lightning.runs import write_json
@@ -21,8 +22,7 @@ def run(config: Config, hydra: dict[str, str]) -> None:
 
 
 def main() -> int:
-    launch("benchmark", run)
-    return 0
+    return launch("benchmark", run)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from histo_lightning.config import NOT_HASHED
+from histo_lightning.config.checks import unhashed_keys
 from histo_lightning.run_reading import Run, defaults
 
 REPLICATE_KEYS = ("seed", "split.repeat", "split.seed")
@@ -133,7 +133,7 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     for config in configs:
         for key, value in config.items():
             values[key].add(_text(value))
-    left_out = {*PLACE_KEYS, *UNREAD_KEYS, *NOT_HASHED}
+    left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
     kept = (key for key, found in values.items() if len(found) > 1 and key not in left_out)
     return sorted(key for key in kept if not is_of(key, "study"))
 

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-from histo_lightning.launch import guard, launch
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import guard
 from histo_lightning.runs import write_json
-from histo_lightning.schema import CompareConfig
+from histo_lightning.config.schema import CompareConfig
 
 
-def run(config: CompareConfig, hydra: dict[str, str]) -> None:
+def run(config: CompareConfig) -> None:
     """One comparison."""
     from histo_lightning.run_folders import listed_folders
 
@@ -35,8 +36,7 @@ def run(config: CompareConfig, hydra: dict[str, str]) -> None:
 
 
 def main() -> int:
-    launch("compare", run)
-    return 0
+    return launch("compare", run)
 
 
 if __name__ == "__main__":

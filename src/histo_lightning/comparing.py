@@ -15,7 +15,7 @@ from histo_lightning.cells import (
     natural,
     value_text,
 )
-from histo_lightning.config import nearest
+from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.families import worlds_of
 from histo_lightning.family_results import compare_world

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -123,10 +123,12 @@ def print_evaluation(folder: Path, metrics: Mapping[str, Any]) -> None:
         out.print(f"{name + ':':<16} {folder / name}", markup=False)
 
 
-def print_summary(folder: Path, metrics: Mapping[str, Any], label: str, seconds: float) -> None:
+def print_summary(
+    folder: Path, metrics: Mapping[str, Any], labels: Sequence[str], seconds: float, epochs: int
+) -> None:
     """The closing summary of a run: scores by image and case, and where the report, checkpoint and dashboards are."""
     out = console()
-    table = _score_table(label)
+    table = _score_table("\n".join(labels))
     for part in ("val", "test"):
         _score_rows(table, metrics, part)
     out.print(table)

@@ -2,11 +2,12 @@
 
 import sys
 
-from histo_lightning.launch import guard, launch
-from histo_lightning.schema import EvaluateConfig
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import guard
+from histo_lightning.config.schema import EvaluateConfig
 
 
-def run(config: EvaluateConfig, hydra: dict[str, str]) -> None:
+def run(config: EvaluateConfig) -> None:
     """One evaluation."""
     from histo_lightning.display import print_evaluation
     from histo_lightning.evaluating import evaluate  # torch takes seconds: not for --help or a typo
@@ -17,8 +18,7 @@ def run(config: EvaluateConfig, hydra: dict[str, str]) -> None:
 
 
 def main() -> int:
-    launch("evaluate", run)
-    return 0
+    return launch("evaluate", run)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from histo_lightning.evaluation import Table, make_table, score_predictions, wri
 from histo_lightning.inference import Trained
 from histo_lightning.report.evaluation import draw_evaluation, write_evaluation
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.schema import EvaluateConfig
+from histo_lightning.config.schema import EvaluateConfig
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
 

@@ -2,11 +2,12 @@
 
 import sys
 
-from histo_lightning.launch import guard, launch
-from histo_lightning.schema import ExportConfig
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import guard
+from histo_lightning.config.schema import ExportConfig
 
 
-def run(config: ExportConfig, hydra: dict[str, str]) -> None:
+def run(config: ExportConfig) -> None:
     """One checkpoint in one format."""
     from histo_lightning.exporting import export, say  # torch and the exporters: not for --help or a typo
 
@@ -14,8 +15,7 @@ def run(config: ExportConfig, hydra: dict[str, str]) -> None:
 
 
 def main() -> int:
-    launch("export", run)
-    return 0
+    return launch("export", run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from histo_lightning.config import NOT_HASHED, flatten
+from histo_lightning.config.checks import flatten, unhashed_keys
 from histo_lightning.data.names import CLASSES, parse_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.leakage_arms import CONTRAST, Key
@@ -140,7 +140,7 @@ def _magnification(config: Mapping[str, Any]) -> int:
 
 
 def _is_recipe(key: str) -> bool:
-    return key not in NOT_HASHED and not key.startswith(DESIGN)
+    return key not in unhashed_keys() and not key.startswith(DESIGN)
 
 
 def _add_jobs(study: Study, folder: Path) -> None:

@@ -2,11 +2,12 @@
 
 import sys
 
-from histo_lightning.launch import EXIT_USER, guard, launch
-from histo_lightning.schema import PredictConfig
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import EXIT_USER, guard
+from histo_lightning.config.schema import PredictConfig
 
 
-def run(config: PredictConfig, hydra: dict[str, str]) -> int:
+def run(config: PredictConfig) -> int:
     """One folder of predictions; the exit status is 2 where images could not be read."""
     from histo_lightning.predicting import predict  # torch takes seconds: not for --help or a typo
 
@@ -24,7 +25,7 @@ def run(config: PredictConfig, hydra: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return max(launch("predict", run), default=0)
+    return launch("predict", run)
 
 
 if __name__ == "__main__":

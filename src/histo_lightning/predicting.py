@@ -22,7 +22,7 @@ from histo_lightning.explain import attribution, heat
 from histo_lightning.inference import Trained, oriented
 from histo_lightning.report.gallery import Shown, write_gallery, write_overlay
 from histo_lightning.runs import write_atomic, write_json
-from histo_lightning.schema import PredictConfig
+from histo_lightning.config.schema import PredictConfig
 
 Pixels = NDArray[np.uint8]
 

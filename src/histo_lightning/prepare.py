@@ -3,11 +3,12 @@
 import sys
 from pathlib import Path
 
-from histo_lightning.launch import EXIT_USER, guard, launch
-from histo_lightning.schema import Config, PrepareConfig
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import EXIT_USER, guard
+from histo_lightning.config.schema import Config, PrepareConfig
 
 
-def run(config: Config, hydra: dict[str, str]) -> int:
+def run(config: Config) -> int:
     """One data set; returns the exit status: 2 where training would refuse the copy."""
     from histo_lightning.preparing import prepare, say  # matplotlib and codecs: not for --help or a typo
 
@@ -24,7 +25,7 @@ def run(config: Config, hydra: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return max(launch("prepare", run), default=0)
+    return launch("prepare", run)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.report.dataset import write_dataset_report
 from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.runs import write_json
-from histo_lightning.schema import PrepareConfig
+from histo_lightning.config.schema import PrepareConfig
 
 LISTED = 20  # problems of a kind that are printed; all stand in problems.csv
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.pillow import PillowDataset
-from histo_lightning.fit import build_datamodule
+from histo_lightning.training.fit import build_datamodule
 from histo_lightning.report.style import TEXT_SIZE, new_grid, save_png
-from histo_lightning.schema import PrepareConfig
+from histo_lightning.config.schema import PrepareConfig
 
 EPOCHS = 6
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from histo_lightning.cell_summaries import mean
 from histo_lightning.cells import Cell, Design, Replicate
-from histo_lightning.config import nearest
+from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.pooled_cells import SMALLER_IS_BETTER, run_score, split_score
 from histo_lightning.run_reading import Run

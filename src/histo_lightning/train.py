@@ -2,33 +2,31 @@
 
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
-from histo_lightning.launch import EXIT_FOUND, guard, read_command, run_here
-from histo_lightning.schema import Config
+from histo_lightning.config.command_line import read_command
+from histo_lightning.config.exits import EXIT_FOUND, guard
+from histo_lightning.training.checks import check_runs
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def run(config: Config, hydra: dict[str, str]) -> None:
-    """One run."""
-    from histo_lightning.training import run_training  # torch and Lightning take seconds: not for a typo
-
-    run_training(config, Path(config.output_dir) / "runs", hydra)
-
-
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped job goes on later, like one ended by Ctrl-C
-    command = read_command("train")
-    if not command.multirun:
-        run_here("train", run)
+    command = read_command("train", check_runs)
+    if command is None:
         return 0
-    from histo_lightning.sweeping import sweep  # as above
+    if command.multirun:
+        from histo_lightning.training.sweep import sweep  # torch and Lightning take seconds: not for --help
 
-    return EXIT_FOUND if sweep(command) else 0
+        return EXIT_FOUND if sweep(command) else 0
+    from histo_lightning.training.run import run_training  # as above
+
+    job = command.jobs[0]
+    run_training(job.config, hydra=job.hydra)
+    return 0
 
 
 if __name__ == "__main__":

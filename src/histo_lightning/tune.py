@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from histo_lightning.errors import UserError
-from histo_lightning.launch import EXIT_FOUND, guard, launch
-from histo_lightning.schema import TuneConfig
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import EXIT_FOUND, guard
+from histo_lightning.config.schema import TuneConfig
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def run(config: TuneConfig, hydra: dict[str, str]) -> int:
+def run(config: TuneConfig) -> int:
     """One study; returns how many of its trials failed."""
     if find_spec("optuna") is None:
         raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'")

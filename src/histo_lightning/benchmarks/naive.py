@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from histo_lightning.data.files import ImageFiles
 from histo_lightning.data.records import Record
-from histo_lightning.hardware import cores
+from histo_lightning.classifier.hardware import cores
 from histo_lightning.models import build_network
 from histo_lightning.models.optim import build_optimizer
 

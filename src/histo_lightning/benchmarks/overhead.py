@@ -17,10 +17,10 @@ from histo_lightning.benchmarks.measure import Row, judged
 from histo_lightning.callbacks.history import History
 from histo_lightning.config import as_primitives
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
-from histo_lightning.hardware import resolve
+from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
+from histo_lightning.classifier.hardware import resolve
 from histo_lightning.models.optim import build_optimizer
-from histo_lightning.schema import Config
+from histo_lightning.config.schema import Config
 
 STEPS = (10, 60)  # epochs of two lengths tell the cost of a step from that of an epoch
 
@@ -112,9 +112,9 @@ base = peak()
 given = json.loads(sys.argv[1])
 from omegaconf import OmegaConf
 from histo_lightning.config import to_config
-from histo_lightning.schema import BenchmarkConfig
+from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.training import fit_and_score
-from histo_lightning.fit import build_datamodule
+from histo_lightning.training.fit import build_datamodule
 from histo_lightning.runs import RunFolder
 config = to_config(OmegaConf.create(given), BenchmarkConfig)
 data = build_datamodule(config)

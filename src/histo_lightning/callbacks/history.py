@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from histo_lightning.classifier import Classifier
 from histo_lightning.runs import write_atomic
 
 COLUMNS = (
@@ -25,6 +26,17 @@ COLUMNS = (
 )
 
 
+def epoch_scores(trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    """The scores of the epoch that has just ended, by logged name; NaN where undefined.
+
+    Callbacks run before the module logs its training scores, so those are asked for here.
+    """
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if isinstance(module, Classifier) and module.train_metrics.update_called:
+        scores |= {f"train/{name}": float(value) for name, value in module.train_metrics.compute().items()}
+    return scores
+
+
 class History(Callback):
     """Keeps the numbers of every epoch and writes them to ``path``. ``monitored`` keeps the curve of one more."""
 
@@ -35,7 +47,7 @@ class History(Callback):
         self.monitored: list[float] = []
         self.seconds: list[float] = []
         self._start = 0.0
-        self._seconds = 0.0
+        self._seconds: float | None = None
         self._lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,7 +61,7 @@ class History(Callback):
         # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.
         torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank)
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self._start = time.perf_counter()
+        self._start, self._seconds = time.perf_counter(), None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.device.type == "cuda":
@@ -57,13 +69,14 @@ class History(Callback):
         self._seconds = time.perf_counter() - self._start
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        values = {name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items()}
-        rate = self.images_per_epoch / max(self._seconds, 1e-9)
+        seconds = time.perf_counter() - self._start
+        scores = {name.replace("/", "_", 1): value for name, value in epoch_scores(trainer, pl_module).items()}
+        rate = self.images_per_epoch / max(self._seconds or seconds, 1e-9)
         pl_module.log("images_per_second", rate, sync_dist=trainer.world_size > 1)
-        values |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}
-        self.rows.append({name: values[name] for name in COLUMNS})
-        self.monitored.append(values[self.monitor])
-        self.seconds.append(time.perf_counter() - self._start)
+        scores |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}
+        self.rows.append({name: scores.get(name, float("nan")) for name in COLUMNS})
+        self.monitored.append(scores.get(self.monitor, float("nan")))
+        self.seconds.append(seconds)
         if trainer.is_global_zero:
             write_atomic(self.path, history_text(self.rows))
 

@@ -1,37 +1,52 @@
-"""What a person sees while a network trains. Neither class asks the device for anything during an epoch."""
+"""What a person sees while a network trains; nothing here asks the device for anything during an epoch."""
 
+import logging
+import sys
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from histo_lightning.callbacks.history import epoch_scores
+
 SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/case_auroc")
+log = logging.getLogger("histo_lightning")
 
 
-def _shown(trainer: Trainer) -> dict[str, str]:
-    metrics = trainer.callback_metrics
-    return {name.replace("/", "_"): f"{float(metrics[name]):.3f}" for name in SHOWN if name in metrics}
+class EpochProgress(RichProgressBar):
+    """A line an epoch, on the screen and in ``train.log``, and on a terminal a bar below the lines.
 
+    Args:
+        style: ``bar``, ``lines``, ``none``, or ``auto``: a bar on a terminal.
+    """
 
-class EpochBar(RichProgressBar):
-    """Lightning's rich bar with the last epoch's numbers, read once an epoch (``prog_bar=True`` would sync each step)."""
-
-    def __init__(self) -> None:
+    def __init__(self, style: str = "auto") -> None:
         super().__init__(leave=False)
-        self._values: dict[str, str] = {}
+        self.style = style
+        self.bar = style == "bar" or (style == "auto" and sys.stdout.isatty())
+        if not self.bar:
+            self.disable()
+
+    def enable(self) -> None:
+        """Lightning enables bars on the first process; one that nobody asked for stays off."""
+        if self.bar:
+            super().enable()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._values = _shown(trainer)
         super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        scores = epoch_scores(trainer, pl_module)
+        words = "  ".join(f"{name.replace('/', '_', 1)} {scores[name]:.3f}" for name in SHOWN if name in scores)
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {words}"
+        log.info("%s", line)
+        if self.style == "none":
+            return
+        if self.bar and self.progress is not None:
+            self.progress.console.print(line, highlight=False)  # stays above the bar
+        else:
+            print(line, flush=True)
 
     def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return dict(self._values)
-
-
-class EpochLines(Callback):
-    """A line an epoch, for logs and pipes."""
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            values = "  ".join(f"{name} {value}" for name, value in _shown(trainer).items())
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+        """Nothing on the bar itself: its numbers would be read from the device at every step."""
+        return {}

@@ -4,15 +4,22 @@ Random numbers are a hash of (seed, epoch, sample, channel), so a sample is augm
 number of workers, processes or devices, and after a resume.
 """
 
+import inspect
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from histo_lightning.config.checks import nearest
+from histo_lightning.config.schema import AugmentConfig
+from histo_lightning.config.targets import check_arguments
 from histo_lightning.data.stains import HED
+from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -54,27 +61,54 @@ def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
     return bits.to(torch.float32) * 2.0**-24
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is done to a batch; see ``conf/augment``. ``size`` is the side of the training square in pixels."""
+# A step changes training images: uint8 B x S x S x 3, and uniform numbers in [0, 1), float32 B x 8 -> uint8 or float32 in
+# [0, 255], B x S x S x 3. Its keyword arguments are what ``augment.steps.<name>`` gives.
+Step = Callable[..., Tensor]
+STEPS: dict[str, Step] = {}
+NUMBERS_A_STEP = 8
 
-    size: int
-    name: str = "none"
-    crop_scale: tuple[float, float] = (1.0, 1.0)
-    crop_ratio: tuple[float, float] = (1.0, 1.0)
-    dihedral: bool = False
-    horizontal_flip: bool = False
-    rotation_degrees: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    channel_gain: float = 0.0
-    stain_gain: float = 0.0
-    stain_shift: float = 0.0
-    evaluate: str = "field"
+
+def augmentation_step(name: str) -> Callable[[Step], Step]:
+    """Register a function as the step ``augment.steps.<name>``; steps run in the order of the config, before the colours."""
+
+    def register(step: Step) -> Step:
+        STEPS[name] = step
+        return step
+
+    return register
+
+
+def check_steps(steps: Mapping[str, Any]) -> None:
+    """Raise UserError where a step does not exist or does not take its arguments."""
+    for name, options in steps.items():
+        if options is None:
+            continue
+        if name not in STEPS:
+            known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
+            raise UserError(f"augment.steps.{name}: no such step; allowed are {known}{nearest(name, list(STEPS))}")
+        if not isinstance(options, Mapping):
+            raise UserError(f"augment.steps.{name}={options}: give its arguments, or {{}} for none")
+        check_arguments(STEPS[name], options, f"augment.steps.{name}", filled=_positional(STEPS[name]))
+
+
+def _positional(step: Step) -> list[str]:
+    return list(inspect.signature(step).parameters)[:2]
+
+
+@dataclass
+class Recipe(AugmentConfig):
+    """What is done to a batch: the keys of ``conf/augment``, and ``size``, the side of the training square in pixels."""
+
+    size: int = 112
 
     @property
     def crops_at_native_scale(self) -> bool:
-        return self.crop_scale == (1.0, 1.0) and self.crop_ratio == (1.0, 1.0) and not self.rotation_degrees
+        return tuple(self.crop_scale) == (1.0, 1.0) == tuple(self.crop_ratio) and not self.rotation_degrees
+
+    @property
+    def whole_field(self) -> bool:
+        """Whether validation and test see the whole field instead of its centre square."""
+        return self.evaluate == "field"
 
     def text(self) -> str:
         """The transforms in words, for checkpoints and reports."""
@@ -84,7 +118,7 @@ class Recipe:
             train = f"random crop of {self.size} at native scale"
         else:
             train = (
-                f"random crop of scale {self.crop_scale} and ratio {self.crop_ratio}, resized to {self.size}"
+                f"random crop of scale {tuple(self.crop_scale)} and ratio {tuple(self.crop_ratio)}, resized to {self.size}"
             )
         switches = [
             ("eight orientations", self.dihedral),
@@ -95,9 +129,10 @@ class Recipe:
             (f"channel gain {self.channel_gain:g}", self.channel_gain),
             (f"stain gain {self.stain_gain:g}", self.stain_gain),
             (f"stain shift {self.stain_shift:g}", self.stain_shift),
+            *((f"{name} {dict(options)}", True) for name, options in self.steps.items() if options is not None),
         ]
         chosen = ", ".join([train, *(text for text, on in switches if on)])
-        held = "whole field" if self.evaluate == "field" else f"centre square of {self.size}"
+        held = "whole field" if self.whole_field else f"centre square of {self.size}"
         return f"train: {chosen}; evaluation: {held}"
 
 
@@ -219,13 +254,17 @@ def augment(
     """
     if recipe.name == "none":
         return normalise(_centre(images, recipe.size), mean, std)
-    u = uniform(seed, epoch, samples, 16)
+    steps = [(STEPS[name], options) for name, options in recipe.steps.items() if options is not None]
+    u = uniform(seed, epoch, samples, 16 + NUMBERS_A_STEP * len(steps))
     if recipe.crops_at_native_scale:
         crops = _native_crops(images, u, recipe)
     else:
         crops = _affine_crops(images, u[:, 0:6], recipe)
         if recipe.dihedral:
             crops = _oriented(crops, u[:, 6])
+    for number, (step, options) in enumerate(steps):
+        start = 16 + NUMBERS_A_STEP * number
+        crops = step(crops, u[:, start : start + NUMBERS_A_STEP], **options)
     if recipe.stain_gain or recipe.stain_shift:
         crops = _stained(crops.float(), u[:, 7:11], recipe)
     return _coloured(crops, *_colour_matrix(u[:, 11:16], recipe, mean, std))
@@ -253,4 +292,4 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
     """What validation and test see: the whole field, or its centre square; float32, B x 3 x H x W."""
-    return normalise(images if recipe.evaluate == "field" else _centre(images, recipe.size), mean, std)
+    return normalise(images if recipe.whole_field else _centre(images, recipe.size), mean, std)

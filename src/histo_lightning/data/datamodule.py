@@ -1,8 +1,9 @@
 """The LightningDataModule: holds records, split, pixels and augmentation together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, evaluation_view
+from histo_lightning.config.schema import AugmentConfig, SplitConfig
+from histo_lightning.config.tree import conf_dir, option
+from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, check_steps, evaluation_view
 from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
 from histo_lightning.data.files import Folder
 from histo_lightning.data.names import CLASSES, SUBTYPES
@@ -26,7 +29,9 @@ from histo_lightning.data.sampling import (
     EpochOrder,
     PartDataset,
     ResidentLoader,
-    as_is,
+    View,
+    WorkerLoader,
+    whole,
 )
 from histo_lightning.data.shuffling import labelled
 from histo_lightning.data.sources import Source, find_files, open_source
@@ -36,7 +41,7 @@ from histo_lightning.errors import UserError
 # Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
 RESIDENT_SHARE = 0.5
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
-Loader = DataLoader[Batch] | DirectLoader | ResidentLoader
+Loader = DirectLoader | WorkerLoader | ResidentLoader
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,31 @@ class BreakHisDataModule(LightningDataModule):
     Batches are dicts: ``image`` float32 B x 3 x H x W (normalised, channels_last; augmented in training), and
     ``label``, ``index`` (position in ``parts[part].records``), ``case`` (an identifier), all int64, B.
 
+    Arguments mean what the config keys of the same name mean, and None is the default of ``conf/``.
+
     Args:
         dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two, and ``download``
             fetches BreakHis there first (from ``url``, by default the authors' address).
-        plan: how to split; see :class:`SplitPlan`.
-        recipe: augmentation; its ``size`` is the side of the training square in pixels.
         magnification: ``40x`` ... ``400x`` or ``all``.
         task: ``binary`` (benign 0, malignant 1) or ``subtype`` (eight classes).
+        split: how to split: a kind (``case_kfold``), or all its keys; ``fold`` which fold is tested.
+        image_size: side of the training square in pixels.
+        augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
         batch_size: images a step over all processes together.
         sampler: ``shuffle`` or ``case_balanced``.
-        normalisation: ``train`` (mean and deviation of the training part) or ``imagenet``.
         short_side: short side of the stored pixels; None keeps 8/7 of the training square.
+        images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
         seed: of order and augmentation.
         workers: processes that load batches. 0 reads them from the memory map in this process, or on a GPU from its own
             memory where they fit; results are the same with any number.
+        cache_dir: where pixels are kept; None is ``~/.cache/histo_lightning``.
+        progress: called with (done, in all) while pixels are drawn and decoded.
+
+    Attributes:
+        predict_parts: what ``predict_dataloader`` gives, a loader each: ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: a setting that cannot work.
     """
 
     def __init__(
@@ -75,17 +91,19 @@ class BreakHisDataModule(LightningDataModule):
         dataset: str = "synthetic",
         root: str = "",
         *,
-        plan: SplitPlan | None = None,
-        recipe: Recipe | None = None,
         magnification: str = "40x",
         task: str = "binary",
-        batch_size: int = 32,
+        split: str | Mapping[str, Any] | SplitConfig | None = None,
+        fold: int | None = None,
+        image_size: int | None = None,
+        augment: str | Mapping[str, Any] | AugmentConfig = "d4",
+        normalisation: str | None = None,
+        batch_size: int | None = None,
         sampler: str = "shuffle",
-        normalisation: str = "train",
         short_side: int | None = None,
-        images_per_slide: int = 4,
-        image_size: int = 350,
-        dataset_seed: int = 0,
+        images_per_slide: int | None = None,
+        synthetic_size: int | None = None,
+        synthetic_seed: int | None = None,
         download: bool = False,
         url: str | None = None,
         seed: int = 0,
@@ -94,16 +112,33 @@ class BreakHisDataModule(LightningDataModule):
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
-        self.dataset, self.root, self.plan = dataset, root, plan or SplitPlan()
-        self.recipe = recipe or Recipe(size=112, name="d4", dihedral=True)
+        defaults = option("dataset", dataset)
+        drawn = defaults.get("dataset", {})
+        self.dataset, self.root = dataset, root
+        self.split_settings = _split_settings(split or ("folders" if dataset == "folders" else "case_kfold"), fold)
+        size = image_size or int(defaults.get("image_size", 112))
+        self.recipe = _recipe(augment, size, normalisation)
         self.magnification, self.task = magnification, task
-        self.batch_size, self.sampler, self.normalisation = batch_size, sampler, normalisation
-        self.short_side = short_side or round(self.recipe.size * 8 / 7)
-        self.images_per_slide, self.image_size, self.dataset_seed = images_per_slide, image_size, dataset_seed
+        self.batch_size = batch_size or int(defaults.get("batch_size", 16))
+        self.sampler, self.normalisation = sampler, self.recipe.normalisation
+        self.short_side = short_side or round(size * 8 / 7)
+        self.images_per_slide = images_per_slide or int(drawn.get("images_per_slide") or 4)
+        self.synthetic_size = synthetic_size or int(drawn.get("image_size") or 350)
+        self.synthetic_seed = synthetic_seed or 0
         self.download, self.url = download, url
         self.seed, self.workers = seed, workers
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.progress = progress
+        self.predict_parts: tuple[str, ...] = ("test",)
+        for name, given, allowed in (
+            ("magnification", magnification, ("40x", "100x", "200x", "400x", "all")),
+            ("task", task, ("binary", "subtype")),
+            ("sampler", sampler, ("shuffle", "case_balanced")),
+            ("normalisation", self.normalisation, ("train", "imagenet")),
+        ):
+            if given not in allowed:
+                raise UserError(f"{name}={given}: allowed are {', '.join(allowed)}")
+        self.save_hyperparameters(self.settings(), logger=False)
         self.source: Source | None = None
         self.split: Split | None = None
         self.pixels: Pixels | None = None
@@ -112,6 +147,69 @@ class BreakHisDataModule(LightningDataModule):
         self.std = torch.tensor(IMAGENET_STD)
         self._resident: Tensor | None = None
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def plan(self) -> SplitPlan:
+        keys = asdict(self.split_settings)
+        return SplitPlan(kind=keys.pop("name"), **keys)
+
+    def settings(self) -> dict[str, Any]:
+        """What the module was made with, as the config keys of a run: nested, primitives only."""
+        augment = asdict(self.recipe)
+        return {
+            "dataset": {
+                "name": self.dataset,
+                "root": self.root,
+                "images_per_slide": self.images_per_slide,
+                "image_size": self.synthetic_size,
+                "short_side": self.short_side,
+            },
+            "split": asdict(self.split_settings),
+            "magnification": self.magnification,
+            "task": self.task,
+            "image_size": augment.pop("size"),
+            "augment": augment,
+            "batch_size": self.batch_size,
+            "sampler": self.sampler,
+            "seed": self.seed,
+        }
+
+    def __str__(self) -> str:
+        split = self.split_settings
+        words = [
+            f"BreakHisDataModule: {self.dataset}, {self.magnification}, {self.task}",
+            f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}",
+        ]
+        if self.split is None:
+            return "\n".join([*words, "not set up: call setup(), or give it to a Trainer"])
+        images = ", ".join(f"{part} {len(names)}" for part, names in self.split.parts.items())
+        cases = ", ".join(f"{part} {len(names)}" for part, names in self.split.cases.items())
+        label = f", {self.split.label}" if self.split.label else ""
+        return "\n".join([*words, f"images: {images}; cases: {cases}{label}"])
+
+    def describe(self) -> dict[str, Any]:
+        """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
+        split, parts = self._ready()
+        height, width = self.evaluation_size
+        return {
+            "config": self.settings(),
+            "class_to_idx": self.class_to_idx,
+            "input_size": [3, height, width],
+            "batch_size": self.batch_size,
+            "transforms": self.recipe.text(),
+            "normalisation": {"mean": self.mean.tolist(), "std": self.std.tolist()},
+            "split_hash": split.hash,
+            "train_cases": list(split.cases["train"]),
+            "val_cases": list(split.cases["val"]),
+            "seen_cases": sorted({*split.cases["train"], *split.cases["val"]}),
+            "seen_pixels": self.seen_pixels,
+            "threshold": 0.5,
+        }
+
+    def _ready(self) -> tuple[Split, dict[str, "Part"]]:
+        if self.split is None or self.pixels is None:
+            raise UserError("the data module is not set up: call prepare_data() and setup(), or give it to a Trainer")
+        return self.split, self.parts
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -135,13 +233,13 @@ class BreakHisDataModule(LightningDataModule):
             self.root,
             self.cache_dir,
             images_per_slide=self.images_per_slide,
-            image_size=self.image_size,
-            seed=self.dataset_seed,
+            image_size=self.synthetic_size,
+            seed=self.synthetic_seed,
             download=self.download,
             url=self.url,
             progress=self.progress,
         )
-        source = open_source(self.dataset, files, image_size=self.image_size)
+        source = open_source(self.dataset, files, image_size=self.synthetic_size)
         split = build_split(
             source.records,
             self.plan,
@@ -175,7 +273,9 @@ class BreakHisDataModule(LightningDataModule):
             members = tuple(records[image] for image in split.parts[part])
             labels = tuple(self._label(record) for record in members)
             rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
-            dataset = PartDataset(pixels, rows, labels, [cases[r.case or r.image] for r in members])
+            dataset = PartDataset(
+                pixels, rows, labels, [cases[r.case or r.image] for r in members], [r.image for r in members]
+            )
             self.parts[part] = Part(members, labels, dataset)
         if self.normalisation == "train":
             self.mean, self.std = channel_statistics(pixels, self.parts["train"].dataset.rows)
@@ -193,52 +293,62 @@ class BreakHisDataModule(LightningDataModule):
     @property
     def evaluation_size(self) -> tuple[int, int]:
         """(height, width) of what validation and test see, in pixels."""
-        if self.recipe.evaluate != "field" or self.recipe.name == "none" or self.pixels is None:
+        if not self.recipe.whole_field or self.pixels is None:
             return self.recipe.size, self.recipe.size
         return self.pixels.shape
 
     @property
     def fingerprint(self) -> str:
         """Hash of the native pixels of all images in the split."""
-        if self.pixels is None or self.split is None:
-            raise RuntimeError("the data module is not set up")
-        return self.pixels.fingerprint(image for names in self.split.parts.values() for image in names)
+        split, _ = self._ready()
+        assert self.pixels is not None
+        return self.pixels.fingerprint(image for names in split.parts.values() for image in names)
 
     @property
     def seen_pixels(self) -> list[str]:
         """The first 16 hex digits of the SHA-256 of the native pixels of every train and validation image, sorted."""
-        if self.pixels is None:
-            raise RuntimeError("the data module is not set up")
+        self._ready()
+        assert self.pixels is not None
         digests = dict(zip(self.pixels.images, self.pixels.digests, strict=True))
         return sorted({digests[r.image][:16] for part in ("train", "val") for r in self.parts[part].records})
 
     def loader(self, part: str, *, train: bool = False) -> Loader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
-        members = self.parts[part]
-        trainer = self.trainer
+        _, parts = self._ready()
+        members, trainer = parts[part], self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
+        overfits = train and trainer is not None and bool(getattr(trainer, "overfit_batches", 0))
         order = EpochOrder(
-            members.records, members.labels, self.sampler if train else "sequential", self.seed
+            members.records, members.labels, self.sampler if train else "sequential", self.seed, repeats=overfits
         )
         by_pillow = self.recipe.name == "thesis_pillow"
         batches = Batches(
             order, self.batch_size, training=train, rank=rank, world=world, with_epoch=by_pillow
         )
+        # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees by itself.
+        view = partial(self._viewed, train) if trainer is None else None
         if by_pillow:
-            return self._workers(self._pillow(members, train), batches, None)
+            return self._workers(self._pillow(members, train), batches, None, view)
         if device.type == "cuda" and self.workers == 0 and (stored := self._stored(device)) is not None:
             return ResidentLoader(members.dataset, batches, stored)
         if device.type == "cpu" and self.workers == 0:
-            return DirectLoader(members.dataset, batches)
-        return self._workers(members.dataset, batches, as_is)
+            return DirectLoader(members.dataset, batches, view)
+        return self._workers(members.dataset, batches, whole, view)
+
+    def _viewed(self, train: bool, batch: Batch, epoch: int) -> Batch:
+        return self.view(batch, training=train, epoch=epoch)
 
     def _workers(
-        self, dataset: PartDataset | PillowDataset, batches: Batches, collate: Callable[[Any], Any] | None
-    ) -> DataLoader[Batch]:
+        self,
+        dataset: PartDataset | PillowDataset,
+        batches: Batches,
+        collate: Callable[[Any], Any] | None,
+        view: View | None,
+    ) -> WorkerLoader:
         cuda = torch.cuda.is_available()
         workers = self.workers or (PREFETCHING_WORKERS if cuda else 0)
-        return DataLoader(
+        loader: DataLoader[Batch] = DataLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate,
@@ -247,6 +357,7 @@ class BreakHisDataModule(LightningDataModule):
             pin_memory=cuda,
             generator=torch.Generator(),  # else each iterator draws from torch's own, and dropout changes after a resume
         )
+        return WorkerLoader(loader, batches, view)
 
     def _stored(self, device: torch.device) -> Tensor | None:
         """All stored pixels in the device's memory, copied there once, where they fit into its share."""
@@ -276,8 +387,9 @@ class BreakHisDataModule(LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self.loader("test")
 
-    def predict_dataloader(self) -> Loader:
-        return self.loader("test")
+    def predict_dataloader(self) -> Loader | list[Loader]:
+        loaders = [self.loader(part) for part in self.predict_parts]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training) and normalise, on the device the batch has been moved to."""
@@ -299,6 +411,33 @@ class BreakHisDataModule(LightningDataModule):
         else:
             image = evaluation_view(pixels, self.recipe, mean, std)
         return batch | {"image": image}
+
+
+def _split_settings(split: str | Mapping[str, Any] | SplitConfig, fold: int | None) -> SplitConfig:
+    if isinstance(split, str):
+        shipped = (conf_dir() / "split" / f"{split}.yaml").is_file()
+        split = SplitConfig(**option("split", split)) if shipped else SplitConfig(name=split)
+    elif not isinstance(split, SplitConfig):
+        split = SplitConfig(**split)
+    return split if fold is None else replace(split, fold=fold)
+
+
+def _recipe(augment: str | Mapping[str, Any] | AugmentConfig, size: int, normalisation: str | None) -> Recipe:
+    keys = (
+        option("augment", augment)
+        if isinstance(augment, str)
+        else asdict(augment)
+        if isinstance(augment, AugmentConfig)
+        else dict(augment)
+    )
+    known = {field.name for field in fields(AugmentConfig)}
+    for name in keys:
+        if name not in known:
+            raise UserError(f"augment: {name!r} is no key of it; allowed are {', '.join(sorted(known))}")
+    if normalisation is not None:
+        keys["normalisation"] = normalisation
+    check_steps(keys.get("steps") or {})
+    return Recipe(**{**keys, "size": size})
 
 
 def resident_pixels(pixels: Pixels, device: torch.device) -> Tensor:

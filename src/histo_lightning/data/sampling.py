@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from histo_lightning.data.cache import Pixels
 from histo_lightning.data.records import Record
@@ -21,17 +21,20 @@ class EpochOrder:
     """The order of one epoch's samples, from (seed, epoch) alone.
 
     ``shuffle``: every sample once. ``case_balanced``: as many draws with replacement; classes are equally likely,
-    then cases within the class, then images within the case. ``sequential``: as they stand.
-    Lightning calls :meth:`set_epoch`.
+    then cases within the class, then images within the case. ``sequential``: as they are.
+    With ``repeats`` every epoch has the order of the first. Lightning calls :meth:`set_epoch`.
     """
 
-    def __init__(self, records: Sequence[Record], labels: Sequence[int], kind: str, seed: int) -> None:
+    def __init__(
+        self, records: Sequence[Record], labels: Sequence[int], kind: str, seed: int, *, repeats: bool = False
+    ) -> None:
         self.kind, self.seed, self.epoch = kind, seed, 0
+        self.repeats = repeats
         self.count = len(records)
         self.weights = _balanced(records, labels) if kind == "case_balanced" else None
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch = 0 if self.repeats else epoch
 
     def indices(self) -> NDArray[np.int64]:
         if self.kind == "sequential":
@@ -105,15 +108,20 @@ class Batches:
 
 
 class PartDataset(Dataset[Batch]):
-    """The images of one part, as whole batches of stored pixels.
+    """The images of one part, as whole batches of stored pixels; ``names`` are their file names.
 
     A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (position in the part) and ``case`` int64, B.
     """
 
     def __init__(
-        self, pixels: Pixels, rows: NDArray[np.int64], labels: Sequence[int], cases: Sequence[int]
+        self,
+        pixels: Pixels,
+        rows: NDArray[np.int64],
+        labels: Sequence[int],
+        cases: Sequence[int],
+        names: Sequence[str] = (),
     ) -> None:
-        self.pixels, self.rows = pixels, rows
+        self.pixels, self.rows, self.names = pixels, rows, tuple(names)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.cases = torch.tensor(cases, dtype=torch.int64)
 
@@ -134,18 +142,40 @@ class PartDataset(Dataset[Batch]):
         }
 
 
-class DirectLoader:
-    """Batches straight from the memory map, in this process: no workers, no copy beyond the batch itself."""
+View = Callable[[Batch, int], Batch]
 
-    def __init__(self, dataset: PartDataset, batches: Batches) -> None:
-        self.dataset, self.batch_sampler = dataset, batches
+
+class DirectLoader:
+    """Batches straight from the memory map, in this process: no workers, no copy beyond the batch itself.
+
+    Args:
+        view: makes of a stored batch and its epoch what a network sees, where no Trainer's data module will do so.
+    """
+
+    def __init__(self, dataset: PartDataset, batches: Batches, view: View | None = None) -> None:
+        self.dataset, self.batch_sampler, self.view = dataset, batches, view
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         for share in self.batch_sampler.shares():
-            yield self.dataset.__getitems__(share)
+            batch = self.dataset.__getitems__(share)
+            yield batch if self.view is None else self.view(batch, self.batch_sampler.sampler.epoch)
+
+
+class WorkerLoader:
+    """Batches from a DataLoader. Not one itself: Lightning would put a sampler of its own into it on several devices."""
+
+    def __init__(self, loader: DataLoader[Batch], batches: Batches, view: View | None = None) -> None:
+        self.loader, self.dataset, self.batch_sampler, self.view = loader, loader.dataset, batches, view
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            yield batch if self.view is None else self.view(batch, self.batch_sampler.sampler.epoch)
 
 
 class ResidentLoader:
@@ -176,6 +206,6 @@ class ResidentLoader:
             }
 
 
-def as_is(batch: Any) -> Any:
+def whole(batch: Any) -> Any:
     """Collate function for batches that are already whole."""
     return batch

@@ -14,7 +14,7 @@ from histo_lightning.data.sources import find_files, native_sizes
 from histo_lightning.data.split_formats import Member, member
 from histo_lightning.data.split_rows import printable
 from histo_lightning.errors import UserError
-from histo_lightning.schema import DatasetConfig
+from histo_lightning.config.schema import DatasetConfig
 
 STORED_SHORT_SIDE = 256  # as prepare stores BreakHis by default, so that the cache is shared
 NEAREST = 200  # pairs that are looked at, for each magnification and for each two of them

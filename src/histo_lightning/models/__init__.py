@@ -1,7 +1,7 @@
-"""Networks: the ResNet family, its heads, pretrained weights; and optimizers by name."""
+"""Networks: the ResNet family, heads, learning-rate schedules, pretrained weights."""
 
-from histo_lightning.models.heads import build_head, build_network
-from histo_lightning.models.resnet import MODELS, ResNet, build_backbone
+from histo_lightning.models.networks import build_network
+from histo_lightning.models.resnet import ResNet
 from histo_lightning.models.weights import load_weights
 
-__all__ = ["MODELS", "ResNet", "build_backbone", "build_head", "build_network", "load_weights"]
+__all__ = ["ResNet", "build_network", "load_weights"]

@@ -1,10 +1,6 @@
-"""What stands behind the backbone: from its features to one logit a class."""
+"""What turns a backbone's features into logits."""
 
 from torch import nn
-
-from histo_lightning.models.resnet import ResNet, build_backbone
-
-HEADS = ("linear", "mlp")
 
 
 def build_head(
@@ -28,24 +24,4 @@ def build_head(
         return nn.Sequential(
             nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
         )
-    raise ValueError(f"unknown head {name!r}; heads are {', '.join(HEADS)}")
-
-
-def build_network(
-    model_name: str,
-    num_classes: int,
-    *,
-    head: str = "linear",
-    hidden: int = 512,
-    dropout: float = 0.05,
-    stem: str = "standard",
-    zero_init_residual: bool = True,
-) -> ResNet:
-    """A backbone whose ``fc`` is a head: images, float B x 3 x H x W -> logits, B x ``num_classes``.
-
-    Raises:
-        ValueError: no model, head or stem of that name.
-    """
-    network = build_backbone(model_name, stem=stem, zero_init_residual=zero_init_residual)
-    network.fc = build_head(head, network.feature_dim, num_classes, hidden, dropout)
-    return network
+    raise ValueError(f"unknown head {name!r}; heads are linear, mlp")

@@ -292,29 +292,3 @@ resnext50_32x4d = partial(resnet50, groups=32, width_per_group=4)
 resnext101_32x8d = partial(resnet101, groups=32, width_per_group=8)
 wide_resnet50_2 = partial(resnet50, width_per_group=128)
 wide_resnet101_2 = partial(resnet101, width_per_group=128)
-
-MODELS: dict[str, Callable[..., ResNet]] = {
-    "resnet10": resnet10,
-    "resnet14": resnet14,
-    "resnet18": resnet18,
-    "resnet26": resnet26,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-    "resnet152": resnet152,
-    "resnext50_32x4d": resnext50_32x4d,
-    "resnext101_32x8d": resnext101_32x8d,
-    "wide_resnet50_2": wide_resnet50_2,
-    "wide_resnet101_2": wide_resnet101_2,
-}
-
-
-def build_backbone(name: str, **options: object) -> ResNet:
-    """A network of the family with its own fc; ``options`` are those of :class:`ResNet`.
-
-    Raises:
-        ValueError: the family has no network of that name.
-    """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; the family is {', '.join(MODELS)}")
-    return MODELS[name](**options)

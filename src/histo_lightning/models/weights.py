@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from histo_lightning.downloads import fetch
 from histo_lightning.errors import UserError
-from histo_lightning.models.resnet import ResNet
+from histo_lightning.models.networks import head_of
 
 log = logging.getLogger("histo_lightning")
 # torchvision's convention: resnet18-f37072fd.pth carries the first digits of its SHA-256.
@@ -21,10 +21,10 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 NAMED_KEYS = 4  # enough to recognise what does not fit
 
 
-def load_weights(network: ResNet, source: str, *, cache_dir: Path, timeout_seconds: float = 60.0) -> bool:
+def load_weights(network: nn.Module, source: str, *, cache_dir: Path, timeout_seconds: float = 60.0) -> bool:
     """Load torchvision-style weights; every key and shape of the backbone must fit.
 
-    The fc of ``source`` is loaded where it has the keys and shapes of the network's, else left out.
+    The head of ``source`` is loaded where it has the keys and shapes of the network's, else left out.
 
     Args:
         network: changed in place.
@@ -34,7 +34,7 @@ def load_weights(network: ResNet, source: str, *, cache_dir: Path, timeout_secon
         timeout_seconds: longest silence of a server.
 
     Returns:
-        Whether the fc was loaded too.
+        Whether the head was loaded too.
 
     Raises:
         UserError: no such file, no connection, a damaged file, or weights of another network. The network is unchanged.
@@ -54,8 +54,9 @@ def load_weights(network: ResNet, source: str, *, cache_dir: Path, timeout_secon
             path.unlink(missing_ok=True)  # else the damaged download would be used again
         raise
     own = network.state_dict()
-    head = {key for key in own if key.startswith("fc.")}
-    given_head = {key for key in state if key.startswith("fc.")}
+    prefix = _head_prefix(network)
+    head = {key for key in own if key.startswith(prefix)}
+    given_head = {key for key in state if key.startswith(prefix)}
     head_fits = given_head == head and all(state[key].shape == own[key].shape for key in head)
     if not head_fits:
         state = {key: value for key, value in state.items() if key not in given_head}
@@ -63,6 +64,11 @@ def load_weights(network: ResNet, source: str, *, cache_dir: Path, timeout_secon
     _check_fit(expected, state, source)
     network.load_state_dict(state, strict=False)
     return head_fits
+
+
+def _head_prefix(network: nn.Module) -> str:
+    head = head_of(network)
+    return next(f"{name}." for name, child in network.named_children() if child is head)
 
 
 def _read(path: Path, source: str) -> dict[str, Tensor]:

@@ -6,7 +6,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 _JOBS: ContextVar[Sequence[Sequence[str]]] = ContextVar("jobs of the sweep")
 
@@ -21,11 +25,11 @@ def jobs_to_launch(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
         _JOBS.reset(token)
 
 
-class JobSweeper(BasicSweeper):
-    """Hydra's basic sweeper, but for what the front door has done already.
+class JobSweeper(Sweeper):
+    """Launches the jobs of :func:`jobs_to_launch`; a job that fails raises nothing here, so the others run.
 
-    ``products`` is a list of sweeps (key to values, as in ``params``) whose jobs stand in one sweep folder: a study of
-    several arms is no product of its keys. A job that fails raises nothing here, so the others run.
+    ``params`` (key to values) is a sweep that an experiment's file asks for, ``products`` a list of such sweeps whose jobs
+    are in one sweep folder: a study of several arms is no product of its keys. The front door reads both.
     """
 
     def __init__(
@@ -34,12 +38,18 @@ class JobSweeper(BasicSweeper):
         params: dict[str, str] | None = None,
         products: Sequence[dict[str, str]] | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self.products = products
+        self.params, self.products = params, products
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
         assert self.config is not None
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        jobs = _JOBS.get()
-        return self.launcher.launch([list(job) for job in jobs], initial_job_idx=0) if jobs else []
+        return self.launcher.launch([list(job) for job in _JOBS.get()], initial_job_idx=0)

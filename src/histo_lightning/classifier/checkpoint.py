@@ -1,0 +1,106 @@
+"""Checkpoint files: read safely, written whole or not at all."""
+
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from lightning_fabric.utilities.types import _PATH
+from torch import nn
+
+from histo_lightning.errors import UserError
+
+CHECKPOINT_FORMAT = 2
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint of ours safely (``weights_only=True``), on the CPU.
+
+    Raises:
+        UserError: no such file, damaged, not ours, or of another format.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{file}: no such checkpoint; give a run's checkpoints/best.ckpt")
+    try:
+        checkpoint: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{file}: cannot be read as a checkpoint ({str(error).splitlines()[0][:120]})"
+        ) from error
+    about = checkpoint.get("histo_lightning") if isinstance(checkpoint, dict) else None
+    if not isinstance(about, dict) or "hyper_parameters" not in checkpoint:
+        raise UserError(f"{file}: not a checkpoint of histo_lightning; plain weights go to model.weights")
+    if about.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(
+            f"{file}: its format is {about.get('format')}, this version reads {CHECKPOINT_FORMAT}; "
+            f"use histo_lightning {about.get('version')}"
+        )
+    return dict(checkpoint)
+
+
+def load_state(module: nn.Module, state: dict[str, Any], path: str | Path) -> None:
+    """Load weights strictly; raise UserError that names the first parameter that does not fit."""
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        raise UserError(
+            f"{path}: its weights do not fit this network ({lines[0] if lines else error}); use the same model, head and stem"
+        ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the body is done.
+
+    An exception raised inside ``torch.save`` comes out of its C++ writer as a RuntimeError, like a full disk.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals only ever reach the main one
+        yield
+        return
+    arrived: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
+def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
+    """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _uninterrupted():
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: the checkpoint cannot be written ({error}); free space, the same command goes on"
+        ) from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written with fsync and rename."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        save_atomic(checkpoint, Path(path))

@@ -1,0 +1,105 @@
+"""Epoch metrics, accumulated on the device and read once an epoch: nothing here makes a step wait."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_auroc
+from torchmetrics.utilities.data import dim_zero_cat
+
+
+class TrainingMetrics(Metric):
+    """``loss`` (mean over images) and ``accuracy`` of the training batches of an epoch, as the network saw them."""
+
+    full_state_update = False
+    totals: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("totals", default=torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss (scalar), logits B x classes, labels int64 B."""
+        correct = (logits.argmax(dim=1) == labels).sum()
+        # Filled on the device; a number from the host would be a copy that the step waits for.
+        count = torch.full_like(loss, labels.shape[0])
+        self.totals += torch.stack([loss * count, correct.to(loss.dtype), count])
+
+    def compute(self) -> dict[str, Tensor]:
+        loss, correct, count = self.totals
+        return {"loss": (loss / count).float(), "accuracy": (correct / count).float()}
+
+
+class EvaluationMetrics(Metric):
+    """Collects logits, labels and cases by ``update``; ``compute`` gives all scores of a pass over a data set.
+
+    - ``loss``: mean negative log likelihood of images.
+    - ``accuracy``, ``balanced_accuracy`` (mean recall of the classes present), ``auroc``.
+    - ``case_auroc``: of the mean probability of each case.
+    - ``case_log_loss``: mean over classes of the mean over cases of the mean over images of the negative log
+      likelihood: every case of a class counts the same, and so does every class present.
+
+    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent. With eight classes ``auroc`` is one-vs-rest, averaged over the classes.
+    """
+
+    full_state_update = False
+    logits: list[Tensor]
+    labels: list[Tensor]
+    cases: list[Tensor]
+    indices: list[Tensor]
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("logits", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+        self.add_state("cases", default=[], dist_reduce_fx="cat")
+        self.add_state("indices", default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, labels: Tensor, cases: Tensor, indices: Tensor) -> None:
+        """Add a batch: float32 B x classes, int64 B, int64 B, and which image of the data set each is, int64 B."""
+        self.logits.append(logits.detach().float())
+        self.labels.append(labels)
+        self.cases.append(cases)
+        self.indices.append(indices)
+
+    def compute(self) -> dict[str, Tensor]:
+        """All scores, each a scalar on the metric's device, computed on the CPU: once an epoch, and deterministic."""
+        logits, labels, cases, indices = (
+            dim_zero_cat(state).cpu() for state in (self.logits, self.labels, self.cases, self.indices)
+        )
+        _, first = np.unique(indices.numpy(), return_index=True)
+        logits, labels, cases = logits[first], labels[first], cases[first]
+        log_p = functional.log_softmax(logits, dim=1)
+        losses = functional.nll_loss(log_p, labels, reduction="none")
+        present = torch.bincount(labels, minlength=self.num_classes) > 0
+        predicted = logits.argmax(dim=1)
+        recall = multiclass_accuracy(predicted, labels, self.num_classes, average=None)
+        groups, group = torch.unique(cases * self.num_classes + labels, return_inverse=True)
+        group_label = groups % self.num_classes
+        group_loss = _mean_by(group, losses, len(groups))
+        class_loss = _mean_by(group_label, group_loss, self.num_classes)
+        group_p = torch.stack([_mean_by(group, p, len(groups)) for p in log_p.exp().unbind(1)], dim=1)
+        found = {
+            "loss": losses.mean(),
+            "accuracy": (predicted == labels).float().mean(),
+            "balanced_accuracy": recall[present].mean(),
+            "auroc": self._auroc(log_p.exp(), labels, present),
+            "case_auroc": self._auroc(group_p, group_label, present),
+            "case_log_loss": class_loss[present].mean(),
+        }
+        return {name: value.to(self.device) for name, value in found.items()}
+
+    def _auroc(self, p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        if not bool(present.all()):
+            return torch.tensor(float("nan"), device=p.device)
+        if self.num_classes == 2:
+            return binary_auroc(p[:, 1], labels)
+        return multiclass_auroc(p, labels, self.num_classes)
+
+
+def _mean_by(group: Tensor, values: Tensor, groups: int) -> Tensor:
+    """Mean of values by group index (NaN for an empty group)."""
+    total = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add_(0, group, values)
+    return total / torch.bincount(group, minlength=groups)

@@ -1,0 +1,288 @@
+"""The LightningModule: network, loss, epoch metrics, and what goes into its checkpoints."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from histo_lightning import __version__
+from histo_lightning.classifier.checkpoint import CHECKPOINT_FORMAT, load_state, read_checkpoint
+from histo_lightning.classifier.metrics import EvaluationMetrics, TrainingMetrics
+from histo_lightning.classifier.optimizers import build_optimizer, build_scheduler, check_optimization
+from histo_lightning.config.schema import MONITORS
+from histo_lightning.config.targets import class_of, import_modules, network_factory
+from histo_lightning.config.tree import option
+from histo_lightning.errors import UserError
+from histo_lightning.models import build_network
+from histo_lightning.models.networks import head_of, network_settings
+
+Batch = dict[str, Tensor]
+
+
+class Classifier(LightningModule):
+    """A network with a log-softmax output and the NLL loss, for any Trainer.
+
+    All arguments are primitives, so a checkpoint loads under ``weights_only=True``.
+
+    Args:
+        model: a name of the ResNet family, or ``{"_target_": ..., **arguments}``; see ``build_network``.
+        num_classes: outputs, at least 2.
+        head, hidden, dropout: ``linear`` or ``mlp``; see ``build_head``.
+        freeze_backbone: only the head learns; ``frozen_norm`` says whether its batch norms then use batch
+            statistics (``train``, as in the thesis) or running ones (``eval``).
+        optimizer, scheduler: the name of an option in ``conf/``, or ``{"_target_": ..., **arguments}``.
+        lr: learning rate; None is that of ``optimizer``.
+        class_weights: weight of each class in the training loss; None weighs all the same.
+        label_smoothing: share of the target spread over all classes, in training only.
+        monitor, monitor_mode: what a schedule that waits for improvement watches.
+
+    Raises:
+        UserError: a setting that cannot work.
+    """
+
+    metadata: dict[str, Any]
+
+    def __init__(
+        self,
+        model: str | dict[str, Any] = "resnet18",
+        num_classes: int = 2,
+        *,
+        head: str = "linear",
+        hidden: int = 512,
+        dropout: float = 0.05,
+        freeze_backbone: bool = False,
+        frozen_norm: str = "train",
+        optimizer: str | dict[str, Any] = "adamw",
+        scheduler: str | dict[str, Any] = "cosine",
+        lr: float | None = None,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        monitor: str = "val/case_log_loss",
+        monitor_mode: str = "min",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.optimizer_settings = option("optimizer", optimizer) if isinstance(optimizer, str) else dict(optimizer)
+        self.scheduler_settings = option("scheduler", scheduler) if isinstance(scheduler, str) else dict(scheduler)
+        if lr is not None:
+            self.optimizer_settings["lr"] = lr
+        _check_numbers(num_classes, class_weights, label_smoothing, dropout)
+        _check_words(
+            head=(head, ("linear", "mlp")),
+            frozen_norm=(frozen_norm, ("train", "eval")),
+            monitor=(monitor, tuple(name.replace("_", "/", 1) for name in MONITORS)),
+            monitor_mode=(monitor_mode, ("min", "max")),
+        )
+        check_optimization(self.optimizer_settings, self.scheduler_settings)
+        self.network = build_network(model, num_classes, head=head, hidden=hidden, dropout=dropout)
+        self.freeze_backbone, self.frozen_norm = freeze_backbone, frozen_norm
+        if freeze_backbone:
+            self.network.requires_grad_(False)
+            head_of(self.network).requires_grad_(True)
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.label_smoothing = label_smoothing
+        self.monitor, self.monitor_mode = monitor, monitor_mode
+        self.train_metrics = TrainingMetrics()
+        self.val_metrics = EvaluationMetrics(num_classes)
+        self.test_metrics = EvaluationMetrics(num_classes)
+        self.metadata = {}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the optimizer starts with; Lightning's LR finder sets it."""
+        return float(self.optimizer_settings["lr"])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimizer_settings["lr"] = float(value)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images, float B x 3 x H x W, normalised -> logits, float32 B x classes."""
+        out: Tensor = self.network(images)
+        return out.float()
+
+    def exact_logits(self, images: Tensor) -> Tensor:
+        """The same in float32 arithmetic, whatever the Trainer's precision: scores do not depend on it."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.logits(images.float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images, float B x 3 x H x W, normalised -> log probabilities, float32 B x classes."""
+        return functional.log_softmax(self.logits(images), dim=1)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        super().train(mode)
+        if mode and self.freeze_backbone and self.frozen_norm == "eval":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self.logits(batch["image"])
+        weight = self.class_weights
+        # Cross entropy of logits is the NLL of their log-softmax.
+        loss = functional.cross_entropy(
+            logits,
+            batch["label"],
+            weight=weight if isinstance(weight, Tensor) else None,
+            label_smoothing=self.label_smoothing,
+        )
+        self.train_metrics.update(loss.detach(), logits.detach(), batch["label"])
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log ``train/...`` once an epoch, where numbers leave the device anyway."""
+        self._log("train", self.train_metrics)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.val_metrics.update(self.logits(batch["image"]), batch["label"], batch["case"], batch["index"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/...``."""
+        self._log("val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.test_metrics.update(self.exact_logits(batch["image"]), batch["label"], batch["case"], batch["index"])
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/...``."""
+        self._log("test", self.test_metrics)
+
+    def _log(self, part: str, metrics: TrainingMetrics | EvaluationMetrics) -> None:
+        """Log an epoch's scores and start anew.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        values = {f"{part}/{name}": value for name, value in metrics.compute().items()}
+        metrics.reset()
+        loss = float(values[f"{part}/loss"])
+        if not math.isfinite(loss) and not self.trainer.sanity_checking:
+            raise UserError(
+                f"{part}_loss became {loss} in epoch {self.current_epoch + 1}: the training diverged; lower optimizer.lr, "
+                "or set trainer.gradient_clip_val=1"
+            )
+        self.log_dict(values)  # computed over all processes already
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Logits of a batch, with what they belong to.
+
+        Returns:
+            ``logits`` float32 B x classes; ``index`` int64 B, positions in the data set; ``image``, the B file names
+            (where the data set has ``names``). Always float32 arithmetic.
+        """
+        found: dict[str, Any] = {"logits": self.exact_logits(batch["image"]), "index": batch["index"]}
+        loaders = self.trainer.predict_dataloaders
+        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
+        names = getattr(getattr(loader, "dataset", None), "names", None)
+        if names is not None:
+            found["image"] = [names[i] for i in batch["index"].tolist()]
+        return found
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients; Lightning's own way refuses fused optimizers where nothing is scaled."""
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        if gradient_clip_val and by_norm and self.trainer.precision != "16-mixed":
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = build_optimizer(
+            self.network.parameters(), self.optimizer_settings, fused=self.trainer.precision != "16-mixed"
+        )
+        total = self.trainer.estimated_stepping_batches  # loads the training data, so the next line can count them
+        batches = self.trainer.num_training_batches
+        per_epoch = 1 if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
+        schedule: Any = build_scheduler(
+            optimizer,
+            self.scheduler_settings,
+            total_steps=total if math.isinf(total) else max(int(total), 1),
+            steps_per_epoch=max(per_epoch, 1),
+            monitor=self.monitor,
+            mode=self.monitor_mode,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["histo_lightning"] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": __version__,
+            "output_size": int(self.hparams["num_classes"]),
+            **(self.metadata or self._plain_metadata()),
+            "epoch": int(self.current_epoch),
+        }
+
+    def _plain_metadata(self) -> dict[str, Any]:
+        """What a data module of ours knows, for a checkpoint of a plain Trainer; empty with other data."""
+        data = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
+        describe = getattr(data, "describe", None)
+        return dict(describe()) if describe is not None else {}
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, imports: tuple[str, ...] | list[str] = ()) -> "Classifier":
+        """A classifier with a checkpoint's weights, in evaluation mode on the CPU; ``metadata`` says the rest.
+
+        Args:
+            path: a checkpoint of a run, or of a plain Trainer.
+            imports: modules that define its network, where it is not of this package or torchvision.
+
+        Raises:
+            UserError: no such file, not a checkpoint of ours, another format, or weights that do not fit.
+        """
+        checkpoint = read_checkpoint(path)
+        import_modules(imports)
+        settings = {**checkpoint["hyper_parameters"]}
+        _check_origin(settings, path)
+        try:
+            classifier = cls(**settings)
+        except TypeError as error:
+            raise UserError(f"{path}: its hyper-parameters do not fit this version ({error})") from error
+        load_state(classifier, checkpoint["state_dict"], path)
+        classifier.metadata = checkpoint["histo_lightning"]
+        return classifier.eval()
+
+
+def _check_origin(settings: Mapping[str, Any], path: str | Path) -> None:
+    """Look up what a checkpoint names without importing anything but well-known packages and the user's imports."""
+    try:
+        network_factory(network_settings(settings.get("model", "resnet18")), imported_only=True)
+        for key, base in (("optimizer", Optimizer), ("scheduler", torch.optim.lr_scheduler.LRScheduler)):
+            if not isinstance(settings.get(key, ""), str):
+                class_of(settings[key], base, key, imported_only=True)
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _check_numbers(
+    num_classes: int, class_weights: list[float] | None, label_smoothing: float, dropout: float
+) -> None:
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise UserError(f"num_classes={num_classes}: at least 2 are needed")
+    if class_weights is not None and (
+        len(class_weights) != num_classes or any(not math.isfinite(w) or w < 0 for w in class_weights)
+    ):
+        raise UserError(f"class_weights={class_weights}: give {num_classes} numbers that are not negative")
+    for name, value in (("label_smoothing", label_smoothing), ("dropout", dropout)):
+        if not 0 <= value < 1:
+            raise UserError(f"{name}={value}: allowed is a number from 0 to below 1")
+
+
+def _check_words(**words: tuple[str, tuple[str, ...]]) -> None:
+    for name, (given, allowed) in words.items():
+        if given not in allowed:
+            raise UserError(f"{name}={given}: allowed are {', '.join(allowed)}")

@@ -1,0 +1,92 @@
+"""The command line that every front door shares: its flags, and what they print."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import histo_lightning
+from histo_lightning.config.checks import as_text
+from histo_lightning.config.compose import Composition, config_tree, read_jobs
+from histo_lightning.config.help import help_text
+from histo_lightning.config.schema import AnyConfig
+from histo_lightning.errors import UserError
+
+SWEEPING = ("train", "tune")  # commands that take -m
+Check = Callable[[Sequence[Any]], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message} (see --help)")
+
+
+def _flags(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-r", "--resolve", action="store_true")
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    # `~callbacks.x` and `key=-1` are overrides, not flags; flags may be anywhere on the line.
+    return parser.parse_intermixed_args(list(arguments))
+
+
+def read_command(command: str, check: Check | None = None) -> Composition | None:
+    """Read ``sys.argv`` and check every job before any work; None where something was printed instead.
+
+    Args:
+        command: the name of its config file and schema.
+        check: looks at the configs of all jobs; raises UserError.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    flags = _flags(sys.argv[1:])
+    if flags.version:
+        print(f"histo_lightning {histo_lightning.__version__}")
+        return None
+    if flags.help:
+        print(help_text(command, flags.overrides[0] if flags.overrides else None))
+        return None
+    if flags.multirun and command not in SWEEPING:
+        raise UserError(f"{command} takes no -m: only {' and '.join(SWEEPING)} do")
+    with config_tree(flags.config_dir) as search:
+        read = read_jobs(command, flags.overrides, multirun=flags.multirun, search=search)
+    if flags.cfg:
+        for job in read.jobs:
+            print(_shown(job.hydra, flags), end="" if len(read.jobs) == 1 else "---\n")
+        return None
+    if check is not None:
+        check([job.config for job in read.jobs])
+    return read
+
+
+def _shown(texts: dict[str, str], flags: argparse.Namespace) -> str:
+    files = {"job": ("config.yaml",), "hydra": ("hydra.yaml",), "all": ("config.yaml", "hydra.yaml")}[flags.cfg]
+    tree = OmegaConf.merge(*(OmegaConf.create(texts[name]) for name in files))
+    if flags.package and flags.package != "_global_":
+        tree = OmegaConf.select(tree, flags.package)
+        if tree is None:
+            raise UserError(f"--package {flags.package}: there is no such key in the config")
+    return as_text(tree, resolve=flags.resolve)
+
+
+def launch(command: str, work: Callable[[Any], int | None], check: Check | None = None) -> int:
+    """Read the command line and do ``work(config)`` for each of its jobs, here and one after the other.
+
+    Returns:
+        The largest exit status.
+    """
+    read = read_command(command, check)
+    return max((work(job.config) or 0 for job in read.jobs), default=0) if read is not None else 0
+
+
+def only_config(read: Composition) -> AnyConfig:
+    """The config of a command line that is no sweep."""
+    return read.jobs[0].config

@@ -1,0 +1,288 @@
+"""The keys of every command: their types, choices, ranges and defaults. ``conf/`` says what each one decides.
+
+A field's metadata holds what a value may be, beside the field: ``choices``, ``low`` and ``high``, ``pattern``; ``only``
+(the names of its group's option it belongs to), ``hashed=False`` (it changes no result) and ``literal`` (its value is taken
+from the command line as it is). Groups that are built from ``_target_`` are plain dicts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from histo_lightning.config.tree import option
+
+MONITORS = {  # what a run can be watched by, and whether less or more of it is better
+    "val_case_log_loss": "min",
+    "val_loss": "min",
+    "val_accuracy": "max",
+    "val_balanced_accuracy": "max",
+    "val_auroc": "max",
+    "val_case_auroc": "max",
+}
+NAME = r"[A-Za-z0-9._-]{1,100}"
+
+
+def key(default: Any, **metadata: Any) -> Any:
+    """A field with what its value may be; a callable default makes a new value each time."""
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _from(group: str, name: str) -> Callable[[], dict[str, Any]]:
+    return lambda: option(group, name)
+
+
+@dataclass
+class HeadConfig:
+    """What turns features into logits."""
+
+    name: str = key("linear", choices=("linear", "mlp"))
+    hidden: int | None = key(None, low=1, high=65536, only=("mlp",))
+    dropout: float | None = key(None, low=0, high=0.99, only=("mlp",))
+
+
+@dataclass
+class DatasetConfig:
+    """Which images."""
+
+    name: str = key("synthetic", choices=("synthetic", "breakhis", "folders"))
+    root: str = key("", hashed=False, literal=True)
+    images_per_slide: int | None = key(None, low=1, high=60, only=("synthetic",))
+    image_size: int | None = key(None, low=140, high=1400, only=("synthetic",))
+    seed: int | None = key(None, low=0, high=2**31 - 1, only=("synthetic",))
+    short_side: int | None = key(None, low=32, high=4096)
+    download: bool = key(False, hashed=False)
+    url: str | None = key(None, hashed=False, literal=True, only=("breakhis",))
+
+
+@dataclass
+class SplitConfig:
+    """Which images train, validate and test. ``fold`` is 0-based, for ``official`` 1 to 5."""
+
+    name: str = "case_kfold"
+    fold: int = 0
+    folds: int = 5
+    seed: int = key(0, low=0, high=2**31 - 1)
+    repeat: int = key(0, low=0, high=10**6)
+    group: str = key("case", choices=("case", "slide", "image"))
+    clean: bool = False
+    matched: bool = False
+    injected: float | None = key(None, low=0, high=1)
+    shuffle_labels: bool = False
+    path: str = key("", literal=True)
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training images, and what validation and test images look like; all off by default."""
+
+    name: str = "none"
+    crop_scale: list[float] = key(lambda: [1.0, 1.0], pair=(0.01, 1.0))
+    crop_ratio: list[float] = key(lambda: [1.0, 1.0], pair=(0.1, 10.0))
+    dihedral: bool = False
+    horizontal_flip: bool = False
+    rotation_degrees: float = key(0.0, low=0, high=180)
+    brightness: float = key(0.0, low=0, high=0.9)
+    contrast: float = key(0.0, low=0, high=0.9)
+    channel_gain: float = key(0.0, low=0, high=0.9)
+    stain_gain: float = key(0.0, low=0, high=0.9)
+    stain_shift: float = key(0.0, low=0, high=0.5)
+    steps: dict[str, Any] = key(dict)
+    evaluate: str = key("field", choices=("field", "center"))
+    normalisation: str = key("train", choices=("train", "imagenet"))
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how fast; ``flags`` holds the other arguments of Lightning's Trainer, given as ``trainer.<flag>``."""
+
+    name: str = "auto"
+    accelerator: str = key("auto", choices=("auto", "cpu", "gpu"))
+    devices: int = key(1, low=1, high=1024, hashed=False)
+    strategy: str = key("single", choices=("single", "ddp"))
+    precision: str = key("auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
+    compile: str = key("auto", choices=("auto", "true", "false"))
+    channels_last: bool = True
+    deterministic: bool = True
+    threads: int | None = key(None, low=1, high=4096, hashed=False)
+    workers: int = key(0, low=0, high=256, hashed=False)
+    gpu: int | None = key(None, low=0, high=1023, hashed=False)
+    progress: str = key("auto", choices=("auto", "bar", "lines", "none"), hashed=False)
+    flags: dict[str, Any] = key(dict)
+
+
+@dataclass
+class StudyConfig:
+    """What a sweep compares."""
+
+    factor: str = key("model", hashed=False)
+    reference: str | None = key(None, hashed=False)
+    score: str = key("case_auroc", hashed=False)
+
+
+@dataclass
+class Config:
+    """Everything a training run depends on; the defaults are those of ``conf/train.yaml``."""
+
+    model: dict[str, Any] = field(default_factory=_from("model", "resnet18"))
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optimizer: dict[str, Any] = field(default_factory=_from("optimizer", "adamw"))
+    scheduler: dict[str, Any] = field(default_factory=_from("scheduler", "cosine"))
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(**option("augment", "d4")))
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: dict[str, Any] = field(default_factory=_from("callbacks", "default"))
+    logger: dict[str, Any] = field(default_factory=_from("logger", "tensorboard"))
+    study: StudyConfig = field(default_factory=StudyConfig)
+    imports: list[str] = key(list, hashed=False)
+    debug: str | None = None
+    magnification: str = key("40x", choices=("40x", "100x", "200x", "400x", "all"))
+    task: str = key("binary", choices=("binary", "subtype"))
+    seed: int = key(0, low=0, high=2**31 - 1)
+    epochs: int = key(20, low=1, high=100000)
+    batch_size: int = key(16, low=2, high=65536)
+    image_size: int = key(112, low=32, high=2048)
+    monitor: str = key("val_case_log_loss", choices=tuple(MONITORS))
+    scored_weights: str = key("best", choices=("best", "last"))
+    test: bool = True
+    class_weights: str = key("none", choices=("none", "balanced"))
+    sampler: str = key("shuffle", choices=("shuffle", "case_balanced"))
+    label_smoothing: float = key(0.0, low=0, high=0.9)
+    target_sensitivity: float = key(0.95, low=0.01, high=1)
+    output_dir: str = key("outputs", hashed=False, literal=True)
+    run_name: str | None = key(None, hashed=False, pattern=NAME)
+    sweep_name: str | None = key(None, hashed=False, pattern=NAME)
+    json: str | None = key(None, hashed=False, literal=True)
+    resume: str = key("auto", hashed=False, literal=True)
+    cache_dir: str | None = key(None, hashed=False, literal=True)
+
+
+@dataclass
+class PrepareConfig(Config):
+    """What ``prepare`` takes: the settings of the runs that it prepares for, and how thorough it is to be."""
+
+    verify: str = key("fast", choices=("fast", "full"))
+    preview: bool = False
+
+
+@dataclass
+class BenchmarkConfig(Config):
+    """What ``benchmark`` takes; ``select`` names rows (``P1,P5a``), null is all of the suite."""
+
+    suite: str = key("quick", choices=("quick", "full"))
+    select: list[str] | None = None
+
+
+@dataclass
+class TuneSettings:
+    """How ``tune`` searches; ``conf/tune/*.yaml`` are spaces that ship."""
+
+    name: str = "optimizer"
+    space: dict[str, Any] = field(default_factory=dict)
+    trials: int = key(20, low=1, high=100000, hashed=False)
+    sampler: str = key("tpe", choices=("tpe", "random"))
+    random_trials: int = key(5, low=1, high=100000)
+    pruner: str = key("median", choices=("median", "halving", "none"))
+    pruner_trials: int = key(5, low=1, high=100000)
+    warmup_epochs: int | None = key(None, low=1, high=100000)
+    folds: list[int] | None = None
+    workers: int = key(1, low=1, high=256, hashed=False)
+    max_failed: int = key(5, low=1, high=100000, hashed=False)
+    final: bool = key(True, hashed=False)
+    keep: str = key("best", choices=("best", "all"), hashed=False)
+
+
+@dataclass
+class TuneConfig(Config):
+    """What ``tune`` takes: the settings of the runs that it trains, and what it searches over."""
+
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    nested: bool = True
+    study_name: str | None = key(None, hashed=False, pattern=NAME)
+
+
+@dataclass
+class EvaluateConfig:
+    """What ``evaluate`` takes: a checkpoint and a data set to score it on."""
+
+    checkpoint: str = key("", literal=True)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    magnification: str | None = key(None, choices=("40x", "100x", "200x", "400x", "all"))
+    part: str = key("all", choices=("all", "unseen", "train", "val", "test"))
+    allow_seen_cases: bool = False
+    batch_size: int = key(32, low=2, high=65536)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    imports: list[str] = key(list)
+    output_dir: str = key("outputs", literal=True)
+    run_name: str | None = key(None, pattern=NAME)
+    json: str | None = key(None, literal=True)
+    cache_dir: str | None = key(None, literal=True)
+
+
+@dataclass
+class PredictConfig:
+    """What ``predict`` takes: a checkpoint and images of any name."""
+
+    checkpoint: str = key("", literal=True)
+    input: str = key("", literal=True)
+    tta: str = key("none", choices=("none", "d4"))
+    gradcam: bool = False
+    batch_size: int = key(32, low=2, high=65536)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    imports: list[str] = key(list)
+    output_dir: str = key("outputs", literal=True)
+    run_name: str | None = key(None, pattern=NAME)
+    json: str | None = key(None, literal=True)
+
+
+@dataclass
+class ExportConfig:
+    """What ``export`` takes: a checkpoint and a format."""
+
+    checkpoint: str = key("", literal=True)
+    format: str = key("onnx", choices=("onnx", "torch_export", "safetensors"))
+    imports: list[str] = key(list)
+    output_dir: str = key("outputs", literal=True)
+    run_name: str | None = key(None, pattern=NAME)
+    json: str | None = key(None, literal=True)
+
+
+@dataclass
+class AuditConfig:
+    """What ``audit`` takes: a split in any form, and the images it speaks of where pixels are to be compared."""
+
+    split_file: str = key("", literal=True)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    json: str | None = key(None, literal=True)
+    cache_dir: str | None = key(None, literal=True)
+
+
+@dataclass
+class CompareConfig:
+    """What ``compare`` takes: folders of runs, and what to compare; null: what the sweep's plan says."""
+
+    runs: str = key("", literal=True)
+    factor: str | None = None
+    reference: str | None = None
+    score: str | None = None
+    select: str | None = None
+    output_dir: str = key("outputs", literal=True)
+    run_name: str | None = key(None, pattern=NAME)
+    json: str | None = key(None, literal=True)
+
+
+AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig | CompareConfig
+# The schema of each command, by the name of its config file at the root of ``conf/``.
+SCHEMAS: dict[str, type[AnyConfig]] = {
+    "train": Config,
+    "prepare": PrepareConfig,
+    "benchmark": BenchmarkConfig,
+    "tune": TuneConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "audit": AuditConfig,
+    "compare": CompareConfig,
+}

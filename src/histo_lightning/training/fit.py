@@ -1,0 +1,154 @@
+"""Fit one network, restore its scored weights, and predict: what every process of a run does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.trainer.states import TrainerStatus
+
+from histo_lightning.callbacks.history import History
+from histo_lightning.callbacks.predictions import PredictionWriter, Rows
+from histo_lightning.classifier import Classifier, load_state, read_checkpoint
+from histo_lightning.classifier.hardware import Hardware, resolve
+from histo_lightning.config.identity import shortened
+from histo_lightning.config.schema import Config
+from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.errors import UserError
+from histo_lightning.runs import RunFolder
+from histo_lightning.training.cost import cost, reset_peak_memory
+from histo_lightning.training.objects import (
+    build_callbacks,
+    build_classifier,
+    build_loggers,
+    build_trainer,
+    without_hints,
+)
+
+
+@dataclass
+class Fitted:
+    """A trained network's predictions, and facts about its fit.
+
+    Attributes:
+        predictions: by part, positions in ``parts[part].records`` and logits; no ``test`` where ``test=false``.
+        facts: ``best_epoch``, ``epochs``, ``train_seconds``, ``monitor``, ``monitored``, ``cost``: of ``metrics.json``.
+        scored: the checkpoint whose weights predicted.
+        loggers, callbacks: of the trainer.
+        first: whether this is the first process.
+    """
+
+    predictions: dict[str, Rows]
+    facts: dict[str, Any]
+    scored: Path
+    loggers: Sequence[Logger]
+    callbacks: Sequence[Callback]
+    first: bool
+
+
+def fit_and_predict(
+    config: Config, folder: Path, data: BreakHisDataModule, callbacks: Sequence[Callback] = ()
+) -> Fitted:
+    """Train (or go on training), restore the scored weights, and predict train, validation and test once each.
+
+    Args:
+        folder: the run folder; Lightning's files go there.
+        data: set up already.
+        callbacks: more than the config's.
+
+    Raises:
+        UserError: the loss diverged, a checkpoint does not fit, the disk is full.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    hardware = resolve(config.trainer)
+    torch.set_num_threads(hardware.threads)
+    run, rows = RunFolder(folder), list[Rows]()
+    reset_peak_memory()
+    with without_hints():
+        classifier = build_classifier(config, data)
+        count, batch = len(data.parts["train"].records), config.batch_size
+        history = History(folder / "history.csv", config.monitor, count // batch * batch or count, config.seed)
+        writer = PredictionWriter(rows.extend)
+        loggers = build_loggers(config, folder)
+        watching = [history, writer, *build_callbacks(config, folder), *callbacks]
+        trainer = build_trainer(config, folder, hardware, watching, loggers)
+        if not run.status.get("fitted"):
+            _fit(trainer, classifier, data, config, folder, hardware)
+        scored = folder / "checkpoints" / f"{config.scored_weights}.ckpt"
+        if not scored.is_file():  # no callback kept the best, or validation never defined it
+            scored = folder / "checkpoints" / "last.ckpt"
+        facts = _restore(classifier, config, folder, scored)
+        facts["cost"] = cost(classifier, config.image_size, facts["train_seconds"])
+        data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
+        if trainer.is_global_zero:
+            run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
+        _uninterrupted_or_raise(trainer, lambda: trainer.predict(classifier, datamodule=data, return_predictions=False))
+    return Fitted(
+        dict(zip(data.predict_parts, rows, strict=True)), facts, scored, loggers, watching, trainer.is_global_zero
+    )
+
+
+def _fit(
+    trainer: Trainer,
+    classifier: Classifier,
+    data: BreakHisDataModule,
+    config: Config,
+    folder: Path,
+    hardware: Hardware,
+) -> None:
+    if config.trainer.channels_last:
+        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if hardware.compile:
+        classifier.network.compile()
+    last = folder / "checkpoints" / "last.ckpt"
+    start: Path | None = last if last.is_file() else None
+    if start is None and config.resume not in ("auto", "never"):
+        start = Path(config.resume)
+    if start is not None:
+        checkpoint = read_checkpoint(start)  # says clearly what is wrong with it
+        load_state(classifier, checkpoint["state_dict"], start)
+        trained = int(checkpoint["histo_lightning"]["epoch"]) + 1
+        if start != last and trained >= config.epochs:
+            raise UserError(
+                f"resume={start}: it has {trained} epochs behind it; set epochs above that (epochs={config.epochs})"
+            )
+    _uninterrupted_or_raise(
+        trainer, lambda: trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+    )
+    if shortened(config) or not last.is_file():  # Lightning's fast_dev_run, or no callback that keeps checkpoints
+        trainer.save_checkpoint(last)
+
+
+def _uninterrupted_or_raise(trainer: Trainer, work: Any) -> None:
+    """Do ``work``; end the other processes where it fails, and raise KeyboardInterrupt where it was interrupted."""
+    try:
+        work()
+    except SystemExit:  # Lightning leaves like this after Ctrl-C
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+    except BaseException:
+        end = getattr(trainer.strategy.launcher, "kill", None)
+        if end is not None:
+            end(15)
+        raise
+    if trainer.state.status == TrainerStatus.INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def _restore(classifier: Classifier, config: Config, folder: Path, scored: Path) -> dict[str, Any]:
+    """Load the scored weights; what the run's checkpoints say about the fit."""
+    last = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    checkpoint = read_checkpoint(scored)
+    load_state(classifier, checkpoint["state_dict"], scored)
+    history = next(state for name, state in last["callbacks"].items() if name.startswith("History"))
+    return {
+        "best_epoch": int(checkpoint["histo_lightning"]["epoch"]),
+        "epochs": len(history["rows"]),
+        "train_seconds": round(sum(history["seconds"]), 3),
+        "monitor": config.monitor,
+        "monitored": [None if value != value else value for value in history["monitored"]],
+    }
