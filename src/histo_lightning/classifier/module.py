@@ -171,7 +171,7 @@ class Classifier(LightningModule):
                 f"{part}_loss became {loss} in epoch {self.current_epoch + 1}: the training diverged; lower optimizer.lr, "
                 "or set trainer.gradient_clip_val=1"
             )
-        self.log_dict(values)  # computed over all processes already
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1)  # the same on every process already
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Logits of a batch, with what they belong to.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -125,10 +126,13 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
         launcher.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
     path = str(folder.path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
     try:
-        with config_tree(), jobs_to_launch([[f"job='{name}'"] for name in names]):
+        with config_tree(), jobs_to_launch([[f"sweep='{path}'", f"job='{name}'"] for name in names]):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            hydra.multirun("job", run_job, [*launcher, f"sweep='{path}'"], with_log_configuration=False)
+            returns = hydra.multirun("job", run_job, [*launcher, f"sweep='{path}'"], with_log_configuration=False)
+            for one in returns or []:
+                if isinstance(one, JobReturn) and one.status == JobStatus.FAILED and isinstance(one._return_value, Exception):
+                    print(f"a job could not be started: {one._return_value}", file=sys.stderr)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(str(error).strip().splitlines()[0]) from error
     except UserError:
