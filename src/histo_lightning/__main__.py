@@ -45,10 +45,14 @@ def main() -> int:
     if words and words[0] not in ("-h", "--help"):
         print(f"error: unknown command {words[0]!r}{nearest(words[0], list(COMMANDS))}", file=sys.stderr)
         return EXIT_USER
-    print(f"histo_lightning {histo_lightning.__version__}: python -m histo_lightning.<command> [key=value ...]\n")
+    print(
+        f"histo_lightning {histo_lightning.__version__}: python -m histo_lightning.<command> [key=value ...]\n"
+    )
     for name, text in COMMANDS.items():
         print(f"  {name:<10} {text}")
-    print("\nEvery command takes --help. `histo-lightning --completion bash` prints what completes commands and keys in a shell.")
+    print(
+        "\nEvery command takes --help. `histo-lightning --completion bash` prints what completes commands and keys in a shell."
+    )
     return 0
 
 

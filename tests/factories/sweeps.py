@@ -17,20 +17,17 @@ import numpy as np
 import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
-from histo_lightning.config import as_primitives, hashed, readable_name
+from histo_lightning.config.identity import as_primitives, hashed, readable_name
 from histo_lightning.data.census import census_names
 from histo_lightning.data.records import Record, record_of
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.runs import write_json
-from histo_lightning.schema import Config, DatasetConfig, ModelConfig, OptimizerConfig, SplitConfig
+from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
+from histo_lightning.config.tree import option
 from histo_lightning.sweep_plans import plan_hash
 
-OPTIMIZERS = {
-    "sgd": OptimizerConfig("sgd", lr=0.05, weight_decay=5e-4, momentum=0.9, nesterov=True),
-    "adam": OptimizerConfig("adam", lr=1e-3, betas=[0.9, 0.999], eps=1e-8),
-    "adamw": OptimizerConfig("adamw", lr=1e-3, weight_decay=0.05, betas=[0.9, 0.999], eps=1e-8),
-}
+OPTIMIZERS = {name: {**option("optimizer", name), "name": name} for name in ("sgd", "adam", "adamw")}
 PARAMETERS = {"resnet18": 11_177_538, "resnet34": 21_285_698, "resnet50": 23_512_130}
 DISTANCE = {"resnet18": 1.6, "resnet34": 1.75, "resnet50": 1.9}
 EPOCHS = 12
@@ -62,8 +59,8 @@ def drawn(text: str, *, shape: tuple[int, ...] | int = ()) -> Any:
 def table_of(config: Config, split: Split, part: str, per_slide: int) -> Table:
     names = set(split.parts[part])
     members = [record for record in records(per_slide) if record.image in names]
-    distance = DISTANCE.get(config.model.name, 1.6) - (0.2 if config.optimizer.name == "sgd" else 0.0)
-    run = f"{config.model.name} {config.optimizer.name} {config.magnification} {config.split.fold} {config.seed} {config.split.repeat}"
+    distance = DISTANCE.get(config.model["name"], 1.6) - (0.2 if config.optimizer["name"] == "sgd" else 0.0)
+    run = f"{config.model['name']} {config.optimizer['name']} {config.magnification} {config.split.fold} {config.seed} {config.split.repeat}"
     noise = dict(zip([r.image for r in members], drawn(f"{run} {part}", shape=len(members)), strict=True))
     case = {name: 1.4 * float(drawn(f"case {name}")) for name in {r.case for r in members}}
     own = {name: 0.4 * float(drawn(f"{run} {name}")) for name in case}
@@ -103,8 +100,8 @@ def config_of(
     group = {"case_kfold": "case", "slide_kfold": "slide", "official": "slide", "image_random": "image"}[kind]
     split = SplitConfig(kind, fold=fold, repeat=repeat, group=group)
     return Config(
-        model=ModelConfig(model),
-        optimizer=replace(OPTIMIZERS[optimizer]),
+        model={**option("model", model), "name": model},
+        optimizer=dict(OPTIMIZERS[optimizer]),
         dataset=DatasetConfig(images_per_slide=4, image_size=350, seed=0),
         split=split,
         magnification=magnification,
@@ -179,7 +176,7 @@ def _part_of(
 
 
 def metrics_of(config: Config, split: Split, scores: Mapping[str, Any], cost: bool) -> dict[str, Any]:
-    parameters = PARAMETERS.get(config.model.name, 10_000_000)
+    parameters = PARAMETERS.get(config.model["name"], 10_000_000)
     seconds = parameters / 2e5 * (1 + 0.1 * abs(float(drawn(readable_name(config)))))
     metrics: dict[str, Any] = {
         "schema": 1,
@@ -203,7 +200,7 @@ def metrics_of(config: Config, split: Split, scores: Mapping[str, Any], cost: bo
 
 def history_of(config: Config) -> str:
     lines = [",".join(COLUMNS)]
-    depth = DISTANCE.get(config.model.name, 1.6)
+    depth = DISTANCE.get(config.model["name"], 1.6)
     for epoch in range(EPOCHS):
         fall = float(np.exp(-epoch * depth / 6))
         noise = 0.02 * float(drawn(f"{readable_name(config)} {epoch}"))

@@ -18,7 +18,9 @@ class BestAndLast(ModelCheckpoint):
         monitor, mode: a logged score, and whether ``min`` or ``max`` of it is best.
     """
 
-    def __init__(self, dirpath: str | Path | None = None, monitor: str = "val/loss", mode: str = "min") -> None:
+    def __init__(
+        self, dirpath: str | Path | None = None, monitor: str = "val/loss", mode: str = "min"
+    ) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="best",

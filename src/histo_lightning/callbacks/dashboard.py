@@ -25,8 +25,15 @@ class Dashboard(Callback):
             scores: ``val``, and ``test`` where it was read, as in ``metrics.json``.
             label: what must be said of the result; a text where it is not empty.
         """
-        chosen = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in settings.items()}
-        final = {f"hparams/val_{level}_{name}": _value(scores["val"], level, name) for level in LEVELS for name in SCORES}
+        chosen = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in settings.items()
+        }
+        final = {
+            f"hparams/val_{level}_{name}": _value(scores["val"], level, name)
+            for level in LEVELS
+            for name in SCORES
+        }
         for logger in loggers:
             if not isinstance(logger, TensorBoardLogger):
                 continue

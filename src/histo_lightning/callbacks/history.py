@@ -70,7 +70,9 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self._start
-        scores = {name.replace("/", "_", 1): value for name, value in epoch_scores(trainer, pl_module).items()}
+        scores = {
+            name.replace("/", "_", 1): value for name, value in epoch_scores(trainer, pl_module).items()
+        }
         rate = self.images_per_epoch / max(self._seconds or seconds, 1e-9)
         pl_module.log("images_per_second", rate, sync_dist=trainer.world_size > 1)
         scores |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}

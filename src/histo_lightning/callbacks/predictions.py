@@ -43,7 +43,9 @@ class PredictionWriter(Callback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             everywhere = [None] * trainer.world_size
             torch.distributed.all_gather_object(everywhere, self._batches)
-        self.write([_merged([share.get(number, []) for share in everywhere]) for number in sorted(self._batches)])
+        self.write(
+            [_merged([share.get(number, []) for share in everywhere]) for number in sorted(self._batches)]
+        )
 
 
 def _merged(shares: list[list[tuple[list[int], list[list[float]]]]]) -> Rows:

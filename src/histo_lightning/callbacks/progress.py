@@ -37,7 +37,9 @@ class EpochProgress(RichProgressBar):
         if not trainer.is_global_zero:
             return
         scores = epoch_scores(trainer, pl_module)
-        words = "  ".join(f"{name.replace('/', '_', 1)} {scores[name]:.3f}" for name in SHOWN if name in scores)
+        words = "  ".join(
+            f"{name.replace('/', '_', 1)} {scores[name]:.3f}" for name in SHOWN if name in scores
+        )
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {words}"
         log.info("%s", line)
         if self.style == "none":

@@ -69,8 +69,12 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.optimizer_settings = option("optimizer", optimizer) if isinstance(optimizer, str) else dict(optimizer)
-        self.scheduler_settings = option("scheduler", scheduler) if isinstance(scheduler, str) else dict(scheduler)
+        self.optimizer_settings = (
+            option("optimizer", optimizer) if isinstance(optimizer, str) else dict(optimizer)
+        )
+        self.scheduler_settings = (
+            option("scheduler", scheduler) if isinstance(scheduler, str) else dict(scheduler)
+        )
         if lr is not None:
             self.optimizer_settings["lr"] = lr
         _check_numbers(num_classes, class_weights, label_smoothing, dropout)
@@ -151,7 +155,9 @@ class Classifier(LightningModule):
         self._log("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_metrics.update(self.exact_logits(batch["image"]), batch["label"], batch["case"], batch["index"])
+        self.test_metrics.update(
+            self.exact_logits(batch["image"]), batch["label"], batch["case"], batch["index"]
+        )
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/...``."""
@@ -205,7 +211,9 @@ class Classifier(LightningModule):
         optimizer = build_optimizer(
             self.network.parameters(), self.optimizer_settings, fused=self.trainer.precision != "16-mixed"
         )
-        total = self.trainer.estimated_stepping_batches  # loads the training data, so the next line can count them
+        total = (
+            self.trainer.estimated_stepping_batches
+        )  # loads the training data, so the next line can count them
         batches = self.trainer.num_training_batches
         per_epoch = 1 if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
         schedule: Any = build_scheduler(

@@ -66,14 +66,20 @@ def build_scheduler(
     by_step = "total_steps" in names or "steps_per_epoch" in names
     given = _without_unknown_nulls(kind, arguments(settings, leave=LIGHTNING_KEYS))
     if issubclass(kind, torch.optim.lr_scheduler.OneCycleLR) and total_steps == float("inf"):
-        raise UserError(f"scheduler={settings['_target_']}: needs a fit with an end; set max_epochs or max_steps")
+        raise UserError(
+            f"scheduler={settings['_target_']}: needs a fit with an end; set max_epochs or max_steps"
+        )
     own_steps = not str(settings["_target_"]).startswith("torch.")
     schedule = build(
         kind,
         given,
         "scheduler",
         optimizer=optimizer,
-        total_steps=total_steps if own_steps else max(int(total_steps), 2) if total_steps != float("inf") else None,
+        total_steps=total_steps
+        if own_steps
+        else max(int(total_steps), 2)
+        if total_steps != float("inf")
+        else None,
         steps_per_epoch=steps_per_epoch if own_steps else None,
         max_lr=float(optimizer.param_groups[0]["lr"]),
         mode="max" if mode == "max" else "min",
@@ -97,5 +103,11 @@ def check_optimization(optimizer: Mapping[str, Any], scheduler: Mapping[str, Any
     """
     built = build_optimizer([Parameter(torch.zeros(1))], optimizer, fused=False, **options)
     build_scheduler(
-        built, scheduler, total_steps=CHECKED_STEPS, steps_per_epoch=2, monitor="val/loss", mode="min", **options
+        built,
+        scheduler,
+        total_steps=CHECKED_STEPS,
+        steps_per_epoch=2,
+        monitor="val/loss",
+        mode="min",
+        **options,
     )

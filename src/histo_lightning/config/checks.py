@@ -13,10 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.config.aliases import advice
-from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
+from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig, short_name
 from histo_lightning.errors import UserError
 
-FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")  # built from _target_: checked by its signature
+FREE = (
+    "model",
+    "optimizer",
+    "scheduler",
+    "callbacks",
+    "logger",
+)  # built from _target_: checked by its signature
 OPEN = ("tune.space", "augment.steps", "trainer")  # checked by what reads them
 TARGETS = ("model", "optimizer", "scheduler")  # one object each, so that it has a name
 
@@ -69,11 +75,6 @@ def unknown_key(name: str, schema: type[AnyConfig]) -> UserError:
     return UserError(f"unknown key {name!r}{taught or nearest(name, allowed + groups)} ({where})")
 
 
-def short_name(target: str) -> str:
-    """``torch.optim.AdamW`` -> ``adamw``, ``...lr_scheduler.OneCycleLR`` -> ``onecycle``: what results call it."""
-    return re.sub(r"^reducelron|lr$", "", target.rsplit(".", 1)[-1].lower())
-
-
 def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConfig:
     """Merge what Hydra composed into a fresh schema and check it.
 
@@ -106,32 +107,32 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         config = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.create(wanted)))
     except OmegaConfBaseException as error:
         name = str(error.full_key or "?")
-        raise UserError(f"{name}: {str(error.msg or error).splitlines()[0]}{_allowed(name, schema)}") from error
+        raise UserError(
+            f"{name}: {str(error.msg or error).splitlines()[0]}{_allowed(name, schema)}"
+        ) from error
     assert isinstance(config, schema)
     if isinstance(config, Config):
-        _name_targets(config)
+        _check_names(config)
     if hasattr(config, "trainer"):
-        config.trainer.compile = config.trainer.compile.lower()  # true and false come as YAML's True and False
+        config.trainer.compile = (
+            config.trainer.compile.lower()
+        )  # true and false come as YAML's True and False
     check(config)
     if not isinstance(config, Config) and hasattr(config, "trainer") and config.trainer.flags:
         raise unknown_key(f"trainer.{next(iter(config.trainer.flags))}", schema)
     return config
 
 
-def _name_targets(config: Config) -> None:
-    """Give what is built from ``_target_`` the name that results call it by; drop callbacks that are null."""
+def _check_names(config: Config) -> None:
     for group in TARGETS:
         settings = getattr(config, group)
         target = settings.get("_target_")
         if not isinstance(target, str):
             raise UserError(f"{group}._target_ is missing: name a class, or choose {group}=<option>")
-        name = settings.get("name")
-        if name is not None and name != short_name(target):
-            raise UserError(f"{group}.name={name}: follows from {group}._target_; use {group}={name}")
-        settings["name"] = short_name(target)
-    for group in ("callbacks", "logger"):
-        entries = getattr(config, group)
-        setattr(config, group, {name: entry for name, entry in entries.items() if entry is not None})
+        if settings["name"] != short_name(target):
+            raise UserError(
+                f"{group}.name={settings['name']}: follows from {group}._target_; use {group}={settings['name']}"
+            )
 
 
 def _allowed(name: str, schema: type[AnyConfig]) -> str:
@@ -183,7 +184,12 @@ def as_text(tree: Any, *, resolve: bool = False) -> str:
 
 def literal_keys() -> set[str]:
     """Keys whose value is taken from the command line as it is, whatever is in it."""
-    return {name for schema in SCHEMAS.values() for name, entry in schema_fields(schema) if entry.metadata.get("literal")}
+    return {
+        name
+        for schema in SCHEMAS.values()
+        for name, entry in schema_fields(schema)
+        if entry.metadata.get("literal")
+    }
 
 
 def unhashed_keys() -> set[str]:

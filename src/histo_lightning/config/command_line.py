@@ -68,7 +68,9 @@ def read_command(command: str, check: Check | None = None) -> Composition | None
 
 
 def _shown(texts: dict[str, str], flags: argparse.Namespace) -> str:
-    files = {"job": ("config.yaml",), "hydra": ("hydra.yaml",), "all": ("config.yaml", "hydra.yaml")}[flags.cfg]
+    files = {"job": ("config.yaml",), "hydra": ("hydra.yaml",), "all": ("config.yaml", "hydra.yaml")}[
+        flags.cfg
+    ]
     tree = OmegaConf.merge(*(OmegaConf.create(texts[name]) for name in files))
     if flags.package and flags.package != "_global_":
         tree = OmegaConf.select(tree, flags.package)

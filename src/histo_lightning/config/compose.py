@@ -28,7 +28,13 @@ from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 
-FOLDER_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
+FOLDER_KEYS = (
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.sweep.subdir",
+    "hydra.output_subdir",
+    "hydra.job.chdir",
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,9 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
     """Refuse unknown keys and options with the nearest match, before Hydra does it in several lines."""
     name, schema = override.key_or_group, SCHEMAS[config_name]
     if name in FOLDER_KEYS:
-        raise UserError(f"{name}: use output_dir=<folder>, and run_name= or sweep_name= for the folder's name in it")
+        raise UserError(
+            f"{name}: use output_dir=<folder>, and run_name= or sweep_name= for the folder's name in it"
+        )
     if name == "hydra/sweeper" or name in ALIASES:
         raise unknown_key(name, schema)
     if name == "hydra" or name.startswith("hydra."):
@@ -221,7 +229,9 @@ def read_jobs(
     extra = [] if given_path else list(search)
     lists: list[list[str]] = []
     for product in products:
-        own = parse([prepare_argument(f"{name}={value}") for name, value in product.items()], config_name, search)
+        own = parse(
+            [prepare_argument(f"{name}={value}") for name, value in product.items()], config_name, search
+        )
         lists += [[*extra, *job] for job in expand([*own, *overrides], multirun)]  # the command line wins
     if not multirun and lists == [[*extra, *fixed]]:
         return Composition(given, (job_of(config_name, tree, lists[0]),), False, launcher)

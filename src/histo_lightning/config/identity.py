@@ -25,7 +25,8 @@ def hashed(config: Config) -> str:
     values = {
         name: value
         for name, value in flatten(asdict(config))
-        if name not in left_out and not name.startswith(("logger", "callbacks.progress.", "callbacks.dashboard."))
+        if name not in left_out
+        and not name.startswith(("logger", "callbacks.progress.", "callbacks.dashboard."))
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
 

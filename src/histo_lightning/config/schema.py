@@ -5,6 +5,7 @@ A field's metadata holds what a value may be, beside the field: ``choices``, ``l
 from the command line as it is). Groups that are built from ``_target_`` are plain dicts.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,11 @@ def key(default: Any, **metadata: Any) -> Any:
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def short_name(target: str) -> str:
+    """``torch.optim.AdamW`` -> ``adamw``, ``...lr_scheduler.OneCycleLR`` -> ``onecycle``: what results call it."""
+    return re.sub(r"^reducelron|lr$", "", target.rsplit(".", 1)[-1].lower())
 
 
 def _from(group: str, name: str) -> Callable[[], dict[str, Any]]:
@@ -157,6 +163,17 @@ class Config:
     json: str | None = key(None, hashed=False, literal=True)
     resume: str = key("auto", hashed=False, literal=True)
     cache_dir: str | None = key(None, hashed=False, literal=True)
+
+    def __post_init__(self) -> None:
+        """Give what is built from ``_target_`` the name that results call it by; leave out callbacks that are null."""
+        for group in ("model", "optimizer", "scheduler"):
+            settings = getattr(self, group)
+            if isinstance(settings, dict) and isinstance(settings.get("_target_"), str):
+                settings.setdefault("name", short_name(settings["_target_"]))
+        for group in ("callbacks", "logger"):
+            entries = getattr(self, group)
+            if isinstance(entries, dict):
+                setattr(self, group, {name: entry for name, entry in entries.items() if entry is not None})
 
 
 @dataclass

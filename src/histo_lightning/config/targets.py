@@ -20,7 +20,10 @@ from histo_lightning.errors import UserError
 
 # Packages whose modules may be imported to look a name up, also for a checkpoint from somewhere else.
 KNOWN_PACKAGES = ("histo_lightning", "torch", "torchvision", "pytorch_lightning", "lightning")
-NETWORK_MODULES = ["histo_lightning.models", "torchvision.models"]  # networks come from here, or from a user's imports
+NETWORK_MODULES = [
+    "histo_lightning.models",
+    "torchvision.models",
+]  # networks come from here, or from a user's imports
 BASIC = (bool, int, float, str, list, tuple, dict, type(None))
 
 
@@ -76,7 +79,11 @@ def locate(target: str, key: str, *, imported_only: bool = False) -> Any:
                 )
             found = getattr(found, part)
         return found
-    hint = "; name its module in imports=[...]" if imported_only else "; is it installed, or in the current folder?"
+    hint = (
+        "; name its module in imports=[...]"
+        if imported_only
+        else "; is it installed, or in the current folder?"
+    )
     raise UserError(f"{key}={target}: there is no module {'.'.join(parts[:-1]) or target!r}{hint}")
 
 
@@ -115,7 +122,9 @@ def network_factory(settings: Mapping[str, Any], *, imported_only: bool = False)
     defined = found.func if isinstance(found, partial) else found
     module = str(getattr(defined, "__module__", ""))
     callable_kind = isinstance(defined, (type, types.FunctionType))
-    if not callable_kind or not any(module == name or module.startswith(f"{name}.") for name in NETWORK_MODULES):
+    if not callable_kind or not any(
+        module == name or module.startswith(f"{name}.") for name in NETWORK_MODULES
+    ):
         raise UserError(
             f"model._target_={target}: is not a network of histo_lightning.models or torchvision.models; a network of your "
             "own comes with imports=[its_module]"
@@ -147,14 +156,18 @@ def check_arguments(
     types_of = _annotations(callee)
     for name, value in given.items():
         if isinstance(value, dict) and "_target_" in value:
-            raise UserError(f"{key}.{name}._target_: objects inside arguments are not built; give a plain value")
+            raise UserError(
+                f"{key}.{name}._target_: objects inside arguments are not built; give a plain value"
+            )
         if name in filled and value is None:
             continue
         if name not in named:
             if open_ended:
                 continue
             kind = getattr(callee, "__name__", str(callee))
-            raise UserError(f"{key}.{name}: {kind} has no such argument{nearest(name, allowed)}; it takes {', '.join(allowed)}")
+            raise UserError(
+                f"{key}.{name}: {kind} has no such argument{nearest(name, allowed)}; it takes {', '.join(allowed)}"
+            )
         _check_type(f"{key}.{name}", value, named[name], types_of.get(name))
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in filled:
@@ -234,7 +247,11 @@ def build(callee: Callable[..., Any], given: Mapping[str, Any], key: str, **fill
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        raise UserError(f"{key}: needs the package {error.name}; install it (the README lists the extras)") from error
+        raise UserError(
+            f"{key}: needs the package {error.name}; install it (the README lists the extras)"
+        ) from error
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{key}: {getattr(callee, '__name__', callee)} refuses its arguments ({reason[0]})") from error
+        raise UserError(
+            f"{key}: {getattr(callee, '__name__', callee)} refuses its arguments ({reason[0]})"
+        ) from error

@@ -85,7 +85,9 @@ def check_steps(steps: Mapping[str, Any]) -> None:
             continue
         if name not in STEPS:
             known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
-            raise UserError(f"augment.steps.{name}: no such step; allowed are {known}{nearest(name, list(STEPS))}")
+            raise UserError(
+                f"augment.steps.{name}: no such step; allowed are {known}{nearest(name, list(STEPS))}"
+            )
         if not isinstance(options, Mapping):
             raise UserError(f"augment.steps.{name}={options}: give its arguments, or {{}} for none")
         check_arguments(STEPS[name], options, f"augment.steps.{name}", filled=_positional(STEPS[name]))
@@ -117,9 +119,7 @@ class Recipe(AugmentConfig):
         elif self.crops_at_native_scale:
             train = f"random crop of {self.size} at native scale"
         else:
-            train = (
-                f"random crop of scale {tuple(self.crop_scale)} and ratio {tuple(self.crop_ratio)}, resized to {self.size}"
-            )
+            train = f"random crop of scale {tuple(self.crop_scale)} and ratio {tuple(self.crop_ratio)}, resized to {self.size}"
         switches = [
             ("eight orientations", self.dihedral),
             ("horizontal flip", self.horizontal_flip),
@@ -129,7 +129,11 @@ class Recipe(AugmentConfig):
             (f"channel gain {self.channel_gain:g}", self.channel_gain),
             (f"stain gain {self.stain_gain:g}", self.stain_gain),
             (f"stain shift {self.stain_shift:g}", self.stain_shift),
-            *((f"{name} {dict(options)}", True) for name, options in self.steps.items() if options is not None),
+            *(
+                (f"{name} {dict(options)}", True)
+                for name, options in self.steps.items()
+                if options is not None
+            ),
         ]
         chosen = ", ".join([train, *(text for text, on in switches if on)])
         held = "whole field" if self.whole_field else f"centre square of {self.size}"

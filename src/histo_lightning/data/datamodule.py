@@ -16,7 +16,14 @@ from torch.utils.data import DataLoader
 
 from histo_lightning.config.schema import AugmentConfig, SplitConfig
 from histo_lightning.config.tree import conf_dir, option
-from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, check_steps, evaluation_view
+from histo_lightning.data.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Recipe,
+    augment,
+    check_steps,
+    evaluation_view,
+)
 from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
 from histo_lightning.data.files import Folder
 from histo_lightning.data.names import CLASSES, SUBTYPES
@@ -115,7 +122,9 @@ class BreakHisDataModule(LightningDataModule):
         defaults = option("dataset", dataset)
         drawn = defaults.get("dataset", {})
         self.dataset, self.root = dataset, root
-        self.split_settings = _split_settings(split or ("folders" if dataset == "folders" else "case_kfold"), fold)
+        self.split_settings = _split_settings(
+            split or ("folders" if dataset == "folders" else "case_kfold"), fold
+        )
         size = image_size or int(defaults.get("image_size", 112))
         self.recipe = _recipe(augment, size, normalisation)
         self.magnification, self.task = magnification, task
@@ -208,7 +217,9 @@ class BreakHisDataModule(LightningDataModule):
 
     def _ready(self) -> tuple[Split, dict[str, "Part"]]:
         if self.split is None or self.pixels is None:
-            raise UserError("the data module is not set up: call prepare_data() and setup(), or give it to a Trainer")
+            raise UserError(
+                "the data module is not set up: call prepare_data() and setup(), or give it to a Trainer"
+            )
         return self.split, self.parts
 
     @property
@@ -320,7 +331,11 @@ class BreakHisDataModule(LightningDataModule):
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         overfits = train and trainer is not None and bool(getattr(trainer, "overfit_batches", 0))
         order = EpochOrder(
-            members.records, members.labels, self.sampler if train else "sequential", self.seed, repeats=overfits
+            members.records,
+            members.labels,
+            self.sampler if train else "sequential",
+            self.seed,
+            repeats=overfits,
         )
         by_pillow = self.recipe.name == "thesis_pillow"
         batches = Batches(

@@ -12,7 +12,10 @@ from histo_lightning.models.heads import build_head
 from histo_lightning.models.resnet import ResNet
 
 OURS = ("weights", "freeze_backbone", "frozen_norm")  # about the network's training, not arguments of it
-FAMILY_OPTIONS = {"stem": "standard", "zero_init_residual": True}  # conf/model/_base.yaml gives them to every network
+FAMILY_OPTIONS = {
+    "stem": "standard",
+    "zero_init_residual": True,
+}  # conf/model/_base.yaml gives them to every network
 FAMILY = "histo_lightning.models.resnet"
 
 
@@ -52,10 +55,14 @@ def build_network(
     else:
         for name, default in FAMILY_OPTIONS.items():
             if name in options and options.pop(name) not in (default, None):
-                raise UserError(f"model.{name}: belongs to histo_lightning's own ResNets, not to {settings['_target_']}")
+                raise UserError(
+                    f"model.{name}: belongs to histo_lightning's own ResNets, not to {settings['_target_']}"
+                )
         network = build(factory, {**options, "num_classes": num_classes}, "model")
     if not isinstance(network, nn.Module):
-        raise UserError(f"model._target_={settings['_target_']}: made a {type(network).__name__}, not a network")
+        raise UserError(
+            f"model._target_={settings['_target_']}: made a {type(network).__name__}, not a network"
+        )
     if isinstance(network, ResNet):
         network.fc = build_head(head, network.feature_dim, num_classes, hidden, dropout)
     elif head != "linear":
@@ -63,7 +70,9 @@ def build_network(
     return network
 
 
-def _replace_last_linear(network: nn.Module, num_classes: int, head: str, hidden: int, dropout: float) -> None:
+def _replace_last_linear(
+    network: nn.Module, num_classes: int, head: str, hidden: int, dropout: float
+) -> None:
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"head={head}: this network has no fully connected layer to replace; use head=linear")

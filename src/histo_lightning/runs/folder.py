@@ -143,7 +143,9 @@ class RunFolder:
             if type(error).__module__.startswith("submitit"):  # raised by its signal handler
                 self.update(state="interrupted", error=f"its time was up ({error})", seconds=seconds())
             else:
-                self.update(state="failed", error=f"defect: {type(error).__name__}: {error}", seconds=seconds())
+                self.update(
+                    state="failed", error=f"defect: {type(error).__name__}: {error}", seconds=seconds()
+                )
             raise
         self.update(state="finished", seconds=seconds())
 

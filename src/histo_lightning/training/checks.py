@@ -31,7 +31,14 @@ def check_runs(configs: Sequence[Any]) -> None:
     for config in configs:
         described = repr(
             [asdict(config.head), asdict(config.trainer)]
-            + [config.model, config.optimizer, config.scheduler, config.callbacks, config.logger, config.augment.steps]
+            + [
+                config.model,
+                config.optimizer,
+                config.scheduler,
+                config.callbacks,
+                config.logger,
+                config.augment.steps,
+            ]
         )
         if described not in seen:
             seen.add(described)
@@ -43,7 +50,15 @@ def check_keys(config: Config) -> None:
     check_split(config)
     dataset, augment = config.dataset, config.augment
     if augment.name == "thesis_pillow":
-        for name in ("dihedral", "brightness", "contrast", "channel_gain", "stain_gain", "stain_shift", "steps"):
+        for name in (
+            "dihedral",
+            "brightness",
+            "contrast",
+            "channel_gain",
+            "stain_gain",
+            "stain_shift",
+            "steps",
+        ):
             if getattr(augment, name):
                 raise UserError(
                     f"augment.{name}={getattr(augment, name)}: has no effect with augment=thesis_pillow; use augment=thesis"
@@ -79,4 +94,9 @@ def factor_names(config: Config) -> list[str]:
     """The keys and groups that a sweep can compare."""
     from dataclasses import asdict
 
-    return sorted({name.removesuffix(".name").replace("trainer.flags.", "trainer.") for name, _ in flatten(asdict(config))})
+    return sorted(
+        {
+            name.removesuffix(".name").replace("trainer.flags.", "trainer.")
+            for name, _ in flatten(asdict(config))
+        }
+    )

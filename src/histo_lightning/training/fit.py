@@ -70,7 +70,9 @@ def fit_and_predict(
     with without_hints():
         classifier = build_classifier(config, data)
         count, batch = len(data.parts["train"].records), config.batch_size
-        history = History(folder / "history.csv", config.monitor, count // batch * batch or count, config.seed)
+        history = History(
+            folder / "history.csv", config.monitor, count // batch * batch or count, config.seed
+        )
         writer = PredictionWriter(rows.extend)
         loggers = build_loggers(config, folder)
         watching = [history, writer, *build_callbacks(config, folder), *callbacks]
@@ -85,9 +87,16 @@ def fit_and_predict(
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
         if trainer.is_global_zero:
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
-        _uninterrupted_or_raise(trainer, lambda: trainer.predict(classifier, datamodule=data, return_predictions=False))
+        _uninterrupted_or_raise(
+            trainer, lambda: trainer.predict(classifier, datamodule=data, return_predictions=False)
+        )
     return Fitted(
-        dict(zip(data.predict_parts, rows, strict=True)), facts, scored, loggers, watching, trainer.is_global_zero
+        dict(zip(data.predict_parts, rows, strict=True)),
+        facts,
+        scored,
+        loggers,
+        watching,
+        trainer.is_global_zero,
     )
 
 
@@ -118,7 +127,9 @@ def _fit(
     _uninterrupted_or_raise(
         trainer, lambda: trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
     )
-    if shortened(config) or not last.is_file():  # Lightning's fast_dev_run, or no callback that keeps checkpoints
+    if (
+        shortened(config) or not last.is_file()
+    ):  # Lightning's fast_dev_run, or no callback that keeps checkpoints
         trainer.save_checkpoint(last)
 
 

@@ -64,7 +64,9 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
         settings.pop(name)
     for callback in fitted.callbacks:
         if isinstance(callback, Dashboard):
-            callback.write_scores(list(fitted.loggers), settings, scores, "; ".join(labels_of(config, split_label)))
+            callback.write_scores(
+                list(fitted.loggers), settings, scores, "; ".join(labels_of(config, split_label))
+            )
 
 
 def _table(task: str, part: str, data: BreakHisDataModule, rows: Rows) -> Table:

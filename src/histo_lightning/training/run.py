@@ -87,7 +87,9 @@ def run_training(
     run = choose_folder(parent, readable_name(config), config.resume, identity)
     with run.locked(wait=wait):
         if run.status.get("state") == "finished" and config.resume != "never":
-            if pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed before its end
+            if (
+                pictures and not (run.path / "report.html").is_file()
+            ):  # of a sweep that was killed before its end
                 draw_run(run.path, data)
             _report_finished(run, config)
             return run.path
@@ -133,7 +135,8 @@ def check_monitors(config: Config, data: BreakHisDataModule) -> None:
     """Raise UserError where validation cannot define what is watched."""
     present = len(set(data.parts["val"].labels))
     watched = {"monitor": config.monitor} | {
-        f"callbacks.{name}.monitor": str(entry.get("monitor") or "") for name, entry in config.callbacks.items()
+        f"callbacks.{name}.monitor": str(entry.get("monitor") or "")
+        for name, entry in config.callbacks.items()
     }
     for key, name in watched.items():
         if name.endswith("auroc") and present < 2:

@@ -109,7 +109,9 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
     waiting = _unfinished(jobs, folder)
     for name, config in _placed(waiting, command.launcher).items():
         folder.write_job(name, config, waiting[name].hydra)
-    with SweepWatch(folder, list(jobs), list(waiting), shown=_config(next(iter(jobs.values()))).trainer.progress != "none"):
+    with SweepWatch(
+        folder, list(jobs), list(waiting), shown=_config(next(iter(jobs.values()))).trainer.progress != "none"
+    ):
         if waiting:
             _launch(command, folder, list(waiting))
 
@@ -120,7 +122,9 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     launcher = [
-        override for override in command.overrides if override.lstrip("+").startswith(("hydra/launcher", "hydra.launcher"))
+        override
+        for override in command.overrides
+        if override.lstrip("+").startswith(("hydra/launcher", "hydra.launcher"))
     ]
     if command.launcher != "basic" and not any("hydra/launcher" in override for override in launcher):
         launcher.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
@@ -129,21 +133,31 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
         with config_tree(), jobs_to_launch([[f"sweep='{path}'", f"job='{name}'"] for name in names]):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            returns = hydra.multirun("job", run_job, [*launcher, f"sweep='{path}'"], with_log_configuration=False)
+            returns = hydra.multirun(
+                "job", run_job, [*launcher, f"sweep='{path}'"], with_log_configuration=False
+            )
             for one in returns or []:
-                if isinstance(one, JobReturn) and one.status == JobStatus.FAILED and isinstance(one._return_value, Exception):
+                if (
+                    isinstance(one, JobReturn)
+                    and one.status == JobStatus.FAILED
+                    and isinstance(one._return_value, Exception)
+                ):
                     print(f"a job could not be started: {one._return_value}", file=sys.stderr)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(str(error).strip().splitlines()[0]) from error
     except UserError:
         raise
-    except Exception as error:  # of whatever type the engine has; the jobs' own errors are recorded, not raised
+    except (
+        Exception
+    ) as error:  # of whatever type the engine has; the jobs' own errors are recorded, not raised
         reason = str(error).strip().splitlines()
         print(f"the launcher stopped: {type(error).__name__}: {reason[0] if reason else ''}", file=sys.stderr)
 
 
 def _check_launcher(launcher: str, jobs: Jobs) -> None:
-    if not launcher.startswith("submitit") and any(_config(job).trainer.strategy == "ddp" for job in jobs.values()):
+    if not launcher.startswith("submitit") and any(
+        _config(job).trainer.strategy == "ddp" for job in jobs.values()
+    ):
         raise UserError(
             f"trainer=ddp with -m and hydra/launcher={launcher}: several processes a job run through "
             "hydra/launcher=submitit_local or submitit_slurm only"
@@ -168,7 +182,9 @@ def level_of(config: Config, factor: str) -> str:
     for name in (factor, f"{factor}.name", factor.replace("trainer.", "trainer.flags.", 1)):
         if name in values:
             return value_text(values[name])
-    raise UserError(f"study.factor={factor}: not every job has it; it is one of {', '.join(factor_names(config)[:20])}, ...")
+    raise UserError(
+        f"study.factor={factor}: not every job has it; it is one of {', '.join(factor_names(config)[:20])}, ..."
+    )
 
 
 def _unfinished(jobs: Jobs, folder: SweepFolder) -> Jobs:
@@ -244,7 +260,9 @@ def say_failures(folder: SweepFolder, jobs: Mapping[str, Job]) -> int:
         if run.state != "finished":
             failed[name] = run
     for name, run in failed.items():
-        reason = run.status.get("error") or ("its process was killed" if run.state == "interrupted" else "never started")
+        reason = run.status.get("error") or (
+            "its process was killed" if run.state == "interrupted" else "never started"
+        )
         print(f"{run.state}: {name}: {reason}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(jobs)} jobs failed; the same command runs them again", file=sys.stderr)

@@ -18,7 +18,9 @@ SECONDS_BETWEEN_LOOKS = 1.0
 class SweepWatch:
     """Looks at the jobs' files while a sweep runs: a live table on a terminal, else a line when a job has ended or a while has passed."""
 
-    def __init__(self, folder: SweepFolder, names: Sequence[str], waiting: Sequence[str], *, shown: bool) -> None:
+    def __init__(
+        self, folder: SweepFolder, names: Sequence[str], waiting: Sequence[str], *, shown: bool
+    ) -> None:
         self.folder, self.names, self.waiting, self.shown = folder, list(names), set(waiting), shown
         self.start = time.monotonic()
         self.ended = threading.Event()

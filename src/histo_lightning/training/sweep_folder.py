@@ -20,7 +20,9 @@ from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
 STATES = ("finished", "running", "pending", "failed", "interrupted")
 
 
-def plan_of(overrides: Sequence[str], jobs: Mapping[str, Job], comparison: Mapping[str, Any]) -> dict[str, Any]:
+def plan_of(
+    overrides: Sequence[str], jobs: Mapping[str, Job], comparison: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a sweep is to run and to compare, with a hash of it; it is fixed before the first job."""
     plan = {
         "schema": 1,

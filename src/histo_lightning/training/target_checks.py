@@ -68,5 +68,7 @@ def _check_flags(config: Config) -> None:
         key = f"trainer.{name}"
         if name in OWN_FLAGS or name not in known:
             allowed = sorted({*own, *known} - OWN_FLAGS - {"self"} | set(own))
-            raise UserError(f"unknown key {key!r}{advice(key) or nearest(name, allowed)} (a flag of Lightning's Trainer is needed)")
+            raise UserError(
+                f"unknown key {key!r}{advice(key) or nearest(name, allowed)} (a flag of Lightning's Trainer is needed)"
+            )
     check_arguments(Trainer, config.trainer.flags, "trainer")
