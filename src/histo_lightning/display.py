@@ -137,7 +137,7 @@ def print_summary(
     out.print(f"best epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {seconds:.0f} s")
     for name, path in (
         ("report", folder / "report.html"),
-        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+        ("checkpoint", next(iter(sorted((folder / "checkpoints").glob("*.ckpt"))), folder / "checkpoints")),
         ("tensorboard", folder / "tensorboard"),
     ):
         out.print(f"{name + ':':<12} {path}", markup=False)

@@ -203,8 +203,8 @@ def test_learning_rate_finder_and_batch_size_scaler(
     assert len(found.results["loss"]) >= 40
     assert small.lr == found.suggestion()
     run = trainer(tmp_path, max_epochs=1, logger=False, enable_checkpointing=False)
-    size = Tuner(run).scale_batch_size(small, datamodule=data, max_trials=2, init_val=8, steps_per_trial=1)
-    assert size == data.batch_size == 32
+    size = Tuner(run).scale_batch_size(small, datamodule=data, max_trials=2, init_val=5, steps_per_trial=1)
+    assert size == data.batch_size == 10
 
 
 SCRIPT = """
@@ -358,11 +358,11 @@ def test_fold_and_augment_mean_what_the_keys_mean(cache_dir: Path) -> None:
     [
         ({"model": "resnet19"}, "did you mean"),
         ({"num_classes": 1}, "at least 2"),
-        ({"optimizer": {"_target_": "os.system", "command": "true"}}, "is not a Optimizer"),
+        ({"optimizer": {"_target_": "os.system", "command": "true"}}, "is no Optimizer"),
         ({"optimizer": {"_target_": "torch.optim.SGD", "lr": -1.0}}, "refuses its arguments"),
         ({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "betas": [0.9, 0.99]}}, "no such argument"),
         ({"optimizer": "adamx"}, "allowed are"),
-        ({"scheduler": {"_target_": "torch.optim.SGD", "lr": 1.0}}, "is not a LRScheduler"),
+        ({"scheduler": {"_target_": "torch.optim.SGD", "lr": 1.0}}, "is no LRScheduler"),
         ({"class_weights": [1.0]}, "give 2 numbers"),
         ({"label_smoothing": 1.5}, "from 0 to below 1"),
         ({"head": "deep"}, "allowed are linear, mlp"),

@@ -232,7 +232,8 @@ class Classifier(LightningModule):
             "version": __version__,
             "output_size": int(self.hparams["num_classes"]),
             **(self.metadata or self._plain_metadata()),
-            "epoch": int(self.current_epoch),
+            # After a fit Lightning counts one further.
+            "epoch": max(int(self.current_epoch) - bool(self.trainer.state.finished), 0),
         }
 
     def _plain_metadata(self) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def group_options(group: str, search: Sequence[str] = (), config_name: str = "tr
     """The options of a group in ``conf/`` and in the user's folders, sorted."""
     loader = GlobalHydra.instance().config_loader()
     try:
-        return sorted(loader.get_group_options(group, config_name=config_name, overrides=list(search)))
+        options = loader.get_group_options(group, config_name=config_name, overrides=list(search))
+        return sorted(option for option in options if not option.startswith("_"))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
 
@@ -164,7 +165,9 @@ def expand(overrides: Sequence[Override], multirun: bool) -> list[list[str]]:
     if not multirun:
         for override in overrides:
             if override.is_sweep_override():
-                raise UserError(f"{override.input_line}: several values make a sweep; add -m to run them all")
+                raise UserError(
+                    f"{str(override.input_line).lstrip('+')}: several values make a sweep; add -m to run them all"
+                )
     values: list[list[str]] = []
     for override in overrides:
         if override.is_sweep_override():

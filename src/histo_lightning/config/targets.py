@@ -24,6 +24,16 @@ NETWORK_MODULES = [
     "histo_lightning.models",
     "torchvision.models",
 ]  # networks come from here, or from a user's imports
+YAML_WORDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    tuple: "a list",
+    dict: "keys and values",
+    type(None): "null",
+}
 BASIC = (bool, int, float, str, list, tuple, dict, type(None))
 
 
@@ -104,7 +114,7 @@ def class_of(settings: Mapping[str, Any], base: type, key: str, *, imported_only
     found = locate(target, f"{key}._target_", imported_only=imported_only)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(
-            f"{key}._target_={target}: is not a {base.__name__}; name a subclass of {base.__module__}.{base.__name__}"
+            f"{key}._target_={target}: is no {base.__name__}; name a subclass of {base.__module__}.{base.__name__}"
         )
     return found
 
@@ -204,8 +214,10 @@ def _check_type(name: str, value: Any, parameter: inspect.Parameter, annotation:
     else:
         matches = isinstance(value, kinds) or (isinstance(value, list) and tuple in kinds) or value in choices
     if not matches:
-        words = sorted({kind.__name__ for kind in kinds} | {repr(choice) for choice in choices})
-        raise UserError(f"{name}={value}: is of another type; allowed is {' or '.join(words)}")
+        words = sorted(
+            {YAML_WORDS.get(kind, kind.__name__) for kind in kinds} | {repr(choice) for choice in choices}
+        )
+        raise UserError(f"{name}={value}: is of another type; allowed is {', or '.join(words)}")
 
 
 def _accepted(annotation: Any) -> Iterable[Any]:

@@ -1,10 +1,12 @@
 """What a run's keys must satisfy together, checked for all jobs of a sweep before the first one starts."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from histo_lightning.config.checks import flatten, nearest
 from histo_lightning.config.schema import Config
+from histo_lightning.config.targets import import_modules
 from histo_lightning.errors import UserError
 from histo_lightning.training.split_checks import check_split
 
@@ -17,13 +19,9 @@ def check_runs(configs: Sequence[Any]) -> None:
     Raises:
         UserError: with the key, what was given and what is allowed.
     """
-    from dataclasses import asdict
-
     for config in configs:
         check_keys(config)
     for names in {tuple(config.imports) for config in configs if config.imports}:
-        from histo_lightning.config.targets import import_modules
-
         import_modules(names)
     from histo_lightning.training.target_checks import check_targets  # torch and Lightning: seconds, so last
 
@@ -81,8 +79,6 @@ def check_keys(config: Config) -> None:
             f"batch_size={config.batch_size}: is shared by all devices, so it must be a multiple of "
             f"trainer.devices={config.trainer.devices}"
         )
-    values = dict(flatten({"study": config.study.__dict__}))
-    del values
     factors = factor_names(config)
     if config.study.factor not in factors:
         raise UserError(
@@ -92,8 +88,6 @@ def check_keys(config: Config) -> None:
 
 def factor_names(config: Config) -> list[str]:
     """The keys and groups that a sweep can compare."""
-    from dataclasses import asdict
-
     return sorted(
         {
             name.removesuffix(".name").replace("trainer.flags.", "trainer.")

@@ -14,7 +14,6 @@ from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.predictions import PredictionWriter, Rows
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.hardware import Hardware, resolve
-from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
@@ -127,9 +126,7 @@ def _fit(
     _uninterrupted_or_raise(
         trainer, lambda: trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
     )
-    if (
-        shortened(config) or not last.is_file()
-    ):  # Lightning's fast_dev_run, or no callback that keeps checkpoints
+    if not last.is_file():  # Lightning's fast_dev_run, or no callback that keeps checkpoints
         trainer.save_checkpoint(last)
 
 

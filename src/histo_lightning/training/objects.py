@@ -3,8 +3,10 @@
 import inspect
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,6 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     )
     if config.model.get("weights"):
         load_weights(classifier.network, config.model["weights"], cache_dir=data.cache_dir / "weights")
-    from dataclasses import asdict
-
     classifier.metadata = {**data.describe(), "config": asdict(config)}
     return classifier
 
@@ -139,15 +139,14 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
         )
         filled: dict[str, Any] = {"save_dir": str(folder), "run_name": folder.name, "name": folder.name}
         if "tracking_uri" in inspect.signature(kind).parameters:  # MLflow
-            filled |= {"tracking_uri": f"sqlite:///{(folder / 'mlflow.db').resolve()}", "save_dir": None}
-            filled.pop("name")
+            database, artifacts = folder.resolve() / "mlflow.db", folder.resolve() / "mlruns"
+            filled = {
+                "tracking_uri": f"sqlite:///{database}",
+                "artifact_location": str(artifacts),
+                "run_name": folder.name,
+            }
         built.append(build(kind, given, key, **filled))
     return built
-
-
-def trainer_flags(config: Config) -> dict[str, Any]:
-    """The other arguments of Lightning's Trainer, as given by ``trainer.<flag>``."""
-    return dict(config.trainer.flags)
 
 
 def build_trainer(
@@ -183,15 +182,13 @@ def build_trainer(
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
-        **{**ours, **trainer_flags(config)},
+        **{**ours, **settings.flags},
     )
 
 
 @contextmanager
 def without_hints() -> Iterator[None]:
     """Silence what Lightning says about choices that are meant here."""
-    import warnings
-
     with warnings.catch_warnings():
         for text in (
             ".*does not have many workers.*",  # batches come from memory; workers do not help

@@ -1,5 +1,8 @@
 """What is built from ``_target_``, tried out before any work: networks, optimizers, schedules, callbacks, loggers, flags."""
 
+import inspect
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
@@ -16,6 +19,12 @@ from histo_lightning.models.networks import OURS, check_network
 from histo_lightning.training.objects import OWN_FLAGS, build_callbacks
 
 CLASSES = {"binary": 2, "subtype": 8}
+LOGGER_PACKAGES = {
+    "MLFlowLogger": "mlflow",
+    "WandbLogger": "wandb",
+    "CometLogger": "comet_ml",
+    "NeptuneLogger": "neptune",
+}
 
 
 def check_targets(config: Config) -> None:
@@ -29,12 +38,20 @@ def check_targets(config: Config) -> None:
         monitor = entry.get("monitor")
         if monitor in MONITORS and config.task == "subtype" and monitor.endswith("auroc"):
             raise UserError(f"callbacks.{name}.monitor={monitor}: is not defined with task=subtype")
-    from pathlib import Path
-
     build_callbacks(config, Path("."))  # nothing is written before a fit
     for name, entry in config.logger.items():
         kind = class_of(_mapping(f"logger.{name}", entry), Logger, f"logger.{name}")
-        check_arguments(kind, {**arguments(entry)}, f"logger.{name}", filled=("save_dir", "name", "run_name"))
+        package = LOGGER_PACKAGES.get(kind.__name__)
+        if package is not None and find_spec(package) is None:
+            raise UserError(
+                f"logger={name}: {package} is not installed; pip install 'histo-lightning[loggers]'"
+            )
+        check_arguments(
+            kind,
+            arguments(entry),
+            f"logger.{name}",
+            filled=("save_dir", "name", "run_name", "tracking_uri", "artifact_location"),
+        )
 
 
 def _mapping(key: str, entry: Any) -> dict[str, Any]:
@@ -61,8 +78,6 @@ def _check_model(config: Config) -> None:
 
 def _check_flags(config: Config) -> None:
     own = [name for name in TrainerConfig.__dataclass_fields__ if name != "flags"]
-    import inspect
-
     known = list(inspect.signature(Trainer.__init__).parameters)
     for name in config.trainer.flags:
         key = f"trainer.{name}"
