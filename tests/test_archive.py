@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from histo_lightning.data import archive as module
-from histo_lightning.data.archive import (
+from histo_lightning.data.sources.archives import (
     DamagedArchive,
     Member,
     extract,
@@ -310,7 +310,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, packed: Path) -> None:
     code = f"""
 import resource, sys
 from pathlib import Path
-from histo_lightning.data.archive import extract
+from histo_lightning.data.sources.archives import extract
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 extract(Path({str(packed)!r}), Path({str(tmp_path / "out")!r}))
 """
@@ -323,7 +323,7 @@ def test_a_killed_extraction_leaves_nothing_that_looks_whole(tmp_path: Path, pac
     code = f"""
 import time
 from pathlib import Path
-from histo_lightning.data.archive import extract
+from histo_lightning.data.sources.archives import extract
 def slow(done, total):
     print("one more", flush=True)
     time.sleep(0.3)

@@ -15,12 +15,12 @@ from PIL import Image
 
 from conftest import ROOT
 from histo_lightning.audit import audit, say
-from histo_lightning.audit_summary import as_json, details, verdict
-from histo_lightning.auditing import audit_split
-from histo_lightning.data.census import OFFICIAL_FOLDS, census
-from histo_lightning.data.names import parse_name
-from histo_lightning.data.split_formats import NamedSplit, read_splits
-from histo_lightning.data.split_rows import printable
+from histo_lightning.inspection.audit_report import as_json, details, verdict
+from histo_lightning.inspection.leaks import audit_split
+from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
+from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.splits.reading import NamedSplit, read_splits
+from histo_lightning.data.splits.reading import printable
 from histo_lightning.data.splits import TWIN_DROPPED, TWIN_KEPT, SplitPlan, build_split
 from histo_lightning.errors import UserError
 from histo_lightning.schema import AuditConfig, DatasetConfig
@@ -300,7 +300,7 @@ def test_bad_files_are_named_with_their_row(content, message, tmp_path):
 
 
 def test_bad_places(tmp_path, monkeypatch):
-    monkeypatch.setattr("histo_lightning.data.split_formats.MOST_BYTES", 10)
+    monkeypatch.setattr("histo_lightning.data.splits.reading.MOST_BYTES", 10)
     (tmp_path / "big.csv").write_text("x" * 100)
     touch(tmp_path / "tree" / "benign" / A1)
     (tmp_path / "empty").mkdir()

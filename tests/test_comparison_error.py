@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from histo_lightning.data.census import census
-from histo_lightning.data.records import Record, record_of
+from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.splits import SplitPlan, build_split
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.comparison import Replicate, compare_arms

@@ -25,10 +25,10 @@ from pathlib import Path
 import pytest
 
 from histo_lightning.data import download
-from histo_lightning.data.census import census
-from histo_lightning.data.download import OFFICIAL_FOLDS_URL, OFFICIAL_URL, fetch_breakhis
-from histo_lightning.data.names import parse_name
-from histo_lightning.downloads import fetch
+from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.sources.breakhis import OFFICIAL_FOLDS_URL, OFFICIAL_URL, fetch_breakhis
+from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 
 BODY = random.Random(1).randbytes(300_000)
@@ -117,7 +117,7 @@ class Site:
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("histo_lightning.downloads.FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("histo_lightning.data.sources.downloads.FIRST_PAUSE_SECONDS", 0.0)
     made = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -442,8 +442,8 @@ def test_a_full_disk_keeps_the_part(site: Site, get, tmp_path: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from histo_lightning.data.names import parse_name
-from histo_lightning.downloads import fetch
+from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.sources.downloads import fetch
 resource.setrlimit(resource.RLIMIT_FSIZE, (123_456, 123_456))
 fetch({site.url!r}, Path({str(tmp_path / "to" / "f.bin")!r}), key="k")
 """
@@ -459,8 +459,8 @@ def test_a_killed_process_is_resumed(site: Site, get, tmp_path: Path) -> None:
     site.pause_seconds = 0.05
     code = f"""
 from pathlib import Path
-from histo_lightning.data.names import parse_name
-from histo_lightning.downloads import fetch
+from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.sources.downloads import fetch
 fetch({site.url!r}, Path({str(tmp_path / "to" / "f.bin")!r}), key="k",
       progress=lambda done, total: print(done, flush=True))
 """

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data.duplicates import SUSPICIOUS, identical_pixels, nearest_pairs
+from histo_lightning.data.pixels.duplicates import SUSPICIOUS, identical_pixels, nearest_pairs
 from histo_lightning.data.perceptual import (
     ORIENTATIONS,
     area_matrix,
@@ -20,9 +20,9 @@ from histo_lightning.data.perceptual import (
     scaled,
     window_hashes,
 )
-from histo_lightning.data.records import Record, record_of
-from histo_lightning.data.stains import COLUMNS, HED, measure_stains, stain_statistics
-from histo_lightning.data.synthetic import ensure_synthetic
+from histo_lightning.data.breakhis.records import Record, record_of
+from histo_lightning.data.pixels.stains import COLUMNS, HED, measure_stains, stain_statistics
+from histo_lightning.data.synthetic.dataset import ensure_synthetic
 from histo_lightning.data.window_search import least_distances, scale_pairs
 
 Pixels = NDArray[np.uint8]

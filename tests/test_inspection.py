@@ -2,9 +2,9 @@
 
 import pytest
 
-from histo_lightning.data.census import census, census_names
-from histo_lightning.data.inspection import BLOCKING, KINDS, inspect_names, missing_by_group
-from histo_lightning.data.names import parse_name
+from histo_lightning.data.breakhis.census import census, census_names
+from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, inspect_names, missing_by_group
+from histo_lightning.data.breakhis.names import parse_name
 
 
 def official(image: str) -> str:

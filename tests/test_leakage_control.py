@@ -11,9 +11,9 @@ import pytest
 
 from histo_lightning.config import to_config
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.names import CLASSES
-from histo_lightning.data.records import Record
-from histo_lightning.data.shuffling import labelled
+from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.data.splits import SplitPlan, build_split
 from histo_lightning.evaluation.leakage_arms import contrast, injection
 from histo_lightning.evaluation.table import Table

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.assignment import proportional_order
-from histo_lightning.data.census import census_names
-from histo_lightning.data.records import PARTS, record_of
-from histo_lightning.data.shuffling import shuffle_labels
+from histo_lightning.data.splits.assignment import proportional_order
+from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.records import PARTS, record_of
+from histo_lightning.data.splits.label_shuffling import shuffle_labels
 from histo_lightning.data.splits import SplitPlan, build_split, content_hash, load_split
 from histo_lightning.errors import UserError
 

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from histo_lightning.data import BreakHisDataModule
-from histo_lightning.data.census import census_names
-from histo_lightning.data.files import Folder
-from histo_lightning.data.names import parse_name
+from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.breakhis.names import parse_name
 from histo_lightning.data.splits import SplitPlan
-from histo_lightning.preparing import prepare
+from histo_lightning.inspection.preparation import prepare
 from histo_lightning.schema import AugmentConfig, DatasetConfig, PrepareConfig, TrainerConfig
 
 SLIDES = ("A-14-22549AB", "F-14-25197", "DC-14-2523", "MC-14-13413")
@@ -216,7 +216,7 @@ def test_download_survives_a_dropped_connection(copy: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["d4_stain", "thesis_pillow"])
 def test_a_preview_shows_what_augmentation_does(cache_dir: Path, tmp_path: Path, name: str) -> None:
-    from histo_lightning.preview import write_preview
+    from histo_lightning.inspection.preview import write_preview
 
     settings = {"d4_stain": {"dihedral": True, "stain_gain": 0.2}}.get(
         name, {"crop_scale": [0.2, 1.0], "horizontal_flip": True, "evaluate": "center"}

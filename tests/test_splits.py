@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histo_lightning.data.assignment import assign
-from histo_lightning.data.records import PARTS, Record, record_of
+from histo_lightning.data.splits.assignment import assign
+from histo_lightning.data.breakhis.records import PARTS, Record, record_of
 from histo_lightning.data.splits import SplitPlan, build_split, load_split, without_twins
 from histo_lightning.errors import UserError
 
@@ -82,8 +82,8 @@ def test_the_split_does_not_depend_on_order_or_hash_seed(census_records) -> None
     backwards = build_split(census_records[::-1], plan("case_kfold"))
     assert backwards.hash == build_split(census_records, plan("case_kfold")).hash
     code = (
-        "from histo_lightning.data.census import census_names\n"
-        "from histo_lightning.data.records import record_of\n"
+        "from histo_lightning.data.breakhis.census import census_names\n"
+        "from histo_lightning.data.breakhis.records import record_of\n"
         "from histo_lightning.data.splits import *\n"
         "print(build_split([record_of(n) for n in census_names()], SplitPlan(repeat=1, seed=3)).hash)"
     )

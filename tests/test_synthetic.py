@@ -16,13 +16,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data import synthetic
-from histo_lightning.data.census import census
-from histo_lightning.data.cohort import malignancy_of
-from histo_lightning.data.files import Folder
-from histo_lightning.data.names import MAGNIFICATIONS, Name, parse_name
-from histo_lightning.data.records import Record, breakhis_records
-from histo_lightning.data.synthetic import MARKER, ensure_synthetic
+from histo_lightning.data.synthetic import dataset as synthetic
+from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.synthetic.cohort import malignancy_of
+from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, parse_name
+from histo_lightning.data.breakhis.records import Record, breakhis_records
+from histo_lightning.data.synthetic.dataset import MARKER, ensure_synthetic
 from histo_lightning.errors import UserError
 
 SMALL = {"images_per_slide": 1, "image_size": 140}
@@ -186,7 +186,7 @@ def test_malignancy_tells_the_classes_apart_but_not_by_every_case(seed: int) -> 
 def test_a_killed_build_leaves_nothing_that_looks_whole(tmp_path: Path, root: Path) -> None:
     """Then one process draws what two drew for the other copy, to the byte."""
     code = (
-        "from pathlib import Path; from histo_lightning.data.synthetic import ensure_synthetic; "
+        "from pathlib import Path; from histo_lightning.data.synthetic.dataset import ensure_synthetic; "
         f"ensure_synthetic(Path({str(tmp_path)!r}), images_per_slide=1, image_size=140, processes=2)"
     )
     builder = subprocess.Popen([sys.executable, "-c", code])
@@ -216,7 +216,7 @@ def test_two_processes_at_once_draw_it_once(tmp_path: Path) -> None:
 import time
 from pathlib import Path
 from PIL import Image
-from histo_lightning.data import synthetic
+from histo_lightning.data.synthetic import dataset as synthetic
 
 def draw(folder, name, sequence, image_size, seed):
     time.sleep(0.01)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from histo_lightning.audit_summary import as_json, details, table, verdict
-from histo_lightning.auditing import Findings, audit_split
-from histo_lightning.data.split_formats import NamedSplit, member, read_splits
-from histo_lightning.data.split_rows import printable
+from histo_lightning.inspection.audit_report import as_json, details, table, verdict
+from histo_lightning.inspection.leaks import Findings, audit_split
+from histo_lightning.data.splits.reading import NamedSplit, member, read_splits
+from histo_lightning.data.splits.reading import printable
 from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
 from histo_lightning.launch import EXIT_FOUND, guard, launch

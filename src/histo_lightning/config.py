@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.data.split_plan import KINDS
+from histo_lightning.data.splits import split_kinds
 from histo_lightning.errors import UserError
 from histo_lightning.schema import AnyConfig, AuditConfig, CompareConfig, Config, ExportConfig, TuneConfig
 from histo_lightning.split_config import check_split, split_words
@@ -70,7 +70,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop"),
     "scheduler.name": ("constant", "step", "cosine", "onecycle", "plateau"),
     "dataset.name": ("synthetic", "breakhis", "folders"),
-    "split.name": KINDS,
+    "split.name": split_kinds(),
     "split.group": ("case", "slide", "image"),
     "augment.evaluate": ("field", "center"),
     "augment.normalisation": ("train", "imagenet"),

@@ -33,9 +33,8 @@ from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.config import MONITORS
 from histo_lightning.cost import cost, reset_peak_memory
 from histo_lightning.data.augment import Recipe
-from histo_lightning.data.cache import Progress
+from histo_lightning.data.pixels.cache import Progress
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.splits import SplitPlan
 from histo_lightning.errors import UserError
 from histo_lightning.hardware import Hardware, resolve
 from histo_lightning.models.weights import load_weights
@@ -52,12 +51,11 @@ def build_datamodule(config: Config, progress: Progress | None = None) -> BreakH
     recipe = Recipe(
         size=config.image_size, crop_scale=(scale[0], scale[1]), crop_ratio=(ratio[0], ratio[1]), **settings
     )
-    split = asdict(config.split)
     dataset = config.dataset
     return BreakHisDataModule(
         dataset.name,
         dataset.root,
-        plan=SplitPlan(kind=split.pop("name"), **split),
+        plan=config.split,
         recipe=recipe,
         magnification=config.magnification,
         task=config.task,

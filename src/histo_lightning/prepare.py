@@ -9,14 +9,14 @@ from histo_lightning.schema import Config, PrepareConfig
 
 def run(config: Config, hydra: dict[str, str]) -> int:
     """One data set; returns the exit status: 2 where training would refuse the copy."""
-    from histo_lightning.preparing import prepare, say  # matplotlib and codecs: not for --help or a typo
+    from histo_lightning.inspection.preparation import prepare, say  # matplotlib and codecs: not for --help or a typo
 
     if not isinstance(config, PrepareConfig):
         raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
     folder = Path(config.output_dir) / "datasets" / (config.run_name or config.dataset.name)
     outcome = prepare(config, folder)
     if config.preview:
-        from histo_lightning.preview import write_preview
+        from histo_lightning.inspection.preview import write_preview
 
         write_preview(config, folder / "preview.png")
     say(outcome, folder, config.preview)

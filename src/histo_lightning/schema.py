@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from histo_lightning.data.splits import SplitConfig
+
 
 @dataclass
 class ModelConfig:
@@ -56,21 +58,6 @@ class DatasetConfig:
     short_side: int | None = None
     download: bool = False
     url: str | None = None
-
-
-@dataclass
-class SplitConfig:
-    name: str = "case_kfold"
-    fold: int = 0
-    folds: int = 5
-    seed: int = 0
-    repeat: int = 0
-    group: str = "case"
-    clean: bool = False
-    matched: bool = False
-    injected: float | None = None
-    shuffle_labels: bool = False
-    path: str = ""
 
 
 @dataclass

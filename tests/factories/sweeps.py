@@ -18,8 +18,8 @@ import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
 from histo_lightning.config import as_primitives, hashed, readable_name
-from histo_lightning.data.census import census_names
-from histo_lightning.data.records import Record, record_of
+from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.runs import write_json

@@ -14,8 +14,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from histo_lightning.data.files import ImageFiles
-from histo_lightning.data.records import Record
+from histo_lightning.data.sources.folder import ImageFiles
+from histo_lightning.data.breakhis.records import Record
 from histo_lightning.hardware import cores
 from histo_lightning.models import build_network
 from histo_lightning.models.optim import build_optimizer

@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from histo_lightning.benchmarks.measure import Row, interleaved, judged, ratios
-from histo_lightning.data.census import census
-from histo_lightning.data.records import record_of
+from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.launch import EXIT_FOUND
 
 SMALL = (

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, evaluation_view
-from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
-from histo_lightning.data.files import Folder
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.pixels.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
+from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
-from histo_lightning.data.records import PARTS, Record
+from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.sampling import (
     Batch,
     Batches,
@@ -28,9 +28,9 @@ from histo_lightning.data.sampling import (
     ResidentLoader,
     as_is,
 )
-from histo_lightning.data.shuffling import labelled
-from histo_lightning.data.sources import Source, find_files, open_source
-from histo_lightning.data.splits import Split, SplitPlan, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.sources.dataset import Source, find_files, open_source
+from histo_lightning.data.splits import Split, SplitConfig, build_split
 from histo_lightning.errors import UserError
 
 # Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
@@ -57,7 +57,7 @@ class BreakHisDataModule(LightningDataModule):
     Args:
         dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two, and ``download``
             fetches BreakHis there first (from ``url``, by default the authors' address).
-        plan: how to split; see :class:`SplitPlan`.
+        plan: how to split; see :class:`SplitConfig`.
         recipe: augmentation; its ``size`` is the side of the training square in pixels.
         magnification: ``40x`` ... ``400x`` or ``all``.
         task: ``binary`` (benign 0, malignant 1) or ``subtype`` (eight classes).
@@ -75,7 +75,7 @@ class BreakHisDataModule(LightningDataModule):
         dataset: str = "synthetic",
         root: str = "",
         *,
-        plan: SplitPlan | None = None,
+        plan: SplitConfig | None = None,
         recipe: Recipe | None = None,
         magnification: str = "40x",
         task: str = "binary",
@@ -94,7 +94,7 @@ class BreakHisDataModule(LightningDataModule):
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
-        self.dataset, self.root, self.plan = dataset, root, plan or SplitPlan()
+        self.dataset, self.root, self.plan = dataset, root, plan or SplitConfig()
         self.recipe = recipe or Recipe(size=112, name="d4", dihedral=True)
         self.magnification, self.task = magnification, task
         self.batch_size, self.sampler, self.normalisation = batch_size, sampler, normalisation

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data.duplicates import SUSPICIOUS, SUSPICIOUS_WINDOW, Pair
-from histo_lightning.data.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES, SUBTYPES
+from histo_lightning.data.pixels.duplicates import SUSPICIOUS, SUSPICIOUS_WINDOW, Pair
+from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.data.perceptual import ORIENTATIONS
-from histo_lightning.data.stains import COLUMNS
+from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.report.page import paragraph
 from histo_lightning.report.style import BLUE, DPI, GREY, TEXT_SIZE, VERMILLION, label_axes, new_figure
