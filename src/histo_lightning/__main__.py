@@ -14,7 +14,6 @@ COMMANDS = {
     "audit": "check any split for cases, slides and images on both sides",
     "prepare": "verify a data set and build its pixel cache; report, preview, download",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
-    "balance": "print the balance table of the five case folds",
 }
 
 

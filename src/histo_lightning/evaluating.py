@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
+from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
-
 from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions

@@ -33,8 +33,8 @@ from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.config import MONITORS
 from histo_lightning.cost import cost, reset_peak_memory
 from histo_lightning.data.augment import Recipe
-from histo_lightning.data.pixels.cache import Progress
 from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.data.pixels.cache import Progress
 from histo_lightning.errors import UserError
 from histo_lightning.hardware import Hardware, resolve
 from histo_lightning.models.weights import load_weights

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
-from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_CLASS
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
+from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell

@@ -9,7 +9,10 @@ from histo_lightning.schema import Config, PrepareConfig
 
 def run(config: Config, hydra: dict[str, str]) -> int:
     """One data set; returns the exit status: 2 where training would refuse the copy."""
-    from histo_lightning.inspection.preparation import prepare, say  # matplotlib and codecs: not for --help or a typo
+    from histo_lightning.inspection.preparation import (  # matplotlib and codecs: not for --help or a typo
+        prepare,
+        print_outcome,
+    )
 
     if not isinstance(config, PrepareConfig):
         raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
@@ -19,7 +22,7 @@ def run(config: Config, hydra: dict[str, str]) -> int:
         from histo_lightning.inspection.preview import write_preview
 
         write_preview(config, folder / "preview.png")
-    say(outcome, folder, config.preview)
+    print_outcome(outcome, folder, config.preview)
     return EXIT_USER if outcome.refused else 0
 
 

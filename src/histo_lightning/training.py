@@ -18,8 +18,8 @@ from pytorch_lightning import Callback
 
 from histo_lightning.baselines import mean_colour
 from histo_lightning.config import as_primitives, flatten, hashed, readable_name
-from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.decisions import choose, mark_apparent, store_choice
 from histo_lightning.display import StepProgress, console, print_summary
 from histo_lightning.errors import UserError

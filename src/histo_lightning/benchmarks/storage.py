@@ -11,10 +11,10 @@ from unittest import mock
 import numpy as np
 
 from histo_lightning.benchmarks.measure import Row, interleaved, judged, ratios
-from histo_lightning.data.pixels import cache, decode
-from histo_lightning.data.pixels.cache import load_pixels
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels import cache, decode
+from histo_lightning.data.pixels.cache import load_pixels
 from histo_lightning.data.sources.dataset import Source
 
 IMAGES = 60  # decoded in a round of P5

@@ -14,11 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, Recipe, augment, evaluation_view
-from histo_lightning.data.pixels.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
-from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
-from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
 from histo_lightning.data.breakhis.records import PARTS, Record
+from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
+from histo_lightning.data.pixels.cache import (
+    Pixels,
+    Progress,
+    default_cache_dir,
+    default_threads,
+    load_pixels,
+)
 from histo_lightning.data.sampling import (
     Batch,
     Batches,
@@ -28,9 +33,10 @@ from histo_lightning.data.sampling import (
     ResidentLoader,
     as_is,
 )
-from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.splits import Split, SplitConfig, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.errors import UserError
 
 # Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from histo_lightning.data.pixels.cache import Pixels
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.cache import Pixels
 
 Batch = dict[str, Tensor]
 

@@ -1,23 +1,44 @@
-"""What ``audit`` finds: which cases, slides, images and pixels of a split stand in more than one part.
+"""What the sets of a split share: cases, slides, images and pixels that appear in more than one of them.
 
-The side that is held out is test, or val where a split has no test part; the other side is all other parts together.
-What is counted between these two is the headline. Every two parts are compared too, so a case that train and val
-share is found as well: it spoils the choice of an epoch, though not the test score, and is called a leak.
+The set that is held out is test, or val where a split has no test set; the other side is all other sets together. What
+is counted between these two is the headline. Every two sets are compared too, so a case that train and val share is
+seen as well: it spoils the choice of an epoch, though not the test score, and is called a leak.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from histo_lightning.data.breakhis.names import Name
-from histo_lightning.data.splits.reading import Member, NamedSplit, member
+from histo_lightning.data.breakhis.names import Name, parse_name
+from histo_lightning.data.splits.reading import NamedSplit
 
 if TYPE_CHECKING:
-    from histo_lightning.data.split_pixels import ComparedPixels
+    from histo_lightning.inspection.pixel_comparison import ComparedPixels
 
-# Twins are one slide under two subtypes: in the full set 14-13412, which stands there as DC and as LC.
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image of a split.
+
+    ``key`` says which image it is: the BreakHis name whatever its folder and ending, since that name is unique;
+    for other names the path as written, since ``1.png`` may be in every folder. ``name`` is None there.
+    """
+
+    key: str
+    path: str
+    name: Name | None
+
+
+Side = Mapping[str, Member]
+
+
+def member(path: str) -> Member:
+    """The image that a path of a split speaks of. A BreakHis name says as much with another ending than ``.png``, or none."""
+    base = path.rsplit("/", 1)[-1]
+    name = parse_name((base.rpartition(".")[0] or base) + ".png")
+    return Member(path if name is None else name.file_name, path, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +48,11 @@ class Shared:
     Attributes:
         sides: their names; the second is the one held out.
         slides, cases: on both sides, sorted.
-        touched: images of the second side whose case stands on the first.
+        touched: images of the second side whose case is on the first.
         first, held: images of the first and of the second side.
-        images: keys of images that stand on both sides.
-        twins: slides, without their subtype, of which one side holds a subtype that is not the other side's.
+        images: keys of images on both sides.
+        twins: slides, without their subtype, of which one side holds a subtype that is not the other side's: one
+            specimen, as 14-13412 is in the full set as DC and as LC.
         identical: an image of the second side and one of the first, with equal native pixels and different keys; the
             twins' are left out. None where no pixels were compared.
         suspicious: likewise for different cases that look alike: nearly the same, but not equal in their pixels.
@@ -45,7 +67,7 @@ class Shared:
     images: tuple[str, ...]
     twins: tuple[str, ...]
     identical: tuple[tuple[str, str], ...] | None
-    suspicious: tuple[tuple[str, str], ...] = ()
+    suspicious: tuple[tuple[str, str], ...]
 
     @property
     def leak(self) -> bool:
@@ -65,9 +87,9 @@ class Findings:
         unknown: images whose names do not say their case.
         repeated: names that are listed more than once within a part, and how often.
         compared: images whose pixels were compared; None without pixels.
-        missing: images that were not found below ``dataset.root``.
+        missing: images that are not below ``dataset.root``.
         unreadable: reasons by path.
-        notes: what else is to be said, a sentence each.
+        passed_over: images of a folder that are in none of its parts.
     """
 
     name: str
@@ -76,10 +98,10 @@ class Findings:
     pairs: tuple[Shared, ...]
     unknown: int
     repeated: dict[str, int]
-    compared: int | None = None
-    missing: tuple[str, ...] = ()
-    unreadable: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    compared: int | None
+    missing: tuple[str, ...]
+    unreadable: dict[str, str]
+    passed_over: int
 
     @property
     def images(self) -> int:
@@ -95,9 +117,6 @@ class Findings:
         return self.unknown == self.images and not self.compared
 
 
-Side = Mapping[str, Member]
-
-
 def audit_split(split: NamedSplit, pixels: "ComparedPixels | None" = None) -> Findings:
     """Compare every two parts of a split.
 
@@ -109,80 +128,52 @@ def audit_split(split: NamedSplit, pixels: "ComparedPixels | None" = None) -> Fi
     parts: dict[str, Side] = {part: {m.key: m for m in members} for part, members in listed.items()}
     held = "test" if "test" in parts else "val"
     others = {part: members for part, members in parts.items() if part != held}
-    together = {key: m for members in others.values() for key, m in members.items()}
-    everyone = {**together, **parts[held]}
-    keys = everyone.keys()
-    headline = _compare((" or ".join(others), held), together, parts[held], pixels)
-    pairs = [(a, b) for a, b in combinations(parts, 2) if len(parts) > 2]
-    reasons = sorted(pixels.unreadable.items()) if pixels else []
-    unreadable = {everyone[key].path: reason for key, reason in reasons if key in keys}
-    passed = f"{split.passed_over:,} images stand in no part's folder and were passed over"
+    first = {key: m for members in others.values() for key, m in members.items()}
+    everyone = {**first, **parts[held]}
+    headline = _shared((" or ".join(others), held), first, parts[held], pixels)
+    pairs = tuple(_shared((a, b), parts[a], parts[b], pixels) for a, b in combinations(parts, 2))
+    counts = [Counter(m.key for m in members) for members in listed.values()]
+    unreadable = sorted(pixels.unreadable.items()) if pixels else []
     return Findings(
         name=split.name,
         parts={part: len(members) for part, members in parts.items()},
         headline=headline,
-        pairs=tuple(_compare((a, b), parts[a], parts[b], pixels) for a, b in pairs) or (headline,),
+        pairs=pairs,
         unknown=sum(m.name is None for members in parts.values() for m in members.values()),
-        repeated=_repeated(listed.values()),
-        compared=None if pixels is None else len(keys & pixels.digests.keys()),
-        missing=() if pixels is None else tuple(sorted(keys & pixels.missing)),
-        unreadable=unreadable,
-        notes=(passed,) if split.passed_over else (),
+        repeated={key: n for each in counts for key, n in sorted(each.items()) if n > 1},
+        compared=len(everyone.keys() & pixels.digests.keys()) if pixels else None,
+        missing=tuple(sorted(everyone.keys() & pixels.missing)) if pixels else (),
+        unreadable={everyone[key].path: reason for key, reason in unreadable if key in everyone},
+        passed_over=split.passed_over,
     )
 
 
-def _repeated(listed: Iterable[Sequence[Member]]) -> dict[str, int]:
-    counts = [Counter(m.key for m in members) for members in listed]
-    return {key: count for each in counts for key, count in sorted(each.items()) if count > 1}
-
-
-def _slides(side: Side) -> set[str]:
-    return {m.name.slide for m in side.values() if m.name}
-
-
-def _specimens(side: Side) -> dict[str, set[str]]:
-    """Subtypes by slide without its subtype, ``14-13412``: more than one is a twin."""
-    found: dict[str, set[str]] = {}
-    for slide in _slides(side):
-        subtype, _, rest = slide.partition("-")
-        found.setdefault(rest, set()).add(subtype)
-    return found
-
-
-def _twins(first: Side, second: Side) -> tuple[str, ...]:
-    here, there = _specimens(first), _specimens(second)
-    return tuple(sorted(s for s in here.keys() & there.keys() if len(here[s] | there[s]) > 1))
-
-
-def _are_twins(a: Name | None, b: Name | None) -> bool:
-    return bool(a and b and (a.case, a.section) == (b.case, b.section) and a.subtype != b.subtype)
-
-
-def _compare(sides: tuple[str, str], first: Side, second: Side, pixels: "ComparedPixels | None") -> Shared:
-    here, there = ({m.name.case for m in side.values() if m.name} for side in (first, second))
-    cases = here & there
+def _shared(sides: tuple[str, str], first: Side, second: Side, pixels: "ComparedPixels | None") -> Shared:
+    names = [[m.name for m in side.values() if m.name] for side in (first, second)]
+    slides, cases = ([{getattr(name, key) for name in side} for side in names] for key in ("slide", "case"))
+    common = cases[0] & cases[1]
+    subtypes = [{(name.case + name.section, name.subtype) for name in side} for side in names]
+    specimens = {s for s, _ in subtypes[0]} & {s for s, _ in subtypes[1]}
+    kinds = Counter(s for s, _ in subtypes[0] | subtypes[1])
     return Shared(
         sides=sides,
-        slides=tuple(sorted(_slides(first) & _slides(second))),
-        cases=tuple(sorted(cases)),
-        touched=sum(m.name is not None and m.name.case in cases for m in second.values()),
+        slides=tuple(sorted(slides[0] & slides[1])),
+        cases=tuple(sorted(common)),
+        touched=sum(name.case in common for name in names[1]),
         first=len(first),
         held=len(second),
         images=tuple(sorted(first.keys() & second.keys())),
-        twins=_twins(first, second),
-        identical=None
-        if not (pixels and pixels.digests)
-        else tuple(_identical(first, second, pixels.digests)),
-        suspicious=() if pixels is None else tuple(_suspicious(first, second, pixels)),
+        twins=tuple(sorted(specimen for specimen in specimens if kinds[specimen] > 1)),
+        identical=tuple(_identical(first, second, pixels.digests)) if pixels and pixels.digests else None,
+        suspicious=tuple(_suspicious(first, second, pixels)) if pixels else (),
     )
 
 
 def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """For each image of the second side the first one, by key, that has its pixels on the other side."""
     by_digest: dict[str, list[Member]] = {}
-    for key in sorted(first):
-        if key in digests:
-            by_digest.setdefault(digests[key], []).append(first[key])
+    for key in sorted(first.keys() & digests.keys()):
+        by_digest.setdefault(digests[key], []).append(first[key])
     for key, held in sorted(second.items()):
         for other in by_digest.get(digests.get(key, ""), []):
             if other.key != key and not _are_twins(held.name, other.name):
@@ -190,10 +181,11 @@ def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterabl
                 break
 
 
+def _are_twins(a: Name | None, b: Name | None) -> bool:
+    return bool(a and b and (a.case, a.section) == (b.case, b.section) and a.subtype != b.subtype)
+
+
 def _suspicious(first: Side, second: Side, pixels: "ComparedPixels") -> Iterable[tuple[str, str]]:
     for a, b in pixels.suspicious:
         if pixels.digests[a] != pixels.digests[b]:
-            if a in second and b in first:
-                yield a, b
-            if b in second and a in first:
-                yield b, a
+            yield from ((x, y) for x, y in ((a, b), (b, a)) if x in second and y in first)

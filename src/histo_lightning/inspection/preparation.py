@@ -8,13 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from histo_lightning.data.breakhis.problems import BLOCKING, Problem, inspect_names
+from histo_lightning.data.breakhis.records import (
+    Record,
+    census_message,
+    folder_records,
+    record_of,
+    select_magnification,
+)
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import identical_pixels, nearest_pairs
-from histo_lightning.data.sources.folder import ImageFiles
-from histo_lightning.data.breakhis.problems import BLOCKING, Problem, inspect_names
-from histo_lightning.data.breakhis.records import Record, census_message, folder_records, record_of
-from histo_lightning.data.sources.dataset import find_files, native_sizes
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
+from histo_lightning.data.sources.dataset import find_files, native_sizes
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
 from histo_lightning.report.dataset import write_dataset_report
@@ -22,12 +28,12 @@ from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.runs import write_json
 from histo_lightning.schema import PrepareConfig
 
-LISTED = 20  # problems of a kind that are printed; all stand in problems.csv
+LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found, and where: ``refused`` says that training would not take this copy."""
+    """The facts of a copy, its pixels, and whether training would refuse it."""
 
     facts: DatasetFacts
     pixels: Pixels
@@ -60,7 +66,10 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
             url=dataset.url,
             progress=progress,
         )
-    records, problems, message = _read_names(config, files)
+    records, problems, message = _read_names(dataset.name, files)
+    records = select_magnification(records, config.magnification)
+    if not records:
+        raise UserError(f"magnification={config.magnification}: the data set has no such image")
     with StepProgress("decoding images", shown) as progress:
         pixels = load_pixels(
             files,
@@ -78,7 +87,7 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
         Problem("unreadable", image, by_image[image].path, reason)
         for image, reason in pixels.unreadable.items()
     ]
-    facts = _measure(config, files, ordered, pixels, problems, message, shown)
+    facts = _measure(dataset.name, files, ordered, pixels, problems, message, shown)
     write_dataset_report(folder, facts)
     outcome = Outcome(facts, pixels, any(problem.kind in BLOCKING for problem in problems))
     if config.json:
@@ -86,73 +95,60 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
     return outcome
 
 
-def _read_names(config: PrepareConfig, files: ImageFiles) -> tuple[list[Record], list[Problem], str]:
-    """Records of the wanted magnification, problems of names, and a sentence about the copy."""
+def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], str]:
+    """Records, problems of names, and a sentence about the copy."""
     paths = files.paths()
-    name = config.dataset.name
     if not paths:
         raise UserError(
             f"dataset.root={files.root}: no image below it; give the folder that holds BreaKHis_v1"
         )
     if name == "folders":
         records, parts = folder_records(paths, files.root)
-        message = "; ".join(f"{part} {len(images):,} images" for part, images in parts.items())
-        return _wanted(records, config), [], f"folders: {message}"
+        return (
+            records,
+            [],
+            "folders: " + "; ".join(f"{p} {len(images):,} images" for p, images in parts.items()),
+        )
     known: dict[str, Record] = {}
     for path in paths:
-        record = record_of(path)
-        if record is not None:
+        if (record := record_of(path)) is not None:
             known.setdefault(record.image, record)
-    records = list(known.values())
-    if not records:
+    if not known:
         raise UserError(
             f"dataset.root={files.root}: no image below it is named as in BreakHis, e.g. {paths[0]}"
         )
     if name == "synthetic":
-        return _wanted(records, config), [], f"{len(records):,} drawn images under BreakHis names"
-    return _wanted(records, config), inspect_names(paths), census_message(records)
-
-
-def _wanted(records: list[Record], config: PrepareConfig) -> list[Record]:
-    if config.magnification == "all":
-        return records
-    magnification = int(config.magnification[:-1])
-    chosen = [record for record in records if record.magnification == magnification]
-    if not chosen:
-        raise UserError(f"magnification={config.magnification}: the data set has no such image")
-    return chosen
+        return list(known.values()), [], f"{len(known):,} drawn images under BreakHis names"
+    return list(known.values()), inspect_names(paths), census_message(list(known.values()))
 
 
 def _measure(
-    config: PrepareConfig,
-    files: ImageFiles,
+    name: str,
+    files: Folder,
     records: list[Record],
     pixels: Pixels,
     problems: list[Problem],
     message: str,
     shown: bool,
 ) -> DatasetFacts:
-    readable = np.array([record.image not in pixels.unreadable for record in records])
-    rows = np.flatnonzero(readable).astype(np.int64)
+    rows = np.flatnonzero([record.image not in pixels.unreadable for record in records])
+    readable = [records[row] for row in rows]
     stains = np.full((len(records), len(COLUMNS)), np.nan)
-    good = [records[row] for row in rows]
-    pairs = []
-    if len(rows):
-        stains[rows] = measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))
-        with StepProgress("comparing images", shown) as progress:
-            pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), good, progress=progress)
+    stains[rows] = measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))
+    with StepProgress("comparing images", shown) as progress:
+        pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
     return DatasetFacts(
-        name=config.dataset.name,
-        root=str(files.root) if config.dataset.name != "synthetic" else "drawn by this program",
+        name=name,
+        root=str(files.root) if name != "synthetic" else "drawn by this program",
         census=message,
         records=records,
         sizes=pixels.sizes,
-        bytes=[files.size(record.path) for record in records],
+        bytes=[files.stat(record.path).st_size for record in records],
         digests=pixels.digests,
         states=[pixels.unreadable.get(record.image, "ok") for record in records],
         stains=stains,
         problems=problems,
-        identical=identical_pixels([r.image for r in good], [pixels.digests[row] for row in rows]),
+        identical=identical_pixels([r.image for r in readable], [pixels.digests[row] for row in rows]),
         pairs=pairs,
         pixels=pixels.take,
     )
@@ -173,25 +169,21 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def say(outcome: Outcome, folder: Path, preview: bool) -> None:
-    """Print what was found and where the report is; what training would refuse is listed on stderr."""
+def print_outcome(outcome: Outcome, folder: Path, preview: bool) -> None:
+    """Print the verdict and where the report is; what training would refuse is listed on stderr."""
     out, facts, pixels = console(), outcome.facts, outcome.pixels
-    verdict, _ = facts.verdict()
-    out.print(verdict, markup=False)
     height, width = pixels.shape
-    out.print(
-        f"pixel cache: {len(pixels.images):,} images of {width}x{height}, {pixels.nbytes / 1e9:.2f} GB",
-        markup=False,
-    )
-    names = ["report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else [])]
-    for name in names:
+    out.print(facts.verdict()[0], markup=False)
+    size = f"{pixels.nbytes / 1e9:.2f} GB"
+    out.print(f"pixel cache: {len(pixels.images):,} images of {width}x{height}, {size}", markup=False)
+    for name in ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else [])):
         out.print(f"{name + ':':<14} {folder / name}", markup=False)
     for kind in sorted(BLOCKING):
-        found = facts.of_kind(kind)
-        for problem in found[:LISTED]:
+        problems = facts.of_kind(kind)
+        for problem in problems[:LISTED]:
             print(f"{kind}: {problem.path}: {problem.detail}", file=sys.stderr)
-        if len(found) > LISTED:
-            print(f"{kind}: {len(found) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
+        if len(problems) > LISTED:
+            print(f"{kind}: {len(problems) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
     if outcome.refused:
         print(
             "error: training refuses this copy until the files above are mended or moved away",

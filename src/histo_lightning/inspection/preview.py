@@ -16,7 +16,7 @@ EPOCHS = 6
 
 
 def write_preview(config: PrepareConfig, path: Path) -> None:
-    """A row a subtype (or class): the image as it is evaluated, then as the first epochs train on it.
+    """Draw a row a subtype (or class): the image as it is evaluated, then as the first epochs train on it.
 
     Raises:
         UserError: the data set cannot be set up, or the file not be written.
@@ -25,7 +25,7 @@ def write_preview(config: PrepareConfig, path: Path) -> None:
     data.setup()
     rows = chosen_rows(data)
     figure, axes = new_grid(len(rows), EPOCHS + 1, 1.35, f"{config.augment.name}: {data.recipe.text()}")
-    sheets = [_shown(data, rows, None), *(_shown(data, rows, epoch) for epoch in range(EPOCHS))]
+    sheets = [_seen(data, rows, None), *(_seen(data, rows, epoch) for epoch in range(EPOCHS))]
     for column, sheet in enumerate(sheets):
         for row, index in enumerate(rows):
             panel = axes[row][column]
@@ -49,7 +49,7 @@ def chosen_rows(data: BreakHisDataModule) -> list[int]:
     return [first[kind] for kind in sorted(first)]
 
 
-def _shown(data: BreakHisDataModule, rows: list[int], epoch: int | None) -> list[NDArray[np.float32]]:
+def _seen(data: BreakHisDataModule, rows: list[int], epoch: int | None) -> list[NDArray[np.float32]]:
     """Images as the network sees them, with normalisation taken back: float32 H x W x 3 in [0, 1]."""
     by_pillow = data.loader("train", train=epoch is not None).dataset
     if isinstance(by_pillow, PillowDataset):

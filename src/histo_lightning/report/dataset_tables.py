@@ -6,8 +6,14 @@ from html import escape
 
 import numpy as np
 
+from histo_lightning.data.breakhis.names import (
+    CLASSES,
+    MAGNIFICATIONS,
+    SUBTYPE_CLASS,
+    SUBTYPE_NAMES,
+    SUBTYPES,
+)
 from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, missing_by_group
-from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.report.dataset_facts import DatasetFacts

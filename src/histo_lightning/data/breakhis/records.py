@@ -114,7 +114,9 @@ def folder_records(paths: Sequence[str], root: str | Path) -> tuple[list[Record]
             continue
         class_name = inner.split("/", 1)[0].lower()
         if "/" not in inner or class_name not in CLASSES:
-            raise UserError(f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it there")
+            raise UserError(
+                f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it there"
+            )
         record = record_of(path, class_name)
         if record is None or record.class_name != class_name:
             raise UserError(

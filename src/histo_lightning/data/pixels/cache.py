@@ -3,31 +3,29 @@
 A data set is stored in shards, one a magnification, so that runs at one magnification decode no other, and all folds
 and ways to split share them. A shard is a folder ``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width
 x 3, memory-mapped) and ``index.json``. The key hashes the files' names, sizes and times, the canvas and
-:data:`VERSION`. It is built under a lock in a temporary folder and renamed, so what stands there is whole; the
+:data:`VERSION`. It is built under a lock in a temporary folder and renamed, so a folder of that name is whole; the
 checksums of all images of a shard are compared whenever it is loaded, so later damage is noticed.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas, size_of
-from histo_lightning.data.sources.folder import ImageFiles
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas, size_of
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.errors import UserError
 
 log = logging.getLogger("histo_lightning")
@@ -116,7 +114,7 @@ class _Row:
 class _Shard:
     """One shard to be loaded or built."""
 
-    files: ImageFiles
+    files: Folder
     records: tuple[Record, ...]
     short_side: int
     sizes: Sequence[tuple[int, int]] | None
@@ -129,11 +127,12 @@ class _Shard:
     def key(self) -> str:
         digest = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
-            digest.update(f"\n{record.path}\0{self.files.stamp(record.path)}".encode())
+            stat = self.files.stat(record.path)
+            digest.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
         return digest.hexdigest()[:24]
 
     def load(self, folder: Path) -> Pixels | None:
-        """What stands in a folder if it is whole and intact, else None."""
+        """What a folder holds if it is whole and intact, else None."""
         try:
             about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             index, text = about["index"], json.dumps(about["index"])
@@ -151,8 +150,8 @@ class _Shard:
         return Pixels((array,), tuple(self.images), tuple(index["digests"]), sizes) if intact else None
 
     def build(self, folder: Path, progress: Callable[[], None]) -> dict[str, str]:
-        """Decode everything into a folder; reasons by image for what cannot be used (then no index is written)."""
-        height, width = self._canvas()
+        """Decode everything into a folder; reasons by image for what cannot be used."""
+        height, width = canvas_of(self.sizes[:1] if self.sizes else self._header_sizes(), self.short_side)
         shape = (len(self.records), height, width, 3)
         with (folder / "pixels.npy").open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -162,9 +161,15 @@ class _Shard:
                 raise RuntimeError(f"numpy wrote a header of {file.tell()} bytes")
             # A full disk is an error here; a memory map would end the process at some later write.
             os.posix_fallocate(file.fileno(), 0, HEADER_BYTES + int(np.prod(shape)))
-            rows = self._decoded(file.fileno(), height, width, progress)
-        reasons = {record.image: row.reason for record, row in zip(self.records, rows, strict=True)}
-        reasons = {image: reason for image, reason in reasons.items() if reason}
+
+            def store(row: int) -> _Row:
+                return self._store(row, file.fileno(), height, width)
+
+            rows = []
+            with ThreadPoolExecutor(self.threads) as pool:  # decoders, hashes and writes leave Python's lock
+                for row in pool.map(store, range(len(self.records))):
+                    rows.append(row)
+                    progress()
         index = {
             "images": self.images,
             "shape": list(shape),
@@ -177,69 +182,35 @@ class _Shard:
             out.write(f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}')
             out.flush()
             os.fsync(out.fileno())
-        return reasons
-
-    def _canvas(self) -> tuple[int, int]:
-        sizes = self.sizes[:1] if self.sizes else self._header_sizes()
-        return canvas_of(sizes, self.short_side)
+        return {image: row.reason for image, row in zip(self.images, rows, strict=True) if row.reason}
 
     def _header_sizes(self) -> list[tuple[int, int]]:
-        found = []
-        for _, read in self.files.contents([record.path for record in self.records]):
-            try:
-                found.append(size_of(read()))
-            except OSError:  # reported when it is decoded
-                continue
-        return found or [(self.short_side, self.short_side)]
+        sizes = []
+        for record in self.records:
+            with suppress(OSError):  # reported when it is decoded
+                sizes.append(size_of(self.files.read(record.path)))
+        return sizes or [(self.short_side, self.short_side)]
 
-    def _decoded(self, descriptor: int, height: int, width: int, progress: Callable[[], None]) -> list[_Row]:
-        """Decode, fit and write every image in threads: the decoders, hashes and writes leave Python's lock."""
-        position = {record.path: i for i, record in enumerate(self.records)}
-        root, blank = self.files.root, zlib.crc32(bytes(height * width * 3))
-
-        def store(path: str, read: Callable[[], bytes]) -> tuple[int, _Row]:
-            try:
-                pixels = decode(read(), str(root / path), self.sizes)
-            except UserError as error:
-                return position[path], _Row(checksum=blank, reason=str(error))
-            except OSError as error:
-                reason = f"{root / path}: cannot be read ({error.strerror or error}); restore the file"
-                return position[path], _Row(checksum=blank, reason=reason)
-            digest = hashlib.sha256(f"{pixels.shape[1::-1]}".encode())
-            digest.update(np.ascontiguousarray(pixels).data)
-            stored = np.ascontiguousarray(on_canvas(pixels, height, width))
-            _write_at(descriptor, stored, HEADER_BYTES + position[path] * stored.nbytes)
-            size = (int(pixels.shape[1]), int(pixels.shape[0]))
-            return position[path], _Row(digest.hexdigest(), zlib.crc32(stored.data), size)
-
-        rows = [_Row()] * len(self.records)
-        work = ((path, read) for path, read in self.files.contents(list(position)))
-        for i, row in _in_threads(store, work, self.threads):
-            rows[i] = row
-            progress()
-        return rows
-
-
-def _write_at(descriptor: int, data: NDArray[np.uint8], offset: int) -> None:
-    view = data.data.cast("B")
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _in_threads(function: Callable[..., Any], work: Iterator[tuple[Any, ...]], threads: int) -> Iterator[Any]:
-    """Results in order; only a few items are in memory at a time."""
-    if threads == 1:
-        for item in work:
-            yield function(*item)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Any]] = deque(
-            pool.submit(function, *item) for item in islice(work, 3 * threads)
-        )
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(function, *item) for item in islice(work, 1))
+    def _store(self, row: int, descriptor: int, height: int, width: int) -> _Row:
+        """Decode one image, fit it to the canvas, and write it to its place."""
+        path = self.records[row].path
+        name = str(self.files.root / path)
+        try:
+            pixels = decode(self.files.read(path), name, self.sizes)
+        except (UserError, OSError) as error:
+            cause = getattr(error, "strerror", None) or error
+            user = isinstance(error, UserError)
+            reason = str(error) if user else f"{name}: cannot be read ({cause}); restore the file"
+            return _Row(checksum=zlib.crc32(bytes(height * width * 3)), reason=reason)
+        native_height, native_width = pixels.shape[:2]
+        digest = hashlib.sha256(f"{(native_width, native_height)}".encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        stored = np.ascontiguousarray(on_canvas(pixels, height, width))
+        view, offset = stored.data.cast("B"), HEADER_BYTES + row * stored.nbytes
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+        return _Row(digest.hexdigest(), zlib.crc32(stored.data), (native_width, native_height))
 
 
 def checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
@@ -248,12 +219,12 @@ def checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
     def some(start: int) -> list[int]:
         return [zlib.crc32(row.data) for row in array[start : start + 64]]
 
-    pieces = _in_threads(some, ((start,) for start in range(0, len(array), 64)), min(threads, 4))
-    return [value for piece in pieces for value in piece]
+    with ThreadPoolExecutor(min(threads, 4)) as pool:
+        return [value for piece in pool.map(some, range(0, len(array), 64)) for value in piece]
 
 
 def load_pixels(
-    files: ImageFiles,
+    files: Folder,
     records: Sequence[Record],
     short_side: int,
     cache_dir: Path,
@@ -288,15 +259,15 @@ def load_pixels(
         for _, group in sorted(groups.items())
     ]
     count = _Counter(len(records), progress)
-    found = [_ensure(shard, cache_dir / "pixels", count, verify) for shard in shards]
-    unreadable = {image: reason for pixels in found for image, reason in pixels.unreadable.items()}
+    loaded = [_ensure(shard, cache_dir / "pixels", count, verify) for shard in shards]
+    unreadable = {image: reason for pixels in loaded for image, reason in pixels.unreadable.items()}
     if unreadable and not tolerant:
         raise UnreadableImages(unreadable)
     return Pixels(
-        tuple(shard for pixels in found for shard in pixels.shards),
-        tuple(image for pixels in found for image in pixels.images),
-        tuple(digest for pixels in found for digest in pixels.digests),
-        tuple(size for pixels in found for size in pixels.sizes),
+        tuple(shard for pixels in loaded for shard in pixels.shards),
+        tuple(image for pixels in loaded for image in pixels.images),
+        tuple(digest for pixels in loaded for digest in pixels.digests),
+        tuple(size for pixels in loaded for size in pixels.sizes),
         unreadable,
     )
 
@@ -322,43 +293,43 @@ def _differ(before: Pixels, after: Pixels) -> list[bool]:
 def _ensure(shard: _Shard, parent: Path, count: _Counter, verify: bool) -> Pixels:
     key = shard.key()
     folder, building = parent / key, parent / f".{key}.building"
-    found = None if verify else shard.load(folder)
-    if (
-        found is not None
-    ):  # without the lock: a finished cache also serves from a folder that cannot be written
-        count.done += len(shard.records)
-        return found
+    # First without the lock: a finished cache also serves from a folder that cannot be written.
+    pixels = None if verify else shard.load(folder)
+    if pixels is None:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(parent / f".{key}.lock"):
+                pixels = None if verify else shard.load(folder)  # another process may have built it meanwhile
+                if pixels is None:
+                    return _built(shard, folder, building, count)
+        except OSError as error:
+            raise UserError(
+                f"{parent}: the pixel cache cannot be written ({error.strerror or error}); free space or set cache_dir"
+            ) from error
+    count.done += len(shard.records)
+    return pixels
+
+
+def _built(shard: _Shard, folder: Path, building: Path, count: _Counter) -> Pixels:
+    """Build a shard beside its folder, and rename it where every image could be used."""
+    shutil.rmtree(building, ignore_errors=True)  # left by a killed process
+    building.mkdir()
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with (parent / f".{key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            found = None if verify else shard.load(folder)
-            if found is not None:  # another process built it meanwhile
-                count.done += len(shard.records)
-                return found
-            shutil.rmtree(building, ignore_errors=True)  # left by a killed process
-            building.mkdir()
-            before = shard.load(folder)
-            if before is None and folder.is_dir():
-                log.warning("%s: the pixel cache is damaged and is built again", folder)
-            try:
-                unreadable = shard.build(building, count)
-                found = shard.load(building)
-                if before is not None and found is not None:
-                    differ = sum(_differ(before, found))
-                    if differ:
-                        log.warning("%s: %d images differed from their files and are mended", folder, differ)
-                if found is not None and not unreadable:
-                    shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
-                    building.rename(folder)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)  # a memory map of it stays readable
-    except OSError as error:
-        raise UserError(
-            f"{parent}: the pixel cache cannot be written ({error.strerror or error}); free space or set cache_dir"
-        ) from error
-    if found is None:
-        raise UserError(
-            f"{folder}: what was just written reads back damaged; check the disk, or set cache_dir"
-        )
-    return Pixels(found.shards, found.images, found.digests, found.sizes, unreadable)
+        before = shard.load(folder)
+        if before is None and folder.is_dir():
+            log.warning("%s: the pixel cache is damaged and is built again", folder)
+        unreadable = shard.build(building, count)
+        pixels = shard.load(building)
+        if pixels is None:
+            raise UserError(
+                f"{folder}: what was just written reads back damaged; check the disk, or set cache_dir"
+            )
+        differ = sum(_differ(before, pixels)) if before is not None else 0
+        if differ:
+            log.warning("%s: %d images differed from their files and are mended", folder, differ)
+        if not unreadable:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
+            building.rename(folder)
+        return replace(pixels, unreadable=unreadable)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # a memory map of it stays readable

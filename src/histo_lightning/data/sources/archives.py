@@ -73,7 +73,9 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
                 shutil.rmtree(building, ignore_errors=True)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
         reason = str(error) or type(error).__name__
-        raise DamagedArchive(f"{archive}: damaged, cut off or no tar archive ({reason}); get it again") from error
+        raise DamagedArchive(
+            f"{archive}: damaged, cut off or no tar archive ({reason}); get it again"
+        ) from error
     except OSError as error:
         raise UserError(
             f"{archive}: cannot be unpacked to {folder.parent} ({error.strerror or error}); free space or choose "
@@ -89,7 +91,9 @@ def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
         stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for entry in _checked(tar):
-                tar.extract(entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False), folder, filter="data")
+                tar.extract(
+                    entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False), folder, filter="data"
+                )
                 if progress is not None:
                     progress(raw.tell(), size)
         zeros = 0
@@ -107,7 +111,11 @@ def _checked(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     total = 0
     while (entry := tar.next()) is not None:
         total += entry.size
-        if not (entry.isreg() or entry.isdir()) or entry.name.startswith("/") or ".." in entry.name.split("/"):
+        if (
+            not (entry.isreg() or entry.isdir())
+            or entry.name.startswith("/")
+            or ".." in entry.name.split("/")
+        ):
             raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
         if entry.isreg() and entry.name in paths:
             raise tarfile.ReadError(f"it holds {entry.name} more than once")

@@ -60,7 +60,11 @@ def find_files(
     if name == "synthetic":
         return Folder(
             ensure_synthetic(
-                cache_dir, images_per_slide=images_per_slide, image_size=image_size, seed=seed, progress=progress
+                cache_dir,
+                images_per_slide=images_per_slide,
+                image_size=image_size,
+                seed=seed,
+                progress=progress,
             )
         )
     path = Path(root).expanduser()

@@ -73,7 +73,10 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
-            arrived = _identity(target) not in (None, before)  # another process brought it while this one waited
+            arrived = _identity(target) not in (
+                None,
+                before,
+            )  # another process brought it while this one waited
             try:
                 if not arrived:
                     _receive_all(url, part, timeout_seconds, attempts, progress)

@@ -15,6 +15,7 @@ from histo_lightning.data.splits import (  # noqa: F401 - each registers its kin
 )
 from histo_lightning.data.splits.build import build_split, load_split
 from histo_lightning.data.splits.config import SplitConfig
+from histo_lightning.data.splits.grouping import content_hash
 from histo_lightning.data.splits.registry import (
     Draft,
     SplitKind,
@@ -23,7 +24,7 @@ from histo_lightning.data.splits.registry import (
     split_kind,
     split_kinds,
 )
-from histo_lightning.data.splits.split import Split, content_hash
+from histo_lightning.data.splits.split import Split
 
 __all__ = [
     "Draft",

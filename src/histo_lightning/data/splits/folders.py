@@ -21,5 +21,7 @@ class Folders(SplitKind):
         self, config: SplitConfig, folder_parts: Mapping[str, Sequence[str]] | None
     ) -> Mapping[str, Sequence[str]]:
         if folder_parts is None:
-            raise UserError("split=folders needs dataset=folders: a tree train/, val/, test/ of class folders")
+            raise UserError(
+                "split=folders needs dataset=folders: a tree train/, val/, test/ of class folders"
+            )
         return folder_parts

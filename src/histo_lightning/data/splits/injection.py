@@ -24,7 +24,13 @@ from collections.abc import Sequence
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.splits.config import SplitConfig
-from histo_lightning.data.splits.grouping import Parts, by_group, content_hash, keyed_order, proportional_order
+from histo_lightning.data.splits.grouping import (
+    Parts,
+    by_group,
+    content_hash,
+    keyed_order,
+    proportional_order,
+)
 from histo_lightning.data.splits.kfold import KFold
 from histo_lightning.data.splits.registry import Draft, register_split
 from histo_lightning.errors import UserError

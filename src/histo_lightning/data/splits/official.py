@@ -10,7 +10,13 @@ from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.splits.config import SplitConfig
 from histo_lightning.data.splits.given import cut_validation
-from histo_lightning.data.splits.grouping import Parts, by_group, content_hash, keyed_order, proportional_order
+from histo_lightning.data.splits.grouping import (
+    Parts,
+    by_group,
+    content_hash,
+    keyed_order,
+    proportional_order,
+)
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 

@@ -77,7 +77,9 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
         raise UserError(f"{key} is not set: give {ACCEPTED}")
     file = Path(path).expanduser()
     shown = printable(str(file))
-    splits = _tree(file, f"{key}={shown}") if file.is_dir() else _list(_text(file, f"{key}={shown}"), file, shown)
+    splits = (
+        _tree(file, f"{key}={shown}") if file.is_dir() else _list(_text(file, f"{key}={shown}"), file, shown)
+    )
     for split in splits:
         if len(split.parts) < 2:
             where = f"{shown}, {split.name}" if len(splits) > 1 else shown
@@ -92,7 +94,9 @@ def _text(file: Path, shown: str) -> str:
         if not file.is_file():
             raise UserError(f"{shown}: no such file or folder; give {ACCEPTED}")
         if file.stat().st_size > MOST_BYTES:
-            raise UserError(f"{shown}: {file.stat().st_size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}")
+            raise UserError(
+                f"{shown}: {file.stat().st_size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}"
+            )
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from histo_lightning.data.synthetic.cohort import generator
 from histo_lightning.data.pixels.decode import image_height
+from histo_lightning.data.synthetic.cohort import generator
 from histo_lightning.data.synthetic.tissue import Tissue, below
 
 UM_PER_PX = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}  # nominal, at 700 pixels wide

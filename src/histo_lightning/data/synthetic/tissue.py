@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.synthetic.cohort import Floats, Look, generator, look_of, malignancy_of
 from histo_lightning.data.breakhis.names import SUBTYPES, Name
+from histo_lightning.data.synthetic.cohort import Floats, Look, generator, look_of, malignancy_of
 
 WIDTH_UM, HEIGHT_UM = 343.0, 225.4  # the field at 40X: 700 x 460 pixels of 0.49 um
 MARGIN_UM = 14.0  # objects that reach into the field from outside
