@@ -1,6 +1,7 @@
 """Splits: balance, disjointness, labels, hashes, and leaks that must not pass."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histo_lightning.data.splits.assignment import assign
-from histo_lightning.data.breakhis.records import PARTS, Record, record_of
-from histo_lightning.data.splits import SplitPlan, build_split, load_split, without_twins
+from histo_lightning.data.breakhis.records import PARTS, Record, record_of, without_twins
+from histo_lightning.data.splits import SplitConfig, build_split, content_hash, load_split
 from histo_lightning.errors import UserError
 
 OFFICIAL = {
@@ -26,11 +27,11 @@ OFFICIAL = {
 OPTIMUM_HASH = "920ca032"
 
 
-def plan(kind: str, **changes) -> SplitPlan:
+def plan(kind: str, **changes) -> SplitConfig:
     group = {"case_kfold": "case", "slide_kfold": "slide", "official": "slide", "image_random": "image"}.get(
         kind, "case"
     )
-    return SplitPlan(**({"kind": kind, "group": group} | changes))
+    return SplitConfig(**({"name": kind, "group": group} | changes))
 
 
 def cases_of(split, part):
@@ -85,11 +86,11 @@ def test_the_split_does_not_depend_on_order_or_hash_seed(census_records) -> None
         "from histo_lightning.data.breakhis.census import census_names\n"
         "from histo_lightning.data.breakhis.records import record_of\n"
         "from histo_lightning.data.splits import *\n"
-        "print(build_split([record_of(n) for n in census_names()], SplitPlan(repeat=1, seed=3)).hash)"
+        "print(build_split([record_of(n) for n in census_names()], SplitConfig(repeat=1, seed=3)).hash)"
     )
     hashes = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
         ).stdout
         for seed in ("1", "2")
     }
@@ -256,7 +257,7 @@ def test_a_planted_leak_in_a_split_file_is_refused(census_records, tmp_path: Pat
     rows[stolen] = (rows[stolen][0], "train")
     leaky = write_csv(tmp_path / "leaky.csv", rows)
     with pytest.raises(
-        UserError, match=r"1 case\(s\) stand in two parts, e\.g\. case .* in train and test: that is a leak"
+        UserError, match=r"1 case\(s\) are in two parts, e\.g\. case .* in train and test: that is a leak"
     ):
         build_split(census_records, plan("file", path=leaky), magnification="40x")
     labelled = build_split(census_records, plan("file", path=leaky, group="image"), magnification="40x")
@@ -269,10 +270,12 @@ def test_a_planted_leak_in_a_split_file_is_refused(census_records, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,part\nnowhere.png,train\n", r"not in the data set, e\.g\. nowhere\.png"),
+        ("path,part\nnowhere.png,train\nb.png,test\n", r"2 image.s. are not in the data set, e\.g\. b\.png"),
         ("path,part\na.png,trian\n", "row 2: unknown part 'trian'"),
-        ("file,part\na.png,train\n", "must name the columns path and part"),
-        ("", "must name the columns"),
+        ("name,part\na.png,train\n", "nor a header with path and part"),
+        ("", "the file is empty"),
+        ("path,part\na.png,train\na.png,train\nb.png,test\n", "a.png is listed twice in train"),
+        ("fold,path,part\n1,a.png,train\n1,b.png,test\n2,a.png,test\n2,b.png,train\n", "holds 2 splits"),
     ],
 )
 def test_bad_split_files_say_where(census_records, tmp_path: Path, text: str, message: str) -> None:
@@ -301,8 +304,6 @@ def test_split_json_is_proved_again_when_loaded(census_records, tmp_path: Path) 
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match="do not match its hash"):
         load_split(path, census_records)
-    from histo_lightning.data.splits import content_hash
-
     data["hash"] = content_hash(data["parts"])  # a forger who mends the hash still plants a leak
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match="that is a leak"):

@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.splits.assignment import proportional_order
+from histo_lightning.data.splits.grouping import proportional_order
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import PARTS, record_of
 from histo_lightning.data.splits.label_shuffling import shuffle_labels
-from histo_lightning.data.splits import SplitPlan, build_split, content_hash, load_split
+from histo_lightning.data.splits import SplitConfig, build_split, content_hash, load_split
 from histo_lightning.errors import UserError
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 RECORDS = tuple(record_of(name) for name in sorted(census_names()))
-OFFICIAL = {"kind": "official", "group": "slide"}
+OFFICIAL = {"name": "official", "group": "slide"}
 
 
 @cache
 def injected(fold: int, share: float, magnification: str = "100x", **changes):
-    plan = SplitPlan(kind="injection", fold=fold, injected=share, **changes)
+    plan = SplitConfig(name="injection", fold=fold, injected=share, **changes)
     return build_split(RECORDS, plan, magnification=magnification)
 
 
 @cache
 def by_case(fold: int):
-    return build_split(RECORDS, SplitPlan(fold=fold), magnification="100x")
+    return build_split(RECORDS, SplitConfig(fold=fold), magnification="100x")
 
 
 def images_by_class(names) -> Counter[str]:
@@ -96,7 +96,7 @@ def test_halves_are_of_every_slide_and_depend_on_the_seed_alone() -> None:
     probe = Counter(record_of(n).slide for n in split.parts["test"])
     assert all(probe[slide] == -(-count // 2) for slide, count in whole.items())
     again = build_split(
-        RECORDS[::-1], SplitPlan(kind="injection", fold=2, injected=0.0), magnification="100x"
+        RECORDS[::-1], SplitConfig(name="injection", fold=2, injected=0.0), magnification="100x"
     )
     assert again == split
     other = injected(2, 0.0, seed=1)
@@ -115,7 +115,7 @@ def test_every_magnification_has_its_own_halves(magnification: str) -> None:
 def test_few_images_a_slide_still_give_equal_arms() -> None:
     few = [r for r in RECORDS if r.sequence <= 4]
     arms = [
-        build_split(few, SplitPlan(kind="injection", fold=1, injected=s), magnification="40x") for s in SHARES
+        build_split(few, SplitConfig(name="injection", fold=1, injected=s), magnification="40x") for s in SHARES
     ]
     assert len({tuple(sorted(cases_by_class(a.parts["train"]).items())) for a in arms}) == 1
     assert len({len(a.parts["train"]) for a in arms}) == 1
@@ -173,7 +173,7 @@ def test_a_loaded_injection_is_proved_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
 def test_the_matched_control_is_as_small_as_the_cleaned_fold(fold: int) -> None:
     arms = {
-        name: build_split(RECORDS, SplitPlan(fold=fold, **OFFICIAL, **more), magnification="100x")
+        name: build_split(RECORDS, SplitConfig(fold=fold, **OFFICIAL, **more), magnification="100x")
         for name, more in (("as is", {}), ("clean", {"clean": True}), ("matched", {"matched": True}))
     }
     assert arms["as is"].parts["test"] == arms["clean"].parts["test"] == arms["matched"].parts["test"]
@@ -189,13 +189,13 @@ def test_the_matched_control_is_as_small_as_the_cleaned_fold(fold: int) -> None:
     assert thinned == (17 if fold == 4 else 0)
     assert arms["matched"].label == arms["as is"].label
     assert arms["clean"].label == ""
-    plan = SplitPlan(fold=fold, matched=True, seed=1, **OFFICIAL)
+    plan = SplitConfig(fold=fold, matched=True, seed=1, **OFFICIAL)
     assert build_split(RECORDS, plan, magnification="100x").hash != arms["matched"].hash
 
 
 def test_a_fold_without_enough_unshared_cases_is_refused() -> None:
-    plan = SplitPlan(fold=4, matched=True, **OFFICIAL)
-    split = build_split(RECORDS, SplitPlan(fold=4, **OFFICIAL))
+    plan = SplitConfig(fold=4, matched=True, **OFFICIAL)
+    split = build_split(RECORDS, SplitConfig(fold=4, **OFFICIAL))
     shared = set(split.cases["train"]) & set(split.cases["test"])
     benign = sorted({r.case for r in RECORDS if r.class_name == "benign"} - shared - set(split.cases["test"]))
     few = [r for r in RECORDS if r.case not in benign[:5]]
@@ -223,8 +223,8 @@ def test_shuffled_labels_say_nothing_about_the_true_ones() -> None:
 @pytest.mark.parametrize("kind", ["case_kfold", "slide_kfold", "image_random", "injection"])
 def test_shuffled_splits_are_labelled_and_have_a_hash_of_their_own(kind: str, tmp_path: Path) -> None:
     group = {"slide_kfold": "slide", "image_random": "image"}.get(kind, "case")
-    plan = SplitPlan(
-        kind=kind, group=group, shuffle_labels=True, injected=1.0 if kind == "injection" else None
+    plan = SplitConfig(
+        name=kind, group=group, shuffle_labels=True, injected=1.0 if kind == "injection" else None
     )
     split = build_split(RECORDS, plan, magnification="100x")
     assert split.label.endswith("SHUFFLED LABELS")
@@ -244,20 +244,20 @@ def test_shuffled_splits_are_labelled_and_have_a_hash_of_their_own(kind: str, tm
 @pytest.mark.parametrize(
     ("plan", "magnification", "text"),
     [
-        ({"kind": "injection", "injected": 1.0}, "all", "photographed at every magnification"),
-        ({"kind": "injection", "injected": 0.1}, "100x", "allowed are 0"),
-        ({"kind": "injection", "injected": 1.5}, "100x", "allowed are 0"),
-        ({"kind": "injection", "injected": 1.0, "fold": 5}, "100x", "allowed are 0 to 4"),
-        ({"kind": "injection", "injected": 1.0, "folds": 3}, "100x", "so none stays"),
-        ({"shuffle_labels": True, **OFFICIAL, "fold": 1}, "100x", "is for split="),
+        ({"name": "injection", "injected": 1.0}, "all", "photographed at every magnification"),
+        ({"name": "injection", "injected": 0.1}, "100x", "allowed are 0"),
+        ({"name": "injection", "injected": 1.5}, "100x", "allowed are 0"),
+        ({"name": "injection", "injected": 1.0, "fold": 5}, "100x", "allowed are 0 to 4"),
+        ({"name": "injection", "injected": 1.0, "folds": 3}, "100x", "so none stays"),
+        ({"shuffle_labels": True, **OFFICIAL, "fold": 1}, "100x", "only split="),
     ],
 )
 def test_what_cannot_be_is_refused(plan: dict, magnification: str, text: str) -> None:
     with pytest.raises(UserError, match=text):
-        build_split(RECORDS, SplitPlan(**plan), magnification=magnification)
+        build_split(RECORDS, SplitConfig(**plan), magnification=magnification)
 
 
 def test_slides_without_siblings_are_refused() -> None:
     single = list({(r.slide, r.magnification): r for r in RECORDS}.values())
     with pytest.raises(UserError, match="no benign test slide has two images"):
-        build_split(single, SplitPlan(kind="injection", injected=1.0), magnification="100x")
+        build_split(single, SplitConfig(name="injection", injected=1.0), magnification="100x")

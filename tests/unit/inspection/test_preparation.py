@@ -18,7 +18,7 @@ from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.breakhis.names import parse_name
-from histo_lightning.data.splits import SplitPlan
+from histo_lightning.data.splits import SplitConfig
 from histo_lightning.inspection.preparation import prepare
 from histo_lightning.schema import AugmentConfig, DatasetConfig, PrepareConfig, TrainerConfig
 
@@ -128,7 +128,7 @@ def test_runs_find_what_was_prepared(copy: Path, tmp_path: Path, monkeypatch: py
         data = BreakHisDataModule(
             "breakhis",
             str(copy),
-            plan=SplitPlan(kind=kind, folds=3, group="image", seed=1),
+            plan=SplitConfig(name=kind, folds=3, group="image", seed=1),
             magnification=magnification,
             short_side=128,
             cache_dir=cache,

@@ -21,7 +21,7 @@ from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
 from histo_lightning.data.breakhis.names import parse_name
 from histo_lightning.data.splits.reading import NamedSplit, read_splits
 from histo_lightning.data.splits.reading import printable
-from histo_lightning.data.splits import TWIN_DROPPED, TWIN_KEPT, SplitPlan, build_split
+from histo_lightning.data.splits import TWIN_DROPPED, TWIN_KEPT, SplitConfig, build_split
 from histo_lightning.errors import UserError
 from histo_lightning.schema import AuditConfig, DatasetConfig
 
@@ -124,7 +124,7 @@ def test_twins_are_only_slide_13412():
 
 def test_our_case_split_is_clean_and_its_split_json_is_read(tmp_path, census_records):
     path = tmp_path / "split.json"
-    split = build_split(census_records, SplitPlan(fold=2), magnification="100x")
+    split = build_split(census_records, SplitConfig(fold=2), magnification="100x")
     path.write_text(json.dumps(split.as_dict()))
     found = only(path)
     assert not found.leak
