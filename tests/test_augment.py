@@ -121,7 +121,7 @@ def test_colour_changes_stay_within_what_is_stated() -> None:
 
 def test_stain_jitter_moves_along_haematoxylin_and_eosin_only() -> None:
     """In optical density the change lies in the plane of the H and E vectors; without jitter nothing changes."""
-    from histo_lightning.data.stains import HED
+    from histo_lightning.data.pixels.stains import HED
 
     images = torch.randint(60, 200, (16, 32, 32, 3), dtype=torch.uint8, generator=torch.manual_seed(0))
     still = Recipe(size=32, name="d4_stain", stain_gain=1e-9)

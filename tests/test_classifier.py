@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 from torch.nn import functional
 
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
-from histo_lightning.data.records import record_of
+from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.sampling import Batches, EpochOrder
 from histo_lightning.epoch_metrics import PartMetrics, TrainingMetrics
 from histo_lightning.errors import UserError

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
-from histo_lightning.data.records import Record
+from histo_lightning.data.breakhis.records import Record
 from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.comparison import Arm, Replicate, compare_arms
 from histo_lightning.evaluation.corrected_t import OFFICIAL_RATIO

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import norm
 
-from histo_lightning.data.census import census
+from histo_lightning.data.breakhis.census import census
 from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.intervals import case_weights, newcombe_auroc
 from histo_lightning.evaluation.level_intervals import bootstrap, class_support

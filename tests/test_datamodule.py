@@ -15,7 +15,7 @@ from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import IMAGENET_MEAN, Recipe
 from histo_lightning.data.datamodule import resident_pixels
 from histo_lightning.data.sampling import Batches, EpochOrder, ResidentLoader
-from histo_lightning.data.splits import SplitPlan
+from histo_lightning.data.splits import SplitConfig
 from histo_lightning.errors import UserError
 
 RECIPE = Recipe(size=32, name="d4", dihedral=True, brightness=0.1)
@@ -56,7 +56,7 @@ def tree(root: Path, seed: int = 0) -> Path:
 
 def module(root: Path, cache: Path, **more) -> BreakHisDataModule:
     settings = {"recipe": RECIPE, "batch_size": 4, "cache_dir": cache} | more
-    data = BreakHisDataModule("folders", str(root), plan=SplitPlan(kind="folders"), **settings)
+    data = BreakHisDataModule("folders", str(root), plan=SplitConfig(name="folders"), **settings)
     data.setup()
     return data
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from histo_lightning.data.names import SUBTYPE_CLASS, SUBTYPES
+from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.binary import binary_values
 from histo_lightning.evaluation.intervals import (

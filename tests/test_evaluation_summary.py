@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from histo_lightning.data.names import SUBTYPES
-from histo_lightning.data.records import Record
+from histo_lightning.data.breakhis.names import SUBTYPES
+from histo_lightning.data.breakhis.records import Record
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.evaluation.levels import units

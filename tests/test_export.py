@@ -15,7 +15,7 @@ import torch
 import histo_lightning.exporting as exporting
 from histo_lightning.callbacks.checkpoints import save_atomic
 from histo_lightning.classifier import Classifier
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.export_subject import Subject, export_name, load_subject
 from histo_lightning.exporting import METADATA, export, parity

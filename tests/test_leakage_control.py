@@ -11,10 +11,10 @@ import pytest
 
 from histo_lightning.config import to_config
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.names import CLASSES
-from histo_lightning.data.records import Record
-from histo_lightning.data.shuffling import labelled
-from histo_lightning.data.splits import SplitPlan, build_split
+from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.evaluation.leakage_arms import contrast, injection
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_checks import make_table
@@ -37,7 +37,7 @@ def embedded(cache_dir: Path) -> tuple[list[Record], dict[str, np.ndarray]]:
     return data.source.records, features
 
 
-def predicted(records: list[Record], features: dict[str, np.ndarray], plan: SplitPlan) -> Table:
+def predicted(records: list[Record], features: dict[str, np.ndarray], plan: SplitConfig) -> Table:
     """Test predictions of the learner: how much nearer the nearest malignant training image is than the nearest benign."""
     split = build_split(records, plan, magnification="40x")
     known = {r.image: r for r in labelled(records, plan)}
@@ -67,7 +67,7 @@ def runs(embedded, **plan):
     """A run for each fold; the shuffles stand in for seeds."""
     return {
         (shuffle, 40, fold): predicted(
-            *embedded, SplitPlan(fold=fold, seed=shuffle, shuffle_labels=True, **plan)
+            *embedded, SplitConfig(fold=fold, seed=shuffle, shuffle_labels=True, **plan)
         )
         for shuffle in SHUFFLES
         for fold in range(5)
@@ -76,7 +76,7 @@ def runs(embedded, **plan):
 
 def test_shuffled_labels_leave_memory_alone(embedded) -> None:
     # Each shuffle has halves of its own, so the arms of one shuffle are compared, and their means asserted.
-    arms = {f"injected {s:g}": runs(embedded, kind="injection", injected=s) for s in (0.0, 1.0)}
+    arms = {f"injected {s:g}": runs(embedded, name="injection", injected=s) for s in (0.0, 1.0)}
     clean, leaky = [], []
     for shuffle in SHUFFLES:
         own = {name: {k: t for k, t in found.items() if k[0] == shuffle} for name, found in arms.items()}
@@ -92,7 +92,7 @@ def test_shuffled_labels_leave_memory_alone(embedded) -> None:
 def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
     values = {"image_random": [], "case_kfold": []}
     for kind, group in (("image_random", "image"), ("case_kfold", "case")):
-        found = runs(embedded, kind=kind, group=group)
+        found = runs(embedded, name=kind, group=group)
         for shuffle in SHUFFLES:
             block = contrast({kind: {k: t for k, t in found.items() if k[0] == shuffle}})
             values[kind].append(block["arms"][0]["auroc"]["value"])
@@ -101,7 +101,7 @@ def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
 
 
 def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> None:
-    plan = SplitPlan(kind="injection", injected=0.5, shuffle_labels=True)
+    plan = SplitConfig(name="injection", injected=0.5, shuffle_labels=True)
     data = BreakHisDataModule(plan=plan, cache_dir=cache_dir)
     data.setup()
     assert data.split is not None
@@ -112,7 +112,7 @@ def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> N
     for part in data.parts.values():
         assert [CLASSES[label] for label in part.labels] == [shuffled[r.case] for r in part.records]
     assert any(shuffled[r.case] != true[r.case] for r in data.parts["train"].records)
-    honest = BreakHisDataModule(plan=SplitPlan(kind="injection", injected=0.5), cache_dir=cache_dir)
+    honest = BreakHisDataModule(plan=SplitConfig(name="injection", injected=0.5), cache_dir=cache_dir)
     honest.setup()
     assert [CLASSES[label] for label in honest.parts["train"].labels] == [
         true[r.case] for r in honest.parts["train"].records

@@ -14,16 +14,16 @@ import pytest
 import yaml
 
 from histo_lightning.config import check, hashed, readable_name, to_config
-from histo_lightning.data.census import census_names
-from histo_lightning.data.records import record_of
-from histo_lightning.data.shuffling import labelled
-from histo_lightning.data.splits import SplitPlan, build_split
+from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.records import record_of
+from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.evaluation.table_checks import make_table
 from histo_lightning.evaluation.table_csv import write_predictions
 from histo_lightning.launch import conf_dir
 from histo_lightning.leakage_results import analyse, write_leakage_study
 from histo_lightning.leakage_runs import arm_of, read_study
-from histo_lightning.schema import Config, SplitConfig
+from histo_lightning.schema import Config
 
 GROUP = {"slide_kfold": "slide", "official": "slide", "image_random": "image"}
 SHARED = ("14-15570", "14-18842", "14-19979")  # malignant cases with several slides
@@ -41,7 +41,7 @@ def write_run(folder: Path, name: str, fold: int, seed: int, **split) -> Path:
     config.split = SplitConfig(name=name, group=GROUP.get(name, "case"), fold=fold, **split)
     config.seed, config.magnification, config.model.name = seed, "100x", "resnet10"
     settings = asdict(config.split)
-    plan = SplitPlan(kind=settings.pop("name"), **settings)
+    plan = SplitConfig(name=settings.pop("name"), **settings)
     found = build_split(RECORDS, plan, magnification="100x")
     by_name = {r.image: r for r in labelled(RECORDS, plan)}
     tested = [by_name[image] for image in found.parts["test"]]

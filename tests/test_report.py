@@ -27,7 +27,7 @@ from sklearn.metrics import (
 )
 
 from histo_lightning.callbacks.history import COLUMNS
-from histo_lightning.data.names import SUBTYPE_CLASS, SUBTYPES
+from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.evaluation.intervals import wilson

@@ -27,7 +27,7 @@ from histo_lightning.callbacks.checkpoints import save_atomic
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import Recipe
-from histo_lightning.data.census import census
+from histo_lightning.data.breakhis.census import census
 from histo_lightning.decisions import mark_apparent
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.prediction import predict_part

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from histo_lightning.config.command_line import launch
 from histo_lightning.config.exits import guard
-from histo_lightning.runs import write_json
 from histo_lightning.config.schema import CompareConfig
+from histo_lightning.runs import write_json
 
 
 def run(config: CompareConfig) -> None:

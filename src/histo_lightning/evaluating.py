@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.data.cache import Pixels, default_cache_dir, load_pixels
-from histo_lightning.data.names import CLASSES, SUBTYPES
-from histo_lightning.data.records import Record
-from histo_lightning.data.sources import Source, find_files, open_source
-from histo_lightning.data.splits import TWIN_DROPPED, TWIN_KEPT
+from histo_lightning.config.schema import EvaluateConfig
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
+from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
+from histo_lightning.data.sources.dataset import Source, find_files, open_source
 from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.inference import Trained
 from histo_lightning.report.evaluation import draw_evaluation, write_evaluation
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.config.schema import EvaluateConfig
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
 

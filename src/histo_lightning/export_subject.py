@@ -13,7 +13,7 @@ from torch import Tensor
 import histo_lightning
 from histo_lightning.classifier import Classifier
 from histo_lightning.data.augment import normalise
-from histo_lightning.data.names import SUBTYPE_CLASS
+from histo_lightning.data.breakhis.names import SUBTYPE_CLASS
 from histo_lightning.errors import UserError
 
 INPUT, OUTPUTS = "image", ("logits", "probabilities")

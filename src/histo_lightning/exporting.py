@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from histo_lightning.config.schema import ExportConfig
 from histo_lightning.display import console
 from histo_lightning.errors import UserError
 from histo_lightning.export_formats import FORMATS, Runner
 from histo_lightning.export_subject import OUTPUTS, Subject, describe, export_name, load_subject
 from histo_lightning.runs import read_json, write_atomic, write_json
-from histo_lightning.config.schema import ExportConfig
 
 TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
 METADATA = "metadata.json"

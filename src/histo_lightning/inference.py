@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from histo_lightning.classifier import Classifier
-from histo_lightning.data.augment import Recipe, evaluation_view
-from histo_lightning.errors import UserError
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.schema import TrainerConfig
+from histo_lightning.data.augment import Recipe, evaluation_view
+from histo_lightning.errors import UserError
 
 Floats = NDArray[np.float64]
 # The eight orientations of an image (H x W x 3): turned by k quarters, then mirrored or not.

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from histo_lightning.config.checks import flatten, unhashed_keys
-from histo_lightning.data.names import CLASSES, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, parse_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.leakage_arms import CONTRAST, Key
 from histo_lightning.evaluation.table import Table

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo_lightning.data.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
-from histo_lightning.data.files import Folder
-from histo_lightning.data.names import CLASSES, SUBTYPE_CLASS
-from histo_lightning.data.records import IMAGE_SUFFIXES
+from histo_lightning.config.schema import PredictConfig
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_CLASS
+from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
+from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
@@ -22,7 +23,6 @@ from histo_lightning.explain import attribution, heat
 from histo_lightning.inference import Trained, oriented
 from histo_lightning.report.gallery import Shown, write_gallery, write_overlay
 from histo_lightning.runs import write_atomic, write_json
-from histo_lightning.config.schema import PredictConfig
 
 Pixels = NDArray[np.uint8]
 

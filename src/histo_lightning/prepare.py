@@ -10,17 +10,20 @@ from histo_lightning.config.schema import Config, PrepareConfig
 
 def run(config: Config) -> int:
     """One data set; returns the exit status: 2 where training would refuse the copy."""
-    from histo_lightning.preparing import prepare, say  # matplotlib and codecs: not for --help or a typo
+    from histo_lightning.inspection.preparation import (  # matplotlib and codecs: not for --help or a typo
+        prepare,
+        print_outcome,
+    )
 
     if not isinstance(config, PrepareConfig):
         raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
     folder = Path(config.output_dir) / "datasets" / (config.run_name or config.dataset.name)
     outcome = prepare(config, folder)
     if config.preview:
-        from histo_lightning.preview import write_preview
+        from histo_lightning.inspection.preview import write_preview
 
         write_preview(config, folder / "preview.png")
-    say(outcome, folder, config.preview)
+    print_outcome(outcome, folder, config.preview)
     return EXIT_USER if outcome.refused else 0
 
 

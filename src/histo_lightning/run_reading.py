@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from histo_lightning.config.checks import flatten
+from histo_lightning.config.schema import Config
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_csv import read_predictions
 from histo_lightning.runs import read_json
-from histo_lightning.config.schema import Config
 
 Json = Mapping[str, Any]
 

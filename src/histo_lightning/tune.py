@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.errors import UserError
 from histo_lightning.config.command_line import launch
 from histo_lightning.config.exits import EXIT_FOUND, guard
 from histo_lightning.config.schema import TuneConfig
+from histo_lightning.errors import UserError
 
 
 def _interrupt(*_: Any) -> None:

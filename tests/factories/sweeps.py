@@ -18,9 +18,9 @@ import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
 from histo_lightning.config.identity import as_primitives, hashed, readable_name
-from histo_lightning.data.census import census_names
-from histo_lightning.data.records import Record, record_of
-from histo_lightning.data.splits import Split, SplitPlan, build_split
+from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.records import Record, record_of
+from histo_lightning.data.splits import Split, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.runs import write_json
 from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
@@ -46,7 +46,7 @@ def records(per_slide: int) -> tuple[Record, ...]:
 @cache
 def split_of(kind: str, magnification: str, fold: int, repeat: int, per_slide: int) -> Split:
     group = {"case_kfold": "case", "slide_kfold": "slide", "official": "slide", "image_random": "image"}[kind]
-    plan = SplitPlan(kind=kind, fold=fold, repeat=repeat, group=group)
+    plan = SplitConfig(name=kind, fold=fold, repeat=repeat, group=group)
     return build_split(records(per_slide), plan, magnification=magnification)
 
 

@@ -17,11 +17,11 @@ from histo_lightning.benchmarks.measure import Row, judged, ratios, unmeasured
 from histo_lightning.benchmarks.naive import NaivePipeline, default_workers, link_tree
 from histo_lightning.callbacks.history import History
 from histo_lightning.classifier import Classifier
-from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 from histo_lightning.classifier.hardware import Hardware, resolve
-from histo_lightning.models.optim import build_optimizer
 from histo_lightning.config.schema import Config
+from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.models.optim import build_optimizer
+from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 
 MOST_STEPS = (
     4  # of an epoch, and half as many of validation: short epochs make the costs of an epoch weigh more

@@ -10,9 +10,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from histo_lightning.benchmarks.measure import Row, judged, unmeasured
 from histo_lightning.callbacks.history import History
-from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.schema import Config
+from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 
 TITLES = {
     "P12 copies": "GPU: host-to-device copies between the first and the last step of an epoch",

@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader, RandomSampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from histo_lightning.data.files import ImageFiles
-from histo_lightning.data.records import Record
 from histo_lightning.classifier.hardware import cores
+from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.models import build_network
 from histo_lightning.models.optim import build_optimizer
 
 
-def link_tree(files: ImageFiles, records: list[Record], folder: Path) -> Path:
+def link_tree(files: Folder, records: list[Record], folder: Path) -> Path:
     """``<folder>/<class>/<image>``, links to the images, as ImageFolder wants them."""
     for record in records:
         link = folder / record.class_name / record.image

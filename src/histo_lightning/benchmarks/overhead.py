@@ -15,12 +15,12 @@ from torch.nn import functional
 from histo_lightning.benchmarks.epochs import Rounds
 from histo_lightning.benchmarks.measure import Row, judged
 from histo_lightning.callbacks.history import History
-from histo_lightning.config import as_primitives
-from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 from histo_lightning.classifier.hardware import resolve
-from histo_lightning.models.optim import build_optimizer
+from histo_lightning.config import as_primitives
 from histo_lightning.config.schema import Config
+from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.models.optim import build_optimizer
+from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 
 STEPS = (10, 60)  # epochs of two lengths tell the cost of a step from that of an epoch
 

@@ -14,12 +14,12 @@ from histo_lightning.benchmarks.measure import Row
 from histo_lightning.benchmarks.overhead import lightning_rows, memory_rows
 from histo_lightning.benchmarks.startup import answer_rows, sweep_rows
 from histo_lightning.benchmarks.storage import build_rows, ready_rows
+from histo_lightning.classifier.hardware import cpu_has_bf16
+from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.display import console
 from histo_lightning.errors import UserError
 from histo_lightning.training.fit import build_datamodule
-from histo_lightning.classifier.hardware import cpu_has_bf16
-from histo_lightning.config.schema import BenchmarkConfig
 
 ROUNDS = {"quick": 5, "full": 15}
 GROUPS = {

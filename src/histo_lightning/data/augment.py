@@ -18,7 +18,7 @@ from torch.nn import functional
 from histo_lightning.config.checks import nearest
 from histo_lightning.config.schema import AugmentConfig
 from histo_lightning.config.targets import check_arguments
-from histo_lightning.data.stains import HED
+from histo_lightning.data.pixels.stains import HED
 from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

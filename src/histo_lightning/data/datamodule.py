@@ -24,11 +24,16 @@ from histo_lightning.data.augment import (
     check_steps,
     evaluation_view,
 )
-from histo_lightning.data.cache import Pixels, Progress, default_cache_dir, default_threads, load_pixels
-from histo_lightning.data.files import Folder
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
-from histo_lightning.data.records import PARTS, Record
+from histo_lightning.data.pixels.cache import (
+    Pixels,
+    Progress,
+    default_cache_dir,
+    default_threads,
+    load_pixels,
+)
 from histo_lightning.data.sampling import (
     Batch,
     Batches,
@@ -40,9 +45,10 @@ from histo_lightning.data.sampling import (
     WorkerLoader,
     whole,
 )
-from histo_lightning.data.shuffling import labelled
-from histo_lightning.data.sources import Source, find_files, open_source
-from histo_lightning.data.splits import Split, SplitPlan, build_split
+from histo_lightning.data.sources.dataset import Source, find_files, open_source
+from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.splits import Split, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.errors import UserError
 
 # Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
@@ -157,11 +163,6 @@ class BreakHisDataModule(LightningDataModule):
         self._resident: Tensor | None = None
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    @property
-    def plan(self) -> SplitPlan:
-        keys = asdict(self.split_settings)
-        return SplitPlan(kind=keys.pop("name"), **keys)
-
     def settings(self) -> dict[str, Any]:
         """What the module was made with, as the config keys of a run: nested, primitives only."""
         augment = asdict(self.recipe)
@@ -198,7 +199,7 @@ class BreakHisDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
-        split, parts = self._ready()
+        split, _ = self._ready()
         height, width = self.evaluation_size
         return {
             "config": self.settings(),
@@ -253,13 +254,13 @@ class BreakHisDataModule(LightningDataModule):
         source = open_source(self.dataset, files, image_size=self.synthetic_size)
         split = build_split(
             source.records,
-            self.plan,
+            self.split_settings,
             magnification=self.magnification,
             task=self.task,
             folder_parts=source.folder_parts,
         )
         chosen = {image for names in split.parts.values() for image in names}
-        records = {r.image: r for r in labelled(source.records, self.plan) if r.image in chosen}
+        records = {r.image: r for r in labelled(source.records, self.split_settings) if r.image in chosen}
         if self.recipe.size > self.short_side:
             raise UserError(
                 f"dataset.short_side={self.short_side}: smaller than image_size={self.recipe.size}; leave it null"

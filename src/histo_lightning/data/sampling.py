@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from histo_lightning.data.cache import Pixels
-from histo_lightning.data.records import Record
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.cache import Pixels
 
 Batch = dict[str, Tensor]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.arms import Arm, Design, Replicate
 from histo_lightning.evaluation.levels import Integers, is_grouped

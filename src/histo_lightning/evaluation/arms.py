@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from histo_lightning.data.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.evaluation.levels import Integers
 from histo_lightning.evaluation.table import Table, Text
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation import scores, subtypes
 from histo_lightning.evaluation.intervals import (
     EXPANDED_BCA,

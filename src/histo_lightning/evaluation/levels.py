@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table import Table, malignant_share, softmax
 

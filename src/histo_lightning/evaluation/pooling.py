@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.data.names import SUBTYPES
+from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Integers, is_grouped, units

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import SUBTYPES
+from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.evaluation import scores, subtypes
 from histo_lightning.evaluation.calibration import fit, logit, refit
 from histo_lightning.evaluation.levels import Units

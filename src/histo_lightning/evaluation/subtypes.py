@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import SUBTYPES
+from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.intervals import FEWEST_CASES
 from histo_lightning.evaluation.levels import Units

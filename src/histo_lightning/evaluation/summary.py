@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import binary, scores, subtypes
 from histo_lightning.evaluation.baselines import always_malignant

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histo_lightning.data.names import CLASSES, SUBTYPE_CLASS, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table import (
     TASK_CLASSES,

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 from torch import Tensor, nn
 
-from histo_lightning.downloads import fetch
+from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 from histo_lightning.models.networks import head_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.data.names import CLASSES, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, parse_name
 from histo_lightning.evaluation.levels import kish
 from histo_lightning.report.page import paragraph
 from histo_lightning.report.score_tables import row, table

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from histo_lightning.data.stains import COLUMNS
+from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.report.dataset_pictures import CSS, mosaic, pair_pictures, stain_picture

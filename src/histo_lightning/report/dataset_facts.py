@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.duplicates import Pair
-from histo_lightning.data.inspection import BLOCKING, KINDS, Problem
-from histo_lightning.data.records import Record
+from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, Problem
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.duplicates import Pair
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data.duplicates import SUSPICIOUS, SUSPICIOUS_WINDOW, Pair
-from histo_lightning.data.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES, SUBTYPES
-from histo_lightning.data.perceptual import ORIENTATIONS
-from histo_lightning.data.stains import COLUMNS
+from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES, SUBTYPES
+from histo_lightning.data.pixels.duplicates import ORIENTATIONS, SUSPICIOUS, Pair
+from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.report.page import paragraph
 from histo_lightning.report.style import BLUE, DPI, GREY, TEXT_SIZE, VERMILLION, label_axes, new_figure
@@ -116,23 +115,6 @@ def stain_picture(facts: DatasetFacts) -> str:
     return f'<figure class="wide"><img alt="Haematoxylin and eosin by case" src="data:image/png;base64,{data}"></figure>'
 
 
-def _framed(pixels: NDArray[np.uint8], window: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """A copy with a frame of four pixels about the window (left, top, width, height)."""
-    framed = pixels.copy()
-    left, top, width, height = window
-    framed[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4] = (255, 221, 0)
-    inside = np.s_[top : top + height, left : left + width]
-    framed[inside] = pixels[inside]
-    return framed
-
-
-def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
-
-
 def _oriented(pixels: NDArray[np.uint8], orientation: str) -> NDArray[np.uint8]:
     index = ORIENTATIONS.index(orientation)
     turned = pixels[:, ::-1] if index >= 4 else pixels
@@ -144,16 +126,12 @@ def _side_by_side(facts: DatasetFacts, pair: Pair) -> str:
     if min(rows) < 0:
         return ""
     first, second = (_one(facts, row) for row in rows)
-    where = "the centre squares are compared"
-    if pair.window is not None:
-        first, where = _framed(first, pair.window), "the second, its centre square, would lie in the frame"
-        second = _centre(second)
     mark = "<b>suspicious</b>: " if pair.suspicious else ""
     return (
         f'<div class="twin"><b>{escape(pair.first)}</b> and <b>{escape(pair.second)}</b>'
         f"<div>{jpeg(first, pair.first)}{jpeg(_oriented(second, pair.orientation), pair.second)}</div>"
         f'<span class="small">{mark}correlation {pair.correlation:.2f}, {pair.distance} of 64 bits differ; '
-        f"second {escape(pair.orientation)}; {where}</span></div>"
+        f"second {escape(pair.orientation)}; the centre squares are compared</span></div>"
     )
 
 
@@ -163,8 +141,7 @@ def pair_pictures(facts: DatasetFacts) -> str:
         return paragraph("Near-duplicates were not looked for, or there are not two cases.")
     said = paragraph(
         "The images of different cases that look most alike, in any of eight orientations. Pairs are called suspicious "
-        f"from a correlation of {SUSPICIOUS} at one magnification and {SUSPICIOUS_WINDOW} where a field was found "
-        "within one of a lower magnification. Nothing is left out for it: look at them."
+        f"from a correlation of {SUSPICIOUS}. Nothing is left out for it: look at them."
     )
     shown = [_side_by_side(facts, pair) for pair in facts.pairs[:PAIRS_SHOWN]]
     return f'{said}<div class="twins">{"".join(shown)}</div>'

@@ -6,10 +6,16 @@ from html import escape
 
 import numpy as np
 
-from histo_lightning.data.inspection import BLOCKING, KINDS, missing_by_group
-from histo_lightning.data.names import CLASSES, MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPE_NAMES, SUBTYPES
-from histo_lightning.data.records import Record
-from histo_lightning.data.stains import COLUMNS
+from histo_lightning.data.breakhis.names import (
+    CLASSES,
+    MAGNIFICATIONS,
+    SUBTYPE_CLASS,
+    SUBTYPE_NAMES,
+    SUBTYPES,
+)
+from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, missing_by_group
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.report.dataset_facts import DatasetFacts
 from histo_lightning.report.page import paragraph
 from histo_lightning.report.score_tables import row, table

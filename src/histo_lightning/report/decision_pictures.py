@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histo_lightning.data.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.report.figures import draw_matrix
 from histo_lightning.report.ranking_pictures import GRID
 from histo_lightning.report.style import (

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, read_predictions
 from histo_lightning.evaluation.levels import is_grouped, units

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from histo_lightning.data.names import SUBTYPE_CLASS, SUBTYPES
+from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.evaluation import Table, binary
 from histo_lightning.evaluation.intervals import case_weights, wilson
 from histo_lightning.evaluation.level_intervals import Support, binary_intervals, bootstrap

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from histo_lightning.data.names import SUBTYPE_NAMES
+from histo_lightning.data.breakhis.names import SUBTYPE_NAMES
 from histo_lightning.report.words import fixed, level_scores
 
 Json = Mapping[str, Any]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, read_predictions
 from histo_lightning.evaluation.levels import units

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.data.cache import Pixels
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.stains import measure_stains
+from histo_lightning.data.pixels.cache import Pixels
+from histo_lightning.data.pixels.stains import measure_stains
 from histo_lightning.evaluation import Table, score_predictions
 from histo_lightning.evaluation.calibration import fit, sigmoid
 

@@ -7,8 +7,8 @@ from typing import Any
 from histo_lightning.config.checks import flatten, nearest
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
+from histo_lightning.data.splits import check_split_keys
 from histo_lightning.errors import UserError
-from histo_lightning.training.split_checks import check_split
 
 SUBTYPE_MONITORS = ("val_case_log_loss", "val_loss", "val_accuracy", "val_balanced_accuracy")
 
@@ -19,10 +19,10 @@ def check_runs(configs: Sequence[Any]) -> None:
     Raises:
         UserError: with the key, what was given and what is allowed.
     """
-    for config in configs:
-        check_keys(config)
     for names in {tuple(config.imports) for config in configs if config.imports}:
         import_modules(names)
+    for config in configs:
+        check_keys(config)
     from histo_lightning.training.target_checks import check_targets  # torch and Lightning: seconds, so last
 
     seen = set()
@@ -45,8 +45,8 @@ def check_runs(configs: Sequence[Any]) -> None:
 
 def check_keys(config: Config) -> None:
     """Refuse keys that contradict each other; imports nothing heavy."""
-    check_split(config)
     dataset, augment = config.dataset, config.augment
+    check_split_keys(config.split, dataset=dataset.name, task=config.task, magnification=config.magnification)
     if augment.name == "thesis_pillow":
         for name in (
             "dihedral",

@@ -21,7 +21,7 @@ from histo_lightning.classifier.hardware import Hardware
 from histo_lightning.config.schema import MONITORS, Config
 from histo_lightning.config.targets import arguments, build, class_of
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.cache import Progress
+from histo_lightning.data.pixels.cache import Progress
 from histo_lightning.models import load_weights
 from histo_lightning.models.networks import OURS
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from histo_lightning.config import MONITORS
-from histo_lightning.errors import UserError
 from histo_lightning.config.schema import TuneConfig
+from histo_lightning.errors import UserError
 from histo_lightning.tuning.space import Arm, arms, folds, read_space
 
 

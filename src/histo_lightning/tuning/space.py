@@ -12,8 +12,8 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from histo_lightning.config import SPACE, check, hashed, nearest, schema_keys
-from histo_lightning.errors import UserError
 from histo_lightning.config.schema import Config, TuneConfig
+from histo_lightning.errors import UserError
 
 Scalar = bool | int | float | str | None
 DEPTH = "model.name"  # the key that has a budget of its own for each value

@@ -9,16 +9,16 @@ import torch
 import yaml
 
 import histo_lightning
+from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config import as_primitives
+from histo_lightning.config.schema import TuneConfig
 from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
-from histo_lightning.training.fit import build_datamodule
-from histo_lightning.classifier.hardware import resolve
 from histo_lightning.report.study_page import write_study_page
 from histo_lightning.report.study_pictures import draw_study
 from histo_lightning.runs import read_json, write_atomic, write_json
-from histo_lightning.config.schema import TuneConfig
 from histo_lightning.training import check_monitors, run_training
+from histo_lightning.training.fit import build_datamodule
 from histo_lightning.tuning.collect import importances, rows
 from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import OPTIMISTIC, TrialRow, best_row, summarise, write_tables

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from histo_lightning.callbacks.pruning import Pruned, Pruning
-from histo_lightning.errors import UserError
 from histo_lightning.classifier.hardware import cores
-from histo_lightning.runs import RunFolder, read_json
 from histo_lightning.config.schema import Config
+from histo_lightning.errors import UserError
+from histo_lightning.runs import RunFolder, read_json
 from histo_lightning.training import run_training
 from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.space import apply

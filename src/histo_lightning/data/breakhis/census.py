@@ -1,0 +1,65 @@
+"""The census of the full data set: 7,909 images, 82 slides, and the authors' five folds.
+
+``census.csv`` was derived once from the complete list of file names and the authors' ``dsfold1..5.txt``:
+a row a slide, its train/test flag in each official fold (constant over magnifications), and the sequence
+numbers present at each magnification as ranges (34 of the 328 groups have gaps).
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from histo_lightning.data.breakhis.names import MAGNIFICATIONS, SUBTYPE_CLASS, Name, parse_name
+
+OFFICIAL_FOLDS = (1, 2, 3, 4, 5)
+TOTAL_IMAGES = 7909
+
+
+@dataclass(frozen=True, slots=True)
+class CensusSlide:
+    """A slide of the full data set: official part (``train`` or ``test``) by fold, sequence numbers by magnification."""
+
+    slide: str
+    official: dict[int, str]
+    sequences: dict[int, tuple[int, ...]]
+
+    def names(self) -> list[Name]:
+        """Every image of the slide, by magnification and sequence number."""
+        names = []
+        letter = SUBTYPE_CLASS[self.slide.split("-")[0]][0].upper()
+        for magnification, sequences in self.sequences.items():
+            for sequence in sequences:
+                name = parse_name(f"SOB_{letter}_{self.slide}-{magnification}-{sequence:03d}.png")
+                if name is None:
+                    raise ValueError(f"census.csv holds a slide outside the grammar: {self.slide}")
+                names.append(name)
+        return names
+
+
+def _numbers(ranges: str) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for part in ranges.split():
+        first, _, last = part.partition("-")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return tuple(numbers)
+
+
+@cache
+def census() -> dict[str, CensusSlide]:
+    """All 82 slides by name (``A-14-22549AB``)."""
+    text = files("histo_lightning.data.breakhis").joinpath("census.csv").read_text(encoding="utf-8")
+    return {
+        row["slide"]: CensusSlide(
+            slide=row["slide"],
+            official={fold: row[f"fold{fold}"] for fold in OFFICIAL_FOLDS},
+            sequences={m: _numbers(row[str(m)]) for m in MAGNIFICATIONS},
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+@cache
+def census_names() -> frozenset[str]:
+    """All 7,909 file names."""
+    return frozenset(name.file_name for slide in census().values() for name in slide.names())

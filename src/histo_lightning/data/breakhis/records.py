@@ -1,0 +1,167 @@
+"""Records: one image each, found on disk in any of the layouts people keep BreakHis in."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from histo_lightning.data.breakhis.census import TOTAL_IMAGES, census_names
+from histo_lightning.data.breakhis.names import CLASSES, parse_name
+from histo_lightning.errors import UserError
+
+PARTS = ("train", "val", "test")
+# How people name them, in lower case: as folders and in lists.
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+# Slide 14-13412 is in the set twice, under two subtypes.
+TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image. For a name outside the grammar ``subtype, slide, case`` are empty and ``magnification`` is 0.
+
+    ``path`` is relative to the data set's root, with ``/``; ``image`` is the file name alone.
+    """
+
+    image: str
+    path: str
+    class_name: str
+    subtype: str = ""
+    slide: str = ""
+    case: str = ""
+    magnification: int = 0
+    sequence: int = 0
+
+    @property
+    def label(self) -> int:
+        """0 benign, 1 malignant."""
+        return CLASSES.index(self.class_name)
+
+
+def record_of(path: str, class_name: str = "") -> Record | None:
+    """The record of a relative path; ``class_name`` only serves names outside the grammar (None without it)."""
+    image = path.rsplit("/", 1)[-1]
+    name = parse_name(image)
+    if name is None:
+        return Record(image, path, class_name) if class_name else None
+    return Record(
+        image, path, name.class_name, name.subtype, name.slide, name.case, name.magnification, name.sequence
+    )
+
+
+def refuse_duplicates(records: Iterable[Record]) -> None:
+    """Raise UserError where a file name appears twice: image names are the keys of splits and predictions."""
+    counts = Counter(record.image for record in records)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise UserError(
+            f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}: "
+            "keep one copy of each image below dataset.root"
+        )
+
+
+def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
+    """Records of BreakHis images below a root, whatever the folders are called, sorted by file name.
+
+    Serves the official tree, Kaggle's doubled root, flat folders, ``<mag>X/<class>/``: only file names count.
+
+    Args:
+        paths: relative to ``root``, with ``/``.
+
+    Raises:
+        UserError: no image, a name outside the grammar, or a duplicate name.
+    """
+    if not paths:
+        raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
+    records = [record_of(path) for path in paths]
+    strange = [path for path, record in zip(paths, records, strict=True) if record is None]
+    if strange:
+        raise UserError(
+            f"dataset.root={root}: {len(strange)} image(s) are not named as in BreakHis, e.g. {strange[0]}: "
+            "move them away, or use dataset=folders for a tree of your own"
+        )
+    known = [record for record in records if record is not None]
+    refuse_duplicates(known)
+    return sorted(known, key=lambda record: record.image)
+
+
+def folder_records(paths: Sequence[str], root: str | Path) -> tuple[list[Record], dict[str, list[str]]]:
+    """The thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``: records, and image names by part.
+
+    Folders may be named as in ``PART_NAMES``, in any case. Names inside the grammar say their own class, slide and
+    case; others take the class of their folder and have no group. Images in other folders are passed over.
+
+    Raises:
+        UserError: a part is missing or empty, a class folder is unknown, a name says another class than its
+            folder, or a name appears twice.
+    """
+    records: list[Record] = []
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for path in paths:
+        top, _, inner = path.partition("/")
+        part = PART_NAMES.get(top.lower())
+        if part is None or not inner:
+            continue
+        class_name = inner.split("/", 1)[0].lower()
+        if "/" not in inner or class_name not in CLASSES:
+            raise UserError(
+                f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it there"
+            )
+        record = record_of(path, class_name)
+        if record is None or record.class_name != class_name:
+            raise UserError(
+                f"{root}/{path}: its name says another class than its folder; the name is the truth, move it"
+            )
+        records.append(record)
+        parts[part].append(record.image)
+    for part in PARTS:
+        if not parts[part]:
+            raise UserError(
+                f"dataset.root={root}: there is no image in {part}/; dataset=folders needs train/, val/ and test/, "
+                "each with images of both classes"
+            )
+    refuse_duplicates(records)
+    return sorted(records, key=lambda record: record.image), {p: sorted(names) for p, names in parts.items()}
+
+
+def select_magnification(records: Sequence[Record], magnification: str) -> list[Record]:
+    """Records of one magnification (``40x``); ``all`` and names without magnification stay."""
+    if magnification == "all":
+        return list(records)
+    wanted = int(magnification.rstrip("x"))
+    return [r for r in records if r.magnification in (wanted, 0)]
+
+
+def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], list[str]]:
+    """Drop what slide 13412 doubles: its LC copy where DC is present, both for ``task=subtype``; and notes."""
+    present = {r.slide for r in records if r.slide in (TWIN_KEPT, TWIN_DROPPED)}
+    if task == "subtype" and present:
+        kept = [r for r in records if r.slide not in present]
+        left_out = len(records) - len(kept)
+        return kept, [f"slide 13412 is in the set as DC and as LC: {left_out} images left out"]
+    if present == {TWIN_KEPT, TWIN_DROPPED}:
+        kept = [r for r in records if r.slide != TWIN_DROPPED]
+        left_out = len(records) - len(kept)
+        return kept, [f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"]
+    return list(records), []
+
+
+def census_message(records: Sequence[Record]) -> str:
+    """One plain sentence that holds a copy against the census of 7,909 names."""
+    names = {record.image for record in records}
+    present = len(names & census_names())
+    extra = len(names - census_names())
+    if present == TOTAL_IMAGES and not extra:
+        return f"census: complete copy, all {TOTAL_IMAGES:,} BreakHis images are here"
+    sentence = f"census: partial copy, {present:,} of the {TOTAL_IMAGES:,} BreakHis images are here"
+    return sentence + (f", and {extra:,} that the census does not know" if extra else "")

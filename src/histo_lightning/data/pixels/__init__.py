@@ -1,0 +1,1 @@
+"""Pixels: image files decoded once into a cache, and what they look like."""

@@ -1,0 +1,41 @@
+"""Splits: which image trains, validates and tests, and the proof that no group appears on both sides.
+
+A split kind is one class in one file of this folder, registered by :func:`register_split`; a module of your own may
+register more.
+"""
+
+from histo_lightning.config.schema import SplitConfig
+from histo_lightning.data.splits import (  # noqa: F401 - each registers its kind
+    case_kfold,
+    file,
+    folders,
+    image_random,
+    injection,
+    official,
+    slide_kfold,
+)
+from histo_lightning.data.splits.build import build_split, load_split
+from histo_lightning.data.splits.grouping import content_hash
+from histo_lightning.data.splits.registry import (
+    Draft,
+    SplitKind,
+    check_split_keys,
+    register_split,
+    split_kind,
+    split_kinds,
+)
+from histo_lightning.data.splits.split import Split
+
+__all__ = [
+    "Draft",
+    "Split",
+    "SplitConfig",
+    "SplitKind",
+    "build_split",
+    "check_split_keys",
+    "content_hash",
+    "load_split",
+    "register_split",
+    "split_kind",
+    "split_kinds",
+]

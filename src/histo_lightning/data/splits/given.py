@@ -1,0 +1,69 @@
+"""Sets that are given by name, and a validation set cut from train where there is none."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.records import PARTS, Record
+from histo_lightning.data.splits.grouping import Parts, by_group, content_hash
+from histo_lightning.data.splits.registry import Draft
+from histo_lightning.errors import UserError
+
+HOLD_OUT_FOLDS = 5  # a validation set cut from train holds about a fifth of its cases
+
+
+def cut_validation(parts: Parts) -> Parts:
+    """Move about a fifth of the train cases, balanced, into validation; none of them shares a case with test."""
+    from histo_lightning.data.splits.assignment import assign  # numpy: not for a list of kinds
+
+    test_cases = {r.case for r in parts["test"]}
+    eligible = by_group((r for r in parts["train"] if r.case and r.case not in test_cases), "case")
+    counts = Counter(members[0].class_name for members in eligible.values())
+    fewest = min(counts[c] for c in CLASSES)
+    if fewest < 2:
+        raise UserError(
+            "the train part holds fewer than 2 cases of a class that test does not share, so no validation part can "
+            "be cut from it by case: give a split file with train, val and test"
+        )
+    chosen = set(assign(eligible, min(HOLD_OUT_FOLDS, fewest))[-1])
+    return {
+        "train": [r for r in parts["train"] if r.case not in chosen],
+        "val": [r for r in parts["train"] if r.case in chosen],
+        "test": parts["test"],
+    }
+
+
+def given_draft(records: Sequence[Record], listed: Mapping[str, Sequence[str]], where: str) -> Draft:
+    """Records by part as listed; a missing validation set is cut from train.
+
+    Args:
+        listed: image names by part.
+        where: what to call the list in errors.
+
+    Raises:
+        UserError: a part is unknown, an image is in two parts or not in the data set, or train or test is empty.
+    """
+    known = {r.image: r for r in records}
+    part_of: dict[str, str] = {}
+    for part, images in listed.items():
+        if part not in PARTS:
+            raise UserError(f"{where}: unknown part {part!r}; the parts are train, val and test")
+        for image in images:
+            if part_of.setdefault(image, part) != part:
+                raise UserError(f"{where}: {image} is in {part_of[image]} and in {part}; keep it in one part")
+    missing = sorted(part_of.keys() - known.keys())
+    if missing:
+        raise UserError(
+            f"{where}: {len(missing)} image(s) are not in the data set, e.g. {missing[0]}: "
+            "split and data set disagree, check dataset.root"
+        )
+    parts: Parts = {part: [known[i] for i, p in part_of.items() if p == part] for part in PARTS}
+    for part in ("train", "test"):
+        if not parts[part]:
+            raise UserError(f"{where}: no image in part {part}; a split needs train and test")
+    unused = len(known) - len(part_of)
+    notes = [f"{unused} images of the data set are in no part of {where}"] if unused else []
+    if not parts["val"]:
+        parts = cut_validation(parts)
+        notes.append(f"{where} has no validation part: cases were cut from train for it")
+    return Draft(parts, content_hash(listed), notes)

@@ -1,0 +1,51 @@
+"""Records by case, slide or image, and orders of them that depend on names alone."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from histo_lightning.data.breakhis.records import Record
+
+GROUPS = ("case", "slide", "image")  # of a record, from the widest
+Parts = dict[str, list[Record]]
+
+
+def by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
+    """Records by the name of their case, slide or image, in the order in which they come."""
+    members: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        members[getattr(record, group)].append(record)
+    return members
+
+
+def content_hash(parts: Mapping[str, Iterable[str]]) -> str:
+    """SHA-256 of names by part, as hexadecimal text, independent of their order."""
+    canonical = json.dumps({part: sorted(names) for part, names in parts.items()}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def keyed_order(names: Sequence[str], *key: object) -> list[str]:
+    """Names in a pseudo-random order that depends on the key alone: by SHA-256, not by a library's generator."""
+    prefix = ":".join(str(part) for part in key)
+    return sorted(names, key=lambda name: hashlib.sha256(f"{prefix}:{name}".encode()).digest())
+
+
+def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) -> list[Record]:
+    """Records of several cases in one order whose every beginning holds about the same share of each case.
+
+    One record of each case comes first; within a case its slides take turns, and within a slide the order is
+    pseudo-random by ``key``. So a longer beginning contains a shorter one.
+    """
+    positioned: list[tuple[float, int, Record]] = []
+    images = [record.image for records in members.values() for record in records]
+    rank = {image: i for i, image in enumerate(keyed_order(images, *key))}
+    for records in members.values():
+        turns: Counter[str] = Counter()
+        in_turn = []
+        for record in sorted(records, key=lambda r: rank[r.image]):
+            in_turn.append((turns[record.slide], rank[record.image], record))
+            turns[record.slide] += 1
+        for i, (_, order, record) in enumerate(sorted(in_turn, key=lambda item: item[:2])):
+            positioned.append(((i + 0.5) / len(records) if i else 0.0, order, record))
+    return [record for _, _, record in sorted(positioned, key=lambda item: item[:2])]

@@ -1,0 +1,23 @@
+"""``split=image_random``: random images, whatever their case; LEAKY, and there to show the leak."""
+
+from collections.abc import Sequence
+
+from histo_lightning.config.schema import SplitConfig
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.grouping import keyed_order
+from histo_lightning.data.splits.kfold import KFold
+from histo_lightning.data.splits.registry import register_split
+
+
+@register_split
+class ImageRandom(KFold):
+    """Every image is tested once over the folds."""
+
+    name = "image_random"
+    group = "image"
+    needs_cases = False
+
+    def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
+        order = keyed_order([r.image for r in records], self.name, config.seed, config.repeat)
+        fold_of = {image: i % config.folds for i, image in enumerate(order)}
+        return [[r for r in records if fold_of[r.image] == fold] for fold in range(config.folds)]

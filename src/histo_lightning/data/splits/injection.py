@@ -1,0 +1,211 @@
+"""``split=injection``: siblings of test images are put into train, and nothing else changes.
+
+This is the causal arm of the leakage study. For a fold of ``case_kfold``, at one magnification, the images of each test
+slide are divided by a seeded hash into the probe (the larger half), which every arm is tested on, and the sibling pool
+(the smaller half). Train, class by class:
+
+- Every test case of the pool gets a partner among the train cases: of the same subtype where there is one, with enough
+  images where there is one. Where all partners together have fewer images than the pool, one is exchanged for a larger case
+  of the class. Only the clean arm trains on partners. The other train cases, the base, are in every arm.
+- Clean arm (share 0): as many partner images as the pool has images, spread as in the pool.
+- Leaky arms (share from 0.25 to 1): the partners are dropped whole, and m = share x pool images of the test cases come in,
+  at least one of each case; a larger share contains a smaller one.
+- Base images fill up to a number of images that is the same in every arm. It is all base images plus m at the least share,
+  so it can be reached in all of them; the base images of any two arms contain one another.
+
+So arms of a fold have the same probe, the same number of train cases and the same number of train images in each class.
+The clean arm and the arm of share 1 differ by exactly the exchange of partner images for siblings (but for a small copy in
+which no choice of partners has images enough: base images replace those that lack).
+"""
+
+import math
+from collections.abc import Sequence
+
+from histo_lightning.config.schema import SplitConfig
+from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.grouping import (
+    Parts,
+    by_group,
+    content_hash,
+    keyed_order,
+    proportional_order,
+)
+from histo_lightning.data.splits.kfold import KFold
+from histo_lightning.data.splits.registry import Draft, register_split
+from histo_lightning.errors import UserError
+
+LEAST_SHARE = 0.25  # of the pool, that a leaky arm puts into train
+Cases = dict[str, list[Record]]
+
+
+@register_split
+class Injection(KFold):
+    """A fold of ``case_kfold`` whose train set is refined at the run's magnification."""
+
+    name = "injection"
+    group = "case"
+    keys = (*KFold.keys, "injected")
+    clean_validation = True
+    one_magnification = True
+
+    def check(self, config: SplitConfig) -> None:
+        share = config.injected or 0.0
+        if share and not LEAST_SHARE <= share <= 1:
+            raise UserError(
+                f"split.injected={share:g}: allowed are 0 (the clean arm) and {LEAST_SHARE:g} to 1"
+            )
+
+    def unshared(self, config: SplitConfig) -> str:
+        return "image" if config.injected else "case"
+
+    def refine(self, draft: Draft, config: SplitConfig) -> Draft:
+        parts, injection, notes = injected(draft.parts, config.injected or 0.0, config.seed)
+        partition = content_hash({"folds": [draft.partition], "injection": [f"seed {config.seed}"]})
+        return Draft(parts, partition, draft.notes + notes, injection)
+
+
+def injected(parts: Parts, share: float, seed: int) -> tuple[Parts, dict[str, float | int], list[str]]:
+    """Probe and train of an arm; validation is unchanged.
+
+    Args:
+        parts: of a fold of ``case_kfold``, of one magnification.
+        share: of the pool, 0 or 0.25 to 1.
+        seed: of the halves, partners and orders; another seed is another experiment.
+
+    Returns:
+        The parts; what was put into train (``images`` of a pool of ``pool``, beside ``probe`` test images, the
+        ``share`` asked for); and notes.
+
+    Raises:
+        UserError: no test slide has two images, or a class has too few train cases or images.
+    """
+    probe, pool = _halves(parts["test"], seed)
+    train: list[Record] = []
+    images, by_class = 0, []
+    for class_name in CLASSES:
+        siblings = by_group((r for r in pool if r.class_name == class_name), "case")
+        cases = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
+        if not siblings and any(r.class_name == class_name for r in probe):
+            raise UserError(
+                f"split=injection: no {class_name} test slide has two images at this magnification, so none has a "
+                "sibling; choose another magnification or more images"
+            )
+        chosen, foreign = _class_train(siblings, cases, class_name, share, seed)
+        train += chosen
+        images += foreign
+        by_class.append(f"{foreign} {class_name}")
+    tested = len({r.case for r in pool}) if images else "none"
+    notes = [
+        f"the test slides' images are divided into {len(probe)} that are tested and a pool of {len(pool)} siblings; "
+        f"{images} of these ({share:g} of the pool: {', '.join(by_class)}) train, in exchange for as many images of "
+        "other cases",
+        f"every arm of this fold trains on {len(train)} images of {len({r.case for r in train})} cases, "
+        f"{tested} of them tested in this one",
+    ]
+    counts = {"share": share, "images": images, "pool": len(pool), "probe": len(probe)}
+    return parts | {"train": train, "test": probe}, counts, notes
+
+
+def _halves(test: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
+    """Probe and pool: of a slide's n images the first ceil(n / 2) by hash are the probe."""
+    probe: list[Record] = []
+    pool: list[Record] = []
+    for members in by_group(test, "slide").values():
+        known = {r.image: r for r in members}
+        order = [known[image] for image in keyed_order(list(known), "injection", seed)]
+        probe += order[: math.ceil(len(order) / 2)]
+        pool += order[math.ceil(len(order) / 2) :]
+    return probe, pool
+
+
+def _class_train(
+    siblings: Cases, cases: Cases, class_name: str, share: float, seed: int
+) -> tuple[list[Record], int]:
+    """Train images of one class, and how many of them are siblings of test images."""
+    if not siblings:
+        return [record for members in cases.values() for record in members], 0
+    if len(cases) <= len(siblings):
+        raise UserError(
+            f"split=injection: train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none "
+            "stays; give more folds (split.folds)"
+        )
+    partner = _enlarged(_partners(siblings, cases, seed), siblings, cases)
+    base = {case: members for case, members in cases.items() if case not in partner.values()}
+    stock = sum(map(len, base.values()))
+    clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
+    pool = proportional_order(siblings, "injection", seed)
+    least = _count(LEAST_SHARE, pool, siblings)
+    total = stock + min(len(clean), least)
+    if total - len(pool) < len(base):
+        raise UserError(
+            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({stock}) beside a "
+            f"pool of {len(pool)}; give more folds (split.folds) or more images"
+        )
+    foreign = pool[: _count(share, pool, siblings)] if share else clean
+    filled = proportional_order(base, "base", seed)[: total - len(foreign)]
+    return foreign + filled, len(foreign) if share else 0
+
+
+def _count(share: float, pool: Sequence[Record], siblings: Cases) -> int:
+    """m, rounded half up; at least one image a case, so that the number of cases is the same for every share."""
+    return max(len(siblings), math.floor(share * len(pool) + 0.5))
+
+
+def _majority(members: Sequence[Record]) -> str:
+    subtypes = [r.subtype for r in members]
+    return min(set(subtypes), key=lambda s: (-subtypes.count(s), s))
+
+
+def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
+    """A train case for each case of the pool, the largest first: same subtype, then enough images, then the fewest."""
+    order = {case: i for i, case in enumerate(keyed_order(sorted(cases), "partner", seed))}
+    partners: dict[str, str] = {}
+    for case in sorted(siblings, key=lambda c: (-len(siblings[c]), c)):
+        wanted, needed = _majority(siblings[case]), len(siblings[case])
+        free = [name for name in cases if name not in partners.values()]
+        ranked = [
+            (
+                _majority(cases[name]) != wanted,
+                max(0, needed - len(cases[name])),
+                len(cases[name]),
+                order[name],
+                name,
+            )
+            for name in free
+        ]
+        partners[case] = min(ranked)[-1]
+    return partners
+
+
+def _enlarged(partner: dict[str, str], siblings: Cases, cases: Cases) -> dict[str, str]:
+    """The same partners, or, while they have fewer images than the pool, one exchanged for a larger free case.
+
+    Of the exchanges the one that just suffices is made, or where none does, that which adds most.
+    """
+    needed = sum(map(len, siblings.values()))
+    while (have := sum(len(cases[p]) for p in partner.values())) < needed:
+        swaps = [
+            (have - len(cases[old]) + len(members), case, name)
+            for case, old in partner.items()
+            for name, members in cases.items()
+            if name not in partner.values()
+        ]
+        total, case, name = min(swaps, key=lambda s: (s[0] < needed, abs(s[0] - needed), s[1:]))
+        if total <= have:
+            break
+        partner = partner | {case: name}
+    return partner
+
+
+def _partner_images(siblings: Cases, partners: Cases, seed: int) -> list[Record]:
+    """As many images of each partner as its case has in the pool; what some lack, the others give, as far as they can."""
+    chosen: list[Record] = []
+    spare: Cases = {}
+    for case, members in partners.items():
+        order = proportional_order({case: members}, "partner", seed)
+        chosen += order[: len(siblings[case])]
+        spare[case] = order[len(siblings[case]) :]
+    missing = sum(map(len, siblings.values())) - len(chosen)
+    left = {case: members for case, members in spare.items() if members}
+    return chosen + proportional_order(left, "partner", seed)[: max(missing, 0)]

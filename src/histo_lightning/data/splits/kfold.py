@@ -1,0 +1,58 @@
+"""What the k-fold kinds share: fold k tests, fold k + 1 validates, all others train."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+from histo_lightning.config.schema import SplitConfig
+from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.grouping import by_group, content_hash
+from histo_lightning.data.splits.registry import Draft, SplitKind
+from histo_lightning.errors import UserError
+
+MOST_FOLDS = 16  # the full set has 16 benign cases
+
+
+class KFold(SplitKind):
+    """Balanced folds of groups, assigned over all magnifications. A kind derives from it and names the group."""
+
+    group: ClassVar[str] = "case"
+    keys: ClassVar[tuple[str, ...]] = ("fold", "folds", "seed", "repeat", "shuffle_labels")
+
+    def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
+        """Records by fold; folds are balanced in groups of each class and in images."""
+        from histo_lightning.data.splits.assignment import assign  # numpy: not for a list of kinds
+
+        members = by_group(records, self.group)
+        count = Counter(group[0].class_name for group in members.values())
+        for class_name in CLASSES:
+            if count[class_name] < config.folds:
+                raise UserError(
+                    f"split.folds={config.folds}: the copy holds only {count[class_name]} {class_name} {self.group}(s) and "
+                    f"every fold needs one: give split.folds={max(count[class_name], 3)} or more images"
+                )
+        names = assign(members, config.folds, seed=config.seed, repeat=config.repeat)
+        return [[r for name in fold for r in members[name]] for fold in names]
+
+    def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
+        if not 2 <= config.folds <= MOST_FOLDS:
+            raise UserError(
+                f"split.folds={config.folds}: give 3 to {MOST_FOLDS} (the full set has 16 benign cases)"
+            )
+        if config.folds == 2:
+            raise UserError(
+                "split.folds=2 leaves no training part (one fold tests, the next validates): give at least 3"
+            )
+        if not 0 <= config.fold < config.folds:
+            raise UserError(f"split.fold={config.fold}: out of range, allowed are 0 to {config.folds - 1}")
+        folds = self.folds(records, config)
+        validating = (config.fold + 1) % config.folds
+        parts = {
+            "train": [r for k, fold in enumerate(folds) if k not in (config.fold, validating) for r in fold],
+            "val": folds[validating],
+            "test": folds[config.fold],
+        }
+        partition = content_hash({str(k): [getattr(r, self.group) for r in f] for k, f in enumerate(folds)})
+        few = f"{config.folds} folds leave fewer than 3 benign test cases in each: intervals will be wide"
+        return Draft(parts, partition, [few] if config.folds > 5 else [])

@@ -1,0 +1,231 @@
+"""Every form in which people keep a split of BreakHis, read as it is: repeated names and leaks included.
+
+These are the authors' ``dsfoldN.txt``, Kaggle's ``Folds.csv``, any CSV with a column of paths and one of parts, a run's
+``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves
+them). An audit wants to see what is wrong with a split; a run refuses it.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from histo_lightning.data.breakhis.records import PART_NAMES, PARTS
+from histo_lightning.errors import UserError
+
+PATH_COLUMNS = ("path", "filename", "file", "image")
+PART_COLUMNS = ("part", "split", "grp")
+DELIMITERS = (",", ";", "\t")  # some spreadsheets write semicolons
+ACCEPTED = "a dsfoldN.txt, a Folds.csv, a CSV path,part, a split.json or a folder train/ val/ test/"
+LONGEST_SHOWN = 160  # characters of a name
+MOST_BYTES = 64 * 2**20  # five folds of all names take 5 MB: more is no list of names
+Row = tuple[int, str, str, str]  # line of the file, fold ("" where there are none), path, part
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSplit:
+    """One split: paths of images by part as they are written, with ``/``, in their order, repeated ones too.
+
+    ``name`` tells the splits of one file apart (``fold 3``). Parts without images are left out.
+    ``passed_over``: images of a folder that are in none of its parts.
+    """
+
+    name: str
+    parts: dict[str, list[str]]
+    passed_over: int = 0
+
+
+def printable(text: str) -> str:
+    """A name from outside, safe to print: control characters are escaped, very long names are cut."""
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
+
+
+def read_parts(path: str | Path) -> dict[str, list[str]]:
+    """Image file names by part, from the one split of ``split.path``.
+
+    Raises:
+        UserError: as :func:`read_splits`; several splits, or a name listed twice.
+    """
+    splits = read_splits(path, "split.path")
+    if len(splits) > 1:
+        raise UserError(
+            f"split.path={path}: holds {len(splits)} splits ({splits[0].name}, {splits[1].name}, ...); keep one of them"
+        )
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for part, paths in splits[0].parts.items():
+        parts[part] = [image.rsplit("/", 1)[-1] for image in paths]
+        if len(set(parts[part])) != len(paths):
+            twice = next(name for name in parts[part] if parts[part].count(name) > 1)
+            raise UserError(f"split.path={path}: {twice} is listed twice in {part}; list each image once")
+    return parts
+
+
+def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
+    """Read the one or several splits of a file or folder, in the order in which they first appear.
+
+    Args:
+        key: the user's name for the path, for errors.
+
+    Raises:
+        UserError: no such file, a form that is not known, a row that cannot be understood, an unknown part, no
+            image, or a split of one part only. It names the file, the row, and what to do.
+    """
+    if not str(path):
+        raise UserError(f"{key} is not set: give {ACCEPTED}")
+    file = Path(path).expanduser()
+    shown = printable(str(file))
+    splits = (
+        _tree(file, f"{key}={shown}") if file.is_dir() else _list(_text(file, f"{key}={shown}"), file, shown)
+    )
+    for split in splits:
+        if len(split.parts) < 2:
+            where = f"{shown}, {split.name}" if len(splits) > 1 else shown
+            raise UserError(
+                f"{where}: every image is in part {next(iter(split.parts))}; a split has two parts or more"
+            )
+    return splits
+
+
+def _text(file: Path, shown: str) -> str:
+    try:
+        if not file.is_file():
+            raise UserError(f"{shown}: no such file or folder; give {ACCEPTED}")
+        if file.stat().st_size > MOST_BYTES:
+            raise UserError(
+                f"{shown}: {file.stat().st_size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}"
+            )
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise UserError(f"{shown}: cannot be read ({reason}); give {ACCEPTED}") from error
+    if not text.strip():
+        raise UserError(f"{shown}: the file is empty; give {ACCEPTED}")
+    return text
+
+
+def _list(text: str, file: Path, shown: str) -> list[NamedSplit]:
+    is_json = file.suffix.lower() == ".json" or text.lstrip()[0] in "{["
+    splits: dict[str, dict[str, list[str]]] = {}
+    for line, fold, path, part in _json_rows(text, shown) if is_json else _text_rows(text, shown):
+        path = path.strip().replace("\\", "/")
+        if not path.rsplit("/", 1)[-1]:
+            raise UserError(f"{shown}, row {line}: the name of the image is missing; fill it in")
+        known = PART_NAMES.get(part.strip().lower())
+        if known is None:
+            raise UserError(
+                f"{shown}, row {line}: unknown part '{printable(part)}'; write train, val or test"
+            )
+        splits.setdefault(fold, {}).setdefault(known, []).append(path)
+    if not splits:
+        raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
+    return [
+        NamedSplit(f"fold {printable(fold)}" if fold else printable(file.name), _in_order(parts))
+        for fold, parts in splits.items()
+    ]
+
+
+def _in_order(parts: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {part: parts[part] for part in PARTS if parts.get(part)}
+
+
+def _json_rows(text: str, shown: str) -> Iterator[Row]:
+    """The rows of a ``split.json``; its images count as rows, from 1."""
+    try:
+        parts = dict(json.loads(text)["parts"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{shown}: not a split.json (no lists of images under 'parts'); give {ACCEPTED}"
+        ) from error
+    line = 0
+    for part, images in parts.items():
+        if not isinstance(images, list):
+            raise UserError(f"{shown}: a part of a split.json is a list of image names; write it as a list")
+        for image in images:
+            line += 1
+            if not isinstance(image, str):
+                raise UserError(
+                    f"{shown}, image {line}: {printable(repr(image))} is not a name; write it as text"
+                )
+            yield line, "", image, str(part)
+
+
+def _text_rows(text: str, shown: str) -> Iterator[Row]:
+    """The rows of a CSV with a header, or of the authors' form; the first line that is not empty tells which."""
+    head = next(line for line in text.splitlines() if line.strip())
+    for delimiter in DELIMITERS:
+        columns = [column.strip(' "').lower() for column in head.split(delimiter)]
+        path = next((columns.index(name) for name in PATH_COLUMNS if name in columns), None)
+        part = next((columns.index(name) for name in PART_COLUMNS if name in columns), None)
+        if path is not None and part is not None:
+            fold = columns.index("fold") if "fold" in columns else None
+            for line, cells in list(_cells(text, shown, delimiter, len(columns)))[1:]:
+                yield line, "" if fold is None else cells[fold].strip(), cells[path], cells[part]
+            return
+    if head.count("|") != 3:
+        raise UserError(
+            f"{shown}, row 1: '{printable(head)}' is neither a row image.png|100|1|train nor a header with path and "
+            f"part; give {ACCEPTED}"
+        )
+    for line, row in enumerate(text.splitlines(), start=1):
+        cells = row.split("|")
+        if row.strip() and len(cells) != 4:
+            raise UserError(
+                f"{shown}, row {line}: '{printable(row)}' is not image.png|100|1|train; mend the row"
+            )
+        if row.strip():
+            yield line, cells[2].strip(), cells[0], cells[3]
+
+
+def _cells(text: str, shown: str, delimiter: str, width: int) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV that are not empty, with their line, each of one width."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != width:
+                raise UserError(
+                    f"{shown}, row {reader.line_num}: {len(cells)} columns where the first line has {width}; put names "
+                    "with commas in quotes"
+                )
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(
+            f"{shown}, row {reader.line_num}: not readable as CSV ({error}); close the quotes, and double those in names"
+        ) from error
+
+
+def _tree(folder: Path, shown: str) -> list[NamedSplit]:
+    """A folder with the parts as its folders, or with such folders inside it (``fold1/train/...``): one split each."""
+    from histo_lightning.data.sources.folder import image_paths
+
+    paths = image_paths(folder)
+    if not paths:
+        raise UserError(f"{shown}: no image below this folder; give {ACCEPTED}")
+    splits = [_tree_split(printable(folder.resolve().name), paths, 0)]
+    if len(splits[0].parts) < 2:
+        groups: dict[str, list[str]] = {}
+        for path in paths:
+            groups.setdefault(path.split("/", 1)[0], []).append(path)
+        trees = [_tree_split(printable(name), inside, 1) for name, inside in groups.items()]
+        splits = [tree for tree in trees if len(tree.parts) >= 2]
+    if not splits:
+        raise UserError(
+            f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
+            "move them there, or give a CSV path,part"
+        )
+    return splits
+
+
+def _tree_split(name: str, paths: list[str], depth: int) -> NamedSplit:
+    """Paths by the part that their folder at a depth says."""
+    parts: dict[str, list[str]] = {}
+    for path in paths:
+        folders = path.split("/")[:-1]
+        part = PART_NAMES.get(folders[depth].lower()) if len(folders) > depth else None
+        if part is not None:
+            parts.setdefault(part, []).append(path)
+    return NamedSplit(name, _in_order(parts), len(paths) - sum(map(len, parts.values())))

@@ -1,0 +1,1 @@
+"""The embedded data set: H&E-like images drawn under BreakHis names."""
