@@ -13,8 +13,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn import functional
 
-from histo_lightning.benchmarks.measure import Row, judged, ratios, unmeasured
-from histo_lightning.benchmarks.naive import NaivePipeline, default_workers, link_tree
 from histo_lightning.callbacks.history import History
 from histo_lightning.classifier import Classifier
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -22,6 +20,9 @@ from histo_lightning.fit import build_classifier, build_datamodule, build_traine
 from histo_lightning.hardware import Hardware, resolve
 from histo_lightning.models.optim import build_optimizer
 from histo_lightning.schema import Config
+
+from .measure import Row, judged, ratios, unmeasured
+from .naive import NaivePipeline, default_workers, link_tree
 
 MOST_STEPS = (
     4  # of an epoch, and half as many of validation: short epochs make the costs of an epoch weigh more

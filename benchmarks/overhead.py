@@ -12,8 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from histo_lightning.benchmarks.epochs import Rounds
-from histo_lightning.benchmarks.measure import Row, judged
 from histo_lightning.callbacks.history import History
 from histo_lightning.config import as_primitives
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -21,6 +19,9 @@ from histo_lightning.fit import build_classifier, build_datamodule, build_traine
 from histo_lightning.hardware import resolve
 from histo_lightning.models.optim import build_optimizer
 from histo_lightning.schema import Config
+
+from .epochs import Rounds
+from .measure import Row, judged
 
 STEPS = (10, 60)  # epochs of two lengths tell the cost of a step from that of an epoch
 

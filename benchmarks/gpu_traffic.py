@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from histo_lightning.benchmarks.measure import Row, judged, unmeasured
 from histo_lightning.callbacks.history import History
 from histo_lightning.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
 from histo_lightning.hardware import resolve
 from histo_lightning.schema import Config
+
+from .measure import Row, judged, unmeasured
 
 TITLES = {
     "P12 copies": "GPU: host-to-device copies between the first and the last step of an epoch",

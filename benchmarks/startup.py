@@ -12,10 +12,11 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from histo_lightning.benchmarks.measure import Row, interleaved, judged, ratios
 from histo_lightning.data.census import census
 from histo_lightning.data.records import record_of
 from histo_lightning.launch import EXIT_FOUND
+
+from .measure import Row, interleaved, judged, ratios
 
 SMALL = (
     "model=resnet10",
@@ -58,9 +59,7 @@ def answer_rows(rounds: int) -> list[Row]:
             if (record := record_of(name))
         ]
         fold.write_text("\n".join(lines) + "\n")
-        commands = {
-            f"{name} --help": [name, "--help"] for name in ("train", "prepare", "benchmark", "balance")
-        }
+        commands = {f"{name} --help": [name, "--help"] for name in ("train", "prepare", "benchmark")}
         commands["audit of a fold"] = ["audit", f"split_file={fold}"]
         functions: list[Callable[[], float]] = [lambda: _seconds("-c", "import torch")]
         for name, *given in commands.values():
