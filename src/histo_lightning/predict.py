@@ -8,7 +8,7 @@ from histo_lightning.schema import PredictConfig
 
 def run(config: PredictConfig, hydra: dict[str, str]) -> int:
     """One folder of predictions; the exit status is 2 where images could not be read."""
-    from histo_lightning.predicting import predict  # torch takes seconds: not for --help or a typo
+    from histo_lightning.inference.predict import predict  # torch takes seconds: not for --help or a typo
 
     folder, predictions = predict(config)
     bad = [one for one in predictions if one.probabilities is None]

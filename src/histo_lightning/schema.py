@@ -230,7 +230,6 @@ class PredictConfig:
     input: str = ""
     tta: str = "none"
     gradcam: bool = False
-    gradcam_method: str = "gradcam"
     batch_size: int = 32
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     output_dir: str = "outputs"
