@@ -190,7 +190,6 @@ class TuneSettings:
     pruner_trials: int = 5
     warmup_epochs: int | None = None
     folds: list[int] | None = None
-    workers: int = 1
     max_failed: int = 5
     final: bool = True
     keep: str = "best"

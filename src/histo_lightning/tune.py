@@ -1,8 +1,7 @@
-"""``python -m histo_lightning.tune``: search for hyper-parameters on one fold's validation part."""
+"""``python -m histo_lightning.tune``: search for hyper-parameters on one fold's validation set."""
 
 import signal
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,19 @@ def _interrupt(*_: Any) -> None:
 
 def run(config: TuneConfig, hydra: dict[str, str]) -> int:
     """One study; returns how many of its trials failed."""
-    if find_spec("optuna") is None:
-        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'")
-    from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
+    from histo_lightning.tuning.study import tune  # torch: not for --help or a typo
 
     return tune(config, Path(config.output_dir) / "studies", hydra)
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped search goes on later, like one ended by Ctrl-C
-    failed = sum(launch("tune", run))
+    try:
+        failed = sum(launch("tune", run))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "optuna":
+            raise
+        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'") from error
     if failed:
         print(f"{failed} trial(s) failed; trials.csv says why", file=sys.stderr)
     return EXIT_FOUND if failed else 0
