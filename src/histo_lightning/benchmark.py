@@ -1,28 +1,33 @@
 """``python -m histo_lightning.benchmark``: speed against the limit of the hardware and the naive pipeline."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import histo_lightning
 from histo_lightning.config.command_line import launch
 from histo_lightning.config.exits import guard
-from histo_lightning.config.schema import BenchmarkConfig, Config
+from histo_lightning.config.schema import BenchmarkConfig
+
+REPOSITORY = str(Path(__file__).resolve().parents[2])
 
 
-def run(config: Config) -> None:
+def benchmarks(module: str) -> Any:
+    """A module of the benchmarks: they lie in the package (a wheel), else at the repository root."""
+    if REPOSITORY not in histo_lightning.__path__:
+        histo_lightning.__path__.append(REPOSITORY)
+    return import_module(f"histo_lightning.benchmarks.{module}")
+
+
+def run(config: BenchmarkConfig) -> None:
     """Measure, print the table, write ``json``."""
-    from histo_lightning.benchmarks.suite import measure, say
-    from histo_lightning.runs import write_json
-
-    if not isinstance(config, BenchmarkConfig):
-        raise TypeError(f"{type(config).__name__} instead of BenchmarkConfig")
-    rows = measure(config)
-    say(rows)
-    if config.json:
-        write_json(Path(config.json), [row.as_dict() for row in rows])
+    benchmarks("suite").run(config)
 
 
 def main() -> int:
-    return launch("benchmark", run)
+    launch("benchmark", run)
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from histo_lightning.config.schema import ExportConfig
 
 def run(config: ExportConfig) -> None:
     """One checkpoint in one format."""
-    from histo_lightning.exporting import export, say  # torch and the exporters: not for --help or a typo
+    from histo_lightning.inference.export import export, print_export  # torch: not for --help or a typo
 
-    say(export(config))
+    print_export(*export(config))
 
 
 def main() -> int:

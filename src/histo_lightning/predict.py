@@ -9,7 +9,7 @@ from histo_lightning.config.schema import PredictConfig
 
 def run(config: PredictConfig) -> int:
     """One folder of predictions; the exit status is 2 where images could not be read."""
-    from histo_lightning.predicting import predict  # torch takes seconds: not for --help or a typo
+    from histo_lightning.inference.predict import predict  # torch takes seconds: not for --help or a typo
 
     folder, predictions = predict(config)
     bad = [one for one in predictions if one.probabilities is None]

@@ -1,33 +1,36 @@
-"""``python -m histo_lightning.tune``: search for hyper-parameters on one fold's validation part."""
+"""``python -m histo_lightning.tune``: search for hyper-parameters on one fold's validation set."""
 
 import signal
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.config.command_line import launch
+from histo_lightning.config.command_line import read_command
 from histo_lightning.config.exits import EXIT_FOUND, guard
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
+from histo_lightning.training.checks import check_runs
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def run(config: TuneConfig) -> int:
-    """One study; returns how many of its trials failed."""
-    if find_spec("optuna") is None:
-        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'")
-    from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
-
-    return tune(config, Path(config.output_dir) / "studies", hydra)
-
-
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped search goes on later, like one ended by Ctrl-C
-    failed = sum(launch("tune", run))
+    command = read_command("tune", check_runs)
+    if command is None:
+        return 0
+    try:
+        from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "optuna":
+            raise
+        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'") from error
+    failed = 0
+    for job in command.jobs:
+        assert isinstance(job.config, TuneConfig)
+        failed += tune(job.config, Path(job.config.output_dir) / "studies", job.hydra)
     if failed:
         print(f"{failed} trial(s) failed; trials.csv says why", file=sys.stderr)
     return EXIT_FOUND if failed else 0

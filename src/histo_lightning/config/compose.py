@@ -246,3 +246,13 @@ def read_jobs(
             job.config.sweep_name = name
         jobs.append(job)
     return Composition(given, tuple(jobs), multirun, launcher)
+
+
+def config_of(config_name: str, arguments: Sequence[str]) -> AnyConfig:
+    """The checked config that a command line without ``-m`` describes.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    with config_tree():
+        return read_jobs(config_name, arguments, multirun=False).jobs[0].config

@@ -28,8 +28,9 @@ def check_runs(configs: Sequence[Any]) -> None:
     seen = set()
     for config in configs:
         described = repr(
-            [asdict(config.head), asdict(config.trainer)]
-            + [
+            [
+                asdict(config.head),
+                asdict(config.trainer),
                 config.model,
                 config.optimizer,
                 config.scheduler,

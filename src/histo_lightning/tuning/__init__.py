@@ -1,1 +1,1 @@
-"""Hyper-parameter search: what is searched, who works on it, what comes out."""
+"""Hyper-parameter search with Optuna."""

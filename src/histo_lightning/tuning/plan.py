@@ -1,17 +1,35 @@
-"""What every worker of a study knows: the settings, the searches, the folder. Needs neither Optuna nor torch."""
+"""A study as its command line gives it, and the config of each of its runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from histo_lightning.config import MONITORS
-from histo_lightning.config.schema import TuneConfig
-from histo_lightning.errors import UserError
-from histo_lightning.tuning.space import Arm, arms, folds, read_space
+import yaml
+
+from histo_lightning.config.compose import config_of
+from histo_lightning.config.schema import MONITORS, Config, TuneConfig
+from histo_lightning.tuning.space import Search, folds, overrides, searches
+
+OWN = ("tune", "nested", "study_name")  # keys of the search itself, which a run does not have
+
+
+def run_config(given: Sequence[str], settings: Mapping[str, Any]) -> Config:
+    """The config of a run, checked: the command line's overrides with ``settings`` (keys or groups) in their place.
+
+    Raises:
+        UserError: as for a command line.
+    """
+    keys = [override.partition("=")[0].lstrip("+~") for override in given]
+    kept = [
+        override
+        for override, key in zip(given, keys, strict=True)
+        if key.split(".")[0] not in OWN and key not in settings
+    ]
+    config = config_of("train", [*kept, *overrides(settings)])
+    assert isinstance(config, Config)
+    return config
 
 
 @dataclass(frozen=True)
@@ -21,21 +39,17 @@ class Plan:
     Attributes:
         folder: ``<output_dir>/studies/<name>``.
         config: checked.
-        identity: what must be the same for a study to go on: hashes of settings, split and data, package version.
-        hydra: texts for the ``.hydra/`` of run folders.
-        failed_before: trials that had failed when the command started.
+        hydra: texts for the ``.hydra/`` of run folders; ``overrides.yaml`` lists what the command line gave.
     """
 
     folder: Path
     config: TuneConfig
-    identity: Mapping[str, str]
     hydra: Mapping[str, str]
-    failed_before: int = 0
 
     @cached_property
-    def arms(self) -> tuple[Arm, ...]:
+    def searches(self) -> tuple[Search, ...]:
         """One search for each depth, or a single one."""
-        return arms(self.config, read_space(self.config))
+        return searches(self.config)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -52,41 +66,11 @@ class Plan:
         """Epochs before a trial can be pruned."""
         return self.config.tune.warmup_epochs or max(1, self.config.epochs // 4)
 
-    def objective(self, curve: Sequence[float | None]) -> float | None:
-        """A run's value: of the epoch whose weights are scored, the best one or (``scored_weights=last``) the last.
+    def run_config(self, values: Mapping[str, Any], fold: int, **changes: Any) -> Config:
+        """The config of a run with a setting, on a fold; what the command itself writes is not the run's."""
+        own = {"json": None, "resume": "auto", "split.fold": fold}
+        return run_config(yaml.safe_load(self.hydra["overrides.yaml"]), {**values, **own, **changes})
 
-        None where it is undefined.
-        """
-        if self.config.scored_weights == "last":
-            return curve[-1] if curve else None
-        defined = [value for value in curve if value is not None and value == value]
-        if not defined:
-            return None
-        return min(defined) if self.minimise else max(defined)
-
-    @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Hold a lock of the study, waiting for it."""
-        with open_lock(self.folder / ".locks" / name) as lock:
-            flock(lock, LOCK_EX)
-            yield
-
-
-def open_lock(path: Path) -> IO[Any]:
-    """A file to lock; raise UserError where it cannot be made."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be made ({error.strerror}); choose another output_dir") from error
-
-
-def try_lock(path: Path) -> IO[Any] | None:
-    """The locked file, or None where another process holds it. The system lets go when its holder dies."""
-    lock = open_lock(path)
-    try:
-        flock(lock, LOCK_EX | LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
+    def run_name(self, search: Search, number: int) -> str:
+        """A trial's run folder without its hash, by which a trial that is taken up again finds its run."""
+        return f"trial_{search.name}_{number:04d}" if len(self.searches) > 1 else f"trial_{number:04d}"

@@ -1,198 +1,160 @@
-"""What a study found, as plain tables: ``study.json``, ``trials.csv``, ``curves.csv``. Needs neither Optuna nor torch."""
+"""What a study found: ``study.json``, ``trials.csv`` and ``curves.csv``, from Optuna's records."""
 
 import csv
 import io
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.config import RANGES
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
+
+from histo_lightning.config.identity import as_primitives
 from histo_lightning.evaluation.table_csv import quote_cell
 from histo_lightning.runs import versions, write_atomic, write_json
-from histo_lightning.tuning.plan import Plan
-from histo_lightning.tuning.space import Arm, Dimension, Scalar
+from histo_lightning.tuning.search import Studies, numbered
+from histo_lightning.tuning.space import Search, attributes, edge, overrides
 
 OPTIMISTIC = "selected on the same cases that are scored: optimistic"
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+ENOUGH = 10  # completed trials, below which an importance would be noise
+Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class TrialRow:
-    """One trial. ``state`` is complete, pruned, failed or running; ``curve`` the monitored value of each epoch (or fold)."""
-
-    trial: int
-    depth: str
-    state: str
-    value: float | None
-    values: Mapping[str, Scalar]
-    curve: tuple[float, ...]
-    attempts: int
-    seconds: float | None
-    runs: tuple[str, ...]
-    error: str
-
-
-def best_row(rows: Sequence[TrialRow], minimise: bool) -> TrialRow | None:
-    """The completed trial with the best value, the first of equals; None where none was completed."""
-    sign = 1 if minimise else -1
-    found = [
-        (sign * row.value, row.trial, row)
-        for row in rows
-        if row.state == "complete" and row.value is not None
-    ]
-    return min(found, key=lambda item: item[:2])[2] if found else None
-
-
-def edges(dimensions: Sequence[Dimension], values: Mapping[str, Scalar]) -> list[dict[str, Any]]:
-    """Where the best setting lies in each range or grid, and whether that is its edge.
-
-    ``limit`` says that the range ends where the key does, so it cannot be widened there.
-    """
-    found = []
-    for dimension in dimensions:
-        value, edge = values[dimension.key], dimension.edge(values[dimension.key])
-        allowed = RANGES.get(dimension.key)
-        bound = {"low": dimension.low, "high": dimension.high}.get(edge or "")
-        limit = bool(edge and dimension.kind != "choice" and allowed and bound in allowed)
-        found.append(
-            {
-                "key": dimension.key,
-                "value": value,
-                "position": dimension.position(value),
-                "edge": edge,
-                "limit": limit,
+def trial_rows(studies: Studies) -> list[Row]:
+    """A row a trial, by depth: of several attempts the last; ``curve`` holds the monitored value of each epoch (or fold)."""
+    plan, rows = studies.plan, list[Row]()
+    for search in plan.searches:
+        for number, attempts in enumerate(numbered(studies.trials(search))):
+            last, name = attempts[-1], plan.run_name(search, number)
+            seconds = sum(one.duration.total_seconds() for one in attempts if one.duration is not None)
+            died = f"its process died {len(attempts)} times" if last.state == TrialState.FAIL else ""
+            row = {
+                "trial": number,
+                "depth": search.name,
+                "state": STATES.get(last.state, "running"),
+                "value": last.value if last.state == TrialState.COMPLETE else None,
+                "attempts": len(attempts),
+                "seconds": round(seconds, 3),
+                "runs": sorted(path.name for path in (plan.folder / "trials").glob(f"{name}_*")),
+                "values": {**search.fixed, **last.params},
+                "curve": [value for _, value in sorted(last.intermediate_values.items())],
+                "error": str(last.user_attrs.get("error", died)),
             }
-        )
-    return found
+            rows.append(row)
+    return rows
 
 
-def overrides(values: Mapping[str, Scalar]) -> list[str]:
-    """The setting as a command line takes it."""
-    plain = {True: "true", False: "false", None: "null"}
-    return [f"{key}={plain[v] if v is None or isinstance(v, bool) else v}" for key, v in values.items()]
+def best_row(rows: Sequence[Row], minimise: bool) -> Row | None:
+    """The completed trial with the best value, the first of equals; None where none was completed."""
+    complete = [row for row in rows if row["state"] == "complete"]
+    return min(complete, key=lambda row: row["value"] if minimise else -row["value"], default=None)
 
 
-def setting(row: TrialRow | None, dimensions: Sequence[Dimension]) -> dict[str, Any] | None:
-    """A best trial as ``study.json`` shows it."""
-    if row is None:
-        return None
-    return {
-        "trial": row.trial,
-        "depth": row.depth,
-        "value": row.value,
-        "values": dict(row.values),
-        "overrides": overrides(row.values),
-        "runs": list(row.runs),
-        "edges": edges(dimensions, row.values),
-    }
+def importance_evaluator() -> PedAnovaImportanceEvaluator:
+    """PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) of being in the best quarter of the completed trials."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return PedAnovaImportanceEvaluator(target_quantile=0.25)
 
 
-def _budget(arm: Arm, rows: Sequence[TrialRow], several: bool) -> dict[str, Any]:
-    """What a depth was given and what it used; epochs are not counted where a curve goes fold by fold."""
-    own = [row for row in rows if row.depth == arm.name]
-    counts = {state: sum(row.state == state for row in own) for state in ("complete", "pruned", "failed")}
-    return {
-        "trials": arm.trials,
-        **counts,
-        "taken_up_again": sum(row.attempts - 1 for row in own),
-        "epochs": None if several else sum(len(row.curve) for row in own),
-        "seconds": round(sum(row.seconds or 0.0 for row in own), 1),
-    }
+def importances(studies: Studies, search: Search) -> dict[str, Any]:
+    """Shares of the keys, which sum to 1; ``values`` is None with a ``reason`` where they would be noise."""
+    count = len(studies.trials(search, TrialState.COMPLETE))
+    if count < ENOUGH:
+        return {"values": None, "reason": f"{ENOUGH} completed trials are needed, there are {count}"}
+    if len(search.space) < 2:
+        return {"values": None, "reason": "one key was searched"}
+    shares = get_param_importances(studies.by_name[search.name], evaluator=importance_evaluator())
+    return {"values": {key: float(share) for key, share in shares.items()}, "reason": None}
 
 
 def summarise(
-    plan: Plan,
-    rows: Sequence[TrialRow],
-    facts: Sequence[Mapping[str, Any]],
-    importances: Mapping[str, Any],
-    final: Mapping[str, Any] | None,
+    studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final: Row | None
 ) -> dict[str, Any]:
-    """The content of ``study.json``: protocol, search, budget by depth, the best settings and their edges, the final score.
+    """The content of ``study.json``: protocol, search, budget and best setting by depth, importances, test scores.
 
     Args:
         facts: what each fold's split is (see ``study.prepare``).
-        importances: by depth.
-        final: what the test part said of the best setting, None where it was left unread.
+        final: the scores of the best setting on the test set, None where it was left unread.
     """
-    config = plan.config
+    plan, config, several = studies.plan, studies.plan.config, len(studies.plan.folds) > 1
+    space = {key: attributes(d) for key, d in plan.searches[0].space.items()}
     by_depth = {}
-    for arm in plan.arms:
-        best = best_row([row for row in rows if row.depth == arm.name], plan.minimise)
-        by_depth[arm.name] = {
-            "budget": _budget(arm, rows, len(plan.folds) > 1),
-            "best": setting(best, arm.dimensions),
+    for search in plan.searches:
+        own = [row for row in rows if row["depth"] == search.name]
+        epochs = None if several else sum(len(row["curve"]) for row in own)
+        budget = _counts(own, search.trials) | {
+            "epochs": epochs,
+            "seconds": sum(row["seconds"] for row in own),
         }
+        by_depth[search.name] = {"budget": budget, "best": _setting(best_row(own, plan.minimise), search)}
     best = best_row(rows, plan.minimise)
-    dimensions = next((arm.dimensions for arm in plan.arms if best and arm.name == best.depth), ())
-    done = sum(row.state in ("complete", "pruned") for row in rows)
-    asked = sum(arm.trials for arm in plan.arms)
     return {
-        "schema": 1,
+        "schema": 2,
         "name": plan.folder.name,
-        "state": "finished" if done >= asked else "stopped",
+        "data": "synthetic" if config.dataset.name == "synthetic" else "real",
+        "state": "finished" if studies.done() >= config.tune.trials else "stopped",
         "protocol": {
-            "nested": len(plan.folds) == 1,
-            "warning": None if len(plan.folds) == 1 else OPTIMISTIC,
+            "nested": not several,
+            "warning": OPTIMISTIC if several else None,
             "folds": list(facts),
             "monitor": config.monitor,
             "direction": "minimise" if plan.minimise else "maximise",
             "epoch": config.scored_weights,
             "test_read": sum(run["test_read"] for run in final["runs"]) if final else 0,
         },
-        "search": {
-            "space": [dimension.as_dict() for arm in plan.arms[:1] for dimension in arm.dimensions],
-            "depths": [arm.name for arm in plan.arms],
-            "sampler": config.tune.sampler,
-            "random_trials": config.tune.random_trials,
-            "pruner": config.tune.pruner,
-            "pruner_trials": config.tune.pruner_trials,
-            "warmup_epochs": plan.warmup_epochs,
-            "epochs": config.epochs,
-            "seed": config.seed,
-        },
-        "counts": {
-            "trials": asked,
-            **{state: sum(row.state == state for row in rows) for state in ("complete", "pruned", "failed")},
-            "taken_up_again": sum(row.attempts - 1 for row in rows),
-        },
-        "best": setting(best, dimensions),
+        "search": as_primitives(config.tune)
+        | {"space": space, "warmup_epochs": plan.warmup_epochs, "epochs": config.epochs, "seed": config.seed},
+        "counts": _counts(rows, config.tune.trials),
+        "best": by_depth[best["depth"]]["best"] if best else None,
         "by_depth": by_depth,
-        "importances": dict(importances),
+        "importances": {search.name: importances(studies, search) for search in plan.searches},
         "final": final,
-        "identity": dict(plan.identity),
+        "identity": studies.identity,
         "versions": versions(),
     }
 
 
-def write_tables(folder: Path, rows: Sequence[TrialRow], study: Mapping[str, Any]) -> None:
+def _counts(rows: Sequence[Row], trials: int) -> dict[str, int]:
+    states = Counter(row["state"] for row in rows)
+    counts = {state: states[state] for state in STATES.values()}
+    return {"trials": trials, **counts, "taken_up_again": sum(row["attempts"] - 1 for row in rows)}
+
+
+def _setting(row: Row | None, search: Search) -> dict[str, Any] | None:
+    """A best trial with where its values lie; ``edge`` is ``low`` or ``high`` where a range may have been too narrow."""
+    if row is None:
+        return None
+    values = row["values"]
+    edges = [
+        {"key": key, "value": values[key], "edge": edge(d, values[key])} for key, d in search.space.items()
+    ]
+    kept = {key: row[key] for key in ("trial", "depth", "value", "values", "runs")}
+    return kept | {"overrides": overrides(values), "edges": edges}
+
+
+def write_tables(folder: Path, rows: Sequence[Row], study: Row) -> None:
     """``study.json``, ``trials.csv`` (a row a trial) and ``curves.csv`` (a row a trial and epoch), each whole or not at all."""
-    keys = sorted({key for row in rows for key in row.values})
-    head = ["trial", "depth", "state", "value", "epochs", "attempts", "seconds", "runs", *keys, "error"]
-    lines = [
-        [
-            str(row.trial),
-            row.depth,
-            row.state,
-            *(_cell(value) for value in (row.value, len(row.curve), row.attempts, row.seconds)),
-            " ".join(row.runs),
-            *(_cell(row.values.get(key)) for key in keys),
-            quote_cell(row.error),
-        ]
+    names = ("trial", "depth", "state", "value", "attempts", "seconds")
+    trials = [
+        {name: row[name] for name in names}
+        | {"epochs": len(row["curve"]), "runs": " ".join(row["runs"])}
+        | {**row["values"], "error": quote_cell(row["error"])}
         for row in rows
     ]
-    write_atomic(folder / "trials.csv", _csv([head, *lines]))
     curves = [
-        [str(row.trial), str(epoch), repr(value)] for row in rows for epoch, value in enumerate(row.curve)
+        {"trial": row["trial"], "depth": row["depth"], "epoch": epoch, "value": value}
+        for row in rows
+        for epoch, value in enumerate(row["curve"])
     ]
-    write_atomic(folder / "curves.csv", _csv([["trial", "epoch", "value"], *curves]))
+    for name, lines in (("trials", trials), ("curves", curves)):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        write_atomic(folder / f"{name}.csv", text.getvalue())
     write_json(folder / "study.json", study)
-
-
-def _cell(value: Scalar) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-def _csv(lines: Sequence[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue()

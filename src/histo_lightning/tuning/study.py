@@ -1,33 +1,26 @@
-"""A whole study: data and protocol, the search, the best setting on the test part once, tables, pictures, page."""
+"""A whole study: data and protocol, the search, the best setting on the test set once, tables, pictures, page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from filelock import FileLock
+from optuna.trial import FrozenTrial
 
-import histo_lightning
 from histo_lightning.classifier.hardware import resolve
-from histo_lightning.config import as_primitives
+from histo_lightning.config.identity import as_primitives, hashed
 from histo_lightning.config.schema import TuneConfig
-from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
-from histo_lightning.report.study_page import write_study_page
-from histo_lightning.report.study_pictures import draw_study
-from histo_lightning.runs import read_json, write_atomic, write_json
-from histo_lightning.training import check_monitors, run_training
-from histo_lightning.training.fit import build_datamodule
-from histo_lightning.tuning.collect import importances, rows
+from histo_lightning.runs import read_json, versions, write_atomic, write_json
+from histo_lightning.training.run import check_monitors, prepare_data, run_training
+from histo_lightning.tuning.page import draw_study, write_study_page
 from histo_lightning.tuning.plan import Plan
-from histo_lightning.tuning.results import OPTIMISTIC, TrialRow, best_row, summarise, write_tables
-from histo_lightning.tuning.space import apply, folds, study_hash, study_name
-from histo_lightning.tuning.store import Store
-from histo_lightning.tuning.trial import run_config
-from histo_lightning.tuning.workers import visible_gpus, work, work_together
-
-SHOWN_SCORES = ("auroc", "balanced_accuracy", "log_loss")
+from histo_lightning.tuning.results import Row, best_row, summarise, trial_rows, write_tables
+from histo_lightning.tuning.search import Attempt, Studies
+from histo_lightning.tuning.space import corners, overrides, study_name
+from histo_lightning.tuning.trial import train_trial
 
 
 def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
@@ -35,8 +28,8 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
 
     Args:
         config: checked.
-        parent: the folder that studies stand in.
-        hydra: texts for ``.hydra/``.
+        parent: the folder of studies.
+        hydra: texts for ``.hydra/``; ``overrides.yaml`` is what the configs of runs are composed from.
 
     Returns:
         How many trials failed.
@@ -44,43 +37,71 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     Raises:
         UserError: anything the user can mend.
     """
-    hardware = resolve(config.trainer)
-    facts, identity = prepare(config)
-    plan = Plan(_folder(config, parent), config, identity, dict(hydra))
-    store = Store(plan)
-    _refuse_more_after_test(plan, store)
-    plan = replace(plan, failed_before=store.failed())
+    resolve(config.trainer)  # a missing GPU is named before any work
+    plan = Plan(_folder(config, parent), config, hydra)
+    for search in plan.searches:
+        for setting in corners(search):
+            plan.run_config(setting, plan.folds[0])
+    facts, identity = prepare(plan)
+    studies = Studies(plan, identity)
+    status = [read_json(path) for path in (plan.folder / "final").glob("*/status.json")]
+    if studies.done() < config.tune.trials and any(run.get("test_read") for run in status):
+        raise UserError(
+            f"{plan.folder}: its test set has been read, so tune.trials={config.tune.trials} would choose among more "
+            "settings after that look; give a new study_name (tune.final=false keeps the test set for later)"
+        )
     write_atomic(plan.folder / "config.yaml", yaml.safe_dump(as_primitives(config), sort_keys=False))
     for name, text in hydra.items():
         write_atomic(plan.folder / ".hydra" / name, text)
-    _introduce(plan, store, facts)
-    if config.tune.workers > 1 and store.done() < config.tune.trials:
-        work_together(plan, visible_gpus(torch.cuda.device_count()) if hardware.accelerator == "gpu" else [])
-    else:
-        work(plan)
-    with plan.locked("final"):  # the same command in another shell waits here, and finds it done
-        study = finish(plan, store, facts)
-    _say(plan, study)
+    visible = config.trainer.progress != "none"
+
+    def announce(attempt: Attempt, trial: FrozenTrial) -> None:
+        if visible:
+            value = trial.state.name.lower() if trial.value is None else f"{config.monitor} {trial.value:.4f}"
+            text = " ".join([*overrides(attempt.values), trial.user_attrs.get("error", "")])
+            done = f"{studies.done()} of {config.tune.trials} done"
+            print(f"trial {attempt.number} ({done}): {value}; {text}".rstrip(), flush=True)
+
+    if visible:
+        print(f"{facts[0]['source']}\nstudy: {plan.folder}", flush=True)
+    studies.work(lambda attempt: train_trial(plan, attempt), announce)
+    with FileLock(
+        plan.folder / ".final.lock"
+    ):  # the same command in another shell waits here, and finds it done
+        study = finish(studies, facts)
+    if visible:
+        _print_study(plan.folder, study)
     return int(study["counts"]["failed"])
 
 
-def prepare(config: TuneConfig) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _folder(config: TuneConfig, parent: Path) -> Path:
+    """The study's folder; with ``resume=never`` one that is not there yet."""
+    folder, name, number = parent / study_name(config), study_name(config), 1
+    while config.resume == "never" and folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
+
+
+def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
     """Prepare the data once for all trials; what each fold's split is, and what identifies the study.
 
     Raises:
         UserError: the data or the split cannot be used, or validation cannot define what is watched.
     """
-    facts, fingerprint = [], ""
-    for fold in folds(config):
-        own = apply(config, {"split.fold": fold})
-        with StepProgress("preparing images", own.trainer.progress != "none") as progress:
-            data = build_datamodule(own, progress)
-            data.setup()
-        if data.split is None or data.source is None:
-            raise RuntimeError("setup() left the data module empty")
-        check_monitors(own, data)
-        fingerprint = data.fingerprint
-        labels = dict(zip((r.case for r in data.parts["val"].records), data.parts["val"].labels, strict=True))
+    facts: list[Row] = []
+    fingerprint = ""
+    for fold in plan.folds:
+        config = plan.run_config({}, fold)
+        data = prepare_data(config)
+        check_monitors(config, data)
+        assert data.split is not None
+        assert data.source is not None
+        fingerprint, validation = data.fingerprint, data.parts["val"]
+        cases = {
+            record.case: label for record, label in zip(validation.records, validation.labels, strict=True)
+        }
+        labels = list(cases.values())
         facts.append(
             {
                 "fold": fold,
@@ -90,146 +111,77 @@ def prepare(config: TuneConfig) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 "source": data.source.message,
                 "images": {part: len(names) for part, names in data.split.parts.items()},
                 "cases": {part: len(names) for part, names in data.split.cases.items()},
-                "val_cases_by_label": [
-                    sum(v == label for v in labels.values()) for label in sorted(set(labels.values()))
-                ],
+                "val_cases_by_label": [labels.count(label) for label in sorted(set(labels))],
             }
         )
     identity = {
-        "settings": study_hash(config),
+        "settings": hashed(replace(plan.config, test=True)),
         "split": " ".join(str(fact["split_hash"]) for fact in facts),
         "data": fingerprint,
-        "package version": histo_lightning.__version__,
+        "package version": versions()["histo_lightning"],
     }
     return facts, identity
 
 
-def _folder(config: TuneConfig, parent: Path) -> Path:
-    """The study's folder; with ``resume=never`` one that is not there yet."""
-    name = study_name(config)
-    folder, number = parent / name, 1
-    while config.resume == "never" and folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
-
-
-def _tests_read(plan: Plan) -> int:
-    status = (read_json(folder / "status.json") for folder in (plan.folder / "final").glob("*"))
-    return sum(int(found.get("test_read") or 0) for found in status)
-
-
-def _refuse_more_after_test(plan: Plan, store: Store) -> None:
-    if _tests_read(plan) and store.done() < plan.config.tune.trials:
-        raise UserError(
-            f"{plan.folder}: its test part has been read, so tune.trials={plan.config.tune.trials} would choose among more "
-            "settings after that look; give a new study_name (tune.final=false keeps the test part for later)"
-        )
-
-
-def _introduce(plan: Plan, store: Store, facts: Sequence[Mapping[str, Any]]) -> None:
-    if plan.config.trainer.progress == "none":
-        return
-    print(facts[0]["source"])
-    for fact in facts:
-        label = f"; {fact['label']}" if fact["label"] else ""
-        print(
-            f"split {fact['split']}, fold {fact['fold']}: chosen on {fact['images']['val']} validation images of "
-            f"{fact['cases']['val']} cases; test part unread while searching{label}"
-        )
-    if len(facts) > 1:
-        print(OPTIMISTIC)
-    done = store.done()
-    if done:
-        print(f"{done} of {plan.config.tune.trials} trials are done already")
-    print(f"study: {plan.folder}", flush=True)
-
-
-def finish(plan: Plan, store: Store, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     """Score the best setting once (where that is asked for and the search is finished), then write all results."""
-    found = rows(plan, store)
-    best = best_row(found, plan.minimise)
-    searched = store.done() >= plan.config.tune.trials
-    wanted = plan.config.tune.final and plan.config.test and searched
-    final = _final(plan, best) if wanted and best is not None else None
-    study = summarise(plan, found, facts, importances(plan, store), final)
-    write_tables(plan.folder, found, study)
-    draw_study(plan.folder, found, study)
-    write_study_page(plan.folder, found, study)
+    plan, settings = studies.plan, studies.plan.config.tune
+    rows = trial_rows(studies)
+    best = best_row(rows, plan.minimise)
+    searched = studies.done() >= settings.trials
+    final = _final(plan, best) if best and searched and settings.final and plan.config.test else None
+    study = summarise(studies, rows, facts, final)
+    write_tables(plan.folder, rows, study)
+    write_study_page(plan.folder, rows, study, draw_study(studies, rows, study))
     if plan.config.json:
         write_json(Path(plan.config.json), study)
-    if searched and plan.config.tune.keep == "best":
-        _drop_checkpoints(plan, found)
+    if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
+        kept = [run for depth in study["by_depth"].values() if depth["best"] for run in depth["best"]["runs"]]
+        for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
+            if path.parent.parent.name not in kept:
+                path.unlink(missing_ok=True)
     return study
 
 
-def _final(plan: Plan, best: TrialRow) -> dict[str, Any]:
-    """Train the best setting again, from the same seed, and score it on the test part.
+def _final(plan: Plan, best: Row) -> Row:
+    """Train the best setting again, from the same seed, and score it on the test set.
 
     A run with ``test=true`` is another run than the trial, with a folder of its own, so a search that is killed here goes
     on like any run. On the same machine it is the same network: ``same_training`` says whether its curve is.
     """
     runs = []
     for fold in plan.folds:
-        config = run_config(plan, best.values, test=True, **{"split.fold": fold})
+        config = plan.run_config(best["values"], fold, test=True)
         folder = run_training(config, plan.folder / "final", plan.hydra)
         metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
-        test = metrics["test"]
-        runs.append(
-            {
-                "run": folder.name,
-                "fold": fold,
-                "test_read": int(status.get("test_read") or 0),
-                "same_training": _same(metrics["monitored"], best.curve) if len(plan.folds) == 1 else None,
-                "test": {
-                    f"{level}_{score}": (test.get(level) or {}).get(score)
-                    for level in ("case", "image")
-                    for score in SHOWN_SCORES
-                },
-            }
+        curve = [value for value in metrics["monitored"] if value is not None]
+        same = curve == best["curve"] if len(plan.folds) == 1 else None
+        run = {"run": folder.name, "fold": fold, "test_read": int(status.get("test_read") or 0)}
+        runs.append(run | {"same_training": same, "test": metrics["test"]})
+    return {"trial": best["trial"], "runs": runs}
+
+
+def _print_study(folder: Path, study: Row) -> None:
+    counts, protocol = study["counts"], study["protocol"]
+    states = ", ".join(f"{counts[state]} trials {state}" for state in ("complete", "pruned", "failed"))
+    lines = [f"{study['state']}: {states}"]
+    for depth, results in study["by_depth"].items():
+        best = results["best"] or {
+            "value": float("nan"),
+            "overrides": ["no trial was completed"],
+            "edges": [],
+        }
+        lines.append(
+            f"best of {depth}: {protocol['monitor']} {best['value']:.4f}, {' '.join(best['overrides'])}"
         )
-    return {"trial": best.trial, "runs": runs}
-
-
-def _same(curve: Sequence[float | None], other: Sequence[float]) -> bool:
-    return [value for value in curve if value is not None] == [value for value in other if value == value]
-
-
-def _drop_checkpoints(plan: Plan, found: Sequence[TrialRow]) -> None:
-    """Weights of a search take gigabytes, and its tables do not need them: keep those of each depth's best trial."""
-    kept = {
-        best.trial
-        for arm in plan.arms
-        if (best := best_row([r for r in found if r.depth == arm.name], plan.minimise))
-    }
-    for row in found:
-        if row.trial in kept:
-            continue
-        for run in row.runs:
-            for path in (plan.folder / "trials" / run / "checkpoints").glob("*.ckpt"):
-                path.unlink(missing_ok=True)
-
-
-def _say(plan: Plan, study: Mapping[str, Any]) -> None:
-    if plan.config.trainer.progress == "none":
-        return
-    counts, best, protocol = study["counts"], study["best"], study["protocol"]
-    print(
-        f"{study['state']}: {counts['complete']} trials completed, {counts['pruned']} pruned, {counts['failed']} failed"
-    )
-    for name, found in study["by_depth"].items():
-        if found["best"]:
-            print(
-                f"best of {name}: {protocol['monitor']} {found['best']['value']:.4f}, {' '.join(found['best']['overrides'])}"
-            )
-            for edge in found["best"]["edges"]:
-                if edge["edge"]:
-                    print(f"  {edge['key']} lies at the {edge['edge']} edge of what was searched")
-    if protocol["warning"]:
-        print(protocol["warning"])
-    if best is None:
-        print("no trial was completed")
+        edges = [
+            f"  {e['key']} lies at the {e['edge']} edge of what was searched"
+            for e in best["edges"]
+            if e["edge"]
+        ]
+        lines += edges
+    lines += [protocol["warning"]] if protocol["warning"] else []
     read = protocol["test_read"]
-    print(f"test part read {read} time(s)" if read else "test part: left unread")
-    for name in ("report.html", "trials.csv", "study.json"):
-        print(f"{name + ':':<12} {plan.folder / name}")
+    lines.append(f"test set read {read} time(s)" if read else "test set: left unread")
+    lines += [f"{name + ':':<12} {folder / name}" for name in ("report.html", "trials.csv", "study.json")]
+    print("\n".join(lines))

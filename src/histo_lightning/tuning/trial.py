@@ -1,91 +1,60 @@
-"""One trial: train with its setting, read validation, tell the study how it went."""
+"""One trial: train with its setting on each fold of the study and read validation, never the test set."""
 
-import gc
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import torch
+from collections.abc import Sequence
 
 from histo_lightning.callbacks.pruning import Pruned, Pruning
-from histo_lightning.classifier.hardware import cores
-from histo_lightning.config.schema import Config
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder, read_json
-from histo_lightning.training import run_training
+from histo_lightning.training.run import run_training
 from histo_lightning.tuning.plan import Plan
-from histo_lightning.tuning.space import apply
-from histo_lightning.tuning.store import Claim, Store
+from histo_lightning.tuning.search import Attempt
 
 
-def run_config(plan: Plan, values: Mapping[str, Any], **changes: Any) -> Config:
-    """The config of a run of the study: workers share the cores, and what the command writes is not the run's."""
-    threads = plan.config.trainer.threads or max(1, cores() // plan.config.tune.workers)
-    own = {"json": None, "resume": "auto", "trainer.threads": threads}
-    return apply(plan.config, {**values, **own, **changes})
+def train_trial(plan: Plan, attempt: Attempt) -> float:
+    """The objective, averaged over the folds. With one fold the pruner sees every epoch, else the mean after every fold.
 
-
-def run_trial(plan: Plan, store: Store, claim: Claim) -> str:
-    """Train a trial on each of the study's folds, without its test part, and record how it went.
-
-    A trial that fails is recorded with its error; the others go on.
-
-    Returns:
-        What happened, in a few words.
+    Raises:
+        Pruned: the pruner gave the trial up.
+        UserError: the setting cannot be trained.
     """
-    try:
-        curves = [_train(plan, claim, fold) for fold in plan.folds]
-    except Pruned as pruned:
-        store.prune(claim)
-        return str(pruned)
-    except Exception as error:  # whatever a setting leads to belongs to that setting
-        said = str(error) if isinstance(error, UserError) else f"defect: {type(error).__name__}: {error}"
-        store.fail(claim, " ".join(said.split())[:500])
-        _let_go(error)
-        return f"failed: {said}"
-    value = sum(curves) / len(curves)
-    store.complete(claim, value)
-    return f"{plan.config.monitor} {value:.4f}"
+    values: list[float] = []
+    for fold in plan.folds:
+        values.append(_train(plan, attempt, fold))
+        means = [sum(values[:count]) / count for count in range(1, len(values) + 1)]
+        if len(plan.folds) > 1 and attempt.judge(means) and fold != plan.folds[-1]:
+            raise Pruned(f"pruned after fold {fold}")
+    return means[-1]
 
 
-def _train(plan: Plan, claim: Claim, fold: int) -> float:
-    """The objective on one fold's validation part; with one fold the pruner sees every epoch, else every fold."""
-    several = len(plan.folds) > 1
-    name = f"trial_{claim.slot:04d}" + (f"_fold{fold}" if several else "")
-    changes = {"test": False, "split.fold": fold, "run_name": name, "trainer.progress": "none"}
-    config = run_config(plan, claim.values, **changes)
-    parent = plan.folder / "trials"
-    watching = [] if several else [Pruning(claim.judge, config.epochs)]
+def _train(plan: Plan, attempt: Attempt, fold: int) -> float:
+    several, parent = len(plan.folds) > 1, plan.folder / "trials"
+    name = plan.run_name(attempt.search, attempt.number) + (f"_fold{fold}" if several else "")
+    changes = {"test": False, "run_name": name, "trainer.progress": "none"}
+    config = plan.run_config(attempt.values, fold, **changes)
+    watching = [] if several else [Pruning(attempt.judge, config.epochs)]
     try:
         folder = run_training(config, parent, plan.hydra, watching, pictures=False)
     except Pruned as pruned:
-        _mark_pruned(parent, name, str(pruned))
+        for path in parent.glob(f"{name}_*"):  # it has not failed: it could go on
+            RunFolder(path).update(state="interrupted", error=str(pruned))
         raise
-    metrics = read_json(folder / "metrics.json")
-    curve = [float("nan") if value is None else float(value) for value in metrics["monitored"]]
-    value = plan.objective(curve)
-    if value is None or value != value:
+    curve = [
+        float("nan") if value is None else float(value)
+        for value in read_json(folder / "metrics.json")["monitored"]
+    ]
+    if not several:  # a run that was finished before a kill reports here for the first time
+        attempt.judge(curve)
+    return objective(plan, curve)
+
+
+def objective(plan: Plan, curve: Sequence[float]) -> float:
+    """A run's value: of the epoch whose weights are scored, the best one or (``scored_weights=last``) the last.
+
+    Raises:
+        UserError: it is undefined.
+    """
+    scored = curve[-1:] if plan.config.scored_weights == "last" else curve
+    defined = [value for value in scored if value == value]
+    if not defined:
         raise UserError(f"{plan.config.monitor} was undefined in the scored epoch")
-    if several:
-        given_up = claim.judge_fold(value)
-        if given_up and fold != plan.folds[-1]:
-            raise Pruned(f"pruned after fold {fold}")
-    else:
-        claim.judge(curve)  # a run that was finished before a kill reports here for the first time
-    return value
-
-
-def _mark_pruned(parent: Path, name: str, said: str) -> None:
-    """A pruned run has not failed: it could go on."""
-    for folder in parent.glob(f"{name}_*"):
-        run = RunFolder(folder)
-        if run.status.get("state") == "failed":
-            run.update(state="interrupted", error=said)
-
-
-def _let_go(error: BaseException) -> None:
-    """Free what a failed fit holds; a GPU that was full would fail the next trial too."""
-    error.__traceback__ = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return min(defined) if plan.minimise else max(defined)

@@ -1,4 +1,4 @@
-"""``evaluate``: score a checkpoint on a data set, never on cases it has seen unless that is asked for and said."""
+"""``evaluate``: score a checkpoint on a data set, never silently on cases that it was trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import EvaluateConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
@@ -14,11 +15,12 @@ from histo_lightning.data.sources.dataset import Source, find_files, open_source
 from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.inference import Trained
+from histo_lightning.inference.trained import Floats, Trained
 from histo_lightning.report.evaluation import draw_evaluation, write_evaluation
 from histo_lightning.runs import read_json, write_json
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
+COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnification")
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
@@ -31,41 +33,42 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         UserError: the checkpoint or data cannot be used, or cases were seen in training (see ``part`` and
             ``allow_seen_cases``).
     """
-    trained = Trained.load(config.checkpoint, config.trainer)
-    shown = config.trainer.progress != "none"
-    with StepProgress("preparing images", shown) as progress:
+    trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
+    visible = config.trainer.progress != "none"
+    with StepProgress("preparing images", visible) as progress:
         source, pixels, records = _load(config, trained, progress)
     chosen, seen = choose_records(config, trained, records, pixels)
     row_of = {image: row for row, image in enumerate(pixels.images)}
     rows = np.array([row_of[record.image] for record in chosen], dtype=np.int64)
     logits = []
-    with StepProgress("predicting", shown) as progress:
+    with StepProgress("predicting", visible) as progress:
         for start in range(0, len(rows), config.batch_size):
             logits.append(trained.logits(pixels.take(rows[start : start + config.batch_size])))
             progress(min(start + config.batch_size, len(rows)), len(rows))
     table = _table(trained, chosen, np.concatenate(logits))
-    label = f"SEEN CASES ({seen} images)" if seen else ""
+    threshold = _threshold(trained)
+    run = Path(config.checkpoint).resolve().parent.parent.name
     metrics = {
         "schema": 1,
         "checkpoint": Path(config.checkpoint).name,
-        "run": Path(config.checkpoint).resolve().parent.parent.name,
+        "run": run,
         "dataset": source.name,
         "source": source.message,
         "part": config.part,
-        "label": label,
+        "label": f"SEEN CASES ({seen} images)" if seen else "",
         "split_hash": trained.about["split_hash"],
         "fingerprint": pixels.fingerprint(record.image for record in chosen),
-        "scores": score_predictions(table, threshold=_threshold(trained)),
+        "scores": score_predictions(table, threshold=threshold),
     }
-    folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{metrics['run']}_{source.name}")
+    folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{run}_{source.name}")
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", metrics)
-    path_row = {record.path: row_of[record.image] for record in chosen}
+    path_row = {record.path: row for record, row in zip(chosen, rows, strict=True)}
     draw_evaluation(
         folder,
         table,
         metrics["scores"],
-        _threshold(trained),
+        threshold,
         trained.about.get("temperature"),
         lambda path: pixels.take(np.array([path_row[path]]))[0] if path in path_row else None,
     )
@@ -84,6 +87,7 @@ def _threshold(trained: Trained) -> float | None:
 def _load(
     config: EvaluateConfig, trained: Trained, progress: StepProgress
 ) -> tuple[Source, Pixels, list[Record]]:
+    """The data set, its stored pixels, and the records of the wanted magnification."""
     dataset = config.dataset
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     width = dataset.image_size or 350
@@ -99,33 +103,21 @@ def _load(
         progress=progress,
     )
     source = open_source(dataset.name, files, image_size=width)
-    magnification = config.magnification or str(trained.about["config"]["magnification"])
+    wanted = config.magnification or str(trained.about["config"]["magnification"])
     records = [
         record
         for record in source.records
-        if magnification == "all" or record.magnification in (0, int(magnification[:-1]))
+        if wanted == "all" or record.magnification in (0, int(wanted[:-1]))
     ]
     if not records:
-        raise UserError(f"magnification={magnification}: the data set has no such image")
-    pixels = load_pixels(
-        files,
-        records,
-        dataset.short_side or trained.short_side,
-        cache_dir,
-        sizes=source.sizes,
-        progress=progress,
-    )
-    return source, pixels, _without_twin(records, trained.task)
-
-
-def _without_twin(records: list[Record], task: str) -> list[Record]:
-    """Slide 13412 stands in the set under two subtypes: one copy for the binary task, none for the other."""
-    slides = {record.slide for record in records}
-    if task == "subtype":
+        raise UserError(f"magnification={wanted}: the data set has no such image")
+    short_side = dataset.short_side or trained.short_side
+    pixels = load_pixels(files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
+    # Slide 13412 is in the set under two subtypes: one copy for the binary task, none for the subtypes.
+    dropped = {TWIN_DROPPED} if TWIN_KEPT in {record.slide for record in records} else set()
+    if trained.about["config"]["task"] == "subtype":
         dropped = {TWIN_KEPT, TWIN_DROPPED}
-    else:
-        dropped = {TWIN_DROPPED} if TWIN_KEPT in slides else set()
-    return [record for record in records if record.slide not in dropped]
+    return source, pixels, [record for record in records if record.slide not in dropped]
 
 
 def choose_records(
@@ -139,21 +131,28 @@ def choose_records(
     seen = seen_images(trained, records, pixels)
     chosen = list(records)
     if config.part in ("train", "val", "test"):
-        chosen = _part(config, records)
+        split = read_json(Path(config.checkpoint).resolve().parent.parent / "split.json")
+        if not split.get("parts"):
+            raise UserError(
+                f"part={config.part}: split.json is not beside the checkpoint's folder; keep the run folder together, or "
+                "use part=unseen"
+            )
+        names = set(split["parts"][config.part])
+        chosen = [record for record in records if record.image in names]
     elif config.part == "unseen":
         chosen = [record for record in records if record.image not in seen]
-    found = [record for record in chosen if record.image in seen]
-    if found and not config.allow_seen_cases:
-        cases = sorted({record.case or record.image for record in found})
+    known = [record for record in chosen if record.image in seen]
+    if known and not config.allow_seen_cases:
+        cases = sorted({record.case or record.image for record in known})
         raise UserError(
             f"checkpoint={config.checkpoint}: {len(cases)} of these cases were seen in training or validation "
-            f"({len(found)} images, e.g. case {cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
+            f"({len(known)} images, e.g. case {cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
         )
     if not chosen:
         raise UserError(
             f"part={config.part}: no image is left to score; every case of this data set was seen"
         )
-    return chosen, len(found)
+    return chosen, len(known)
 
 
 def seen_images(trained: Trained, records: Sequence[Record], pixels: Pixels) -> set[str]:
@@ -164,33 +163,12 @@ def seen_images(trained: Trained, records: Sequence[Record], pixels: Pixels) -> 
     return {r.image for r in records if (r.case and r.case in cases) or digest[r.image][:DIGITS] in hashes}
 
 
-def _part(config: EvaluateConfig, records: Sequence[Record]) -> list[Record]:
-    split = read_json(Path(config.checkpoint).resolve().parent.parent / "split.json")
-    if not split.get("parts"):
-        raise UserError(
-            f"part={config.part}: split.json is not beside the checkpoint's folder; keep the run folder together, or use part=unseen"
-        )
-    names = set(split["parts"][config.part])
-    return [record for record in records if record.image in names]
-
-
-def _table(
-    trained: Trained, records: Sequence[Record], logits: np.ndarray[Any, np.dtype[np.float64]]
-) -> Table:
-    names = SUBTYPES if trained.task == "subtype" else CLASSES
-    if trained.task == "subtype" and any(not record.subtype for record in records):
+def _table(trained: Trained, records: Sequence[Record], logits: Floats) -> Table:
+    task = str(trained.about["config"]["task"])
+    names = list(SUBTYPES if task == "subtype" else CLASSES)
+    if task == "subtype" and any(not record.subtype for record in records):
         raise UserError("task=subtype: some names do not say the subtype; give BreakHis names")
-    if list(names) != trained.names:
-        raise UserError(f"the checkpoint's classes are {trained.names}; {list(names)} are needed")
-    return make_table(
-        trained.task,
-        image=[record.image for record in records],
-        path=[record.path for record in records],
-        class_name=[record.class_name for record in records],
-        subtype=[record.subtype for record in records],
-        slide=[record.slide for record in records],
-        case=[record.case for record in records],
-        magnification=[record.magnification for record in records],
-        part="test",
-        logits=logits,
-    )
+    if names != trained.classes:
+        raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
+    columns = {name: [getattr(record, name) for record in records] for name in COLUMNS}
+    return make_table(task, **columns, part="test", logits=logits)

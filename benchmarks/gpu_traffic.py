@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from histo_lightning.benchmarks.measure import Row, judged, unmeasured
-from histo_lightning.callbacks.history import History
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.schema import Config
-from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
+from histo_lightning.training.objects import build_classifier, build_datamodule, without_hints
+
+from .defaults import default_trainer
+from .measure import Row, judged, unmeasured
 
 TITLES = {
     "P12 copies": "GPU: host-to-device copies between the first and the last step of an epoch",
@@ -56,7 +57,7 @@ def traffic_rows(config: Config) -> list[Row]:
         why = "no GPU on this machine; tests count the operations that would do it, on the CPU"
         return [unmeasured(id, title, "<= 0", why) for id, title in TITLES.items()]
     config = replace(config, epochs=2, image_size=224)
-    with quiet(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
+    with without_hints(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
         data = build_datamodule(config)
         data.setup()
         classifier = build_classifier(config, data).to(memory_format=torch.channels_last)
@@ -64,10 +65,7 @@ def traffic_rows(config: Config) -> list[Row]:
         if hardware.compile:
             classifier.network.compile()
         traffic = _Traffic()
-        history = History(Path(temporary) / "history.csv", config.monitor, 1, 0)
-        trainer = build_trainer(
-            config, Path(temporary), hardware, [*watchers(config, history, None), traffic]
-        )
+        trainer = default_trainer(config, Path(temporary), hardware, 1, [traffic])
         trainer.fit(classifier, datamodule=data)
     why = f"torch.profiler over an epoch, batch {config.batch_size}"
     return [

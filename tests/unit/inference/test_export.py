@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-import histo_lightning.exporting as exporting
+import histo_lightning.inference.export as exporting
+import histo_lightning.inference.formats as formats
 from histo_lightning.callbacks.checkpoints import save_atomic
 from histo_lightning.classifier import Classifier
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
-from histo_lightning.export_subject import Subject, export_name, load_subject
-from histo_lightning.exporting import METADATA, export, parity
+from histo_lightning.inference.export import export, export_name, parity
+from histo_lightning.inference.formats import reference
+from histo_lightning.inference.trained import Trained
 from histo_lightning.schema import ExportConfig
 
+METADATA = "metadata.json"
 MEAN, STD = [0.79, 0.62, 0.76], [0.11, 0.15, 0.09]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +44,11 @@ def save_checkpoint(run: Path, classes: tuple[str, ...] = CLASSES, size: int = 6
     with torch.no_grad():
         classifier.network(torch.randn(4, 3, 64, 64) * 2)
     classifier.metadata = {
-        "config": {"dataset": {"short_side": None}, "image_size": size},
+        "config": {
+            "dataset": {"short_side": None},
+            "image_size": size,
+            "augment": {"crop_scale": [1, 1], "crop_ratio": [1, 1]},
+        },
         "class_to_idx": {name: index for index, name in enumerate(classes)},
         "input_size": [3, size, size + 32],
         "batch_size": 8,
@@ -138,7 +146,7 @@ def test_safetensors_fit_networks_with_torchvision_names(tmp_path: Path) -> None
     from torchvision.models import resnet18
 
     path = save_checkpoint(tmp_path / "run", model="resnet18", head="linear")
-    file = export(config(path, tmp_path)).model
+    file = export(config(path, tmp_path))[0] / "model.safetensors"
     network = resnet18(num_classes=2)
     with safe_open(file, "pt") as opened:
         header = opened.metadata()
@@ -198,77 +206,89 @@ def test_eight_classes_and_a_stem_that_fixes_the_size(tmp_path: Path) -> None:
     import onnxruntime
 
     path = save_checkpoint(tmp_path / "run", SUBTYPES, stem="deep", head="linear")
-    done = export(config(path, tmp_path, format="onnx"))
-    session = onnxruntime.InferenceSession(done.model, providers=["CPUExecutionProvider"])
+    folder, metadata = export(config(path, tmp_path, format="onnx"))
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).random((3, 3, 64, 96), dtype=np.float32)
     (logits,) = session.run(["logits"], {"image": images})
     assert logits.shape == (3, 8)
     np.testing.assert_allclose(logits, by_hand(path, images), rtol=0, atol=2e-5)
-    assert done.metadata["classes"] == list(SUBTYPES)
-    assert done.metadata["input"]["shape"] == ["batch", 3, 64, 96]
-    assert "the sum of probabilities[:, [4, 5, 6, 7]]" in done.metadata["threshold_rule"]
+    assert metadata["classes"] == list(SUBTYPES)
+    assert metadata["input"]["shape"] == ["batch", 3, 64, 96]
+    assert "the sum of probabilities[:, [4, 5, 6, 7]]" in metadata["threshold_rule"]
 
 
 def test_images_of_32_pixels_have_a_fixed_size(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "run", size=32, head="linear")
-    done = export(config(path, tmp_path, format="torch_export"))
-    assert done.metadata["input"]["shape"] == ["batch", 3, 32, 64]
+    _, metadata = export(config(path, tmp_path, format="torch_export"))
+    assert metadata["input"]["shape"] == ["batch", 3, 32, 64]
 
 
 def test_another_checkpoint_replaces_all_and_a_failure_nothing(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(config(checkpoint, tmp_path, format="torch_export", run_name="x"))
-    folder = export(config(checkpoint, tmp_path, run_name="x")).folder
-    assert {path.name for path in folder.iterdir()} == {"model.pt2", "model.safetensors", METADATA}
+    folder, _ = export(config(checkpoint, tmp_path, run_name="x"))
+    (folder / "notes.txt").write_text("mine")
+    assert {path.name for path in folder.iterdir()} == {
+        "model.pt2",
+        "model.safetensors",
+        METADATA,
+        "notes.txt",
+    }
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     other = save_checkpoint(tmp_path / "other", head="linear")
 
-    def broken(self: Subject, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def broken(trained: Trained, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(len(images), 2), torch.full((len(images), 2), torch.nan)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Subject, "reference", broken)
+        patch.setattr(exporting, "reference", broken)
         with pytest.raises(UserError, match="probabilities differ from the checkpoint's by nan"):
             export(config(other, tmp_path, run_name="x"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert [path.name for path in folder.parent.iterdir()] == ["x"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space")))
+        patch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space")))
         with pytest.raises(UserError, match="cannot be written"):
             export(config(other, tmp_path, run_name="x"))
-    assert [path.name for path in folder.parent.iterdir()] == ["x"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     export(config(other, tmp_path, run_name="x"))
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", METADATA}
-    assert [path.name for path in folder.parent.iterdir()] == ["x"]
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", METADATA, "notes.txt"}
+    assert entries(folder).keys() == {"model.safetensors"}
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch_export"])
 def test_parity_failure_leaves_nothing(
     name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = Subject.reference
-
-    def shifted(self: Subject, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, probabilities = true(self, images)
+    def shifted(trained: Trained, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, probabilities = reference(trained, images)
         return logits, probabilities + 2e-4 * (len(images) == 5)
 
-    monkeypatch.setattr(Subject, "reference", shifted)
+    monkeypatch.setattr(exporting, "reference", shifted)
     with pytest.raises(UserError, match=r"differ from the checkpoint's by 0\.0002, allowed is 0\.0001"):
         export(config(checkpoint, tmp_path, format=name))
-    assert list((tmp_path / "exports").iterdir()) == []
+    assert not (tmp_path / "exports").exists()
 
 
-def test_parity_sees_wrong_normalisation_and_shapes(checkpoint: Path) -> None:
-    subject = load_subject(checkpoint)
-    other = Subject(subject.classifier, subject.mean + 0.05, subject.std, subject.height, subject.width)
+def test_parity_sees_wrong_normalisation_shapes_and_one_wrong_weight(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    trained = Trained.load(checkpoint, torch.device("cpu"))
+    brighter = replace(trained, mean=trained.mean + 0.05)
     with pytest.raises(UserError, match="parity: probabilities differ"):
-        parity(other.reference, subject)
+        parity(lambda images: reference(brighter, images), trained)
     with pytest.raises(UserError, match="parity: logits have the shape"):
-        parity(lambda images: (torch.zeros(1, 3), torch.zeros(1, 3)), subject)
+        parity(lambda images: (torch.zeros(1, 3), torch.zeros(1, 3)), trained)
+    content, _ = formats.FORMATS["safetensors"].build(trained, {})
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with torch.no_grad():
+        trained.classifier.network.fc[0].weight[0, 0] += 100
+    read = formats.FORMATS["safetensors"].reader(tmp_path / "model.safetensors", trained)
+    with pytest.raises(UserError, match="parity: probabilities differ"):
+        parity(read, trained)
 
 
 def test_a_missing_package_is_named(
@@ -284,7 +304,7 @@ def test_a_missing_package_is_named(
 
 
 def test_what_cannot_be_exported_or_written(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="checkpoint= is missing"):
+    with pytest.raises(UserError, match="checkpoint is not set"):
         export(ExportConfig(format="torch_export"))
     with pytest.raises(UserError, match="no such checkpoint"):
         export(config(tmp_path / "none.ckpt", tmp_path))
@@ -297,15 +317,13 @@ def test_what_cannot_be_exported_or_written(checkpoint: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="does not say its normalisation"):
         export(config(tmp_path / "bare.ckpt", tmp_path))
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         export(config(checkpoint, tmp_path / "file"))
-    mine = tmp_path / "exports" / "mine"
-    mine.mkdir(parents=True)
-    (mine / "notes.txt").write_text("keep")
-    with pytest.raises(UserError, match=r"holds notes\.txt, which is no part of an export"):
-        export(config(checkpoint, tmp_path, run_name="mine"))
-    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
-    assert [path.name for path in mine.parent.iterdir()] == ["mine"]
+    shuffled = torch.load(checkpoint, weights_only=True)
+    shuffled["histo_lightning"]["config"]["split"] = {"shuffle_labels": True}
+    save_atomic(shuffled, tmp_path / "shuffled.ckpt")
+    with pytest.raises(UserError, match="was trained on shuffled labels"):
+        export(config(tmp_path / "shuffled.ckpt", tmp_path))
 
 
 def test_names_of_exports(tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from histo_lightning.benchmarks.epochs import Rounds
-from histo_lightning.benchmarks.measure import Row, judged
-from histo_lightning.callbacks.history import History
 from histo_lightning.classifier.hardware import resolve
-from histo_lightning.config import as_primitives
+from histo_lightning.classifier.optimizers import build_optimizer
+from histo_lightning.config.identity import as_primitives
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.models.optim import build_optimizer
-from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
+from histo_lightning.training.objects import build_classifier, build_datamodule, without_hints
+
+from .defaults import default_trainer
+from .epochs import Rounds
+from .measure import Row, judged
 
 STEPS = (10, 60)  # epochs of two lengths tell the cost of a step from that of an epoch
 
@@ -57,7 +58,7 @@ def lightning_rows(config: Config, rounds: int) -> list[Row]:
 
 def _added(config: Config, steps: int) -> list[float]:
     """Seconds an epoch that the trainer takes beyond the raw loop, by round."""
-    with quiet(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
+    with without_hints(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
         folder = Path(temporary)
         data = build_datamodule(config)
         data.setup()
@@ -73,10 +74,7 @@ def _added(config: Config, steps: int) -> list[float]:
             return time.perf_counter() - start
 
         clock = Rounds({"raw": raw})
-        history = History(folder / "history.csv", config.monitor, 1, 0)
-        trainer = build_trainer(
-            config, folder, resolve(config.trainer), [*watchers(config, history, None), clock]
-        )
+        trainer = default_trainer(config, folder, resolve(config.trainer), 1, [clock])
         trainer.limit_train_batches, trainer.limit_val_batches = steps, validation
         trainer.fit(classifier, datamodule=data)
         return [a - b for a, b in zip(clock.found["epoch"][1:], clock.found["raw"][1:], strict=True)]
@@ -111,17 +109,18 @@ import pytorch_lightning, torch, torchmetrics, torch.utils.tensorboard
 base = peak()
 given = json.loads(sys.argv[1])
 from omegaconf import OmegaConf
-from histo_lightning.config import to_config
+from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import BenchmarkConfig
-from histo_lightning.training import fit_and_score
-from histo_lightning.training.fit import build_datamodule
+from histo_lightning.training.fit import fit_and_predict
+from histo_lightning.training.results import write_results
+from histo_lightning.training.objects import build_datamodule
 from histo_lightning.runs import RunFolder
 config = to_config(OmegaConf.create(given), BenchmarkConfig)
 data = build_datamodule(config)
 data.setup()
 run = RunFolder(Path(sys.argv[2]))
 with run.locked(), run.recorded():
-    fit_and_score(config, run.path, data)
+    write_results(config, run.path, data, fit_and_predict(config, run.path, data))
 print(json.dumps([base, peak(), data.pixels.nbytes]))
 """
 
@@ -140,6 +139,6 @@ def memory_rows(config: Config) -> list[Row]:
     beyond = (peak - base - stored) / 1e9
     why = (
         f"peak {peak / 1e9:.2f} GB, libraries alone {base / 1e9:.2f} GB, cache {stored / 1e9:.2f} GB; one epoch of "
-        f"{config.model.name} at 224, batch {config.batch_size}"
+        f"{config.model['name']} at 224, batch {config.batch_size}"
     )
     return [judged("P14", "memory beyond libraries and cache, GB", "<= 1", [beyond], why)]

@@ -13,15 +13,17 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn import functional
 
-from histo_lightning.benchmarks.measure import Row, judged, ratios, unmeasured
-from histo_lightning.benchmarks.naive import NaivePipeline, default_workers, link_tree
-from histo_lightning.callbacks.history import History
 from histo_lightning.classifier import Classifier
 from histo_lightning.classifier.hardware import Hardware, resolve
+from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.config.schema import Config
+from histo_lightning.config.tree import option
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.models.optim import build_optimizer
-from histo_lightning.training.fit import build_classifier, build_datamodule, build_trainer, quiet, watchers
+from histo_lightning.training.objects import build_classifier, build_datamodule, without_hints
+
+from .defaults import default_trainer
+from .measure import Row, judged, ratios, unmeasured
+from .naive import NaivePipeline, default_workers, link_tree
 
 MOST_STEPS = (
     4  # of an epoch, and half as many of validation: short epochs make the costs of an epoch weigh more
@@ -133,7 +135,7 @@ def measure_epochs(
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)
     config = replace(config, epochs=rounds + 1)
-    with quiet(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
+    with without_hints(), tempfile.TemporaryDirectory(prefix="histo-benchmark-") as temporary:
         folder = Path(temporary)
         data = build_datamodule(config)
         data.setup()
@@ -149,12 +151,10 @@ def measure_epochs(
         part = data.parts["train"]
         tree = link_tree(data.source.files, list(part.records), folder / "images")
         naive = NaivePipeline(
-            tree, config.model.name, config.image_size, config.batch_size, device, naive_bf16
+            tree, config.model["name"], config.image_size, config.batch_size, device, naive_bf16
         )
         workers = naive.choose_workers(default_workers() if naive_workers is None else naive_workers)
         images = pure.steps * min(config.batch_size, len(part.records))
-        history = History(folder / "history.csv", config.monitor, images, config.seed)
-        callbacks: list[Callback] = [*watchers(config, history, None)]
         trainer_of: list[Trainer] = []
         others = {
             "pure train": pure.train,
@@ -164,7 +164,7 @@ def measure_epochs(
             "naive": lambda: naive.epoch() * images,
         }
         clock = Rounds(others)
-        trainer = build_trainer(config, folder, hardware, [*callbacks, clock])
+        trainer = default_trainer(config, folder, hardware, images, [clock])
         trainer_of.append(trainer)
         trainer.limit_train_batches, trainer.limit_val_batches = pure.steps, pure.val_steps
         trainer.fit(classifier, datamodule=data)
@@ -173,7 +173,7 @@ def measure_epochs(
             del naive.loader  # ends its workers
         height, width = data.source.sizes[0][::-1] if data.source.sizes else (0, 0)
     conditions = (
-        f"{data.source.name} {width}x{height}, {config.model.name} at {config.image_size}, batch {config.batch_size}, "
+        f"{data.source.name} {width}x{height}, {config.model['name']} at {config.image_size}, batch {config.batch_size}, "
         f"{pure.steps} steps and {pure.val_steps} validation batches an epoch, augment {config.augment.name}, {hardware.precision}"
     )
     return Measured(
@@ -279,7 +279,7 @@ def gpu_rows(config: Config, rounds: int, wanted: Callable[[str], bool]) -> list
     for id, name in (("P11a", "resnet18"), ("P11b", "resnet50")):
         if not wanted(id) and not (id == "P11a" and wanted("P13")):
             continue
-        model = replace(config.model, name=name)
+        model = {**option("model", name), "name": name}
         found = measure_epochs(
             replace(config, image_size=224, model=model), rounds, naive_workers=16, naive_bf16=True
         )

@@ -12,10 +12,11 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from histo_lightning.benchmarks.measure import Row, interleaved, judged, ratios
+from histo_lightning.config.exits import EXIT_FOUND
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.records import record_of
-from histo_lightning.launch import EXIT_FOUND
+
+from .measure import Row, interleaved, judged, ratios
 
 SMALL = (
     "model=resnet10",

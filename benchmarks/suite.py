@@ -8,18 +8,20 @@ from pathlib import Path
 
 from rich.table import Table
 
-from histo_lightning.benchmarks.epochs import cpu_rows, gpu_rows
-from histo_lightning.benchmarks.gpu_traffic import traffic_rows
-from histo_lightning.benchmarks.measure import Row
-from histo_lightning.benchmarks.overhead import lightning_rows, memory_rows
-from histo_lightning.benchmarks.startup import answer_rows, sweep_rows
-from histo_lightning.benchmarks.storage import build_rows, ready_rows
 from histo_lightning.classifier.hardware import cpu_has_bf16
 from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.display import console
 from histo_lightning.errors import UserError
-from histo_lightning.training.fit import build_datamodule
+from histo_lightning.runs import write_json
+from histo_lightning.training.objects import build_datamodule
+
+from .epochs import cpu_rows, gpu_rows
+from .gpu_traffic import traffic_rows
+from .measure import Row
+from .overhead import lightning_rows, memory_rows
+from .startup import answer_rows, sweep_rows
+from .storage import build_rows, ready_rows
 
 ROUNDS = {"quick": 5, "full": 15}
 GROUPS = {
@@ -94,8 +96,16 @@ def _ready(tree: Path, cache_dir: Path) -> None:
     data.setup()
 
 
-def say(rows: list[Row]) -> None:
-    """Print the table."""
+def run(config: BenchmarkConfig) -> None:
+    """Measure, print the table, write ``json``."""
+    rows = measure(config)
+    print_rows(rows)
+    if config.json:
+        write_json(Path(config.json), [row.as_dict() for row in rows])
+
+
+def print_rows(rows: list[Row]) -> None:
+    """The table, then why each row is as it is."""
     table = Table(show_lines=False)
     for heading in ("row", "measure", "asked", "measured", "spread", "verdict"):
         table.add_column(heading, justify="right" if heading in ("measured", "spread") else "left")

@@ -25,15 +25,16 @@ class Row:
 
 
 def judged(id: str, title: str, asked: str, rounds: Sequence[float], why: str) -> Row:
-    """Median and spread of the rounds; ``short`` only if the whole spread lies beyond what is asked.
+    """Median and spread of the rounds; ``met`` when the median is within what is asked.
 
     Args:
         asked: ``<= x`` or ``>= x``; anything else is no limit, and always met.
     """
-    low, high = min(rounds), max(rounds)
+    median = statistics.median(rounds)
     sign, _, limit = asked.partition(" ")
-    met = {"<=": lambda: low <= float(limit), ">=": lambda: high >= float(limit)}.get(sign, lambda: True)()
-    return Row(id, title, asked, statistics.median(rounds), (low, high), "met" if met else "short", why)
+    met = {"<=": lambda: median <= float(limit), ">=": lambda: median >= float(limit)}
+    verdict = "met" if met.get(sign, lambda: True)() else "short"
+    return Row(id, title, asked, median, (min(rounds), max(rounds)), verdict, why)
 
 
 def unmeasured(id: str, title: str, asked: str, why: str) -> Row:

@@ -10,12 +10,13 @@ from unittest import mock
 
 import numpy as np
 
-from histo_lightning.benchmarks.measure import Row, interleaved, judged, ratios
+from histo_lightning.data import cache, decode
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.pixels import cache, decode
 from histo_lightning.data.pixels.cache import load_pixels
 from histo_lightning.data.sources.dataset import Source
+
+from .measure import Row, interleaved, judged, ratios
 
 IMAGES = 60  # decoded in a round of P5
 READY = 2000  # images of P6: about one magnification

@@ -14,11 +14,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from histo_lightning.classifier.hardware import cores
+from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.sources.folder import Folder
 from histo_lightning.models import build_network
-from histo_lightning.models.optim import build_optimizer
 
 
 def link_tree(files: Folder, records: list[Record], folder: Path) -> Path:
@@ -52,7 +52,9 @@ class NaivePipeline:
         self.dataset = ImageFolder(str(tree), chain)
         self.device, self.bf16, self.batch_size = device, bf16, batch_size
         self.network = build_network(model, 2).to(device)
-        self.optimizer = build_optimizer(self.network.parameters(), {"name": "adam", "lr": 1e-4})
+        self.optimizer = build_optimizer(
+            self.network.parameters(), {"_target_": "torch.optim.Adam", "lr": 1e-4}
+        )
         self.loader = self._loader(0)
 
     def _loader(self, workers: int) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,0 +1,1 @@
+"""A trained network on other data: evaluate, predict, explain, export."""

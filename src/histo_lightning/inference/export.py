@@ -1,0 +1,203 @@
+"""``export``: a checkpoint as a file for other programs, compared with it, and ``metadata.json`` that describes it."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import histo_lightning
+from histo_lightning.config.schema import ExportConfig
+from histo_lightning.display import console
+from histo_lightning.errors import UserError
+from histo_lightning.inference.formats import (
+    FORMATS,
+    INPUT,
+    OUTPUTS,
+    SMALLEST_SIDE,
+    Runner,
+    reference,
+    takes_any_size,
+)
+from histo_lightning.inference.trained import Trained
+from histo_lightning.runs import read_json, write_atomic, write_json
+
+TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
+PATCH = 8  # pixels a side of the squares in a test image: noise of single pixels would average out
+
+
+def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
+    """Write ``<output_dir>/exports/<name>/model.*`` and ``metadata.json``, once the model agrees with the checkpoint.
+
+    Models of the same checkpoint in other formats stay beside the new one, those of another checkpoint are removed.
+
+    Returns:
+        The folder, and what ``metadata.json`` says.
+
+    Raises:
+        UserError: an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or
+            the model's probabilities differ from the checkpoint's by more than ``TOLERANCE``.
+    """
+    form = FORMATS[config.format]
+    if missing := [package for package in form.packages if find_spec(package) is None]:
+        raise UserError(
+            f"format={config.format}: needs {', '.join(missing)}; pip install 'histo-lightning[export]', "
+            "or use format=torch_export, which needs nothing more"
+        )
+    trained = Trained.load(config.checkpoint, torch.device("cpu"), config.imports)
+    checkpoint = Path(config.checkpoint)
+    folder = Path(config.output_dir) / "exports" / export_name(config.run_name, checkpoint)
+    source = {"sha256": _sha256(checkpoint.read_bytes()), "epoch": trained.about.get("epoch")}
+    facts = describe(trained, config.format) | {"checkpoint": source}
+    with TemporaryDirectory(prefix="histo-export-") as draft, warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):  # of the exporters' own code
+            warnings.simplefilter("ignore", category)
+        content, added = form.build(trained, facts)
+        write_atomic(Path(draft) / form.file, content)
+        differences = parity(form.reader(Path(draft) / form.file, trained), trained)
+    metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": _sha256(content)}
+    metadata |= {"parity": differences, "other_files": _other_files(folder, metadata)}
+    write_atomic(folder / form.file, content)
+    write_json(folder / "metadata.json", metadata)
+    for other in FORMATS.values():
+        if other.file not in (form.file, *metadata["other_files"]):
+            (folder / other.file).unlink(missing_ok=True)
+    if config.json:
+        keys = ("format", "file", "bytes", "sha256", "parity")
+        write_json(Path(config.json), {"folder": str(folder)} | {key: metadata[key] for key in keys})
+    return folder, metadata
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def export_name(run_name: str | None, checkpoint: Path) -> str:
+    """``run_name``, else the name of the checkpoint's run folder, else of its file."""
+    parent = checkpoint.resolve().parent
+    name = run_name or (parent.parent.name if parent.name == "checkpoints" else "") or checkpoint.stem
+    if not name.strip("."):
+        raise UserError(f"run_name={name}: is no name of a folder of its own; use letters and digits")
+    return name
+
+
+def _other_files(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata, by file name, of what ``folder`` holds of the same checkpoint in other formats."""
+    before = read_json(folder / "metadata.json")
+    known = {str(before.get("file")): before, **(before.get("other_files") or {})}
+    return {
+        name: {key: value for key, value in about.items() if key != "other_files"}
+        for name, about in known.items()
+        if about.get("checkpoint") == metadata["checkpoint"]
+        and name != metadata["file"]
+        and (folder / name).is_file()
+    }
+
+
+def describe(trained: Trained, format_name: str) -> dict[str, Any]:
+    """What a user of the file needs to know about its inputs, outputs and decisions."""
+    about, graph = trained.about, format_name != "safetensors"
+    height, width = trained.sides
+    free = takes_any_size(trained)
+    scale = "divided by 255" if graph else "divided by 255, minus mean, divided by std (by channel)"
+    columns = trained.malignant_columns
+    malignant = (
+        f"the sum of probabilities[:, {columns}]" if columns[1:] else f"probabilities[:, {columns[0]}]"
+    )
+    return {
+        "format": format_name,
+        "classes": trained.classes,
+        "class_to_idx": {name: index for index, name in enumerate(trained.classes)},
+        "model": {key: trained.classifier.hparams.get(key) for key in ("model", "head", "hidden")},
+        "input": {
+            "name": INPUT,
+            "dtype": "float32",
+            "shape": ["batch", 3, *(("height", "width") if graph and free else (height, width))],
+            "smallest_side": SMALLEST_SIDE if free or not graph else None,
+            "trained_size": [3, height, width],
+            "channels": "RGB",
+            "range": [0.0, 1.0],
+            "normalisation": about["normalisation"] | {"inside_graph": graph},
+            "preparation": f"RGB, scaled to a short side of {trained.short_side} (Pillow's BILINEAR, equal in both "
+            f"directions), centre of {height} x {width} (height x width), {scale}",
+        },
+        "outputs": {
+            "names": list(OUTPUTS) if graph else list(OUTPUTS[:1]),
+            "dtype": "float32",
+            "shape": ["batch", len(trained.classes)],
+            "probabilities": "softmax of the logits, without the temperature",
+        },
+        "threshold_rule": f"malignant where {malignant} >= threshold",
+        **{
+            key: about.get(key)
+            for key in (
+                "transforms",
+                "threshold",
+                "operating_point",
+                "temperature",
+                "seen_cases",
+                "split_hash",
+            )
+        },
+        "versions": {"histo_lightning": histo_lightning.__version__}
+        | {package: version(package) for package in ("torch", *FORMATS[format_name].packages)},
+    }
+
+
+def parity_images(trained: Trained) -> Iterator[tuple[str, Tensor]]:
+    """Batches to compare on: a name and uint8 B x H x W x 3, the same ones at every export."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = trained.sides
+
+    def patches(batch: int, height: int, width: int) -> Tensor:
+        shape = (batch, -(-height // PATCH), -(-width // PATCH), 3)
+        colours = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        large = colours.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
+        return large[:, :height, :width].contiguous()
+
+    for batch in (1, 2, 5):
+        yield f"{batch} random", patches(batch, height, width)
+    yield "1 black", torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    yield "1 white", torch.full((1, height, width, 3), 255, dtype=torch.uint8)
+    if takes_any_size(trained):
+        yield "2 random of another size", patches(2, height + 13, width + 6)
+
+
+def parity(run: Runner, trained: Trained) -> dict[str, Any]:
+    """Largest absolute differences from the classifier; raise UserError above ``TOLERANCE`` or where it is undefined."""
+    worst = dict.fromkeys(OUTPUTS, torch.zeros(()))
+    batches = []
+    for name, images in parity_images(trained):
+        batches.append(f"{name}: {list(images.shape)}")
+        with torch.no_grad():
+            for output, ours, theirs in zip(OUTPUTS, reference(trained, images), run(images), strict=True):
+                if ours.shape != theirs.shape:
+                    raise UserError(
+                        f"parity: {output} have the shape {list(theirs.shape)}, not {list(ours.shape)}"
+                    )
+                worst[output] = torch.maximum(worst[output], (ours - theirs).abs().max())  # keeps a NaN
+    largest = {output: float(value) for output, value in worst.items()}
+    if not largest["probabilities"] <= TOLERANCE:
+        raise UserError(
+            f"parity: probabilities differ from the checkpoint's by {largest['probabilities']:.3g}, allowed is "
+            f"{TOLERANCE:g}; nothing was written: use format=safetensors, or other versions of the exporter"
+        )
+    return {"largest_difference": largest, "tolerance": TOLERANCE, "batches": batches}
+
+
+def print_export(folder: Path, metadata: dict[str, Any]) -> None:
+    """Where the model is, its size, and how closely it agrees with the checkpoint."""
+    out, worst = console(), metadata["parity"]["largest_difference"]
+    out.print(f"{'model:':<14} {folder / metadata['file']} ({metadata['bytes'] / 1e6:.1f} MB)", markup=False)
+    out.print(f"{'metadata.json:':<14} {folder / 'metadata.json'}", markup=False)
+    out.print(
+        f"{'parity:':<14} largest difference from the checkpoint {worst['logits']:.2g} in logits, "
+        f"{worst['probabilities']:.2g} in probabilities (allowed {TOLERANCE:g})",
+        markup=False,
+    )

@@ -1,0 +1,61 @@
+"""Grad-CAM: where a network looked, as a weighted sum of its last map of features.
+
+Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from histo_lightning.errors import UserError
+from histo_lightning.models.resnet import ResNet
+
+
+def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Maps of the evidence for a class, from ``layer4`` of our ResNet, else from the last direct child of the network
+    whose output is B x C x h x w with more than one pixel.
+
+    Args:
+        network: in evaluation mode; images to logits.
+        images: float32 B x 3 x H x W, as the network sees them.
+        targets: int64 B, the class whose logit is explained.
+
+    Returns:
+        float32 B x h x w, not negative, not scaled.
+
+    Raises:
+        UserError: the network has no such child.
+    """
+    maps: list[Tensor] = []
+    layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())
+
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        is_map = isinstance(output, Tensor) and output.ndim == 4
+        if is_map and (isinstance(network, ResNet) or output.shape[2] * output.shape[3] > 1):
+            maps.append(output)
+
+    handles = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        with torch.enable_grad():  # of the images, so that a frozen network has slopes too
+            logits = network(images.detach().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not maps:
+        raise UserError(
+            f"gradcam=true: no layer of {type(network).__name__} gives a map of features (B x C x H x W, more than one "
+            "pixel); leave gradcam out, or use a larger image_size"
+        )
+    (slopes,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), maps[-1])
+    return (slopes.mean(dim=(2, 3), keepdim=True) * maps[-1].detach()).sum(dim=1).clamp(min=0)
+
+
+def scaled_heat(maps: Tensor, height: int, width: int) -> NDArray[np.float32]:
+    """Maps B x h x w scaled to [0, 1] each (all 0 where there is no evidence) and enlarged to B x height x width."""
+    peak = maps.amax(dim=(1, 2), keepdim=True)
+    scaled = maps / torch.where(peak > 0, peak, torch.ones_like(peak))
+    large = nn.functional.interpolate(scaled[:, None], (height, width), mode="bilinear", align_corners=False)
+    return large[:, 0].cpu().numpy()

@@ -1,0 +1,120 @@
+"""A trained network with all it needs to see images as in training: scale, view, normalisation, classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from histo_lightning.classifier import Classifier
+from histo_lightning.data.augment import Recipe, evaluation_view
+from histo_lightning.data.breakhis.names import SUBTYPE_CLASS
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation.table import softmax
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+# The eight orientations of an image: turned by k quarters, then mirrored or not.
+ORIENTATIONS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint's network in evaluation mode, float32, on a device; ``mean`` and ``std`` are float32, 3, in [0, 1]."""
+
+    classifier: Classifier
+    recipe: Recipe
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device, imports: Sequence[str] = ()) -> "Trained":
+        """Load a checkpoint onto a device; ``imports`` are modules with a network of its own.
+
+        Raises:
+            UserError: no checkpoint was given, it cannot be read, lacks what says how to see images, or was trained on
+                shuffled labels.
+        """
+        if not str(path):
+            raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")
+        classifier = Classifier.from_checkpoint(path, imports=list(imports)).to(device)
+        about = classifier.metadata
+        missing = [
+            key for key in ("config", "class_to_idx", "input_size", "normalisation") if not about.get(key)
+        ]
+        if missing:
+            raise UserError(
+                f"{path}: it does not say its {', '.join(missing)}; use one that training has saved"
+            )
+        if (about["config"].get("split") or {}).get("shuffle_labels"):
+            raise UserError(
+                f"checkpoint={path}: was trained on shuffled labels, a control of the leakage study; it knows nothing "
+                "about tissue, give another"
+            )
+        names = {field.name for field in fields(Recipe)}
+        augment = {key: value for key, value in about["config"]["augment"].items() if key in names}
+        for pair in ("crop_scale", "crop_ratio"):
+            augment[pair] = tuple(augment[pair])
+        recipe = Recipe(size=int(about["config"]["image_size"]), **augment)
+        mean, std = (torch.tensor(about["normalisation"][key], device=device) for key in ("mean", "std"))
+        return cls(classifier, recipe, mean, std)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The checkpoint's ``histo_lightning`` dict."""
+        return self.classifier.metadata
+
+    @property
+    def short_side(self) -> int:
+        """Short side in pixels of the stored images that it was trained on."""
+        return int(self.about["config"]["dataset"]["short_side"] or round(self.recipe.size * 8 / 7))
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that it was evaluated on in training."""
+        _, height, width = self.about["input_size"]
+        return int(height), int(width)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the logits."""
+        return sorted(self.about["class_to_idx"], key=self.about["class_to_idx"].__getitem__)
+
+    @property
+    def malignant_columns(self) -> list[int]:
+        """Indices of the classes that are malignant tumours."""
+        return [
+            column for column, name in enumerate(self.classes) if SUBTYPE_CLASS.get(name, name) == "malignant"
+        ]
+
+    def view(self, pixels: Pixels) -> Tensor:
+        """What the network sees of stored images, uint8 B x H x W x 3 -> float32 B x 3 x H' x W'."""
+        images = torch.from_numpy(np.array(pixels, order="C")).to(self.mean.device)
+        return evaluation_view(images, self.recipe, self.mean, self.std)
+
+    def logits(self, pixels: Pixels) -> Floats:
+        """Logits of stored images, uint8 B x H x W x 3 -> float64 B x classes."""
+        with torch.inference_mode():
+            logits: Floats = self.classifier.logits(self.view(pixels)).double().cpu().numpy()
+        return logits
+
+    def probabilities(self, pixels: Pixels, *, tta: bool = False) -> Floats:
+        """Class probabilities, float64 B x classes; with ``tta`` the mean over the eight orientations.
+
+        Batch norm keeps its running statistics, so an image's result does not depend on its batch.
+        """
+        orientations = ORIENTATIONS if tta else ORIENTATIONS[:1]
+        mean: Floats = np.mean(
+            [softmax(self.logits(oriented(pixels, *orientation))) for orientation in orientations], axis=0
+        )
+        return mean
+
+
+def oriented(pixels: Pixels, quarters: int, mirrored: bool) -> Pixels:
+    """Images B x H x W x 3 turned by ``quarters`` of a full turn, then mirrored left to right."""
+    turned = np.rot90(pixels, quarters, axes=(1, 2))
+    return turned[:, :, ::-1] if mirrored else turned

@@ -1,0 +1,228 @@
+"""Optuna studies in one SQLite file: every process that runs the same command takes its next trial from it.
+
+A trial shows that its process lives by Optuna's heartbeat. One that stops is taken up again with the same values, by
+whoever asks next. Trials are counted without such repetitions, and the count seeds a trial's random numbers, so a study
+that was killed ends like one that was not.
+"""
+
+import hashlib
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from histo_lightning.callbacks.pruning import Pruned
+from histo_lightning.errors import UserError
+from histo_lightning.tuning.plan import Plan
+from histo_lightning.tuning.space import Search, attributes
+
+LOCK_SECONDS = 120.0  # SQLite lets one process write at a time; the others wait this long
+POLL_SECONDS = 0.5
+HEARTBEAT_SECONDS, GRACE_SECONDS = 4, 20  # a trial that was silent for longer has lost its process
+MAX_RETRIES = 9  # a trial whose process dies more often has failed
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass
+class Attempt:
+    """A trial that this process works on; ``number`` counts the trials of its search without repetitions."""
+
+    search: Search
+    number: int
+    values: Mapping[str, Any]
+    trial: optuna.Trial
+    reported: int = 0
+
+    def judge(self, curve: Sequence[float]) -> bool:
+        """Report what is new in the values of all steps so far (NaN where undefined); whether to prune."""
+        prune = False
+        for step in range(self.reported, len(curve)):
+            self.reported = step + 1
+            if curve[step] == curve[step]:
+                self.trial.report(curve[step], step)
+                prune = self.trial.should_prune() or prune
+        return prune
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Optuna still warns of heartbeats, repetitions and multivariate TPE."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+@_experimental()
+def _repeat(study: optuna.Study, trial: FrozenTrial) -> None:
+    RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, trial)
+
+
+@_experimental()
+def numbered(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """Trials in the order they were started, each with its repetitions behind it."""
+    attempts: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+        attempts.setdefault(trial.number if first is None else first, []).append(trial)
+    return list(attempts.values())
+
+
+class Studies:
+    """The searches of a plan in ``study.db``.
+
+    Args:
+        identity: what must be the same for a study to go on: hashes of settings, split and data, package version.
+
+    Raises:
+        UserError: the file cannot be used, or was made with another ``identity``.
+    """
+
+    @_experimental()
+    def __init__(self, plan: Plan, identity: Mapping[str, str]) -> None:
+        self.plan, self.identity = plan, dict(identity)
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+        path = plan.folder / "study.db"
+
+        def connect() -> sqlite3.Connection:  # not by URL: a path may hold anything
+            return sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
+
+        try:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(plan.folder / ".lock")
+            with self.lock:
+                storage = RDBStorage(
+                    "sqlite:///study.db",
+                    {"creator": connect},
+                    heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS,
+                    heartbeat_stale_trial_callback=_repeat,
+                )
+                self.by_name = {search.name: self._study(storage, search) for search in plan.searches}
+        except (OSError, SQLAlchemyError, RuntimeError) as error:
+            raise UserError(f"{path}: cannot be used ({error}); give another study_name") from error
+
+    def _study(self, storage: RDBStorage, search: Search) -> optuna.Study:
+        plan, settings = self.plan, self.plan.config.tune
+        first = 0 if len(plan.folds) > 1 else plan.warmup_epochs - 1  # a step is a fold or an epoch, from 0
+        pruners = {
+            "median": MedianPruner(settings.pruner_trials, n_warmup_steps=first),
+            "halving": SuccessiveHalvingPruner(min_resource=first + 1, reduction_factor=3),
+            "none": NopPruner(),
+        }
+        study = optuna.create_study(
+            storage=storage,
+            study_name=search.name,
+            direction="minimize" if plan.minimise else "maximize",
+            pruner=pruners[settings.pruner],
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get("identity", self.identity)
+        if known != self.identity:
+            names = ", ".join(sorted(name for name, text in self.identity.items() if known.get(name) != text))
+            raise UserError(
+                f"{plan.folder}: this study was made with other settings or data (different: {names}); "
+                "give another study_name, or resume=never for a new folder"
+            )
+        study.set_user_attr("identity", self.identity)
+        return study
+
+    @_experimental()
+    def _sampler(self, number: int) -> BaseSampler:
+        """Seeded by the study's seed and the trial's number, so it does not matter which process asks."""
+        settings, text = self.plan.config.tune, f"{self.plan.config.seed}/{number}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        if settings.sampler == "random":
+            return RandomSampler(seed)
+        return TPESampler(
+            n_startup_trials=settings.random_trials, multivariate=True, constant_liar=True, seed=seed
+        )
+
+    def trials(self, search: Search, *states: TrialState) -> list[FrozenTrial]:
+        """Trials of a search, repetitions too, in the order they were started."""
+        return self.by_name[search.name].get_trials(deepcopy=False, states=states or None)
+
+    def done(self) -> int:
+        """How many trials count: completed and pruned ones."""
+        return sum(len(self.trials(search, *DONE)) for search in self.plan.searches)
+
+    def work(
+        self, train: Callable[[Attempt], float], announce: Callable[[Attempt, FrozenTrial], None]
+    ) -> None:
+        """Take trials until none is left or ``tune.max_failed`` have failed here; wait for those of other processes.
+
+        Args:
+            train: gives the objective; raises :class:`Pruned`, or anything else where the setting has failed.
+            announce: is called after each trial.
+        """
+        failed, before = 0, self._running()
+        while before & self._running():  # of a killed process perhaps, whose trials come before new ones
+            time.sleep(POLL_SECONDS)
+        while failed < self.plan.config.tune.max_failed:
+            with self.lock:
+                running = self._running()
+                attempt = self._run(train)
+            if attempt is not None:
+                trial = self.trials(attempt.search)[attempt.trial.number]
+                failed += trial.state == TrialState.FAIL
+                announce(attempt, trial)
+            elif running:
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+
+    @_experimental()
+    def _running(self) -> set[tuple[str, int]]:
+        """Trials whose process lives, as far as is known; those that were silent for too long are queued again."""
+        for study in self.by_name.values():
+            fail_stale_trials(study)
+        searches = self.plan.searches
+        return {(s.name, trial.number) for s in searches for trial in self.trials(s, TrialState.RUNNING)}
+
+    def _run(self, train: Callable[[Attempt], float]) -> Attempt | None:
+        """One trial of the search with the fewest, None where no more are needed; the lock is let go before it is trained."""
+        taken = {s.name: len(self.trials(s, *DONE, TrialState.RUNNING)) for s in self.plan.searches}
+        free = [search for search in self.plan.searches if taken[search.name] < search.trials]
+        if not free:
+            return None
+        search = min(free, key=lambda search: taken[search.name])
+        study, attempts = self.by_name[search.name], list[Attempt]()
+        study.sampler = self._sampler(len(numbered(self.trials(search))))
+
+        def objective(trial: optuna.Trial) -> float:
+            values = dict(search.fixed)
+            for key, d in search.space.items():
+                kind = type(d).__name__.removesuffix("Distribution").lower()
+                values[key] = getattr(trial, f"suggest_{kind}")(key, **attributes(d))
+            latest = [repetitions[-1].number for repetitions in numbered(self.trials(search))]
+            attempts.append(Attempt(search, latest.index(trial.number), values, trial))
+            self.lock.release()
+            try:
+                return train(attempts[0])
+            except Pruned as pruned:
+                raise optuna.TrialPruned(str(pruned)) from pruned
+            except Exception as error:  # whatever a setting leads to belongs to that setting
+                text = (
+                    f"{error}" if isinstance(error, UserError) else f"defect: {type(error).__name__}: {error}"
+                )
+                trial.set_user_attr("error", " ".join(text.split())[:500])
+                raise
+
+        try:
+            study.optimize(objective, n_trials=1, catch=(Exception,), gc_after_trial=True)
+        except KeyboardInterrupt:
+            if attempts:
+                _repeat(study, self.trials(search)[attempts[0].trial.number])
+            raise
+        return attempts[0]
