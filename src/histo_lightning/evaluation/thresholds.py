@@ -40,15 +40,10 @@ def _refuse_other_parts(table: Table, apparent: bool) -> None:
 
 
 def _rests_on(table: Table, weighting: str, apparent: bool) -> dict[str, Any]:
-    malignant = table.malignant == 1
-    grouped = weighting == CASE_BALANCED
-    return {
-        "weighting": weighting,
-        "apparent": apparent,
-        "images": len(table),
-        "cases_malignant": len(np.unique(table.case[malignant])) if grouped else None,
-        "cases_benign": len(np.unique(table.case[~malignant])) if grouped else None,
-    }
+    cases = [len(np.unique(table.case[table.malignant == c])) for c in (0, 1)]
+    benign, malignant = cases if weighting == CASE_BALANCED else (None, None)
+    counts = {"images": len(table), "cases_malignant": malignant, "cases_benign": benign}
+    return {"weighting": weighting, "apparent": apparent} | counts
 
 
 def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
@@ -57,13 +52,11 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     Args:
         table: validation predictions (``part`` val).
         sensitivity: wanted, in (0, 1].
-        apparent: take pooled out-of-fold predictions instead; for future data only, the scores on the same
-            predictions are then apparent.
+        apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
 
     Returns:
         ``threshold`` in [0, 1] (malignant at p >= threshold), ``wanted_sensitivity``, the ``sensitivity`` and
-        ``specificity`` reached on these predictions (null without benign images), ``cases_malignant`` and
-        ``cases_benign`` it rests on, ``images``, ``weighting``, ``apparent``.
+        ``specificity`` reached on these predictions (null without benign images), and what they rest on.
 
     Raises:
         UserError: another part than val, no malignant image, or a sensitivity out of range.
