@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from histo_lightning.evaluation import scores
-from histo_lightning.evaluation.calibration import intercept_of, slope_of
+from histo_lightning.evaluation.calibration import coefficient_of
 from histo_lightning.evaluation.levels import UNGROUPED, Units
 from histo_lightning.evaluation.registry import MOVER, NEWCOMBE, WILSON, by_units, score
 from histo_lightning.evaluation.resampling import (
@@ -138,7 +138,7 @@ def auprc_benign(units: Units) -> Statistic:
 )
 def calibration_intercept(units: Units) -> Statistic:
     """0 where malignant is called as often as it is there."""
-    return intercept_of(units)
+    return coefficient_of(units, slope=False)
 
 
 @of_units(
@@ -146,7 +146,7 @@ def calibration_intercept(units: Units) -> Statistic:
 )
 def calibration_slope(units: Units) -> Statistic:
     """1 is calibrated; smaller is over-confident."""
-    return slope_of(units)
+    return coefficient_of(units, slope=True)
 
 
 def _beside_ece(units: Units) -> dict[str, Any]:

@@ -95,9 +95,11 @@ def refit(truth: Integers, offset: Floats, design: Floats, weights: Floats, star
     return result
 
 
-def _last_coefficient(units: Units, offset: Floats, design: Floats) -> Statistic:
-    """The last coefficient of a logistic regression of the weighted units; NaN where it has no finite value."""
-    start = fit(units.truth, offset, design)
+def coefficient_of(units: Units, *, slope: bool) -> Statistic:
+    """The calibration slope or intercept of weighted units of both classes; NaN where it has no finite value."""
+    x, ones = logit(units.p), np.ones(len(units))
+    offset, design = (0 * x, np.column_stack([ones, x])) if slope else (x, ones[:, None])
+    start = None if slope and not np.ptp(x) else fit(units.truth, offset, design)
 
     def statistic(weights: Floats) -> Floats:
         result = np.full(len(weights), np.nan)
@@ -105,24 +107,9 @@ def _last_coefficient(units: Units, offset: Floats, design: Floats) -> Statistic
             return result
         whole = (weights == 1).all(axis=1)  # the fit itself, which is finer than a refit
         result[whole] = start[-1]
-        if not whole.all():
-            drawn = [
-                refit(units.truth, offset, design, w, start)[-1] for w in unit_weights(units, weights[~whole])
-            ]
-            result[~whole] = np.concatenate(drawn)
+        chunks = unit_weights(units, weights[~whole])
+        drawn = [refit(units.truth, offset, design, chunk, start)[-1] for chunk in chunks]
+        result[~whole] = np.concatenate([np.empty(0), *drawn])
         return result
 
     return statistic
-
-
-def intercept_of(units: Units) -> Statistic:
-    """Calibration intercept of units of both classes."""
-    return _last_coefficient(units, logit(units.p), np.ones((len(units), 1)))
-
-
-def slope_of(units: Units) -> Statistic:
-    """Calibration slope of units of both classes; undefined where all probabilities are alike."""
-    x = logit(units.p)
-    if not np.ptp(x):
-        return lambda weights: np.full(len(weights), np.nan)
-    return _last_coefficient(units, np.zeros(len(x)), np.column_stack([np.ones(len(x)), x]))

@@ -57,14 +57,12 @@ def named_score(name: str) -> NamedScore:
         UserError: another name.
     """
     level, _, key = name.partition("_")
-    for score in compared_scores(level) if level in LEVELS else ():
+    for score in compared_scores(level):
         if score.name == key:
             return NamedScore(level, score)
     near = get_close_matches(name, score_names(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    everywhere = [score.name for score in compared_scores() if score.levels == LEVELS]
-    others = [f"{level}_{s.name}" for s in compared_scores() if s.levels != LEVELS for level in s.levels]
+    keys = (s.name if s.levels == LEVELS else f"{s.name} ({', '.join(s.levels)})" for s in compared_scores())
     raise UserError(
-        f"score={name}: unknown; give <level>_<score> with level {', '.join(LEVELS)} and score "
-        f"{', '.join(everywhere)}, or {', '.join(others)}{hint}"
+        f"score={name}: unknown; give <level>_<score> with level {', '.join(LEVELS)} and score {', '.join(keys)}{hint}"
     )

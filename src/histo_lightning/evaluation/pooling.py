@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import LEVELS, Integers, is_grouped, units
 from histo_lightning.evaluation.registry import all_scores, whole_value
 from histo_lightning.evaluation.summary import score_table
-from histo_lightning.evaluation.table import Columns, Table
-from histo_lightning.evaluation.table_checks import as_table
-from histo_lightning.evaluation.table_csv import read_predictions
+from histo_lightning.evaluation.table import Table
 
 HEAVY_CASES = ("14-21998", "14-22549")
 """A fifth of all benign images, and the next: each is left out once in an influence table."""
@@ -32,16 +29,14 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
     whole = Table(*(np.concatenate([getattr(table, name) for table in tables]) for name in fields))
     fold = np.repeat(np.arange(len(tables), dtype=np.int64), [len(table) for table in tables])
     names, counts = np.unique(whole.image, return_counts=True)
-    if (counts > 1).any():
-        raise UserError(
-            f"pooled predictions: image {names[counts.argmax()]} is in two folds; "
-            "pool disjoint test parts (average repeats and seeds first)"
-        )
+    if counts.max() > 1:
+        mend = "pool disjoint test parts (average repeats and seeds first)"
+        raise UserError(f"pooled predictions: image {names[counts.argmax()]} is in two folds; {mend}")
     return whole, fold
 
 
 def score_pooled(
-    tables: Sequence[Columns | Table | str | Path],
+    tables: Sequence[Table],
     *,
     intervals: bool = True,
     draws: int = 2000,
@@ -56,8 +51,7 @@ def score_pooled(
     Raises:
         UserError: as ``score_predictions`` and ``pool``; or a case in two folds.
     """
-    checked = [read_predictions(t) if isinstance(t, str | Path) else as_table(t) for t in tables]
-    table, fold = pool(checked)
+    table, fold = pool(tables)
     result = score_table(table, draws=draws if intervals else 0, seed=seed, fold=fold)
     for level in LEVELS if is_grouped(table) else LEVELS[:1]:
         for task in {"binary", table.task}:

@@ -32,17 +32,7 @@ WILSON = "Wilson"
 MOVER = "MOVER of two Wilson intervals"
 NO_WEIGHTS = "the score takes no weights, so cases cannot be drawn again"
 _ARRAYS = ("labels", "probabilities", "decisions", "weights")
-_OTHER_ENTRIES = {
-    "n",
-    "units",
-    "cases",
-    "kish",
-    "confusion",
-    "always_malignant",
-    "at_threshold",
-    "binary",
-    "recall",
-}
+_TAKEN = {"n", "units", "cases", "kish", "confusion", "always_malignant", "at_threshold", "binary", "recall"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +44,7 @@ class Score:
     Attributes:
         meaning: one sentence, the first line of the function's docstring; formula: with its source in brackets.
         compute: from the units of a level to a ``Statistic``, or to the value itself where ``no_interval`` is set.
-        words: the name within a sentence; ``title``: at its start.
+        words: the name within a sentence, ``title`` at its start; module: that registered it.
         task: ``binary`` or ``subtype`` (eight classes); levels: where it exists.
         better: ``higher``, ``lower``, or empty where neither is; bounds: smallest and largest possible value.
         classes: the class indices whose units it counts; empty for all.
@@ -72,6 +62,7 @@ class Score:
     formula: str
     compute: Callable[[Units], Any]
     words: str
+    module: str
     task: str = "binary"
     levels: tuple[str, ...] = LEVELS
     better: str = "higher"
@@ -92,10 +83,10 @@ class Score:
 
     def statistic(self, units: Units) -> Statistic:
         """The score as a function of case weights; only where ``no_interval`` is empty."""
-        statistic: Statistic = (
+        weighted: Statistic = (
             mean_over_folds_of(units, self.compute) if self.per_fold else self.compute(units)
         )
-        return statistic
+        return weighted
 
     def value(self, units: Units) -> float:
         """The score of all units, NaN where undefined."""
@@ -165,16 +156,16 @@ def score(
                 raise UserError(f"{where}: unknown argument {unknown[0]}; a score takes {', '.join(_ARRAYS)}")
             fields.setdefault("decides", "decisions" in names)
             fields.setdefault("no_interval", "" if "weights" in names else NO_WEIGHTS)
-        if not key.isidentifier() or key in _OTHER_ENTRIES:
+        if not key.isidentifier() or key in _TAKEN:
             raise UserError(f"{where}: the name is not possible; use another of letters, digits, _")
         if not (meaning := (inspect.getdoc(function) or "").partition("\n")[0]):
             raise UserError(f"{where}: no docstring; say in its first line what the score means")
-        new = Score(key, meaning, compute=form(function), words=words or key.replace("_", " "), **fields)
-        known = _SCORES.setdefault((new.task, key), new)
-        if known is not new:
-            raise UserError(
-                f"{where}: there is a score of this name already ({known.meaning}); choose another name"
-            )
+        about = {"words": words or key.replace("_", " "), "module": function.__module__} | fields
+        new = Score(key, meaning, compute=form(function), **about)
+        known = _SCORES.get((new.task, key))
+        if known and known.module != new.module:
+            raise UserError(f"{where}: {known.module} has a score of this name already; choose another name")
+        _SCORES[new.task, key] = new
         return function
 
     return register

@@ -73,8 +73,10 @@ def score_table(
         return units(table, level, binary=binary, threshold=cut, fold=fold)
 
     result: Json = {}
-    grouped = is_grouped(table)
-    for level in LEVELS if grouped else ("image",):
+    for level in LEVELS:
+        if level != "image" and not is_grouped(table):
+            result[level] = _ungrouped_level(level, table.task)
+            continue
         plain = at(level)
         scored = _about(plain) | _binary_scores(plain, draws, seed) | {"at_threshold": None}
         if threshold is not None:
@@ -86,9 +88,7 @@ def score_table(
             eight = at(level, binary=False)
             scored = _about(eight) | _subtype_scores(eight, draws, seed) | {"binary": scored}
         result[level] = scored
-    return (
-        result if grouped else result | {level: _ungrouped_level(level, table.task) for level in LEVELS[1:]}
-    )
+    return result
 
 
 def score_units(
@@ -133,13 +133,12 @@ def _entry(value: float, interval: Interval) -> Json:
 
 def _about(units: Units) -> Json:
     """What a level's scores rest on."""
-    sizes = class_support(units).sizes
-    malignant = units.case_class[units.case]
+    by_class = dict(zip(CLASSES, class_support(units).sizes, strict=True))
     return {
         "n": len(units),
-        "units": {name: int((malignant == c).sum()) for c, name in enumerate(CLASSES)},
-        "cases": {name: len(sizes[c]) if units.grouped else None for c, name in enumerate(CLASSES)},
-        "kish": {name: kish(sizes[c]) if units.grouped else None for c, name in enumerate(CLASSES)},
+        "units": {name: int(sizes.sum()) for name, sizes in by_class.items()},
+        "cases": {name: len(sizes) if units.grouped else None for name, sizes in by_class.items()},
+        "kish": {name: kish(sizes) if units.grouped else None for name, sizes in by_class.items()},
     }
 
 

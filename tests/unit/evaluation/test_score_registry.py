@@ -114,6 +114,12 @@ def test_a_strangers_score_where_something_is_unknown_or_of_eight_classes() -> N
     check_plain_json(score_pooled([random_table(9, 12, 2)], draws=150))
 
 
+def test_a_module_may_register_its_scores_anew(stranger: ModuleType) -> None:
+    count = len(all_scores())
+    importlib.reload(stranger)
+    assert len(all_scores()) == count
+
+
 def test_every_score_says_what_it_is() -> None:
     for task in ("binary", "subtype"):
         names = [s.name for s in all_scores(task)]
@@ -144,7 +150,7 @@ def test_values_lie_within_their_bounds(task: str) -> None:
 @pytest.mark.parametrize(
     ("name", "function", "words"),
     [
-        ("auroc", lambda labels: 0.0, "there is a score of this name already"),
+        ("auroc", lambda labels: 0.0, "evaluation.binary has a score of this name already"),
         ("confusion", lambda labels: 0.0, "the name is not possible"),
         ("my score", lambda labels: 0.0, "the name is not possible"),
         (
