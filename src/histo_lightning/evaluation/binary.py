@@ -10,19 +10,14 @@ from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.calibration import coefficient_of
 from histo_lightning.evaluation.levels import UNGROUPED, Units
 from histo_lightning.evaluation.registry import MOVER, NEWCOMBE, WILSON, by_units, score
-from histo_lightning.evaluation.resampling import (
-    Statistic,
-    auroc_of,
-    average_precision_of,
-    mean_of,
-)
+from histo_lightning.evaluation.resampling import Statistic, auroc_of, average_precision_of, mean_of
 from histo_lightning.evaluation.scores import Floats, ratio
 
 
 def confusions(units: Units, classes: int) -> Statistic:
     """(B, C) case weights to (B, K, K) weighted counts; rows are the truth."""
-    flat = np.zeros((len(units.cases), classes * classes))
-    np.add.at(flat, (units.case, units.truth * classes + units.decision), 1.0)
+    cells = (units.case * classes + units.truth) * classes + units.decision
+    flat = np.bincount(cells, minlength=len(units.cases) * classes**2).reshape(-1, classes**2)
     return lambda weights: (weights @ flat).reshape(-1, classes, classes)
 
 

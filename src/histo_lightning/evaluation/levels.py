@@ -145,18 +145,7 @@ def units(
         keys = np.strings.add(np.strings.add(table.case, " "), table.subtype)
     index, first = _groups(keys, truth, level)
     sizes = np.bincount(index)
-    means: Floats = (
-        np.stack([np.bincount(index, weights=column) for column in image.T], axis=1) / sizes[:, None]
-    )
-    return Units(
-        level=level,
-        truth=truth[first],
-        probabilities=means,
-        decision=_decide(means, cut),
-        correct_share=np.bincount(index, weights=right) / sizes,
-        fold=folds[first],
-        case=case[first],
-        cases=cases,
-        case_class=case_class,
-        grouped=True,
-    )
+    means: Floats = np.stack([np.bincount(index, weights=column) / sizes for column in image.T], axis=1)
+    right = np.bincount(index, weights=right) / sizes
+    one_each = (truth[first], means, _decide(means, cut), right, folds[first], case[first])
+    return Units(level, *one_each, cases, case_class, grouped=True)

@@ -36,11 +36,7 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
 
 
 def score_pooled(
-    tables: Sequence[Table],
-    *,
-    intervals: bool = True,
-    draws: int = 2000,
-    seed: int = 0,
+    tables: Sequence[Table], *, intervals: bool = True, draws: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Score the test parts of several folds together; the shape of ``score_predictions``.
 
@@ -76,11 +72,7 @@ def _all_pairs(within: float | None, plain: float) -> dict[str, Any]:
 
 
 def influence_table(
-    table: Table,
-    *,
-    score: str = "auroc",
-    level: str = "image",
-    fold: Integers | None = None,
+    table: Table, *, score: str = "auroc", level: str = "image", fold: Integers | None = None
 ) -> dict[str, Any]:
     """A binary score without the two heaviest cases, and the largest change that leaving one case out makes.
 

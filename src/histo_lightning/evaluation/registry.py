@@ -110,10 +110,11 @@ def by_units(function: Callable[[Units], Any]) -> Callable[[Units], Any]:
 
 
 def by_arrays(function: Callable[..., float]) -> Callable[[Units], Any]:
-    """The form of a function of arrays that it names as arguments; it returns a number, NaN where undefined.
+    """The form of a function of arrays that it names as arguments; it returns a number.
 
     ``labels`` (n,) int64 class indices; ``probabilities`` (n,) float64 of malignant, (n, 8) with eight classes;
     ``decisions`` (n,) int64; ``weights`` (n,) float64, how often each unit counts. Units of weight 0 are left out.
+    NaN or a division by zero says that the score is undefined.
     """
     names = inspect.signature(function).parameters
 
@@ -124,7 +125,10 @@ def by_arrays(function: Callable[..., float]) -> Callable[[Units], Any]:
         def of_weighted(weights: Floats) -> float:
             each = weights[units.case]
             given = {name: array[each > 0] for name, array in (columns | {"weights": each}).items()}
-            return float(function(**{name: given[name] for name in names}))
+            try:
+                return float(function(**{name: given[name] for name in names}))
+            except ZeroDivisionError:
+                return float("nan")
 
         if "weights" not in names:
             return of_weighted(np.ones(len(units.cases)))

@@ -103,13 +103,9 @@ def as_table(source: Columns | Table, where: str = "predictions") -> Table:
             row = int(bad.argmax())
             more = "" if bad.sum() == 1 else f" and {int(bad.sum()) - 1} more row(s)"
             raise UserError(f"{where}: row {row + 1} ({c['image'][row]}){more}: {what}; {mend}")
-    indices: dict[str, Any] = {
-        name: c[name].astype(np.int64) for name in ("magnification", "label", "predicted")
-    }
-    texts: dict[str, Any] = {name: c[name] for name in TEXT_COLUMNS if name != "class"}
-    return Table(
-        class_name=c["class"], logits=_logits(c, task), p_malignant=c["p_malignant"], **texts, **indices
-    )
+    fields: dict[str, Any] = {name: c[name] for name in (*TEXT_COLUMNS, "p_malignant")}
+    fields |= {name: c[name].astype(np.int64) for name in ("magnification", "label", "predicted")}
+    return Table(class_name=fields.pop("class"), logits=_logits(c, task), **fields)
 
 
 def make_table(

@@ -76,9 +76,8 @@ def read_predictions(path: str | Path) -> Table:
         raise UserError(f"{path}: a column appears twice in the first line; keep one of them")
     for number, row in enumerate(body, start=1):
         if len(row) != len(header):
-            raise UserError(
-                f"{path}: row {number} has {len(row)} cells, the first line has {len(header)}; the file is damaged, predict again"
-            )
+            cells = f"row {number} has {len(row)} cells, the first line has {len(header)}"
+            raise UserError(f"{path}: {cells}; the file is damaged, predict again")
     values = zip(*body, strict=True) if body else ((),) * len(header)
     source = {
         name: [unquote_cell(cell) for cell in cells] if name in TEXT_COLUMNS else cells

@@ -9,13 +9,7 @@ from sklearn import metrics
 
 from factories.predictions import check_plain_json, random_table, whole_set
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import (
-    Table,
-    influence_table,
-    pool,
-    score_pooled,
-    score_predictions,
-)
+from histo_lightning.evaluation import Table, influence_table, pool, score_pooled, score_predictions
 from histo_lightning.evaluation.levels import units
 from histo_lightning.evaluation.registry import all_scores
 from histo_lightning.evaluation.scores import average_precision

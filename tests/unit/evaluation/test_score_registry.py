@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,20 @@ def test_a_strangers_score_where_something_is_unknown_or_of_eight_classes() -> N
     one_class = score_predictions(random_table(6, 0, 3), draws=150)
     assert one_class["image"]["youden"]["reason"] == "only benign cases here"
     check_plain_json(score_pooled([random_table(9, 12, 2)], draws=150))
+
+
+def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
+    lines = [line for line in (registry.__doc__ or "").splitlines() if line.startswith("    ") or not line]
+    exec(textwrap.dedent("\n".join(lines)), {"np": np, "__name__": "example"})
+    result = score_predictions(random_table(9, 12, 2), draws=150)
+    for level in LEVELS:
+        assert result[level]["youden"]["value"] == pytest.approx(
+            2 * result[level]["balanced_accuracy"]["value"] - 1
+        )
+    one_class = score_predictions(random_table(0, 7, 2), draws=150)
+    assert one_class["image"]["youden"]["value"] is None
+    assert one_class["image"]["youden"]["reason"] == "only malignant cases here"
 
 
 def test_a_module_may_register_its_scores_anew(stranger: ModuleType) -> None:
