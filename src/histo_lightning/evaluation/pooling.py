@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import LEVELS, Integers, is_grouped, units
 from histo_lightning.evaluation.registry import all_scores, whole_value
 from histo_lightning.evaluation.summary import score_table
-from histo_lightning.evaluation.table import Table
+from histo_lightning.evaluation.table import Columns, Table
+from histo_lightning.evaluation.table_checks import as_table
+from histo_lightning.evaluation.table_csv import read_predictions
 
 HEAVY_CASES = ("14-21998", "14-22549")
 """A fifth of all benign images, and the next: each is left out once in an influence table."""
@@ -36,7 +39,11 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
 
 
 def score_pooled(
-    tables: Sequence[Table], *, intervals: bool = True, draws: int = 2000, seed: int = 0
+    tables: Sequence[Columns | Table | str | Path],
+    *,
+    intervals: bool = True,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score the test parts of several folds together; the shape of ``score_predictions``.
 
@@ -47,7 +54,7 @@ def score_pooled(
     Raises:
         UserError: as ``score_predictions`` and ``pool``; or a case in two folds.
     """
-    table, fold = pool(tables)
+    table, fold = pool([read_predictions(t) if isinstance(t, str | Path) else as_table(t) for t in tables])
     result = score_table(table, draws=draws if intervals else 0, seed=seed, fold=fold)
     for level in LEVELS if is_grouped(table) else LEVELS[:1]:
         for task in {"binary", table.task}:

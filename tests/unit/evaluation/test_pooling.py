@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ from sklearn import metrics
 
 from factories.predictions import check_plain_json, random_table, whole_set
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, influence_table, pool, score_pooled, score_predictions
+from histo_lightning.evaluation import (
+    Table,
+    influence_table,
+    pool,
+    score_pooled,
+    score_predictions,
+    write_predictions,
+)
 from histo_lightning.evaluation.levels import units
 from histo_lightning.evaluation.registry import all_scores
 from histo_lightning.evaluation.scores import average_precision
@@ -112,10 +120,13 @@ def test_a_fold_of_one_class_is_left_out_of_the_means() -> None:
     assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts[1:]))
 
 
-def test_eight_class_folds_have_both_pooled_aurocs() -> None:
+def test_eight_class_folds_and_files(tmp_path: Path) -> None:
     parts = folds(random_table(20, 25, 4, "subtype"))
+    for k, part in enumerate(parts):
+        write_predictions(tmp_path / f"{k}.csv", part)
     found = score_pooled(parts, draws=120)
     check_plain_json(found)
+    assert found == score_pooled([tmp_path / f"{k}.csv" for k in range(3)], draws=120)
     whole, _ = pool(parts)
     p = np.exp(whole.logits) / np.exp(whole.logits).sum(axis=1, keepdims=True)
     expected = metrics.roc_auc_score(whole.label, p, multi_class="ovr")
