@@ -5,17 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from histo_lightning.epoch_metrics import PartMetrics
+from histo_lightning.models.optim import build_optimizer, build_scheduler, factor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 from torch.nn import functional
 
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
+from histo_lightning.classifier.metrics import TrainingMetrics
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.sampling import Batches, EpochOrder
-from histo_lightning.epoch_metrics import PartMetrics, TrainingMetrics
 from histo_lightning.errors import UserError
-from histo_lightning.models.optim import build_optimizer, build_scheduler, factor
 
 
 def table(seed: int, count: int = 60, classes: int = 2):

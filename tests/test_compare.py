@@ -29,7 +29,7 @@ from factories.sweeps import by_case, config_of, read, write_run, write_sweep
 from histo_lightning.cells import natural
 from histo_lightning.comparing import analyse, compare_runs
 from histo_lightning.comparison_summary import say
-from histo_lightning.config import hashed, readable_name
+from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
     pool,

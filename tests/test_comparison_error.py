@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
+from test_coverage import layout
 
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.records import Record, record_of
@@ -23,7 +24,6 @@ from histo_lightning.evaluation.comparison import Replicate, compare_arms
 from histo_lightning.evaluation.intervals import case_weights
 from histo_lightning.evaluation.paired import paired
 from histo_lightning.evaluation.simultaneous import family
-from test_coverage import layout
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -7,23 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from histo_lightning.launch import compose_all
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo_lightning.config import (
-    CHOICES,
-    MEANT_FOR,
-    NOT_HASHED,
-    RANGES,
-    hashed,
-    readable_name,
-    schema_keys,
-    to_config,
-)
+from histo_lightning.config import CHOICES, MEANT_FOR, NOT_HASHED, RANGES
+from histo_lightning.config.checks import schema_keys, to_config
+from histo_lightning.config.compose import expand, parse, prepare_argument
+from histo_lightning.config.identity import hashed, readable_name
+from histo_lightning.config.schema import SCHEMAS, Config
+from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
-from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
-from histo_lightning.schema import SCHEMAS, Config
 
 GROUPS = {
     "model": "resnet10 resnet14 resnet18 resnet26 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d "

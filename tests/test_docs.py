@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from histo_lightning.launch import compose_all
 from hydra import initialize_config_dir
 from sklearn.metrics import f1_score
 
 from factories.pages import run_blocks
-from histo_lightning.epoch_metrics import TrainingMetrics
-from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
-from histo_lightning.schema import Config
+from histo_lightning.classifier.metrics import TrainingMetrics
+from histo_lightning.config.compose import expand, parse, prepare_argument
+from histo_lightning.config.schema import Config
+from histo_lightning.config.tree import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 THESIS = ROOT / "docs" / "thesis.md"

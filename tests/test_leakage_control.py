@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histo_lightning.config import to_config
-from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.config.checks import to_config
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.splits import SplitConfig, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.evaluation.leakage_arms import contrast, injection
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_checks import make_table
@@ -125,10 +125,10 @@ def test_a_network_remembers_cases_and_nothing_else(cache_dir: Path, tmp_path: P
     import torch
     from hydra import compose, initialize_config_dir
 
+    from histo_lightning.config.tree import conf_dir
     from histo_lightning.errors import UserError
     from histo_lightning.inference.trained import Trained
-    from histo_lightning.launch import conf_dir
-    from histo_lightning.training import run_training
+    from histo_lightning.training.run import run_training
 
     for share in (0, 1):
         for fold in range(2):

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import yaml
 
-from histo_lightning.config import check, hashed, readable_name, to_config
+from histo_lightning.config.checks import check, to_config
+from histo_lightning.config.identity import hashed, readable_name
+from histo_lightning.config.schema import Config
+from histo_lightning.config.tree import conf_dir
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import record_of
-from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.data.splits import SplitConfig, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.evaluation.table_checks import make_table
 from histo_lightning.evaluation.table_csv import write_predictions
-from histo_lightning.launch import conf_dir
 from histo_lightning.leakage_results import analyse, write_leakage_study
 from histo_lightning.leakage_runs import arm_of, read_study
-from histo_lightning.schema import Config
 
 GROUP = {"slide_kfold": "slide", "official": "slide", "image_random": "image"}
 SHARED = ("14-15570", "14-18842", "14-19979")  # malignant cases with several slides
@@ -318,8 +319,8 @@ def test_nothing_is_chosen_on_validation_in_the_study() -> None:
 def test_keys_that_contradict_each_other_are_refused(overrides: list[str], text: str) -> None:
     from hydra import compose, initialize_config_dir
 
+    from histo_lightning.config.compose import prepare_argument
     from histo_lightning.errors import UserError
-    from histo_lightning.launch import prepare_argument
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose("train", overrides=[prepare_argument(o) for o in overrides])

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 import submitit
+from histo_lightning.sweep_folder import SweepFolder, plan_of
+from histo_lightning.sweeping import _distinct, comparison_of, level_of
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
 from histo_lightning import launch
+from histo_lightning.config.command_line import read_command
+from histo_lightning.config.schema import Config
+from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
-from histo_lightning.launch import conf_dir, read_command
-from histo_lightning.schema import Config
-from histo_lightning.sweep_folder import SweepFolder, plan_of
-from histo_lightning.sweeping import _distinct, comparison_of, level_of
 
 SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
 

@@ -19,20 +19,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from histo_lightning.decisions import mark_apparent
+from histo_lightning.prediction import predict_part
+from histo_lightning.processes import end, wait_for
 from PIL import Image
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from histo_lightning.callbacks.checkpoints import save_atomic
 from histo_lightning.classifier import Classifier
+from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import Recipe
 from histo_lightning.data.breakhis.census import census
-from histo_lightning.decisions import mark_apparent
 from histo_lightning.evaluation import score_predictions
-from histo_lightning.prediction import predict_part
-from histo_lightning.processes import end, wait_for
-from histo_lightning.schema import Config
 
 SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
 HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc,images_per_second"
@@ -583,11 +583,13 @@ def test_bad_data_ends_in_one_line_and_leaves_nothing(
     breakhis_tree: Path, tmp_path: Path, mend, overrides, text: str
 ) -> None:
     """In this process, through the same functions as the command: a fresh interpreter each would take minutes."""
+    from histo_lightning.launch import compose_all
     from hydra import initialize_config_dir
 
+    from histo_lightning.config.compose import prepare_argument
+    from histo_lightning.config.tree import conf_dir
     from histo_lightning.errors import UserError
-    from histo_lightning.launch import compose_all, conf_dir, prepare_argument
-    from histo_lightning.training import run_training
+    from histo_lightning.training.run import run_training
 
     mend(breakhis_tree)
     given = [

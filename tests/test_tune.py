@@ -12,17 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from histo_lightning.report.study_page import write_study_page
+from histo_lightning.report.study_pictures import draw_study, limits
+from histo_lightning.tuning.collect import importances, rows
+from histo_lightning.tuning.store import FRUITLESS, Claim, Store
+from histo_lightning.tuning.workers import gpu_of, visible_gpus
 from PIL import Image
 
 from factories.studies import EPOCHS, curve_of, die, fit, work
 from histo_lightning.errors import UserError
-from histo_lightning.report.study_page import write_study_page
-from histo_lightning.report.study_pictures import draw_study, limits
-from histo_lightning.tuning.collect import importances, rows
 from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import OPTIMISTIC, TrialRow, summarise, write_tables
-from histo_lightning.tuning.store import FRUITLESS, Claim, Store
-from histo_lightning.tuning.workers import gpu_of, visible_gpus
 from test_tune_space import settled
 
 FACTS = [

@@ -9,13 +9,16 @@ from functools import cache
 
 import pytest
 import yaml
+from histo_lightning.launch import compose_all
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from histo_lightning.config import hashed, schema_keys, to_config
+from histo_lightning.config.checks import schema_keys, to_config
+from histo_lightning.config.compose import expand, parse, prepare_argument
+from histo_lightning.config.identity import hashed
+from histo_lightning.config.schema import Config, TuneConfig
+from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
-from histo_lightning.launch import compose_all, conf_dir, expand, parse, prepare_argument
-from histo_lightning.schema import Config, TuneConfig
 from histo_lightning.tuning.results import TrialRow, best_row, edges, overrides
 from histo_lightning.tuning.space import Dimension, apply, arms, read_space, study_name
 

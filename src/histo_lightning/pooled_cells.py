@@ -9,9 +9,8 @@ import numpy as np
 from histo_lightning.cells import K_FOLDS, Cell, Replicate, label_kind
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool, score_pooled
-from histo_lightning.evaluation.level_intervals import UNGROUPED, binary_intervals
-from histo_lightning.evaluation.levels import LEVELS, is_grouped, units
-from histo_lightning.evaluation.resampling import binary_statistics
+from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, is_grouped, units
+from histo_lightning.evaluation.summary import score_units
 from histo_lightning.evaluation.table import Integers, Table
 from histo_lightning.report.words import level_scores
 from histo_lightning.run_reading import Run
@@ -198,10 +197,8 @@ def score_out_of_fold(
     if entry["value"] is None or not is_grouped(found.table):
         return entry | {"reason": entry["reason"] if is_grouped(found.table) else UNGROUPED}, values
     here = units(found.table, level, fold=found.fold)
-    others = [other for other in binary_statistics(here) if other != name]
-    auroc = entry["value"] if name == "auroc" else float("nan")
-    interval = binary_intervals(here, auroc, draws, 0, others)[name].as_dict()
-    return {key: value for key, value in entry.items() if key != "reason"} | interval, values
+    scored_alone = score_units(here, draws=draws, names=[name])[name]
+    return {key: value for key, value in entry.items() if key != "reason"} | scored_alone, values
 
 
 def run_score(run: Run, part: str, score: str) -> float | None:

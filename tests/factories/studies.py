@@ -7,8 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.store import Claim, Store
+
+from histo_lightning.tuning.plan import Plan
 
 EPOCHS = 5  # of a fit
 

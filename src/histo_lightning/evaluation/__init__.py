@@ -1,7 +1,9 @@
 """Evaluation: predictions table -> scores, intervals, thresholds, comparisons. NumPy and SciPy only."""
 
 from histo_lightning.evaluation.comparison import Arm, Block, Replicate, compare_arms
+from histo_lightning.evaluation.coverage import coverage_of
 from histo_lightning.evaluation.pooling import influence_table, pool, score_pooled
+from histo_lightning.evaluation.registry import all_scores, get_score, score
 from histo_lightning.evaluation.summary import score_predictions
 from histo_lightning.evaluation.table import Table, columns
 from histo_lightning.evaluation.table_checks import as_table, make_table
@@ -13,17 +15,21 @@ __all__ = [
     "Block",
     "Replicate",
     "Table",
+    "all_scores",
     "apply_temperature",
     "as_table",
     "columns",
     "compare_arms",
+    "coverage_of",
     "fit_temperature",
+    "get_score",
     "influence_table",
     "make_table",
     "operating_point",
     "pool",
     "quote_cell",
     "read_predictions",
+    "score",
     "score_pooled",
     "score_predictions",
     "unquote_cell",

@@ -6,12 +6,10 @@ logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from histo_lightning.evaluation.scores import SMALLEST_P
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from histo_lightning.evaluation.levels import Units
+from histo_lightning.evaluation.resampling import Statistic, unit_weights
+from histo_lightning.evaluation.scores import SMALLEST_P, Floats, Integers
 
 _STEPS = 100
 _REFIT_STEPS = 25
@@ -97,15 +95,21 @@ def refit(truth: Integers, offset: Floats, design: Floats, weights: Floats, star
     return result
 
 
-def recalibration(truth: Integers, p: Floats) -> tuple[float, float]:
-    """(calibration intercept, calibration slope) of (n,) truths and probabilities; NaN where undefined."""
-    if not len(truth) or (truth == truth[0]).all():
-        return float("nan"), float("nan")
-    x = logit(p)
-    ones = np.ones((len(x), 1))
-    shift = fit(truth, x, ones)
-    joint = fit(truth, np.zeros(len(x)), np.column_stack([ones, x])) if np.ptp(x) > 0 else None
-    return (
-        float("nan") if shift is None else float(shift[0]),
-        float("nan") if joint is None else float(joint[1]),
-    )
+def coefficient_of(units: Units, *, slope: bool) -> Statistic:
+    """The calibration slope or intercept of weighted units of both classes; NaN where it has no finite value."""
+    x, ones = logit(units.p), np.ones(len(units))
+    offset, design = (0 * x, np.column_stack([ones, x])) if slope else (x, ones[:, None])
+    start = None if slope and not np.ptp(x) else fit(units.truth, offset, design)
+
+    def statistic(weights: Floats) -> Floats:
+        result = np.full(len(weights), np.nan)
+        if start is None:
+            return result
+        whole = (weights == 1).all(axis=1)  # the fit itself, which is finer than a refit
+        result[whole] = start[-1]
+        chunks = unit_weights(units, weights[~whole])
+        drawn = [refit(units.truth, offset, design, chunk, start)[-1] for chunk in chunks]
+        result[~whole] = np.concatenate([np.empty(0), *drawn])
+        return result
+
+    return statistic

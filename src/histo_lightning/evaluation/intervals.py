@@ -1,18 +1,21 @@
 """95 % intervals of one model's scores: what another sample of cases from the same source would give.
 
-Bootstrap: cases are drawn again within benign and malignant, and the interval is the *expanded BCa* of the
-protocol (``STATISTICS.md`` section 4). Closed forms at case level: Wilson 1927 for proportions, MOVER (Zou and
+Cases are drawn again within benign and malignant, and the interval is the *expanded BCa* of the protocol
+(``STATISTICS.md`` section 4). Independent cases have closed forms: Wilson 1927 for proportions, MOVER (Zou and
 Donner 2008) for the balanced accuracy, Newcombe 2006 (Stat Med 25:559-573, method 5) for the AUROC.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
+from histo_lightning.evaluation.levels import Floats, Integers, Units, kish
+from histo_lightning.evaluation.registry import EXPANDED_BCA, MOVER, NEWCOMBE, Score, whole_value
+from histo_lightning.evaluation.resampling import Statistic
+
 Pair = tuple[float, float]
 
 FEWEST_CASES = 5
@@ -20,11 +23,8 @@ FEWEST_CASES = 5
 Z = 1.959963984540054
 """The 97.5 % point of the standard normal."""
 SMALLEST_SPREAD = 1e-12
-
-EXPANDED_BCA = "expanded BCa over cases"
-NEWCOMBE = "Newcombe method 5"
-WILSON = "Wilson"
-MOVER = "MOVER of two Wilson intervals"
+USABLE = 0.99
+"""Share of the draws in which a score must be defined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,9 @@ class Interval:
     """A 95 % interval, or the reason why there is none.
 
     Attributes:
-        low, high: the ends, None without an interval.
-        method: how it was made.
         cases, cases_smaller_class: the cases that the score rests on, and those of the rarer class among them.
         kish: effective number of cases of that class, by its units here.
         draws: bootstrap draws, None for a closed form.
-        reason: why there is no interval.
     """
 
     low: float | None = None
@@ -51,10 +48,7 @@ class Interval:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; ``reason`` only where there is one."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        if self.reason is None:
-            del fields["reason"]
-        return fields
+        return {name: value for name, value in asdict(self).items() if name != "reason" or value is not None}
 
 
 def wilson(successes: float, n: int) -> Pair:
@@ -88,20 +82,18 @@ def newcombe_auroc(auroc: float, benign: int, malignant: int) -> Pair:
     t = Polynomial([0.0, 1.0])
     denominator = (2 - t) * (1 + t)
     spread = t * (1 - t) * (denominator + mean_less_one * ((1 - t) * (1 + t) + t * (2 - t)))
-    quartic = pairs * (t - auroc) ** 2 * denominator - Z**2 * spread
-    roots = np.sort(quartic.roots().real)
+    roots = np.sort((pairs * (t - auroc) ** 2 * denominator - Z**2 * spread).roots().real)
     return float(np.clip(roots[1], 0, auroc)), float(np.clip(roots[2], auroc, 1))
 
 
-def case_weights(case_class: NDArray[np.int64], draws: int, seed: int) -> Floats:
+def case_weights(case_class: Integers, draws: int, seed: int) -> Floats:
     """(draws, C) counts of each case in bootstrap draws of as many cases within each class."""
     random = np.random.default_rng(seed)
     weights = np.zeros((draws, len(case_class)))
     for c in np.unique(case_class):
         members = np.flatnonzero(case_class == c)
-        weights[:, members] = random.multinomial(
-            len(members), np.full(len(members), 1 / len(members)), size=draws
-        )
+        chances = np.full(len(members), 1 / len(members))
+        weights[:, members] = random.multinomial(len(members), chances, size=draws)
     return weights
 
 
@@ -133,11 +125,100 @@ def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
     below = ((draws < value).mean() + (draws <= value).mean()) / 2
     z0 = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
 
-    def end(normal_point: float) -> float:
+    def limit(normal_point: float) -> float:
         shifted = z0 + normal_point
         slack = 1 - a * shifted
         # Past its pole the correction asks for the outermost draw.
         level = float(ndtr(z0 + shifted / slack)) if slack > 0 else float(shifted > 0)
         return float(np.quantile(draws, level))
 
-    return end(-z), end(z)
+    return limit(-z), limit(z)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
+
+    names: Sequence[str]
+    sizes: Sequence[Integers]
+
+    @property
+    def kish(self) -> float:
+        """The smaller Kish number among the groups."""
+        return min(kish(sizes) for sizes in self.sizes)
+
+    def too_few(self) -> str | None:
+        """The reason against a bootstrap, if a group is too small for one."""
+        groups = zip(self.sizes, self.names, strict=True)
+        few = [f"{len(sizes)} {name}" for sizes, name in groups if len(sizes) < FEWEST_CASES]
+        return f"fewer than {FEWEST_CASES} cases of a class here ({', '.join(few)})" if few else None
+
+    def interval(self, ends: Pair, method: str, draws: int | None = None) -> Interval:
+        """The interval of a score that rests on these cases."""
+        counts = [len(sizes) for sizes in self.sizes]
+        return Interval(*ends, method, sum(counts), min(counts), self.kish, draws)
+
+
+def class_support(units: Units, classes: Sequence[int] = (0, 1)) -> Support:
+    """The cases of the given classes (0 benign, 1 malignant)."""
+    sizes = units.units_by_case()
+    by_class = [sizes[(units.case_class == c) & (sizes > 0)] for c in classes]
+    return Support([CLASSES[c] for c in classes], by_class)
+
+
+def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Support) -> Interval:
+    """The expanded BCa interval of a statistic from (draws, C) case weights, or the reason why there is none.
+
+    kappa of the expansion is the smaller Kish number among the score's classes at image level (benign on
+    BreakHis), and the smaller number of cases at slide and case level.
+    """
+    if reason := support.too_few():
+        return Interval(reason=reason)
+    draws = statistic(weights)
+    usable = draws[np.isfinite(draws)]
+    if len(usable) < USABLE * len(draws):
+        return Interval(reason=f"undefined in {len(draws) - len(usable)} of {len(draws)} draws")
+    if np.ptp(usable) < SMALLEST_SPREAD:
+        return Interval(reason="zero spread: every draw of cases gives the same value")
+    kappa = support.kish if units.level == "image" else float(min(map(len, support.sizes)))
+    if kappa < 2:
+        return Interval(reason=f"one case dominates its class (effectively {kappa:.1f} cases)")
+    left_out = statistic(1 - np.eye(len(units.cases)))
+    defined = np.isfinite(left_out)
+    by_class = [left_out[(units.case_class == c) & defined] for c in np.unique(units.case_class)]
+    ends = bca(whole_value(statistic, units), usable, acceleration(by_class), expanded_z(kappa))
+    return support.interval(ends, EXPANDED_BCA, len(draws))
+
+
+def _closed_form(score: Score, units: Units, value: float) -> Pair:
+    """The ends of Newcombe's, the MOVER or the Wilson interval of a defined score of independent cases."""
+    right = units.decision == units.truth
+    benign, malignant = (units.truth == c for c in (0, 1))
+    if score.case_interval == NEWCOMBE:
+        return newcombe_auroc(value, int(benign.sum()), int(malignant.sum()))
+    if score.case_interval == MOVER:
+        (a, m), (b, n) = ((int(right[among].sum()), int(among.sum())) for among in (malignant, benign))
+        return mover_mean(a / m, b / n, wilson(a, m), wilson(b, n))
+    counted = right[np.isin(units.truth, score.classes)] if score.classes else right
+    return wilson(int(counted.sum()), len(counted))
+
+
+def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Interval:
+    """The interval of a defined score of known cases, or the reason why there is none.
+
+    Args:
+        statistic, value: the score's; weights: (draws, C) case weights.
+    """
+    if score.averages_classes:
+        counts = [units.cases_with(k) for k in range(len(SUBTYPES))]
+        if rare := [name for name, n in zip(SUBTYPES, counts, strict=True) if 0 < n < FEWEST_CASES]:
+            return Interval(reason=f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
+    if score.task == "subtype" and score.classes:
+        k = score.classes[0]
+        sizes = np.bincount(units.case[units.truth == k]).astype(np.int64)
+        support = Support([SUBTYPES[k]], [sizes[sizes > 0]])
+    else:
+        support = class_support(units, score.classes or (0, 1))
+    if units.level == "case" and score.case_interval != EXPANDED_BCA:
+        return support.interval(_closed_form(score, units, value), score.case_interval)
+    return bootstrap(units, statistic, weights, support)

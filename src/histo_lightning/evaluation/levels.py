@@ -1,6 +1,7 @@
 """From images to slides to cases: the units that a score counts, and the cases they belong to."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 LEVELS = ("image", "slide", "case")
-AGGREGATES = ("mean_probability", "mean_logit", "majority_vote")
+UNGROUPED = "GROUPING UNKNOWN: some images have no slide or case"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +28,7 @@ class Units:
         correct_share: (n,) float64, share of the unit's images that are right.
         fold: (n,) int64, 0 everywhere within one run.
         case: (n,) int64 indices into ``cases``.
-        cases: (C,) case names; one pseudo-case a class where the grouping is unknown.
+        cases: (C,) case names; one pseudo-case a class and fold where the grouping is unknown.
         case_class: (C,) int64, 0 benign, 1 malignant.
         grouped: False where some image has no slide or case.
     """
@@ -55,8 +56,12 @@ class Units:
         """(C,) number of units of each case."""
         return np.bincount(self.case, minlength=len(self.cases)).astype(np.int64)
 
-    def chosen(self, keep: NDArray[np.bool_]) -> "Units":
-        """The same level with only the kept units; all cases stay listed, so case weights still fit."""
+    def cases_with(self, k: int) -> int:
+        """Number of cases with a unit of class k."""
+        return len(np.unique(self.case[self.truth == k]))
+
+    def chosen(self, keep: NDArray[Any]) -> "Units":
+        """The same level with only the kept units (mask or indices); all cases stay listed, so case weights still fit."""
         names = ("truth", "probabilities", "decision", "correct_share", "fold", "case")
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
@@ -66,53 +71,22 @@ def is_grouped(table: Table) -> bool:
     return bool(((table.slide != "") & (table.case != "")).all())
 
 
-def kish(sizes: NDArray[np.int64] | Floats) -> float:
+def kish(sizes: Integers | Floats) -> float:
     """Effective number of cases (sum n)^2 / sum n^2 (Kish 1965) of (C,) case sizes; 0 without a case."""
     squares = float((np.asarray(sizes, np.float64) ** 2).sum())
     return float(np.sum(sizes)) ** 2 / squares if squares else 0.0
 
 
-def _group_keys(table: Table, level: str, binary: bool) -> NDArray[np.str_]:
-    if level == "slide":
-        return table.slide
-    # Cases 21998 and 29960 hold two subtypes: with eight classes the unit is case x subtype.
-    return table.case if binary else np.strings.add(np.strings.add(table.case, " "), table.subtype)
-
-
-def _first_of(keys: NDArray[np.str_], values: Integers, what: str) -> tuple[Integers, Integers]:
-    """Group index of each row and the one value of each group; UserError where a group has two."""
+def _groups(keys: NDArray[np.str_], values: Integers, what: str) -> tuple[Integers, Integers]:
+    """Group index (n,) of each row and first row (G,) of each group; UserError where a group has two values."""
     names, first, index = np.unique(keys, return_index=True, return_inverse=True)
     mixed = values != values[first][index]
     if mixed.any():
         raise UserError(
-            f"predictions: {what} {names[index[mixed.argmax()]]} stands with two classes or in two folds; "
+            f"predictions: {what} {names[index[mixed.argmax()]]} has two classes or is in two folds; "
             f"correct the {what} column (one {what}, one class, one fold)"
         )
-    return index.astype(np.int64), values[first]
-
-
-def _aggregated(table: Table, index: Integers, image: Floats, votes: Integers, aggregate: str) -> Floats:
-    """(groups, K) probabilities of each group from the images' probabilities (N, K) and decisions (N,)."""
-
-    def mean(values: Floats) -> Floats:
-        sums = np.stack([np.bincount(index, weights=column) for column in values.T], axis=1)
-        result: Floats = sums / np.bincount(index)[:, None]
-        return result
-
-    if aggregate == "mean_probability":
-        return mean(image)
-    if aggregate == "majority_vote":
-        return mean(np.eye(image.shape[1])[votes])
-    probabilities = softmax(mean(table.logits))
-    return (
-        probabilities
-        if image.shape[1] == probabilities.shape[1]
-        else _two_columns(malignant_share(probabilities))
-    )
-
-
-def _two_columns(p: Floats) -> Floats:
-    return np.column_stack([1 - p, p])
+    return index.astype(np.int64), first
 
 
 def _decide(probabilities: Floats, threshold: float) -> Integers:
@@ -127,63 +101,51 @@ def units(
     level: str,
     *,
     binary: bool = True,
-    aggregate: str = "mean_probability",
     threshold: float | None = None,
     fold: Integers | None = None,
 ) -> Units:
-    """The units of a level, decided and aggregated.
+    """The units of a level and what is decided on them; a slide or case has the mean probabilities of its images.
 
     Args:
         table: checked predictions of N images.
         level: ``image``, ``slide`` or ``case``.
         binary: benign against malignant by ``p_malignant`` (any task); False: the eight classes of ``task=subtype``.
-        aggregate: how images make a slide or case. ``mean_probability``; ``mean_logit``, then softmax;
-            ``majority_vote``: p is the share of images called malignant, so a tie is malignant.
-        threshold: malignant at p >= threshold, at every level (with ``majority_vote`` it decides each image's
-            vote and the majority decides the group). None: 0.5, and at image level the table's ``predicted``.
+        threshold: malignant at p >= threshold. None: 0.5, and at image level the table's ``predicted``.
         fold: (N,) fold of each image, for pooled predictions.
 
     Raises:
-        UserError: unknown level or aggregate, a slide or case with two classes or in two folds, or a slide or
-            case level asked for where some image has no group.
+        UserError: unknown level, a slide or case with two classes or in two folds, or a slide or case level
+            asked for where some image has no group.
     """
-    if aggregate not in AGGREGATES or level not in LEVELS:
-        raise UserError(
-            f"level={level}, aggregate={aggregate}: levels are {', '.join(LEVELS)}, aggregates {', '.join(AGGREGATES)}"
-        )
+    if level not in LEVELS:
+        raise UserError(f"level={level}: levels are {', '.join(LEVELS)}")
     grouped = is_grouped(table)
+    if level != "image" and not grouped:
+        raise UserError("predictions: some images have no slide or case; only the image level can be scored")
     folds = np.zeros(len(table), np.int64) if fold is None else fold
     cut = 0.5 if threshold is None else threshold
     truth = table.malignant if binary else table.label
-    image = _two_columns(table.p_malignant) if binary else softmax(table.logits)
+    p = table.p_malignant
+    image = np.column_stack([1 - p, p]) if binary else softmax(table.logits)
     decision = _decide(image, cut)
     if threshold is None and (table.task == "binary" or not binary):
         decision = table.predicted
     right = (decision == truth).astype(np.float64)
 
-    case_names = table.case if grouped else table.class_name
-    case, case_class = _first_of(case_names, table.malignant, "case")
-    if grouped:
-        _first_of(case_names, folds, "case")
-    cases = np.unique(case_names)
+    case_names = table.case if grouped else np.strings.add(table.class_name, folds.astype(np.str_))
+    case, first = _groups(case_names, table.malignant, "case")
+    _groups(case_names, folds, "case")
+    cases, case_class = case_names[first], table.malignant[first]
     if level == "image":
         return Units(level, truth, image, decision, right, folds, case, cases, case_class, grouped)
-    if not grouped:
-        raise UserError("predictions: some images have no slide or case; only the image level can be scored")
 
-    index, group_truth = _first_of(_group_keys(table, level, binary), truth, level)
-    probabilities = _aggregated(table, index, image, decision, aggregate)
-    _, first = np.unique(index, return_index=True)
-    voted = aggregate == "majority_vote"
-    return Units(
-        level=level,
-        truth=group_truth,
-        probabilities=probabilities,
-        decision=_decide(probabilities, 0.5 if voted else cut),
-        correct_share=np.bincount(index, weights=right) / np.bincount(index),
-        fold=folds[first],
-        case=case[first],
-        cases=cases,
-        case_class=case_class,
-        grouped=True,
-    )
+    keys = table.slide if level == "slide" else table.case
+    if level == "case" and not binary:
+        # Cases 21998 and 29960 hold two subtypes: with eight classes the unit is case x subtype.
+        keys = np.strings.add(np.strings.add(table.case, " "), table.subtype)
+    index, first = _groups(keys, truth, level)
+    sizes = np.bincount(index)
+    means: Floats = np.stack([np.bincount(index, weights=column) / sizes for column in image.T], axis=1)
+    right = np.bincount(index, weights=right) / sizes
+    one_each = (truth[first], means, _decide(means, cut), right, folds[first], case[first])
+    return Units(level, *one_each, cases, case_class, grouped=True)

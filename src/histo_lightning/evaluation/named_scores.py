@@ -1,45 +1,12 @@
 """Scores that models are compared by, by name: ``<level>_<score>``, e.g. ``case_auroc`` or ``image_log_loss``."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Units
-from histo_lightning.evaluation.resampling import (
-    Statistic,
-    auroc_of,
-    average_precision_of,
-    count_statistics,
-    mean_of,
-    mean_over_folds_of,
-    recognition_statistics,
-)
-
-_COUNTED = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
-_STATISTICS: dict[str, Callable[[Units], Statistic]] = {
-    "auroc": lambda u: auroc_of(u, u.truth == 1, u.p),
-    "auprc": lambda u: mean_over_folds_of(u, lambda v: average_precision_of(v, v.truth == 1, v.p)),
-    "brier": lambda u: mean_of(u, scores.squared_error(u.truth, u.p)),
-    "log_loss": lambda u: mean_of(u, scores.log_error(u.truth, u.p)),
-    "patient_recognition_rate": lambda u: recognition_statistics(u)["patient_recognition_rate"],
-}
-_WORDS = {
-    "auroc": "AUROC",
-    "auprc": "area under the precision-recall curve",
-    "brier": "Brier score",
-    "log_loss": "log loss",
-    "balanced_accuracy": "balanced accuracy",
-    "patient_recognition_rate": "patient recognition rate",
-}
-_ERRORS = ("brier", "log_loss")
-COMPARED = (*_COUNTED, "auroc", "auprc", "brier", "log_loss")
-NAMES = (
-    *(f"{level}_{score}" for level in LEVELS for score in COMPARED),
-    "slide_patient_recognition_rate",
-)
-"""Every score that can be compared."""
+from histo_lightning.evaluation.registry import Score, all_scores
+from histo_lightning.evaluation.resampling import Statistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,41 +14,55 @@ class NamedScore:
     """A score at a level.
 
     Attributes:
-        level: ``image``, ``slide`` or ``case``; score: its name at that level.
+        level: ``image``, ``slide`` or ``case``; about: what the score is.
     """
 
     level: str
-    score: str
+    about: Score
+
+    @property
+    def score(self) -> str:
+        """The score's name at its level."""
+        return self.about.name
 
     @property
     def lower_is_better(self) -> bool:
-        """True for Brier score and log loss, which also are told in their own units instead of points."""
-        return self.score in _ERRORS
+        """True for errors, which are given in their own units instead of points."""
+        return self.about.better == "lower"
 
     @property
     def words(self) -> str:
         """For a sentence, e.g. ``case-level AUROC``."""
-        return f"{self.level}-level {_WORDS.get(self.score, self.score)}"
+        return f"{self.level}-level {self.about.words}"
 
     def statistic(self, units: Units) -> Statistic:
         """The score as a function of case weights, at 0.5 where it needs a decision."""
-        if self.score in _COUNTED:
-            return count_statistics(units)[self.score]
-        return _STATISTICS[self.score](units)
+        return self.about.statistic(units)
+
+
+def compared_scores(level: str | None = None) -> list[Score]:
+    """The scores that models can be compared by: one end is better, and cases can be weighted."""
+    return [score for score in all_scores(level=level) if score.better and not score.no_interval]
+
+
+def score_names() -> tuple[str, ...]:
+    """Every name that ``named_score`` knows."""
+    return tuple(f"{level}_{score.name}" for level in LEVELS for score in compared_scores(level))
 
 
 def named_score(name: str) -> NamedScore:
-    """The score of a name in ``NAMES``.
+    """The score of a name among ``score_names``.
 
     Raises:
         UserError: another name.
     """
-    if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"score={name}: unknown; give <level>_<score> with level {', '.join(LEVELS)} and score "
-            f"{', '.join(COMPARED)}, or slide_patient_recognition_rate{hint}"
-        )
-    level, _, score = name.partition("_")
-    return NamedScore(level, score)
+    level, _, key = name.partition("_")
+    for score in compared_scores(level):
+        if score.name == key:
+            return NamedScore(level, score)
+    near = get_close_matches(name, score_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    keys = (s.name if s.levels == LEVELS else f"{s.name} ({', '.join(s.levels)})" for s in compared_scores())
+    raise UserError(
+        f"score={name}: unknown; give <level>_<score> with level {', '.join(LEVELS)} and score {', '.join(keys)}{hint}"
+    )

@@ -1,16 +1,15 @@
 """Out-of-fold predictions of several runs scored together, and which case a score hangs on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Integers, is_grouped, units
-from histo_lightning.evaluation.resampling import binary_statistics
+from histo_lightning.evaluation.registry import all_scores, whole_value
 from histo_lightning.evaluation.summary import score_table
 from histo_lightning.evaluation.table import Columns, Table
 from histo_lightning.evaluation.table_checks import as_table
@@ -33,70 +32,54 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
     whole = Table(*(np.concatenate([getattr(table, name) for table in tables]) for name in fields))
     fold = np.repeat(np.arange(len(tables), dtype=np.int64), [len(table) for table in tables])
     names, counts = np.unique(whole.image, return_counts=True)
-    if (counts > 1).any():
-        raise UserError(
-            f"pooled predictions: image {names[counts.argmax()]} is in two folds; "
-            "pool disjoint test parts (average repeats and seeds first)"
-        )
+    if counts.max() > 1:
+        mend = "pool disjoint test parts (average repeats and seeds first)"
+        raise UserError(f"pooled predictions: image {names[counts.argmax()]} is in two folds; {mend}")
     return whole, fold
 
 
 def score_pooled(
     tables: Sequence[Columns | Table | str | Path],
     *,
-    aggregate: str = "mean_probability",
     intervals: bool = True,
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score the test parts of several folds together; the shape of ``score_predictions``.
 
-    AUROC counts only pairs of one fold, since models of different folds have different scales; beside it stands
+    AUROC counts only pairs of one fold, since models of different folds have different scales; beside it is
     the plain ``pooled`` one, with a ``warning`` (else null) where they differ by more than .01. AUPRC, ECE and
     calibration are means over the folds; the others are plain.
 
     Raises:
         UserError: as ``score_predictions`` and ``pool``; or a case in two folds.
     """
-    checked = [read_predictions(t) if isinstance(t, str | Path) else as_table(t) for t in tables]
-    table, fold = pool(checked)
-    result = score_table(table, aggregate=aggregate, draws=draws if intervals else 0, seed=seed, fold=fold)
+    table, fold = pool([read_predictions(t) if isinstance(t, str | Path) else as_table(t) for t in tables])
+    result = score_table(table, draws=draws if intervals else 0, seed=seed, fold=fold)
     for level in LEVELS if is_grouped(table) else LEVELS[:1]:
-        found = result[level] if table.task == "binary" else result[level]["binary"]
-        here = units(table, level, aggregate=aggregate, fold=fold)
-        plain = scores.auroc(here.truth, here.p, np.zeros_like(here.fold))
-        _stand_beside(found["auroc"], plain)
-        if table.task == "subtype":
-            eight = units(table, level, binary=False, aggregate=aggregate, fold=fold)
-            each = [
-                scores.auroc(
-                    (eight.truth == k).astype(np.int64), eight.probabilities[:, k], np.zeros_like(eight.fold)
-                )
-                for k in range(len(SUBTYPES))
-            ]
-            defined = [value for value in each if np.isfinite(value)]
-            _stand_beside(result[level]["auroc"], float(np.mean(defined)) if defined else float("nan"))
+        for task in {"binary", table.task}:
+            entries = result[level] if task == table.task else result[level]["binary"]
+            here = units(table, level, binary=task == "binary", fold=fold)
+            as_one_fold = replace(here, fold=np.zeros_like(here.fold))
+            for score in all_scores(task, level):
+                if score.pairs:
+                    entries[score.name] |= _all_pairs(entries[score.name]["value"], score.value(as_one_fold))
     return result
 
 
-def _stand_beside(entry: dict[str, Any], plain: float) -> None:
-    within = entry["value"]
-    entry["pooled"] = plain if np.isfinite(plain) else None
-    entry["warning"] = None
+def _all_pairs(within: float | None, plain: float) -> dict[str, Any]:
+    """The value over all pairs, and a warning where it is far from the one within folds."""
+    warning = None
     if within is not None and abs(within - plain) > LARGEST_DIFFERENCE:
-        entry["warning"] = (
+        warning = (
             f"pairs within folds give {within:.3f}, all pairs {plain:.3f}: the folds' models differ in scale, "
             "trust the pairs within folds"
         )
+    return {"pooled": plain if np.isfinite(plain) else None, "warning": warning}
 
 
 def influence_table(
-    table: Table,
-    *,
-    score: str = "auroc",
-    level: str = "image",
-    aggregate: str = "mean_probability",
-    fold: Integers | None = None,
+    table: Table, *, score: str = "auroc", level: str = "image", fold: Integers | None = None
 ) -> dict[str, Any]:
     """A binary score without the two heaviest cases, and the largest change that leaving one case out makes.
 
@@ -110,26 +93,27 @@ def influence_table(
     """
     if not is_grouped(table):
         raise UserError("predictions: some images have no slide or case; influence is by case")
-    here = units(table, level, aggregate=aggregate, fold=fold)
-    statistics = binary_statistics(here)
-    if score not in statistics:
-        raise UserError(f"score={score}: influence is known for {', '.join(statistics)}")
+    here = units(table, level, fold=fold)
+    known = {s.name: s for s in all_scores(level=level) if not s.no_interval}
+    if score not in known:
+        raise UserError(f"score={score}: influence is known for {', '.join(known)}")
     count = len(here.cases)
-    value = float(statistics[score](np.ones((1, count)))[0])
-    without = statistics[score](np.ones((count, count)) - np.eye(count))
+    statistic = known[score].statistic(here)
+    value = whole_value(statistic, here)
+    without = statistic(np.ones((count, count)) - np.eye(count))
 
     def entry(index: int) -> dict[str, float] | None:
         if not np.isfinite(without[index] - value):
             return None
         return {"value": float(without[index]), "change": float(without[index] - value)}
 
-    known = {str(name): index for index, name in enumerate(here.cases)}
+    rows = {str(name): index for index, name in enumerate(here.cases)}
     changes = np.abs(without - value)
     largest = int(np.nanargmax(changes)) if np.isfinite(changes).any() else None
     return {
         "score": score,
         "level": level,
         "value": value if np.isfinite(value) else None,
-        "without": {name: entry(known[name]) if name in known else None for name in HEAVY_CASES},
+        "without": {name: entry(rows[name]) if name in rows else None for name in HEAVY_CASES},
         "largest": None if largest is None else {"case": str(here.cases[largest])} | (entry(largest) or {}),
     }

@@ -1,10 +1,9 @@
-"""Scores of one set of units (images, slides or cases), binary: 1 is malignant, the positive class.
+"""Formulas on plain arrays that scores and pictures share; binary truths have 1 for malignant, the positive class.
 
-Scores from counts take ``Counts``, whose fields may be numbers or arrays (one entry a bootstrap draw).
-A score that the data leave undefined is NaN; ``why_undefined`` says why.
+What the data leave undefined is NaN; ``why_undefined`` says why.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +13,7 @@ Integers = NDArray[np.int64]
 
 SMALLEST_P = float(np.finfo(np.float64).eps)
 """Probabilities are clipped to [eps, 1 - eps] before a logarithm is taken, as scikit-learn does."""
-
 MOST_BINS = 5
-
-
-class Counts(NamedTuple):
-    """True and false positives and negatives: float64 arrays of one shape, weighted or plain counts."""
-
-    tp: Floats
-    fp: Floats
-    fn: Floats
-    tn: Floats
-
-
-def count(truth: Integers, decision: Integers) -> Counts:
-    """Counts of (n,) truths and decisions in {0, 1}, as 0-d arrays."""
-    table = confusion(truth, decision, 2)
-    return Counts(*(np.asarray(table[i], np.float64) for i in ((1, 1), (0, 1), (1, 0), (0, 0))))
 
 
 def confusion(truth: Integers, decision: Integers, classes: int) -> Integers:
@@ -46,52 +29,10 @@ def ratio(part: Any, whole: Any) -> Floats:
     return np.asarray(np.divide(part, whole, out=undefined, where=whole != 0))
 
 
-def accuracy(c: Counts) -> Floats:
-    """Share of right decisions, in [0, 1]."""
-    return ratio(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn)
-
-
-def sensitivity(c: Counts) -> Floats:
-    """Share of the malignant units called malignant, in [0, 1]."""
-    return ratio(c.tp, c.tp + c.fn)
-
-
-def specificity(c: Counts) -> Floats:
-    """Share of the benign units called benign, in [0, 1]."""
-    return ratio(c.tn, c.tn + c.fp)
-
-
-def balanced_accuracy(c: Counts) -> Floats:
-    """Mean of sensitivity and specificity, in [0, 1]."""
-    return (sensitivity(c) + specificity(c)) / 2
-
-
-def f1(c: Counts) -> Floats:
-    """Harmonic mean of precision and sensitivity, malignant positive, in [0, 1]; undefined without a malignant unit."""
-    return np.where(c.tp + c.fn > 0, ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn), np.nan)
-
-
-def mcc(c: Counts) -> Floats:
-    """Matthews correlation, in [-1, 1]; 0 where all decisions are alike (Chicco and Jurman 2020)."""
-    truths = (c.tp + c.fn) * (c.tn + c.fp)
-    decisions = (c.tp + c.fp) * (c.tn + c.fn)
-    correlation = ratio(c.tp * c.tn - c.fp * c.fn, np.sqrt(truths) * np.sqrt(decisions))
-    return np.where((truths > 0) & (decisions == 0), 0.0, correlation)
-
-
-COUNT_SCORES = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "f1": f1,
-    "mcc": mcc,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
-}
-
-
-def squared_error(truth: Integers, p: Floats) -> Floats:
-    """(n,) squared errors of probabilities, in [0, 1]; their mean is the Brier score (Brier 1950)."""
-    return (p - truth) ** 2
+def mean_where_defined(values: Floats) -> Floats:
+    """Mean over the last axis without its NaNs; NaN where nothing is left. (..., K) to (...)."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
 def log_error(truth: Integers, p: Floats) -> Floats:
@@ -121,8 +62,8 @@ def average_precision(positive: NDArray[np.bool_], score: Floats) -> float:
         return float("nan")
     order = np.argsort(-score, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    found = np.cumsum(positive[order])[ends]
-    return float(np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / found[-1])
+    hits = np.cumsum(positive[order])[ends]
+    return float(np.sum(np.diff(hits, prepend=0) * hits / (ends + 1)) / hits[-1])
 
 
 def bin_index(p: Floats) -> Integers:
@@ -152,11 +93,6 @@ def ece_if_calibrated(p: Floats) -> float:
             chances = np.append(chances * (1 - q), 0.0) + np.append(0.0, chances * q)
         total += float(chances @ np.abs(np.arange(len(chances)) - members.sum()))
     return total / len(p)
-
-
-def patient_recognition_rate(correct_share: Floats) -> float:
-    """Mean over slides of the share of the slide's images that are right (Spanhol et al. 2016, TBME), in [0, 1]."""
-    return float(correct_share.mean()) if len(correct_share) else float("nan")
 
 
 def why_undefined(truth: Integers) -> str:

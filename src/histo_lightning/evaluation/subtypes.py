@@ -1,56 +1,68 @@
-"""Every eight-class score of one level, as plain values."""
+"""The scores of the eight subtypes; averages are over the subtypes that have a unit."""
+
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import SUBTYPES
-from histo_lightning.evaluation import scores
+from histo_lightning.evaluation import binary, scores
+from histo_lightning.evaluation.binary import by_confusion, class_f1, confusions, recalls
 from histo_lightning.evaluation.intervals import FEWEST_CASES
 from histo_lightning.evaluation.levels import Units
+from histo_lightning.evaluation.registry import WILSON, by_units, score
+from histo_lightning.evaluation.resampling import Statistic, auroc_of, mean_of
+from histo_lightning.evaluation.scores import Floats, mean_where_defined
 
-Floats = NDArray[np.float64]
+COUNT = len(SUBTYPES)
+RECALL = "recall_"
 
-CLASSES_COUNT = len(SUBTYPES)
-
-SCORES = (
-    "accuracy",
-    "balanced_accuracy",
-    "balanced_accuracy_headline",
-    "auroc",
-    "f1",
-    "mcc",
-    "log_loss",
-)
+of_confusion = partial(score, form=by_confusion, task="subtype", decides=True)
+of_units = partial(score, form=by_units, task="subtype")
 
 
-def mean_where_defined(values: Floats) -> Floats:
-    """Mean over the last axis without its NaNs; NaN where nothing is left. (..., K) to (...)."""
-    known = np.isfinite(values)
-    return scores.ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+def headline_classes(units: Units) -> list[int]:
+    """Indices of the classes with at least five cases; the whole data set has F, TA, DC, MC, PC."""
+    return [k for k in range(COUNT) if units.grouped and units.cases_with(k) >= FEWEST_CASES]
 
 
-def recalls(confusion: Floats) -> Floats:
-    """(..., K) recall of each class from (..., K, K) counts, NaN for a class without a unit."""
-    return scores.ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+def subtype_log_error(units: Units) -> Floats:
+    """(n,) negative log likelihoods of the true class, in nats."""
+    chosen = np.take_along_axis(units.probabilities, units.truth[:, None], axis=1)[:, 0]
+    return -np.log(np.maximum(chosen, scores.SMALLEST_P))
 
 
-def macro_f1(confusion: Floats) -> Floats:
-    """Mean F1 over the classes that have a unit; (..., K, K) to (...), in [0, 1]."""
-    truths = confusion.sum(axis=-1)
-    each = scores.ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), truths + confusion.sum(axis=-2))
-    return mean_where_defined(np.where(truths > 0, each, np.nan))
+of_confusion(formula="right / n")(binary.accuracy)
 
 
-def accuracy(confusion: Floats) -> Floats:
-    """Share of right decisions; (..., K, K) to (...), in [0, 1]."""
-    return scores.ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+@of_confusion(formula="mean recall", averages_classes=True)
+def balanced_accuracy(confusion: Floats) -> Floats:
+    """Mean of the shares called right, over the classes."""
+    return mean_where_defined(recalls(confusion))
 
 
+@of_units(formula="mean recall of classes with 5 cases", words="balanced accuracy, headline", decides=True)
+def balanced_accuracy_headline(units: Units) -> Statistic:
+    """Mean of the shares called right, over the subtypes with at least 5 cases."""
+    counts, headline = confusions(units, COUNT), headline_classes(units)
+    return lambda weights: mean_where_defined(recalls(counts(weights))[:, headline])
+
+
+@of_units(formula="mean of one-against-rest AUROCs", words="AUROC", pairs=True, averages_classes=True)
+def auroc(units: Units) -> Statistic:
+    """Probability that one of a subtype is ranked above one of another, mean over the subtypes."""
+    one_against_rest = [auroc_of(units, units.truth == k, units.probabilities[:, k]) for k in range(COUNT)]
+    return lambda weights: mean_where_defined(np.stack([s(weights) for s in one_against_rest], axis=1))
+
+
+@of_confusion(formula="mean over classes of 2 TP / (2 TP + FP + FN)", words="F1", averages_classes=True)
+def f1(confusion: Floats) -> Floats:
+    """Harmonic mean of precision and recall, mean over the subtypes."""
+    return mean_where_defined(class_f1(confusion))
+
+
+@of_confusion(formula="correlation for K classes (Gorodkin 2004)", words="MCC", bounds=(-1, 1))
 def mcc(confusion: Floats) -> Floats:
-    """Matthews correlation for K classes (Gorodkin 2004); (..., K, K) to (...), in [-1, 1].
-
-    0 where all decisions are alike, NaN where all truths are.
-    """
+    """Matthews correlation of calls and truth; 0 where all calls are alike."""
     truths, decisions = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = confusion.sum(axis=(-2, -1))
     covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truths * decisions).sum(axis=-1)
@@ -60,41 +72,25 @@ def mcc(confusion: Floats) -> Floats:
     return np.where((truth_spread > 0) & (decision_spread == 0), 0.0, correlation)
 
 
-def cases_of_class(units: Units, k: int) -> int:
-    """Number of cases with a unit of class k."""
-    return len(np.unique(units.case[units.truth == k]))
+@of_units(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))
+def log_loss(units: Units) -> Statistic:
+    """Mean negative log probability of the true subtype, in nats."""
+    return mean_of(units, subtype_log_error(units))
 
 
-def headline_classes(units: Units) -> list[int]:
-    """Indices of the classes with at least five cases; the whole data set has F, TA, DC, MC, PC."""
-    return [k for k in range(CLASSES_COUNT) if units.grouped and cases_of_class(units, k) >= FEWEST_CASES]
+of_confusion(formula="TP / (TP + (FP + FN) / 2) of all calls", words="micro F1")(binary.micro_f1)
 
 
-def subtype_log_error(units: Units) -> Floats:
-    """(n,) negative log likelihoods of the true class, in nats."""
-    chosen = np.take_along_axis(units.probabilities, units.truth[:, None], axis=1)[:, 0]
-    return -np.log(np.maximum(chosen, scores.SMALLEST_P))
+def _register_recall(k: int) -> None:
+    name = SUBTYPES[k]
+
+    @of_confusion(
+        name=RECALL + name, words=f"recall of {name}", formula="right / n", classes=(k,), case_interval=WILSON
+    )
+    def recall(confusion: Floats) -> Floats:
+        """Share of a subtype called right."""
+        return recalls(confusion)[:, k]
 
 
-def subtype_values(units: Units) -> dict[str, float]:
-    """Score name to value (``SCORES`` and ``recall_<subtype>``), NaN where undefined.
-
-    ``balanced_accuracy`` is the mean recall over the classes here, ``..._headline`` over those with at least
-    five cases; ``auroc`` is the mean of one-against-rest AUROCs over the classes here.
-    """
-    counts = scores.confusion(units.truth, units.decision, CLASSES_COUNT).astype(np.float64)
-    recall = recalls(counts)
-    one_against_rest = [
-        scores.auroc((units.truth == k).astype(np.int64), units.probabilities[:, k], units.fold)
-        for k in range(CLASSES_COUNT)
-    ]
-    values = {
-        "accuracy": float(accuracy(counts)),
-        "balanced_accuracy": float(mean_where_defined(recall)),
-        "balanced_accuracy_headline": float(mean_where_defined(recall[headline_classes(units)])),
-        "auroc": float(mean_where_defined(np.array(one_against_rest))),
-        "f1": float(macro_f1(counts)),
-        "mcc": float(mcc(counts)),
-        "log_loss": float(subtype_log_error(units).mean()),
-    }
-    return values | {f"recall_{name}": float(recall[k]) for k, name in enumerate(SUBTYPES)}
+for _k in range(COUNT):
+    _register_recall(_k)

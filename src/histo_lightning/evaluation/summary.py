@@ -1,6 +1,6 @@
 """``score_predictions``: a predictions table in, every score of every level out, ready for JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,12 @@ import numpy as np
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import binary, scores, subtypes
-from histo_lightning.evaluation.baselines import always_malignant
-from histo_lightning.evaluation.intervals import Interval
-from histo_lightning.evaluation.level_intervals import (
-    UNGROUPED,
-    binary_intervals,
-    class_support,
-    subtype_intervals,
-)
-from histo_lightning.evaluation.levels import LEVELS, Integers, Units, is_grouped, kish, units
+from histo_lightning.evaluation.binary import always_malignant
+from histo_lightning.evaluation.intervals import Interval, case_weights, class_support, interval_of
+from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Integers, Units, is_grouped, kish, units
+from histo_lightning.evaluation.registry import all_scores, whole_value
+from histo_lightning.evaluation.scores import confusion, why_undefined
+from histo_lightning.evaluation.subtypes import RECALL, headline_classes
 from histo_lightning.evaluation.table import Columns, Table
 from histo_lightning.evaluation.table_checks import as_table
 from histo_lightning.evaluation.table_csv import read_predictions
@@ -31,7 +27,6 @@ def score_predictions(
     table: Columns | Table | str | Path,
     *,
     threshold: float | None = None,
-    aggregate: str = "mean_probability",
     intervals: bool = True,
     draws: int = 2000,
     seed: int = 0,
@@ -40,8 +35,7 @@ def score_predictions(
 
     Args:
         table: a ``Table``, a mapping of columns (a DataFrame too), or the path of a predictions CSV.
-        threshold: a stored operating point in [0, 1]; the same scores at it stand under ``at_threshold``.
-        aggregate: ``mean_probability``, ``mean_logit`` or ``majority_vote``.
+        threshold: a stored operating point in [0, 1]; the same scores at it are under ``at_threshold``.
         intervals: False leaves them null (fast: for every epoch).
         draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000.
         seed: of the draws.
@@ -60,14 +54,13 @@ def score_predictions(
     if intervals and draws < 100:
         raise UserError(f"draws={draws}: an interval needs at least 100 draws; 2000 is the default")
     count = draws if intervals else 0
-    return score_table(checked, threshold=threshold, aggregate=aggregate, draws=count, seed=seed)
+    return score_table(checked, threshold=threshold, draws=count, seed=seed)
 
 
 def score_table(
     table: Table,
     *,
     threshold: float | None = None,
-    aggregate: str = "mean_probability",
     draws: int = 2000,
     seed: int = 0,
     fold: Integers | None = None,
@@ -76,96 +69,109 @@ def score_table(
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold={threshold}: a threshold is a probability from 0 to 1")
 
-    def at(level: str, cut: float | None, is_binary: bool) -> Units:
-        return units(table, level, binary=is_binary, aggregate=aggregate, threshold=cut, fold=fold)
+    def at(level: str, cut: float | None = None, binary: bool = True) -> Units:
+        return units(table, level, binary=binary, threshold=cut, fold=fold)
 
     result: Json = {}
     for level in LEVELS:
         if level != "image" and not is_grouped(table):
             result[level] = _ungrouped_level(level, table.task)
             continue
-        decided = at(level, None, True)
-        scored = _about(decided) | _binary_scores(decided, draws, seed) | {"at_threshold": None}
+        plain = at(level)
+        scored = _about(plain) | _binary_scores(plain, draws, seed) | {"at_threshold": None}
         if threshold is not None:
-            moved = at(level, threshold, True)
-            # Only a majority vote makes other probabilities of another threshold.
-            known = binary.DECISION_FREE if np.array_equal(moved.p, decided.p) else ()
-            again = _binary_scores(moved, draws, seed, skip=known) | {name: scored[name] for name in known}
+            moved = at(level, threshold)
+            known = {s.name: scored[s.name] for s in all_scores(level=level) if not s.decides}
+            again = _binary_scores(moved, draws, seed, known)
             scored["at_threshold"] = {"threshold": float(threshold)} | again
         if table.task == "subtype":
-            eight = at(level, None, False)
+            eight = at(level, binary=False)
             scored = _about(eight) | _subtype_scores(eight, draws, seed) | {"binary": scored}
         result[level] = scored
     return result
 
 
+def score_units(
+    units: Units,
+    task: str = "binary",
+    *,
+    draws: int = 0,
+    seed: int = 0,
+    names: Collection[str] | None = None,
+    known: Mapping[str, Json] | None = None,
+) -> Json:
+    """The scores of one level as ``metrics.json`` has them.
+
+    Args:
+        units: of the task; draws: of the bootstrap, 0 for no interval; seed: of the draws.
+        names: of the scores wanted, None for all; known: entries that are taken over.
+    """
+    weights = case_weights(units.case_class, draws, seed) if draws and units.grouped else None
+    undefined = why_undefined(units.truth) if task == "binary" else "too few classes or cases here"
+    entries: Json = {}
+    for score in all_scores(task, units.level):
+        if known and score.name in known:
+            entries[score.name] = known[score.name]
+        elif names is None or score.name in names:
+            statistic = None if score.no_interval else score.statistic(units)
+            value = score.value(units) if statistic is None else whole_value(statistic, units)
+            if not np.isfinite(value):
+                interval = Interval(reason=undefined)
+            elif weights is None:
+                interval = Interval(reason=NOT_ASKED if units.grouped else UNGROUPED)
+            elif statistic is None:
+                interval = Interval(reason=score.no_interval)
+            else:
+                interval = interval_of(score, units, statistic, value, weights)
+            entries[score.name] = _entry(value, interval) | (score.extras(units) if score.extras else {})
+    return entries
+
+
+def _entry(value: float, interval: Interval) -> Json:
+    return {"value": value if np.isfinite(value) else None} | interval.as_dict()
+
+
 def _about(units: Units) -> Json:
     """What a level's scores rest on."""
-    by_class = class_support(units)
-    kish_numbers = [kish(sizes) if units.grouped else None for sizes in by_class.sizes]
-    cases = [len(sizes) if units.grouped else None for sizes in by_class.sizes]
-    malignant = units.case_class[units.case]
+    by_class = dict(zip(CLASSES, class_support(units).sizes, strict=True))
     return {
         "n": len(units),
-        "units": {name: int((malignant == c).sum()) for c, name in enumerate(CLASSES)},
-        "cases": dict(zip(CLASSES, cases, strict=True)),
-        "kish": dict(zip(CLASSES, kish_numbers, strict=True)),
+        "units": {name: int(sizes.sum()) for name, sizes in by_class.items()},
+        "cases": {name: len(sizes) if units.grouped else None for name, sizes in by_class.items()},
+        "kish": {name: kish(sizes) if units.grouped else None for name, sizes in by_class.items()},
     }
 
 
-def _entries(values: dict[str, float], intervals: dict[str, Interval], default: str, undefined: str) -> Json:
-    """Scores as the JSON has them."""
-    entries = {}
-    for name, value in values.items():
-        known = bool(np.isfinite(value))
-        interval = intervals.get(name, Interval(reason=default)) if known else Interval(reason=undefined)
-        entries[name] = {"value": float(value) if known else None} | interval.as_dict()
-    return entries
-
-
-def _binary_scores(units: Units, draws: int, seed: int, skip: Sequence[str] = ()) -> Json:
-    values = binary.binary_values(units)
-    intervals = binary_intervals(units, values["auroc"], draws, seed, skip) if draws and units.grouped else {}
-    default = NOT_ASKED if units.grouped else UNGROUPED
-    entries = _entries(values, intervals, default, scores.why_undefined(units.truth))
-    if units.level != "image":
-        entries["ece"]["if_calibrated"] = binary.ece_if_calibrated(units)
-    elif not units.grouped:
-        entries["ece"]["reason"] = UNGROUPED
-    entries["micro_f1"] = dict(
-        entries["accuracy"]
-    )  # one label a unit: every error is one FP and one FN, so they are equal
-    entries["always_malignant"] = always_malignant(units)
-    entries["confusion"] = scores.confusion(units.truth, units.decision, len(CLASSES)).tolist()
-    return entries
+def _binary_scores(units: Units, draws: int, seed: int, known: Mapping[str, Json] | None = None) -> Json:
+    return score_units(units, draws=draws, seed=seed, known=known) | {
+        "always_malignant": always_malignant(units),
+        "confusion": confusion(units.truth, units.decision, len(CLASSES)).tolist(),
+    }
 
 
 def _subtype_scores(units: Units, draws: int, seed: int) -> Json:
-    values = subtypes.subtype_values(units)
-    intervals = subtype_intervals(units, draws, seed) if draws and units.grouped else {}
-    default = NOT_ASKED if units.grouped else UNGROUPED
-    entries = _entries(values, intervals, default, "too few classes or cases here")
-    recall = {name: entries.pop(f"recall_{name}") for name in SUBTYPES}
-    for k, name in enumerate(SUBTYPES):
-        recall[name]["cases"] = subtypes.cases_of_class(units, k) if units.grouped else None
+    entries = score_units(units, "subtype", draws=draws, seed=seed)
+    recall = {
+        name: entries.pop(RECALL + name) | {"cases": units.cases_with(k) if units.grouped else None}
+        for k, name in enumerate(SUBTYPES)
+    }
     return entries | {
-        "micro_f1": dict(entries["accuracy"]),
         "recall": recall,
         "missing_classes": [name for k, name in enumerate(SUBTYPES) if not (units.truth == k).any()],
-        "headline_classes": [SUBTYPES[k] for k in subtypes.headline_classes(units)],
-        "confusion": scores.confusion(units.truth, units.decision, len(SUBTYPES)).tolist(),
+        "headline_classes": [SUBTYPES[k] for k in headline_classes(units)],
+        "confusion": confusion(units.truth, units.decision, len(SUBTYPES)).tolist(),
         "at_threshold": None,
     }
 
 
 def _ungrouped_level(level: str, task: str) -> Json:
     """A slide or case level that cannot be scored, in the shape of one that can."""
-    names = binary.SCORES + (binary.SLIDE_SCORES if level == "slide" else ())
-    nulls = _entries(dict.fromkeys(names, float("nan")), {}, UNGROUPED, UNGROUPED)
-    about = {"n": 0, "reason": UNGROUPED}
-    found = about | nulls | {"confusion": None, "at_threshold": None}
-    if task == "subtype":
-        eight = _entries(dict.fromkeys(subtypes.SCORES, float("nan")), {}, UNGROUPED, UNGROUPED)
-        recall = _entries(dict.fromkeys(SUBTYPES, float("nan")), {}, UNGROUPED, UNGROUPED)
-        found = about | eight | {"recall": recall, "confusion": None, "at_threshold": None, "binary": found}
-    return found
+    undefined = _entry(float("nan"), Interval(reason=UNGROUPED))
+
+    def nulls(task: str) -> Json:
+        scores = {score.name: dict(undefined) for score in all_scores(task, level)}
+        recall = {name: scores.pop(RECALL + name) for name in SUBTYPES if task == "subtype"}
+        scores |= {"recall": recall} if recall else {}
+        return {"n": 0, "reason": UNGROUPED} | scores | {"confusion": None, "at_threshold": None}
+
+    return nulls(task) | ({"binary": nulls("binary")} if task == "subtype" else {})

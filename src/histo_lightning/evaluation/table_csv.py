@@ -30,7 +30,7 @@ def unquote_cell(cell: str) -> str:
 
 
 def csv_text(cell: str) -> str:
-    """A cell as it stands in a file."""
+    """A cell as it is written to a file."""
     # csv.writer leaves a lone carriage return bare under a "\n" line end, and no reader gets it back then.
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
 
@@ -42,18 +42,17 @@ def write_predictions(path: str | Path, table: Table) -> None:
         UserError: the file cannot be written.
     """
     names = columns(table.task)
-    cells = []
-    for name in names:
+
+    def cells(name: str) -> list[str]:
         values = table[name].tolist()
         if name in TEXT_COLUMNS:
-            cells.append([csv_text(quote_cell(value)) for value in values])
-        elif name == "magnification":
-            cells.append([str(value) if value else "" for value in values])
-        else:
-            cells.append([repr(value) for value in values])
-    lines = [",".join(names), *(",".join(row) for row in zip(*cells, strict=True))]
+            return [csv_text(quote_cell(value)) for value in values]
+        return ["" if name == "magnification" and not value else repr(value) for value in values]
+
+    rows = [",".join(row) for row in zip(*map(cells, names), strict=True)]
     # surrogateescape: a file name that is not UTF-8 keeps its bytes.
-    write_atomic(Path(path), ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+    text = "\n".join([",".join(names), *rows]) + "\n"
+    write_atomic(Path(path), text.encode("utf-8", "surrogateescape"))
 
 
 def read_predictions(path: str | Path) -> Table:
@@ -74,12 +73,11 @@ def read_predictions(path: str | Path) -> Table:
         raise UserError(f"{path}: the file is empty; give a predictions CSV")
     header, body = rows[0], rows[1:]
     if len(set(header)) != len(header):
-        raise UserError(f"{path}: a column stands twice in the first line; keep one of them")
+        raise UserError(f"{path}: a column appears twice in the first line; keep one of them")
     for number, row in enumerate(body, start=1):
         if len(row) != len(header):
-            raise UserError(
-                f"{path}: row {number} has {len(row)} cells, the first line has {len(header)}; the file is damaged, predict again"
-            )
+            cells = f"row {number} has {len(row)} cells, the first line has {len(header)}"
+            raise UserError(f"{path}: {cells}; the file is damaged, predict again")
     values = zip(*body, strict=True) if body else ((),) * len(header)
     source = {
         name: [unquote_cell(cell) for cell in cells] if name in TEXT_COLUMNS else cells

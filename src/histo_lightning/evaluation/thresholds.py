@@ -40,15 +40,10 @@ def _refuse_other_parts(table: Table, apparent: bool) -> None:
 
 
 def _rests_on(table: Table, weighting: str, apparent: bool) -> dict[str, Any]:
-    malignant = table.malignant == 1
-    grouped = weighting == CASE_BALANCED
-    return {
-        "weighting": weighting,
-        "apparent": apparent,
-        "images": len(table),
-        "cases_malignant": len(np.unique(table.case[malignant])) if grouped else None,
-        "cases_benign": len(np.unique(table.case[~malignant])) if grouped else None,
-    }
+    cases = [len(np.unique(table.case[table.malignant == c])) for c in (0, 1)]
+    benign, malignant = cases if weighting == CASE_BALANCED else (None, None)
+    counts = {"images": len(table), "cases_malignant": malignant, "cases_benign": benign}
+    return {"weighting": weighting, "apparent": apparent} | counts
 
 
 def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
@@ -57,13 +52,11 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     Args:
         table: validation predictions (``part`` val).
         sensitivity: wanted, in (0, 1].
-        apparent: take pooled out-of-fold predictions instead; for future data only, the scores on the same
-            predictions are then apparent.
+        apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
 
     Returns:
         ``threshold`` in [0, 1] (malignant at p >= threshold), ``wanted_sensitivity``, the ``sensitivity`` and
-        ``specificity`` reached on these predictions (null without benign images), ``cases_malignant`` and
-        ``cases_benign`` it rests on, ``images``, ``weighting``, ``apparent``.
+        ``specificity`` reached on these predictions (null without benign images), and what they rest on.
 
     Raises:
         UserError: another part than val, no malignant image, or a sensitivity out of range.
@@ -94,12 +87,6 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     } | _rests_on(table, weighting, apparent)
 
 
-def _log_loss(table: Table, weights: Floats, temperature: float) -> float:
-    probabilities = softmax(table.logits / temperature)
-    chosen = np.take_along_axis(probabilities, table.label[:, None], axis=1)[:, 0]
-    return float(weights @ -np.log(np.maximum(chosen, SMALLEST_P)) / weights.sum())
-
-
 def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
     """The temperature T that minimises the case-balanced log loss of softmax(logits / T) (Guo et al. 2017).
 
@@ -114,12 +101,18 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
     """
     _refuse_other_parts(table, apparent)
     weights, weighting = image_weights(table)
-    true_logits = np.take_along_axis(table.logits, table.label[:, None], axis=1)[:, 0]
+
+    def of_truth(values: Floats) -> Floats:
+        return np.take_along_axis(values, table.label[:, None], axis=1)[:, 0]
+
+    def loss(temperature: float) -> float:
+        chosen = np.maximum(of_truth(softmax(table.logits / temperature)), SMALLEST_P)
+        return float(weights @ -np.log(chosen) / weights.sum())
 
     def slope(temperature: float) -> float:
         """Derivative of the loss by 1/T: expected less true logit."""
         expected = (softmax(table.logits / temperature) * table.logits).sum(axis=1)
-        return float(weights @ (expected - true_logits))
+        return float(weights @ (expected - of_truth(table.logits)))
 
     low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
     at_bound = slope(LOWEST_TEMPERATURE) < 0 or slope(HIGHEST_TEMPERATURE) > 0
@@ -130,8 +123,8 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
     return {
         "temperature": temperature,
         "at_bound": at_bound,
-        "log_loss_before": _log_loss(table, weights, 1.0),
-        "log_loss_after": _log_loss(table, weights, temperature),
+        "log_loss_before": loss(1.0),
+        "log_loss_after": loss(temperature),
     } | _rests_on(table, weighting, apparent)
 
 

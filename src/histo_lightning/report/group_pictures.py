@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
-from histo_lightning.evaluation import Table, binary
-from histo_lightning.evaluation.intervals import case_weights, wilson
-from histo_lightning.evaluation.level_intervals import Support, binary_intervals, bootstrap
+from histo_lightning.evaluation import Table
+from histo_lightning.evaluation.intervals import Support, bootstrap, case_weights, wilson
 from histo_lightning.evaluation.levels import Units, is_grouped, units
 from histo_lightning.evaluation.resampling import mean_of
+from histo_lightning.evaluation.summary import score_units
 from histo_lightning.report.ranking_pictures import DRAWS
 from histo_lightning.report.style import (
     BLUE,
@@ -86,16 +86,12 @@ def magnification_scores(table: Table, level: str, score: str, draws: int = DRAW
 
     Intervals as in ``metrics.json``: by case Newcombe's and MOVER's closed forms, by image the expanded BCa.
     """
-    skip = [name for name in binary.SCORES if name != score]
     found = {}
     for magnification in np.unique(table.magnification).tolist():
         here = units(table.rows(table.magnification == magnification), level)
-        values = binary.binary_values(here)
-        low = high = None
-        if here.grouped and np.isfinite(values[score]):
-            interval = binary_intervals(here, values["auroc"], draws, 0, skip)[score]
-            low, high = interval.low, interval.high
-        found[int(magnification)] = Bar(values[score], low, high, len(here))
+        entry = score_units(here, draws=draws, names=[score])[score]
+        value = float("nan") if entry["value"] is None else entry["value"]
+        found[int(magnification)] = Bar(value, entry["low"], entry["high"], len(here))
     return found
 
 

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from histo_lightning.evaluation import Table
-from histo_lightning.evaluation.intervals import case_weights
-from histo_lightning.evaluation.level_intervals import UNGROUPED, class_support
-from histo_lightning.evaluation.levels import Units, is_grouped, units
+from histo_lightning.evaluation.intervals import case_weights, class_support
+from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
 from histo_lightning.evaluation.scores import auroc, average_precision, why_undefined
 from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import part_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.evaluation import influence_table, read_predictions
+from histo_lightning.evaluation import coverage_of, influence_table, read_predictions
 from histo_lightning.report.figures import read_history
 from histo_lightning.report.page import paragraph, section
 from histo_lightning.report.score_tables import parts_table, row, table
@@ -29,14 +29,19 @@ def trust_section(run_folder: Path, metrics: Json, status: Json) -> str:
     body += "<h3>Against no network</h3>" + _baselines(metrics)
     body += "<h3>Weight of single cases</h3>" + _influence(run_folder, metrics)
     body += "<h3>What the intervals cover</h3>" + paragraph(
-        f"Nominal 95 % intervals; they cover {COVERS}. With 16 benign cases they hold in about 91 to 96 of 100 samples; "
-        "another training run may differ by more."
+        f"They cover {COVERS}. {coverage_of(_image_auroc(metrics)).sentence} Another training run may differ by more."
     )
     read = int(status.get("test_read") or 0)
     times = "not read" if read == 0 else "read once" if read == 1 else f"read {read} times"
     body += "<h3>Reads of the test part</h3>"
     body += paragraph(f"The test part was {times} in this run.", "label" if read > 1 else "")
     return section("Can it be trusted: training beside validation and test", body)
+
+
+def _image_auroc(metrics: Json) -> float | None:
+    part = "test" if metrics.get("test") else "val"
+    value: float | None = level_scores(metrics, part, "image").get("auroc", {}).get("value")
+    return value
 
 
 def _epoch(run_folder: Path, metrics: Json) -> str:

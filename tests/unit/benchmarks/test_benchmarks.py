@@ -9,10 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from histo_lightning.benchmark import benchmarks
-from histo_lightning.config import to_config
+from histo_lightning.config.checks import to_config
+from histo_lightning.config.schema import BenchmarkConfig
+from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
-from histo_lightning.launch import conf_dir
-from histo_lightning.schema import BenchmarkConfig
 
 measure = benchmarks("measure")
 judged = measure.judged

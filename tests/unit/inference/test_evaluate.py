@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histo_lightning.config.schema import DatasetConfig, EvaluateConfig, TrainerConfig
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import read_predictions, score_predictions
 from histo_lightning.inference.evaluate import evaluate
-from histo_lightning.schema import DatasetConfig, EvaluateConfig, TrainerConfig
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
 

@@ -17,12 +17,12 @@ import histo_lightning.inference.export as exporting
 import histo_lightning.inference.formats as formats
 from histo_lightning.callbacks.checkpoints import save_atomic
 from histo_lightning.classifier import Classifier
+from histo_lightning.config.schema import ExportConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.inference.export import export, export_name, parity
 from histo_lightning.inference.formats import reference
 from histo_lightning.inference.trained import Trained
-from histo_lightning.schema import ExportConfig
 
 METADATA = "metadata.json"
 MEAN, STD = [0.79, 0.62, 0.76], [0.11, 0.15, 0.09]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from histo_lightning.config.schema import PredictConfig, TrainerConfig
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import read_predictions
 from histo_lightning.evaluation.table_csv import unquote_cell
@@ -20,7 +21,6 @@ from histo_lightning.inference.predict import (
     predict,
 )
 from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented, prepare_device
-from histo_lightning.schema import PredictConfig, TrainerConfig
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from histo_lightning.baselines import mean_colour
+from histo_lightning.decisions import choose, store_choice
 from PIL import Image
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from histo_lightning.baselines import mean_colour
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import Recipe
-from histo_lightning.decisions import choose, store_choice
 from histo_lightning.evaluation import make_table, read_predictions
 
 

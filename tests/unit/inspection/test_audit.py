@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from histo_lightning.inspection.audit_report import as_json, details, verdict
 from PIL import Image
 
 from conftest import ROOT
 from histo_lightning.audit import audit, say
-from histo_lightning.inspection.audit_report import as_json, details, verdict
-from histo_lightning.inspection.leaks import audit_split
+from histo_lightning.config.schema import AuditConfig, DatasetConfig
 from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
 from histo_lightning.data.breakhis.names import parse_name
-from histo_lightning.data.splits.reading import NamedSplit, read_splits
-from histo_lightning.data.splits.reading import printable
 from histo_lightning.data.splits import TWIN_DROPPED, TWIN_KEPT, SplitConfig, build_split
+from histo_lightning.data.splits.reading import NamedSplit, printable, read_splits
 from histo_lightning.errors import UserError
-from histo_lightning.schema import AuditConfig, DatasetConfig
+from histo_lightning.inspection.leaks import audit_split
 
 SIZES = [(5005, 2904), (5506, 2403), (5332, 2577), (5211, 2698), (4826, 3083)]
 CASES = [8, 6, 7, 7, 6]

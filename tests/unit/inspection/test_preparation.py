@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histo_lightning.config.schema import AugmentConfig, DatasetConfig, PrepareConfig, TrainerConfig
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.breakhis.census import census_names
-from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.splits import SplitConfig
 from histo_lightning.inspection.preparation import prepare
-from histo_lightning.schema import AugmentConfig, DatasetConfig, PrepareConfig, TrainerConfig
 
 SLIDES = ("A-14-22549AB", "F-14-25197", "DC-14-2523", "MC-14-13413")
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histo_lightning.data.breakhis.records import breakhis_records, record_of
 from histo_lightning.data.pixels import cache
 from histo_lightning.data.pixels.cache import UnreadableImages, load_pixels
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import Folder, image_files
-from histo_lightning.data.breakhis.records import breakhis_records, record_of
 from histo_lightning.errors import UserError
 
 NAMES = [f"SOB_M_DC-14-2523-40-{i:03d}.png" for i in range(1, 7)]

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
-
-from histo_lightning.data.pixels.duplicates import SUSPICIOUS, identical_pixels, nearest_pairs
 from histo_lightning.data.perceptual import (
     ORIENTATIONS,
     area_matrix,
@@ -20,10 +16,14 @@ from histo_lightning.data.perceptual import (
     scaled,
     window_hashes,
 )
+from histo_lightning.data.window_search import least_distances, scale_pairs
+from numpy.typing import NDArray
+from PIL import Image
+
 from histo_lightning.data.breakhis.records import Record, record_of
+from histo_lightning.data.pixels.duplicates import SUSPICIOUS, identical_pixels, nearest_pairs
 from histo_lightning.data.pixels.stains import COLUMNS, HED, measure_stains, stain_statistics
 from histo_lightning.data.synthetic.dataset import ensure_synthetic
-from histo_lightning.data.window_search import least_distances, scale_pairs
 
 Pixels = NDArray[np.uint8]
 

@@ -26,8 +26,8 @@ import pytest
 
 from histo_lightning.data import download
 from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.sources.breakhis import OFFICIAL_FOLDS_URL, OFFICIAL_URL, fetch_breakhis
 from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.sources.breakhis import OFFICIAL_FOLDS_URL, OFFICIAL_URL, fetch_breakhis
 from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 

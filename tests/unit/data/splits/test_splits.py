@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histo_lightning.data.splits.assignment import assign
 from histo_lightning.data.breakhis.records import PARTS, Record, record_of, without_twins
 from histo_lightning.data.splits import SplitConfig, build_split, content_hash, load_split
+from histo_lightning.data.splits.assignment import assign
 from histo_lightning.errors import UserError
 
 OFFICIAL = {

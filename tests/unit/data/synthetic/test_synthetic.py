@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data.synthetic import dataset as synthetic
 from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.synthetic.cohort import malignancy_of
-from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, parse_name
 from histo_lightning.data.breakhis.records import Record, breakhis_records
+from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.synthetic import dataset as synthetic
+from histo_lightning.data.synthetic.cohort import malignancy_of
 from histo_lightning.data.synthetic.dataset import MARKER, ensure_synthetic
 from histo_lightning.errors import UserError
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from factories.predictions import check_plain_json, random_table, whole_set
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
     Table,
@@ -17,12 +18,9 @@ from histo_lightning.evaluation import (
     score_predictions,
     write_predictions,
 )
-from histo_lightning.evaluation.binary import binary_values
 from histo_lightning.evaluation.levels import units
-from histo_lightning.evaluation.resampling import binary_statistics
+from histo_lightning.evaluation.registry import all_scores
 from histo_lightning.evaluation.scores import average_precision
-from test_evaluation_intervals import random_table
-from test_evaluation_summary import walk, whole_set
 
 
 def folds(table: Table, count: int = 3) -> list[Table]:
@@ -53,7 +51,7 @@ def test_one_fold_pooled_is_the_fold() -> None:
 def test_pooled_auroc_counts_pairs_within_folds() -> None:
     parts = folds(random_table(9, 12, 1))
     found = score_pooled(parts, draws=150)
-    walk(found)
+    check_plain_json(found)
     whole, fold = pool(parts)
     assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts))
     assert found["image"]["auroc"]["pooled"] == pytest.approx(
@@ -68,14 +66,24 @@ def test_pooled_auroc_counts_pairs_within_folds() -> None:
 
 
 @pytest.mark.parametrize("level", ["image", "slide", "case"])
-def test_draws_of_pooled_folds_count_as_the_values_do(level: str) -> None:
+def test_scores_by_fold_are_means_over_folds_and_draws_count_as_repeated_units_do(level: str) -> None:
     whole, fold = pool(folds(random_table(9, 12, 1)))
     here = units(whole, level, fold=fold)
-    ones = np.ones((1, len(here.cases)))
-    found = {name: float(statistic(ones)[0]) for name, statistic in binary_statistics(here).items()}
-    expected = binary_values(here)
-    del expected["ece"]
-    assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    by_fold = {
+        s.name: [s.value(here.chosen(here.fold == k)) for k in range(3)] for s in all_scores(level=level)
+    }
+    for score in all_scores(level=level):
+        if score.per_fold:
+            defined = [value for value in by_fold[score.name] if np.isfinite(value)]
+            expected = np.mean(defined) if defined else np.nan
+            assert score.value(here) == pytest.approx(expected, nan_ok=True), score.name
+    weights = np.random.default_rng(0).integers(1, 3, (1, len(here.cases)))
+    twice = here.chosen(np.repeat(np.arange(len(here)), weights[0][here.case]))
+    for score in all_scores(level=level):
+        if not score.no_interval:
+            assert score.statistic(here)(weights)[0] == pytest.approx(score.value(twice), rel=1e-5), (
+                score.name
+            )
 
 
 def test_folds_of_different_scale_get_a_warning() -> None:
@@ -106,7 +114,7 @@ def test_a_fold_of_one_class_is_left_out_of_the_means() -> None:
     parts = folds(random_table(9, 12, 1))
     parts[0] = parts[0].rows(parts[0].malignant == 1)
     found = score_pooled(parts, draws=150)
-    walk(found)
+    check_plain_json(found)
     expected = np.mean([average_precision(part.label == 1, part.p_malignant) for part in parts[1:]])
     assert found["image"]["auprc"]["value"] == pytest.approx(expected)
     assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts[1:]))
@@ -114,13 +122,11 @@ def test_a_fold_of_one_class_is_left_out_of_the_means() -> None:
 
 def test_eight_class_folds_and_files(tmp_path: Path) -> None:
     parts = folds(random_table(20, 25, 4, "subtype"))
-    files = []
     for k, part in enumerate(parts):
         write_predictions(tmp_path / f"{k}.csv", part)
-        files.append(tmp_path / f"{k}.csv")
-    found = score_pooled(files, draws=120)
-    walk(found)
-    assert found == score_pooled(parts, draws=120)
+    found = score_pooled(parts, draws=120)
+    check_plain_json(found)
+    assert found == score_pooled([tmp_path / f"{k}.csv" for k in range(3)], draws=120)
     whole, _ = pool(parts)
     p = np.exp(whole.logits) / np.exp(whole.logits).sum(axis=1, keepdims=True)
     expected = metrics.roc_auc_score(whole.label, p, multi_class="ovr")
@@ -139,14 +145,14 @@ def test_overlapping_or_mixed_parts_are_refused() -> None:
     with pytest.raises(UserError, match="all of one task"):
         score_pooled([parts[0], random_table(3, 3, 0, "subtype")])
     torn = [parts[0].rows(np.arange(len(parts[0])) % 2 == k) for k in (0, 1)]
-    with pytest.raises(UserError, match=r"case \S+ stands with two classes or in two folds"):
+    with pytest.raises(UserError, match=r"case \S+ has two classes or is in two folds"):
         score_pooled(torn)
 
 
 def test_unknown_grouping_pools_at_image_level_only() -> None:
     parts = [replace(part, case=np.full(len(part), "")) for part in folds(random_table(9, 12, 1))]
     found = score_pooled(parts, draws=120)
-    walk(found)
+    check_plain_json(found)
     assert found["image"]["auroc"]["value"] == pytest.approx(brute_force_within(parts))
     assert found["case"]["auroc"]["value"] is None
 
@@ -167,7 +173,7 @@ def test_influence_is_the_score_without_the_case(census_records) -> None:
         for case, keep in ((case, table.case != case) for case in np.unique(table.case))
     }
     assert found["largest"]["case"] == max(changes, key=changes.__getitem__)
-    walk(found)
+    check_plain_json(found)
 
 
 @pytest.mark.parametrize("level", ["image", "slide", "case"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from factories.predictions import table_of
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions
 from histo_lightning.evaluation.levels import kish, units
@@ -26,24 +27,13 @@ ROWS = [
 
 
 def hand_table(task: str = "binary") -> Table:
-    malignant = [subtype == "DC" for _, subtype, _, _ in ROWS]
     logits = np.array([[0.0, x] for *_, x in ROWS])
     if task == "subtype":
         logits = np.zeros((len(ROWS), 8))
         logits[:, 4] = [x for *_, x in ROWS]
         logits[:, 1] = 1.0
-    return make_table(
-        task,
-        image=[f"{i}.png" for i in range(len(ROWS))],
-        path=[f"{i}.png" for i in range(len(ROWS))],
-        class_name=["malignant" if m else "benign" for m in malignant],
-        subtype=[row[1] for row in ROWS],
-        slide=[row[0] for row in ROWS],
-        case=[row[2] for row in ROWS],
-        magnification=[40] * len(ROWS),
-        part="test",
-        logits=logits,
-    )
+    slide, subtype, case, _ = (list(column) for column in zip(*ROWS, strict=True))
+    return table_of(task, subtype, slide, case, logits)
 
 
 def sigmoid(x: float) -> float:
@@ -61,30 +51,6 @@ def test_mean_probability() -> None:
     assert found["14-3"] == (pytest.approx(p), int(p >= 0.5))
     p = np.mean([sigmoid(x) for x in (-2.0, -1.0, 4.0, -3.0)])
     assert found["14-1"] == (pytest.approx(p), 0)
-
-
-def test_mean_logit_can_decide_otherwise() -> None:
-    found = by_case(units(hand_table(), "case", aggregate="mean_logit"))
-    assert found["14-2"] == (pytest.approx(sigmoid(0.125)), 1)
-    assert found["14-3"] == (pytest.approx(sigmoid(-0.5 / 3)), 0)
-    assert found["14-1"] == (pytest.approx(sigmoid(-0.5)), 0)
-
-
-def test_majority_vote_and_its_tie() -> None:
-    found = by_case(units(hand_table(), "case", aggregate="majority_vote"))
-    assert found["14-1"] == (pytest.approx(0.25), 0)
-    assert found["14-2"] == (pytest.approx(0.5), 1), "a tie is malignant"
-    assert found["14-3"] == (pytest.approx(1 / 3), 0)
-
-
-def test_a_threshold_moves_the_votes_and_the_majority_stays_a_majority() -> None:
-    found = by_case(units(hand_table(), "case", aggregate="majority_vote", threshold=sigmoid(-1.2)))
-    assert found["14-1"] == (pytest.approx(0.5), 1)
-    assert found["14-3"] == (pytest.approx(2 / 3), 1)
-    found = by_case(units(hand_table(), "case", aggregate="majority_vote", threshold=0.3))
-    assert found["14-3"] == (pytest.approx(1 / 3), 0), (
-        "a third is no majority, though it is above the threshold"
-    )
 
 
 def test_a_threshold_on_the_mean_probability() -> None:
@@ -132,30 +98,27 @@ def test_eight_classes_decide_by_the_largest_and_binary_by_p_malignant() -> None
     assert image["binary"]["specificity"]["value"] == 0.0
 
 
-@pytest.mark.parametrize("aggregate", ["mean_probability", "mean_logit", "majority_vote"])
-def test_single_images_are_their_own_cases(aggregate: str) -> None:
+def test_single_images_are_their_own_cases() -> None:
     table = hand_table()
     alone = replace(table, slide=table.image, case=table.image)
-    image, case = units(alone, "image"), units(alone, "case", aggregate=aggregate)
+    image, case = units(alone, "image"), units(alone, "case")
     order = np.argsort(alone.image)
     np.testing.assert_array_equal(case.decision, image.decision[order])
-    if aggregate != "majority_vote":
-        np.testing.assert_allclose(case.p, image.p[order])
+    np.testing.assert_allclose(case.p, image.p[order])
 
 
 def test_groups_of_two_classes_are_refused() -> None:
     table = hand_table()
-    with pytest.raises(UserError, match="case one stands with two classes"):
+    with pytest.raises(UserError, match="case one has two classes"):
         units(replace(table, case=np.full(len(table), "one")), "image")
     mixed = replace(table, slide=np.where(table.image == "10.png", "F-14-1", table.slide))
-    with pytest.raises(UserError, match="slide F-14-1 stands with two classes"):
+    with pytest.raises(UserError, match="slide F-14-1 has two classes"):
         score_predictions(mixed)
 
 
-@pytest.mark.parametrize(("level", "aggregate"), [("patient", "mean_probability"), ("case", "median")])
-def test_unknown_levels_and_aggregates_are_refused(level: str, aggregate: str) -> None:
-    with pytest.raises(UserError, match="levels are image, slide, case, aggregates mean_probability"):
-        units(hand_table(), level, aggregate=aggregate)
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(UserError, match="level=patient: levels are image, slide, case"):
+        units(hand_table(), "patient")
 
 
 def test_kish_numbers() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factories.predictions import as_columns
 from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
@@ -40,10 +41,6 @@ def small_table(task: str = "binary", rows: int = 6, names: list[str] | None = N
         part="val",
         logits=random.normal(size=(rows, 2 if task == "binary" else 8)),
     )
-
-
-def as_columns(table: Table) -> dict[str, list[Any]]:
-    return {name: table[name].tolist() for name in columns(table.task)}
 
 
 def assert_same(first: Table, second: Table) -> None:
@@ -153,7 +150,7 @@ def broken(**changes: Any) -> dict[str, Any]:
     [
         ({name: [] for name in columns("binary")}, ["no row"]),
         (broken(slide=None), ["column slide is missing", "logit_benign"]),
-        (broken(image="0.png"), ["row 3 (0.png)", "stands twice"]),
+        (broken(image="0.png"), ["row 3 (0.png)", "appears twice"]),
         (broken(image=""), ["row 3", "empty"]),
         (broken(class_name="benin"), ["row 3 (2.png)", "unknown class", "benign and malignant"]),
         (broken(subtype="XX"), ["row 3", "unknown subtype"]),
@@ -204,7 +201,7 @@ def test_eight_classes_need_a_subtype_and_its_label() -> None:
     [
         ("", "empty"),
         ("image,path\na.png\n", "row 1 has 1 cells"),
-        ("image,image\n", "stands twice"),
+        ("image,image\n", "appears twice"),
         (",".join(columns("binary")) + "\n", "no row"),
         ('image,path\n"a.png', "not a CSV"),
         ("\x89PNG\r\n", "missing"),

@@ -11,8 +11,11 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
-from histo_lightning.evaluation import scores, subtypes
-from histo_lightning.evaluation.calibration import fit, logit, recalibration, refit, sigmoid
+from factories.predictions import units_of
+from histo_lightning.data.breakhis.names import SUBTYPES
+from histo_lightning.evaluation import all_scores, get_score, scores
+from histo_lightning.evaluation.calibration import fit, logit, refit, sigmoid
+from histo_lightning.evaluation.levels import Units
 
 ATOL = 1e-12
 
@@ -32,34 +35,34 @@ def binary_units(draw: st.DrawFn, both: bool = True) -> tuple[np.ndarray, np.nda
     return truth, p
 
 
+def value(name: str, units: Units, task: str = "binary") -> float:
+    return get_score(name, task).value(units)
+
+
 @given(binary_units())
 def test_binary_scores_equal_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -> None:
     truth, p = data
     called = (p >= 0.5).astype(np.int64)
-    c = scores.count(truth, called)
-    zero = np.zeros_like(truth)
     expected = {
-        scores.accuracy: metrics.accuracy_score(truth, called),
-        scores.balanced_accuracy: metrics.balanced_accuracy_score(truth, called),
-        scores.f1: metrics.f1_score(truth, called),
-        scores.mcc: metrics.matthews_corrcoef(truth, called),
-        scores.sensitivity: metrics.recall_score(truth, called),
-        scores.specificity: metrics.recall_score(truth, called, pos_label=0),
+        "accuracy": metrics.accuracy_score(truth, called),
+        "micro_f1": metrics.f1_score(truth, called, average="micro"),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, called),
+        "f1": metrics.f1_score(truth, called),
+        "mcc": metrics.matthews_corrcoef(truth, called),
+        "sensitivity": metrics.recall_score(truth, called),
+        "specificity": metrics.recall_score(truth, called, pos_label=0),
+        "auroc": metrics.roc_auc_score(truth, p),
+        "auprc": metrics.average_precision_score(truth, p),
+        "auprc_benign": metrics.average_precision_score(truth, 1 - p, pos_label=0),
+        "brier": metrics.brier_score_loss(truth, p),
     }
-    for score, value in expected.items():
-        assert float(score(c)) == pytest.approx(value, abs=ATOL), score.__name__
-    assert set(expected) == set(scores.COUNT_SCORES.values())
-    assert scores.auroc(truth, p, zero) == pytest.approx(metrics.roc_auc_score(truth, p), abs=ATOL)
-    assert scores.average_precision(truth == 1, p) == pytest.approx(
-        metrics.average_precision_score(truth, p), abs=ATOL
+    for name, wanted in expected.items():
+        assert value(name, units_of(truth, p)) == pytest.approx(wanted, abs=ATOL), name
+    assert value("log_loss", units_of(truth, p)) == pytest.approx(
+        metrics.log_loss(truth, p), rel=1e-9, abs=1e-9
     )
-    assert scores.average_precision(truth == 0, 1 - p) == pytest.approx(
-        metrics.average_precision_score(truth, 1 - p, pos_label=0), abs=ATOL
-    )
-    assert scores.squared_error(truth, p).mean() == pytest.approx(
-        metrics.brier_score_loss(truth, p), abs=ATOL
-    )
-    assert scores.log_error(truth, p).mean() == pytest.approx(metrics.log_loss(truth, p), rel=1e-9, abs=1e-9)
+    assert scores.auroc(truth, p, np.zeros_like(truth)) == pytest.approx(expected["auroc"], abs=ATOL)
+    assert scores.average_precision(truth == 1, p) == pytest.approx(expected["auprc"], abs=ATOL)
     np.testing.assert_array_equal(
         scores.confusion(truth, called, 2), metrics.confusion_matrix(truth, called, labels=[0, 1])
     )
@@ -68,16 +71,11 @@ def test_binary_scores_equal_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_class_leaves_scores_undefined(only: int) -> None:
     truth = np.full(4, only)
-    p = np.array([0.1, 0.4, 0.6, 0.9])
-    c = scores.count(truth, (p >= 0.5).astype(np.int64))
-    undefined = {scores.balanced_accuracy, scores.mcc} | (
-        {scores.specificity} if only else {scores.sensitivity, scores.f1}
-    )
-    for score in scores.COUNT_SCORES.values():
-        assert np.isnan(score(c)) == (score in undefined), score.__name__
-    assert np.isnan(scores.auroc(truth, p, np.zeros(4, np.int64)))
-    assert np.isnan(scores.average_precision(truth == 1, p))
-    assert np.isnan(recalibration(truth, p)).all()
+    here = units_of(truth, np.array([0.1, 0.4, 0.6, 0.9]))
+    undefined = {s.name for s in all_scores(level="image") if np.isnan(s.value(here))}
+    assert undefined == {
+        "balanced_accuracy", "mcc", "auroc", "auprc", "auprc_benign", "calibration_intercept", "calibration_slope",
+    } | ({"specificity"} if only else {"sensitivity", "f1"})  # fmt: skip
     assert scores.why_undefined(truth) == f"only {('benign', 'malignant')[only]} cases here"
 
 
@@ -94,6 +92,7 @@ def test_auroc_counts_only_pairs_of_one_fold(
             right += 1.0 if p[b] < p[m] else 0.5 if p[b] == p[m] else 0.0
     expected = right / pairs if pairs else float("nan")
     assert scores.auroc(truth, p, fold) == pytest.approx(expected, abs=ATOL, nan_ok=True)
+    assert value("auroc", units_of(truth, p, fold)) == pytest.approx(expected, abs=ATOL, nan_ok=True)
 
 
 @given(binary_units(both=False), st.randoms(use_true_random=False))
@@ -143,7 +142,7 @@ def test_calibration_slope_equals_scikit_learn(seed: int) -> None:
     random = np.random.default_rng(seed)
     p = random.random(120)
     truth = (random.random(120) < sigmoid(0.7 + 0.6 * logit(p))).astype(np.int64)
-    intercept, slope = recalibration(truth, p)
+    intercept, slope = (value(f"calibration_{name}", units_of(truth, p)) for name in ("intercept", "slope"))
     assert slope == pytest.approx(joint_fit(truth, logit(p)).coef_[0, 0], rel=1e-4)
     # At the intercept the mean of the moved probabilities is the observed frequency: its score equation.
     assert sigmoid(logit(p) + intercept).mean() == pytest.approx(truth.mean(), abs=1e-9)
@@ -168,10 +167,12 @@ def test_all_draws_of_a_refit_equal_scikit_learn_one_by_one(seed: int) -> None:
 
 def test_calibration_of_separated_or_constant_predictions_is_undefined() -> None:
     truth = np.array([0, 0, 0, 1, 1, 1])
-    assert np.isnan(recalibration(truth, np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8]))[1])
-    intercept, slope = recalibration(truth, np.full(6, 0.8))
-    assert np.isnan(slope)
-    assert intercept == pytest.approx(-np.log(4))
+    separated, constant = (
+        units_of(truth, p) for p in (np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8]), np.full(6, 0.8))
+    )
+    assert np.isnan(value("calibration_slope", separated))
+    assert np.isnan(value("calibration_slope", constant))
+    assert value("calibration_intercept", constant) == pytest.approx(-np.log(4))
     design = np.column_stack([np.ones(6), [-3.0, -2, -1, -1.5, 2, 3]])
     start = fit(truth, np.zeros(6), design)
     assert start is not None
@@ -195,14 +196,21 @@ def eight_class_units(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 def test_eight_class_scores_equal_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -> None:
     truth, called = data
     here = np.unique(truth)
-    counts = scores.confusion(truth, called, 8).astype(float)
-    recall = metrics.recall_score(truth, called, labels=here, average=None, zero_division=np.nan)
-    np.testing.assert_allclose(subtypes.recalls(counts)[here], recall)
-    assert float(subtypes.accuracy(counts)) == pytest.approx(metrics.accuracy_score(truth, called))
+    level = units_of(truth, np.eye(8)[called])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "y_pred contains classes")
         balanced = metrics.balanced_accuracy_score(truth, called)
-    assert float(subtypes.mean_where_defined(subtypes.recalls(counts))) == pytest.approx(balanced)
-    expected = metrics.f1_score(truth, called, labels=here, average="macro", zero_division=0)
-    assert float(subtypes.macro_f1(counts)) == pytest.approx(expected)
-    assert float(subtypes.mcc(counts)) == pytest.approx(metrics.matthews_corrcoef(truth, called), abs=ATOL)
+    expected = {
+        "accuracy": metrics.accuracy_score(truth, called),
+        "micro_f1": metrics.f1_score(truth, called, average="micro"),
+        "balanced_accuracy": balanced,
+        "f1": metrics.f1_score(truth, called, labels=here, average="macro", zero_division=0),
+        "mcc": metrics.matthews_corrcoef(truth, called),
+        "auroc": np.mean([metrics.roc_auc_score(truth == k, called == k) for k in here]),
+    }
+    recall = metrics.recall_score(truth, called, labels=here, average=None, zero_division=np.nan)
+    expected |= {f"recall_{SUBTYPES[k]}": recall[i] for i, k in enumerate(here)}
+    for name, wanted in expected.items():
+        assert value(name, level, "subtype") == pytest.approx(wanted, abs=ATOL), name
+    for k in set(range(8)) - set(here.tolist()):
+        assert np.isnan(value(f"recall_{SUBTYPES[k]}", level, "subtype"))

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
-from histo_lightning.evaluation import Table, make_table
-from histo_lightning.evaluation.binary import binary_values
+from factories.predictions import random_table
+from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.intervals import (
     EXPANDED_BCA,
     Z,
@@ -23,43 +22,10 @@ from histo_lightning.evaluation.intervals import (
     newcombe_auroc,
     wilson,
 )
-from histo_lightning.evaluation.level_intervals import binary_intervals, subtype_intervals
 from histo_lightning.evaluation.levels import Units, units
-from histo_lightning.evaluation.resampling import auroc_of, binary_statistics, subtype_statistics
-from histo_lightning.evaluation.subtypes import subtype_values
-
-
-def random_table(
-    benign: int, malignant: int, seed: int = 0, task: str = "binary", most: int = 8, signal: float = 1.0
-) -> Table:
-    """Cases of 1 to ``most`` images on one or two slides, with a shared shift and many ties."""
-    random = np.random.default_rng(seed)
-    rows = []
-    for number in range(benign + malignant):
-        side = SUBTYPES[4:] if number >= benign else SUBTYPES[:4]
-        subtype = str(random.choice(side))
-        shift = random.normal()
-        for _ in range(random.integers(1, most + 1)):
-            rows.append((subtype, f"{subtype}-14-{number}{random.choice(['A', 'B'])}", f"14-{number}", shift))
-    sign = np.array([1.0 if SUBTYPE_CLASS[row[0]] == "malignant" else -1.0 for row in rows])
-    logits = np.zeros((len(rows), 2 if task == "binary" else 8))
-    if task == "binary":
-        logits[:, 1] = np.round(sign * signal + [row[3] for row in rows] + random.normal(size=len(rows)), 1)
-    else:
-        logits = np.round(random.normal(size=logits.shape), 1)
-        logits[np.arange(len(rows)), [SUBTYPES.index(row[0]) for row in rows]] += signal
-    return make_table(
-        task,
-        image=[f"{i}.png" for i in range(len(rows))],
-        path=[f"{i}.png" for i in range(len(rows))],
-        class_name=[SUBTYPE_CLASS[row[0]] for row in rows],
-        subtype=[row[0] for row in rows],
-        slide=[row[1] for row in rows],
-        case=[row[2] for row in rows],
-        magnification=[40] * len(rows),
-        part="test",
-        logits=logits,
-    )
+from histo_lightning.evaluation.registry import all_scores, get_score
+from histo_lightning.evaluation.resampling import Statistic, auroc_of
+from histo_lightning.evaluation.summary import score_units
 
 
 @pytest.mark.parametrize(
@@ -139,6 +105,11 @@ def test_weights_draw_as_many_cases_in_each_class() -> None:
     assert (weights != case_weights(case_class, 2000, 1)).any()
 
 
+def weighted(here: Units, task: str = "binary") -> dict[str, Statistic]:
+    """Every score of a level that has an interval, as a function of case weights."""
+    return {s.name: s.statistic(here) for s in all_scores(task, here.level) if not s.no_interval}
+
+
 def repeated(table: Table, weights: np.ndarray) -> np.ndarray:
     """Row indices of a table whose cases stand as often as the weights say."""
     cases = np.unique(table.case)
@@ -154,7 +125,7 @@ def test_a_draw_scores_like_the_repeated_rows(level: str, seed: int) -> None:
     table = random_table(7, 9, seed)
     here = units(table, level)
     weights = case_weights(here.case_class, 4, seed)
-    for name, statistic in binary_statistics(here).items():
+    for name, statistic in weighted(here).items():
         drawn = statistic(weights)
         for b in range(4):
             rows = np.repeat(np.arange(len(here)), weights[b][here.case].astype(int))
@@ -168,19 +139,15 @@ def test_a_draw_scores_like_the_repeated_rows(level: str, seed: int) -> None:
                 here.case_class,
                 True,
             )
-            expected = binary_values(taken)[name]
+            expected = get_score(name).value(taken)
             assert drawn[b] == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True), (name, b)
-    ones = np.ones((1, len(here.cases)))
-    assert {n: float(s(ones)[0]) for n, s in binary_statistics(here).items()} == pytest.approx(
-        {n: v for n, v in binary_values(here).items() if n != "ece"}, rel=1e-6, nan_ok=True
-    )
 
 
 def test_an_image_draw_equals_scikit_learn_on_the_repeated_rows() -> None:
     table = random_table(6, 8, 3)
     here = units(table, "image")
     weights = case_weights(here.case_class, 5, 0)
-    statistics = binary_statistics(here)
+    statistics = weighted(here)
     for b in range(5):
         rows = repeated(table, weights[b])
         truth, p = table.label[rows], table.p_malignant[rows]
@@ -191,15 +158,24 @@ def test_an_image_draw_equals_scikit_learn_on_the_repeated_rows() -> None:
         assert found["brier"] == pytest.approx(metrics.brier_score_loss(truth, p))
 
 
-@pytest.mark.parametrize("level", ["image", "case"])
-def test_an_eight_class_draw_scores_like_the_repeated_rows(level: str) -> None:
-    here = units(random_table(25, 25, 1, "subtype"), level, binary=False)
-    ones = np.ones((1, len(here.cases)))
-    expected = subtype_values(here)
-    for name, statistic in subtype_statistics(here).items():
-        assert float(statistic(ones)[0]) == pytest.approx(expected[name], nan_ok=True), name
-    doubled = subtype_statistics(here)["accuracy"](2 * ones)[0]
-    assert doubled == pytest.approx(expected["accuracy"])
+def test_an_eight_class_draw_equals_scikit_learn_on_the_repeated_rows() -> None:
+    table = random_table(25, 25, 1, "subtype")
+    here = units(table, "image", binary=False)
+    weights = case_weights(here.case_class, 3, 0)
+    for b in range(3):
+        rows = repeated(table, weights[b])
+        truth, called = table.label[rows], table.predicted[rows]
+        found = {name: statistic(weights)[b] for name, statistic in weighted(here, "subtype").items()}
+        assert found["accuracy"] == found["micro_f1"] == pytest.approx(metrics.accuracy_score(truth, called))
+        assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(truth, called))
+        assert found["f1"] == pytest.approx(
+            metrics.f1_score(truth, called, labels=np.unique(truth), average="macro")
+        )
+        assert found["log_loss"] == pytest.approx(
+            metrics.log_loss(truth, here.probabilities[rows], labels=range(8))
+        )
+        one = (truth == 4).astype(int)
+        assert found["recall_DC"] == pytest.approx(metrics.recall_score(one, called == 4))
 
 
 def singletons(benign: int, malignant: int, seed: int) -> Table:
@@ -274,10 +250,10 @@ def test_ties_count_half_in_the_bias() -> None:
 )
 def test_the_expansion_uses_kish_by_image_and_cases_by_slide(level: str, score: str) -> None:
     here = units(random_table(9, 12, 2), level)
-    found = binary_intervals(here, 0.8, 400, 7)[score]
+    found = score_units(here, draws=400, seed=7)[score]
     sizes = np.bincount(here.case)[here.case_class == (1 if score == "sensitivity" else 0)]
     kappa = sizes.sum() ** 2 / (sizes**2).sum() if level == "image" else 9
-    statistic = binary_statistics(here)[score]
+    statistic = weighted(here)[score]
     left_out = statistic(1 - np.eye(21))
     expected = bca(
         float(statistic(np.ones((1, 21)))[0]),
@@ -285,7 +261,7 @@ def test_the_expansion_uses_kish_by_image_and_cases_by_slide(level: str, score: 
         acceleration([left_out[here.case_class == c] for c in (0, 1)]),
         np.sqrt(kappa / (kappa - 1)) * stats.t.ppf(0.975, kappa - 1),
     )
-    assert (found.low, found.high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+    assert (found["low"], found["high"]) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
 
 
 def test_bca_survives_draws_on_one_side_and_strong_skew() -> None:
@@ -300,61 +276,63 @@ def test_bca_survives_draws_on_one_side_and_strong_skew() -> None:
 
 def test_case_level_gets_closed_forms_and_the_rest_the_bootstrap() -> None:
     here = units(random_table(9, 12, 2), "case")
-    values = binary_values(here)
-    found = binary_intervals(here, values["auroc"], 300, 0)
+    found = score_units(here, draws=300)
     tp = int(((here.truth == 1) & (here.decision == 1)).sum())
     tn = int(((here.truth == 0) & (here.decision == 0)).sum())
-    assert (found["sensitivity"].low, found["sensitivity"].high) == wilson(tp, 12)
-    assert (found["specificity"].low, found["specificity"].high) == wilson(tn, 9)
-    assert (found["accuracy"].low, found["accuracy"].high) == wilson(tp + tn, 21)
-    assert (found["auroc"].low, found["auroc"].high) == newcombe_auroc(values["auroc"], 9, 12)
-    assert (found["balanced_accuracy"].low, found["balanced_accuracy"].high) == mover_mean(
+    assert (found["sensitivity"]["low"], found["sensitivity"]["high"]) == wilson(tp, 12)
+    assert (found["specificity"]["low"], found["specificity"]["high"]) == wilson(tn, 9)
+    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == wilson(tp + tn, 21)
+    assert (found["auroc"]["low"], found["auroc"]["high"]) == newcombe_auroc(found["auroc"]["value"], 9, 12)
+    assert (found["balanced_accuracy"]["low"], found["balanced_accuracy"]["high"]) == mover_mean(
         tp / 12, tn / 9, wilson(tp, 12), wilson(tn, 9)
     )
     methods = {
-        found[n].method for n in ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "auroc")
+        found[n]["method"] for n in ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "auroc")
     }
     assert methods == {"Wilson", "MOVER of two Wilson intervals", "Newcombe method 5"}
-    assert {found[n].method for n in ("brier", "log_loss", "auprc")} == {EXPANDED_BCA}
-    assert (found["auroc"].cases, found["auroc"].cases_smaller_class, found["auroc"].kish) == (21, 9, 9)
-    assert (found["auroc"].draws, found["brier"].draws) == (None, 300)
-    assert found["ece"].low is None
-    assert found["ece"].reason
+    assert {found[n]["method"] for n in ("brier", "log_loss", "auprc")} == {EXPANDED_BCA}
+    assert (found["auroc"]["cases"], found["auroc"]["cases_smaller_class"], found["auroc"]["kish"]) == (
+        21,
+        9,
+        9,
+    )
+    assert (found["auroc"]["draws"], found["brier"]["draws"]) == (None, 300)
+    assert found["ece"]["low"] is None
+    assert found["ece"]["reason"]
 
 
 def test_every_image_interval_holds_its_value_and_says_what_it_rests_on() -> None:
     here = units(random_table(9, 12, 2), "image")
-    values = binary_values(here)
-    for name, found in binary_intervals(here, values["auroc"], 300, 0).items():
+    for name, found in score_units(here, draws=300).items():
         if name == "ece":
             continue
-        assert found.low is not None, (name, found.reason)
-        assert found.low <= values[name] <= found.high, name
-        assert found.cases == {"sensitivity": 12, "specificity": 9}.get(name, 21)
-        assert found.kish < found.cases_smaller_class
+        assert found["low"] is not None, (name, found["reason"])
+        assert found["low"] <= found["value"] <= found["high"], name
+        assert found["cases"] == {"sensitivity": 12, "specificity": 9}.get(name, 21)
+        assert found["kish"] < found["cases_smaller_class"]
 
 
 def test_fewer_than_five_cases_have_no_bootstrap_interval() -> None:
     table = random_table(4, 12, 1)
-    found = {level: binary_intervals(units(table, level), 0.8, 200, 0) for level in ("image", "case")}
-    assert found["image"]["auroc"].low is None
-    assert "4 benign" in (found["image"]["auroc"].reason or "")
-    assert found["image"]["specificity"].low is None
-    assert found["image"]["sensitivity"].low is not None, "sensitivity rests on malignant cases alone"
-    assert found["case"]["auroc"].method == "Newcombe method 5"
-    assert "4 benign" in (found["case"]["brier"].reason or "")
+    found = {level: score_units(units(table, level), draws=200) for level in ("image", "case")}
+    assert found["image"]["auroc"]["low"] is None
+    assert "4 benign" in found["image"]["auroc"]["reason"]
+    assert found["image"]["specificity"]["low"] is None
+    assert found["image"]["sensitivity"]["low"] is not None, "sensitivity rests on malignant cases alone"
+    assert found["case"]["auroc"]["method"] == "Newcombe method 5"
+    assert "4 benign" in found["case"]["brier"]["reason"]
 
 
 def test_zero_spread_has_no_bootstrap_interval() -> None:
     table = random_table(6, 8, 1)
     perfect = replace(table, p_malignant=table.label.astype(float), predicted=table.label)
-    image = binary_intervals(units(perfect, "image"), 1.0, 200, 0)
-    assert image["auroc"].low is None
-    assert "zero spread" in (image["auroc"].reason or "")
-    case = binary_intervals(units(perfect, "case"), 1.0, 200, 0)
-    assert case["auroc"].high == 1.0
-    assert 0.5 < case["auroc"].low < 0.99
-    assert (case["sensitivity"].low, case["sensitivity"].high) == wilson(8, 8)
+    image = score_units(units(perfect, "image"), draws=200)
+    assert image["auroc"]["low"] is None
+    assert "zero spread" in image["auroc"]["reason"]
+    case = score_units(units(perfect, "case"), draws=200)
+    assert case["auroc"]["high"] == 1.0
+    assert 0.5 < case["auroc"]["low"] < 0.99
+    assert (case["sensitivity"]["low"], case["sensitivity"]["high"]) == wilson(8, 8)
 
 
 def test_slides_of_a_case_stay_together() -> None:
@@ -362,7 +340,7 @@ def test_slides_of_a_case_stay_together() -> None:
     table = random_table(6, 6, 4)
     here = units(table, "slide")
     assert len(here) > len(here.cases)
-    statistic = binary_statistics(here)["patient_recognition_rate"]
+    statistic = weighted(here)["patient_recognition_rate"]
     for c in range(len(here.cases)):
         weights = np.zeros((1, len(here.cases)))
         weights[0, c] = 1
@@ -373,12 +351,12 @@ def test_eight_class_intervals_leave_out_rare_classes() -> None:
     table = random_table(30, 40, 6, "subtype", signal=1.5)
     rare = (table.subtype == "A") & (table.case != table.case[table.subtype == "A"][0])
     here = units(table.rows(~rare), "case", binary=False)
-    found = subtype_intervals(here, 300, 0)
-    assert found["balanced_accuracy"].low is None
-    assert "of A" in (found["balanced_accuracy"].reason or "")
-    assert found["balanced_accuracy_headline"].low is not None
-    assert found["recall_A"].method == "Wilson"
-    assert found["recall_A"].cases == 1
-    image = subtype_intervals(units(table.rows(~rare), "image", binary=False), 300, 0)
-    assert image["recall_A"].low is None
-    assert image["recall_DC"].method == EXPANDED_BCA
+    found = score_units(here, "subtype", draws=300)
+    assert found["balanced_accuracy"]["low"] is None
+    assert "of A" in found["balanced_accuracy"]["reason"]
+    assert found["balanced_accuracy_headline"]["low"] is not None
+    assert found["recall_A"]["method"] == "Wilson"
+    assert found["recall_A"]["cases"] == 1
+    image = score_units(units(table.rows(~rare), "image", binary=False), "subtype", draws=300)
+    assert image["recall_A"]["low"] is None
+    assert image["recall_DC"]["method"] == EXPANDED_BCA

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from factories.predictions import random_table
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
     Table,
@@ -17,7 +18,6 @@ from histo_lightning.evaluation import (
     operating_point,
     score_predictions,
 )
-from test_evaluation_intervals import random_table
 
 
 def validation(benign: int = 5, malignant: int = 9, seed: int = 0, task: str = "binary") -> Table:

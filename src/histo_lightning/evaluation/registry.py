@@ -1,0 +1,185 @@
+"""The one list of scores: results, intervals, comparisons and pages ask it which scores exist and what they mean.
+
+A score is one function below ``@score``. One of your own, in a module that ``imports=[my_module]`` names:
+
+    from histo_lightning.evaluation import score
+
+    @score(formula="sensitivity + specificity - 1 (Youden 1950)", words="Youden's J", bounds=(-1, 1))
+    def youden(labels, decisions, weights):
+        "Share of the malignant ones called malignant less the share of the benign ones called malignant."
+        called = [np.average(decisions[labels == c], weights=weights[labels == c]) for c in (0, 1)]
+        return called[1] - called[0]
+
+It is then in ``metrics.json`` at its levels, with an interval, and ``case_youden`` is a score to compare models by.
+``all_scores`` lists the scores, in the order of ``metrics.json``; ``get_score`` finds one.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation.levels import LEVELS, Units
+from histo_lightning.evaluation.resampling import Statistic, mean_over_folds_of
+from histo_lightning.evaluation.scores import Floats, mean_where_defined
+
+EXPANDED_BCA = "expanded BCa over cases"
+NEWCOMBE = "Newcombe method 5"
+WILSON = "Wilson"
+MOVER = "MOVER of two Wilson intervals"
+NO_WEIGHTS = "the score takes no weights, so cases cannot be drawn again"
+_ARRAYS = ("labels", "probabilities", "decisions", "weights")
+_TAKEN = {"n", "units", "cases", "kish", "confusion", "always_malignant", "at_threshold", "binary", "recall"}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a score is.
+
+    Attributes:
+        meaning: one sentence, the first line of the function's docstring; formula: with its source in brackets.
+        compute: from the units of a level to a ``Statistic``, or to the value itself where ``no_interval`` is set.
+        words: the name within a sentence, ``title`` at its start; module: that registered it.
+        task: ``binary`` or ``subtype`` (eight classes); levels: where it exists.
+        better: ``higher``, ``lower``, or empty where neither is; bounds: smallest and largest possible value.
+        classes: the class indices whose units it counts; empty for all.
+        per_fold: pooled over folds, the mean over the folds; else a value of all units.
+        pairs: pooled over folds, its pairs within folds; the value of all pairs is written beside it.
+        decides: whether it depends on decisions, so that a threshold moves it.
+        case_interval: method of the interval at case level; elsewhere it is the expanded BCa.
+        no_interval: why there is never an interval.
+        averages_classes: no interval where a class has fewer than five cases.
+        extras: further fields of its entry in ``metrics.json``, from the units.
+    """
+
+    name: str
+    meaning: str
+    formula: str
+    compute: Callable[[Units], Any]
+    words: str
+    module: str
+    task: str = "binary"
+    levels: tuple[str, ...] = LEVELS
+    better: str = "higher"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    classes: tuple[int, ...] = ()
+    per_fold: bool = False
+    pairs: bool = False
+    decides: bool = False
+    case_interval: str = EXPANDED_BCA
+    no_interval: str = ""
+    averages_classes: bool = False
+    extras: Callable[[Units], dict[str, Any]] | None = None
+
+    @property
+    def title(self) -> str:
+        """For a heading, e.g. ``Balanced accuracy``."""
+        return self.words[0].upper() + self.words[1:]
+
+    def statistic(self, units: Units) -> Statistic:
+        """The score as a function of case weights; only where ``no_interval`` is empty."""
+        weighted: Statistic = (
+            mean_over_folds_of(units, self.compute) if self.per_fold else self.compute(units)
+        )
+        return weighted
+
+    def value(self, units: Units) -> float:
+        """The score of all units, NaN where undefined."""
+        if not self.no_interval:
+            return whole_value(self.statistic(units), units)
+        parts = [units.chosen(units.fold == k) for k in np.unique(units.fold)] if self.per_fold else [units]
+        return float(mean_where_defined(np.array([self.compute(part) for part in parts], np.float64)))
+
+
+def whole_value(statistic: Statistic, units: Units) -> float:
+    """The value of a statistic where each case counts once."""
+    return float(statistic(np.ones((1, len(units.cases))))[0])
+
+
+_SCORES: dict[tuple[str, str], Score] = {}
+
+
+def by_units(function: Callable[[Units], Any]) -> Callable[[Units], Any]:
+    """The form of a function of the units of a level: what ``Score.compute`` is."""
+    return function
+
+
+def by_arrays(function: Callable[..., float]) -> Callable[[Units], Any]:
+    """The form of a function of arrays that it names as arguments; it returns a number.
+
+    ``labels`` (n,) int64 class indices; ``probabilities`` (n,) float64 of malignant, (n, 8) with eight classes;
+    ``decisions`` (n,) int64; ``weights`` (n,) float64, how often each unit counts. Units of weight 0 are left out.
+    NaN or a division by zero says that the score is undefined.
+    """
+    names = inspect.signature(function).parameters
+
+    def compute(units: Units) -> Any:
+        p = units.probabilities if units.probabilities.shape[1] > 2 else units.p
+        columns = {"labels": units.truth, "probabilities": p, "decisions": units.decision}
+
+        def of_weighted(weights: Floats) -> float:
+            each = weights[units.case]
+            given = {name: array[each > 0] for name, array in (columns | {"weights": each}).items()}
+            try:
+                return float(function(**{name: given[name] for name in names}))
+            except ZeroDivisionError:
+                return float("nan")
+
+        if "weights" not in names:
+            return of_weighted(np.ones(len(units.cases)))
+        return lambda weights: np.array([of_weighted(draw) for draw in weights], np.float64)
+
+    return compute
+
+
+def score(
+    *, name: str = "", words: str = "", form: Callable[[F], Callable[[Units], Any]] = by_arrays, **fields: Any
+) -> Callable[[F], F]:
+    """Register the function below as a score; the function itself stays as it is.
+
+    Args:
+        name: else the function's name; words: else the name with spaces.
+        form: what the function is a function of; ``by_arrays`` unless given.
+        fields: the other attributes of ``Score``; ``formula`` must be among them.
+
+    Raises:
+        UserError: a name that is taken or impossible, no docstring, or an argument that is no array of ``by_arrays``.
+    """
+
+    def register(function: F) -> F:
+        key = name or function.__name__
+        where = f"score {key} of {function.__module__}"
+        if form is by_arrays:
+            names = list(inspect.signature(function).parameters)
+            if unknown := [argument for argument in names if argument not in _ARRAYS]:
+                raise UserError(f"{where}: unknown argument {unknown[0]}; a score takes {', '.join(_ARRAYS)}")
+            fields.setdefault("decides", "decisions" in names)
+            fields.setdefault("no_interval", "" if "weights" in names else NO_WEIGHTS)
+        if not key.isidentifier() or key in _TAKEN:
+            raise UserError(f"{where}: the name is not possible; use another of letters, digits, _")
+        if not (meaning := (inspect.getdoc(function) or "").partition("\n")[0]):
+            raise UserError(f"{where}: no docstring; say in its first line what the score means")
+        about = {"words": words or key.replace("_", " "), "module": function.__module__} | fields
+        new = Score(key, meaning, compute=form(function), **about)
+        known = _SCORES.get((new.task, key))
+        if known and known.module != new.module:
+            raise UserError(f"{where}: {known.module} has a score of this name already; choose another name")
+        _SCORES[new.task, key] = new
+        return function
+
+    return register
+
+
+def all_scores(task: str = "binary", level: str | None = None) -> list[Score]:
+    """The scores of a task, of one level or of any, in the order of ``metrics.json``."""
+    return [s for s in _SCORES.values() if s.task == task and (level is None or level in s.levels)]
+
+
+def get_score(name: str, task: str = "binary") -> Score | None:
+    """The score of a name, None where there is none."""
+    return _SCORES.get((task, name))
