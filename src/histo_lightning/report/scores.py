@@ -1,0 +1,133 @@
+"""Scores of ``metrics.json`` as tables: value and interval where there are any, else the reason why not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from histo_lightning.data.names import SUBTYPE_NAMES
+from histo_lightning.report.tables import Notes, Table, table_with_notes
+from histo_lightning.report.words import NOTHING, fixed, interval_text, level_scores, score_value, signed
+
+Json = Mapping[str, Any]
+LEVELS = ("image", "slide", "case")
+MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
+# Title and meaning, in the order of the tables.
+SCORES = {
+    "auroc": ("AUROC", "probability that a malignant one is ranked above a benign one"),
+    "balanced_accuracy": ("Balanced accuracy", "mean of the shares called right, over the classes"),
+    "balanced_accuracy_headline": ("Balanced accuracy, headline", "the same, over subtypes with at least 5 cases"),
+    "accuracy": ("Accuracy", "share called right"),
+    "sensitivity": ("Sensitivity", "share of the malignant ones called malignant"),
+    "specificity": ("Specificity", "share of the benign ones called benign"),
+    "f1": ("F1", "harmonic mean of precision and sensitivity; over subtypes their mean"),
+    "micro_f1": ("Micro F1", "F1 of all decisions together; equals accuracy here, since each has one label"),
+    "mcc": ("MCC", "Matthews correlation of calls and truth"),
+    "auprc": ("AUPRC", "average precision for malignant"),
+    "auprc_benign": ("AUPRC, benign", "average precision for benign"),
+    "patient_recognition_rate": ("Patient recognition rate", "mean over slides of the share of images called right"),
+    "patient_recognition_rate_benign": ("\N{EM DASH} of benign slides", "the same over the benign slides"),
+    "patient_recognition_rate_malignant": ("\N{EM DASH} of malignant slides", "the same over the malignant slides"),
+    "log_loss": ("Log loss", "mean negative log probability of the truth, in nats; smaller is better"),
+    "brier": ("Brier score", "mean squared error of the probability; smaller is better"),
+    "ece": ("ECE", "calibration error over at most 5 bins of equal mass; smaller is better"),
+    "calibration_intercept": ("Calibration intercept", "0 where malignant is called as often as it is there"),
+    "calibration_slope": ("Calibration slope", "1 is calibrated; smaller is over-confident"),
+}
+BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
+
+
+def score_cell(score: Json | None, notes: Notes) -> str:
+    """A score with its interval, and the mark of why one of them is missing."""
+    if score is None:
+        return "\N{MIDDLE DOT}"
+    reason = str(score.get("reason") or "not computed")
+    if score.get("value") is None:
+        return NOTHING + notes.mark(reason)
+    bounded = score.get("low") is not None and score.get("high") is not None
+    return interval_text(score) + ("" if bounded else notes.mark(f"no interval: {reason}"))
+
+
+def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
+    """The main scores of a part by image, slide and case, and all others.
+
+    Args:
+        levels: a part of ``metrics.json``: level to its scores, None or ``{"reason"}`` where cases are unknown.
+    """
+    by_level = {level: levels.get(level) or {} for level in LEVELS}
+    present = {
+        name for scores in by_level.values() for name, value in scores.items() if _is_score(value)
+    }
+    names = [name for name in SCORES if name in present] + sorted(present - set(SCORES))
+    main = [name for name in MAIN if name in present]
+    return _table(main, by_level), _table([name for name in names if name not in main], by_level)
+
+
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, Mapping) and "value" in value
+
+
+def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
+    notes, rows = Notes(), []
+    for name in names:
+        cells = []
+        for scores in by_level.values():
+            missing = {"value": None, "reason": scores["reason"]} if scores.get("reason") else None
+            cells.append(score_cell(scores.get(name) or missing, notes))
+        rows.append([SCORES.get(name, (name, ""))[0], *cells])
+        baseline = [(scores.get("always_malignant") or {}).get(name) for scores in by_level.values()]
+        if name in BASELINES and any(value is not None for value in baseline):
+            cells = ["" if value is None else fixed(value) for value in baseline]
+            rows.append(['\N{EM DASH} always "malignant"', *cells])
+    sizes = [f"{scores['n']} {level}s" if scores.get("n") else f"{level}s unknown" for level, scores in by_level.items()]
+    return table_with_notes(["", *sizes], rows, notes)
+
+
+def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
+    """Recall of each subtype with the number of its cases; None for the binary task."""
+    recalls = {level: (levels.get(level) or {}).get("recall") or {} for level in LEVELS}
+    notes, rows = Notes(), []
+    for subtype, score in recalls["image"].items():
+        cases = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
+        name = f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {cases}"
+        rows.append([name, *(score_cell(recalls[level].get(subtype), notes) for level in LEVELS)])
+    return table_with_notes(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes) if rows else None
+
+
+def parts_table(metrics: Json) -> Table:
+    """The main scores of the train set beside validation and test, by image and by case."""
+    parts = [part for part in ("train", "val", "test") if metrics.get(part)]
+    gap = bool(metrics.get("val") and metrics.get("test"))
+    rows = []
+    for level in ("image", "case"):
+        for name in ("auroc", "balanced_accuracy", "accuracy", "log_loss"):
+            values = {part: score_value(metrics, part, level, name) for part in parts}
+            if all(value is None for value in values.values()):
+                continue
+            row = [f"{SCORES[name][0]} by {level}", *map(fixed, values.values())]
+            if gap:
+                known = values["test"] is not None and values["val"] is not None
+                row.append(signed((values["test"] or 0) - (values["val"] or 0)) if known else NOTHING)
+            rows.append(row)
+    names = {"train": "train", "val": "validation", "test": "test"}
+    return Table(["", *(names[part] for part in parts), *["test less validation"] * gap], rows)
+
+
+def part_context(levels: Json) -> dict[str, Any]:
+    """What a page shows of a scored part: tables, recall by subtype, the stored threshold, the mix of classes."""
+    part = {"part": levels}
+    binary = {level: (levels.get(level) or {}).get("binary") for level in levels}
+    moved = {level: level_scores(part, "part", level).get("at_threshold") for level in levels}
+    classes = level_scores(part, "part", "image").get("units") or {}
+    stored: Json = next((scores for scores in moved.values() if scores), {})
+    main, others = score_tables(levels)
+    return {
+        "main": main,
+        "others": others,
+        "recall": recall_table(levels),
+        "binary": score_tables(binary) if any(binary.values()) else None,
+        "moved": score_tables(moved) if stored else None,
+        "threshold": stored.get("threshold"),
+        "apparent": bool(stored.get("apparent")),
+        "malignant_share": 100 * classes.get("malignant", 0) / max(sum(classes.values()), 1),
+    }

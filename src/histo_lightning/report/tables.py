@@ -1,0 +1,116 @@
+"""One table of text that becomes HTML, Markdown or a table on the console."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rich.table import Table as ConsoleTable
+from rich.text import Text
+
+_CELL = re.compile(r"(?P<value>[^\s(\[]*)(?: \((?P<interval>[^()]+)\))?(?P<marks>(?: \[\d+\])*)")
+_MARK = re.compile(r" \[\d+\]")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+MANY_MARKS = 3  # cells of one note
+
+
+class CellParts(NamedTuple):
+    """What HTML shows apart: a number, its interval on a line of its own, and the numbers of its notes."""
+
+    value: str
+    interval: str
+    marks: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of plain text; the first column names the rows.
+
+    Attributes:
+        head: a heading a column.
+        rows: a text a column; ``0.83 (0.70 to 0.91) [1]`` is a number, its interval and the number of a note.
+        notes: below the table; numbered where cells refer to them.
+        align: a letter a column, ``l`` or ``r``; empty: the first left, the others right.
+        links: where the name of a row leads to, by name.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    align: str = ""
+    links: dict[str, str] | None = None
+
+    @property
+    def alignment(self) -> str:
+        """A letter a column."""
+        return self.align or "l" + "r" * (len(self.head) - 1)
+
+    @property
+    def numbered_notes(self) -> list[str]:
+        """The notes, each with its number where a cell has it."""
+        used = {mark for row in self.rows for cell in row for mark in _MARK.findall(cell)}
+        return [
+            f"[{number}] {note}" if f" [{number}]" in used else note
+            for number, note in enumerate(self.notes, start=1)
+        ]
+
+    def markdown(self) -> str:
+        """The table with its notes below."""
+        rules = ["---:" if letter == "r" else "---" for letter in self.alignment]
+        lines = [_row(map(markdown_text, self.head)), f"|{'|'.join(rules)}|"]
+        lines += [_row(map(markdown_text, row)) for row in self.rows]
+        return "\n".join([*lines, *(f"\n{markdown_text(note)}" for note in self.numbered_notes)])
+
+    def console(self) -> ConsoleTable:
+        """A table for ``rich``; the notes are below it."""
+        table = ConsoleTable(caption=Text("\n".join(self.numbered_notes)) if self.notes else None)
+        table.caption_justify = "left"
+        for title, letter in zip(self.head, self.alignment, strict=True):
+            table.add_column(Text(title), justify="left" if letter == "l" else "right")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def cell_parts(text: str) -> CellParts:
+    """The parts of a cell that holds a number; any other text is a value as a whole."""
+    parts = _CELL.fullmatch(text)
+    if parts is None:
+        return CellParts(text, "", "")
+    return CellParts(parts["value"], parts["interval"] or "", parts["marks"].replace("[", "").replace("]", ""))
+
+
+def markdown_text(text: str) -> str:
+    """Plain text that Markdown shows unchanged, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def _row(cells: "map[str]") -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+class Notes:
+    """Reasons in order of appearance, each once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """The number that leads from a cell to the note ``text``, e.g. `` [1]``."""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f" [{self.texts.index(text) + 1}]"
+
+
+def table_with_notes(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Notes) -> Table:
+    """A table whose notes are numbered, but for a note that many cells have: it is said once, without numbers."""
+    marks = Counter(mark for row in rows for cell in row for mark in _MARK.findall(cell))
+    common = [text for n, text in enumerate(notes.texts, 1) if marks[f" [{n}]"] > MANY_MARKS]
+    ordered = [text for text in notes.texts if text not in common]
+
+    def renumbered(match: re.Match[str]) -> str:
+        text = notes.texts[int(match[0][2:-1]) - 1]
+        return "" if text in common else f" [{ordered.index(text) + 1}]"
+
+    return Table(head, [[_MARK.sub(renumbered, cell) for cell in row] for row in rows], ordered + common)
