@@ -1,5 +1,6 @@
 """Figures of a comparison: differences with intervals, mean ranks, heat maps, score against cost."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,7 +128,8 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         label_axes(axes, shown(stratum) if stratum else "")
-    title = f"{score_title(score)}, {basis.words.replace(', ', chr(10), 1)}\ncolours from {low:g} to {high:g}"
+    text = f"{score_title(score)}, {basis.words}; colours from {low:g} to {high:g}"
+    title = textwrap.fill(text, int(LETTERS_PER_INCH * width) - 8)
     figure.suptitle(title, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
     return figure
 
