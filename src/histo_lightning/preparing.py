@@ -17,8 +17,7 @@ from histo_lightning.data.sources import find_files, native_sizes
 from histo_lightning.data.stains import COLUMNS, measure_stains
 from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
-from histo_lightning.report.dataset import write_dataset_report
-from histo_lightning.report.dataset_facts import DatasetFacts
+from histo_lightning.report.dataset_page import DatasetFacts, write_dataset_report
 from histo_lightning.runs import write_json
 from histo_lightning.schema import PrepareConfig
 

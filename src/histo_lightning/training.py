@@ -27,9 +27,8 @@ from histo_lightning.evaluation import Table, make_table, score_predictions, wri
 from histo_lightning.fit import build_datamodule, fit_and_predict
 from histo_lightning.hardware import resolve
 from histo_lightning.processes import end, follow_parent, wait_for
-from histo_lightning.report.figures import draw_plots
-from histo_lightning.report.html import write_report
-from histo_lightning.report.worst_picture import draw_worst
+from histo_lightning.report.plots import draw_plots, draw_worst
+from histo_lightning.report.run_page import write_report
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.schema import Config
 

@@ -49,7 +49,9 @@ def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
         own = {key: [one for one in results[key] if one["world"] == world] for key in ("cells", "families")}
         reasons = [text for one in results["refusals"] if one["world"] == world for text in one["reasons"]]
         pictures = {
-            name: [] if file not in drawn or (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")) is None else [one]
+            name: []
+            if file not in drawn or (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")) is None
+            else [one]
             for name, alt in PICTURES.items()
             for file in [f"{name}-{number + 1}" if number else name]
         }
@@ -110,5 +112,8 @@ def _run_table(results: Json, out: Path) -> Table | None:
     rows = [[curve["run"], str(curve["arm"]), str(curve["magnification"])] for curve in results["curves"]]
     rows += [[str(run["run"]), str(run["state"]), ""] for run in results["unfinished"]]
     rows = sorted(row for row in rows if (out / row[0]).is_dir())
-    links = {row[0]: f"{row[0]}/report.html" if (out / row[0] / "report.html").is_file() else row[0] for row in rows}
+    links = {
+        row[0]: f"{row[0]}/report.html" if (out / row[0] / "report.html").is_file() else row[0]
+        for row in rows
+    }
     return Table(["run", "setting", "magnification"], rows, align="lll", links=links) if rows else None

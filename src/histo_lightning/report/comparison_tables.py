@@ -71,21 +71,35 @@ def missing_folds(cells: Sequence[Json]) -> str | None:
     """The sentence that says what to add where folds are missing, so that nothing could be pooled."""
     if any(cell["value"] is not None for cell in cells):
         return None
-    lacking = any("folds" in problem and "missing" in problem for cell in cells for problem in cell["problems"])
+    lacking = any(
+        "folds" in problem and "missing" in problem for cell in cells for problem in cell["problems"]
+    )
     if not lacking:
         return None
-    return (
-        "To get scores with intervals and a comparison, run every fold: repeat the command with split.fold=0,1,2,3,4 added."
-    )
+    return "To get scores with intervals and a comparison, run every fold: repeat the command with split.fold=0,1,2,3,4 added."
 
 
 def fit_table(cells: Sequence[Json]) -> Table:
     """What each arm cost and how far its training loss fell, means over its runs."""
-    head = ["arm", "parameters", "FLOPs, forward", "seconds, a run", "peak memory, bytes", "train loss reached"]
+    head = [
+        "arm",
+        "parameters",
+        "FLOPs, forward",
+        "seconds, a run",
+        "peak memory, bytes",
+        "train loss reached",
+    ]
     rows = []
     for arm in distinct(cells, "arm"):
         known: dict[str, float | None] = {}
-        for name in ("parameters", "flops", "train_seconds", "peak_memory_bytes", "train_loss", "train_accuracy"):
+        for name in (
+            "parameters",
+            "flops",
+            "train_seconds",
+            "peak_memory_bytes",
+            "train_loss",
+            "train_accuracy",
+        ):
             values = [float(c[name]) for c in cells if c["arm"] == arm and c[name] is not None]
             known[name] = sum(values) / len(values) if values else None
         amounts = [quantity(known[name]) for name in ("parameters", "flops")]
@@ -133,7 +147,14 @@ def pair_table(family: Json) -> Table:
     pairs, score = family["comparison"]["pairs"], str(family["comparison"]["score"])
     simultaneous = any(pair["simultaneous_low"] is not None for pair in pairs)
     adjusted = "p_holm_families" if "p_holm_families" in pairs[0] else "p_holm"
-    head = ["difference", "estimate", *["simultaneous 95 %"] * simultaneous, "95 % by itself", "SE", "SE, cases"]
+    head = [
+        "difference",
+        "estimate",
+        *["simultaneous 95 %"] * simultaneous,
+        "95 % by itself",
+        "SE",
+        "SE, cases",
+    ]
     rows = []
     for pair in pairs:
         row = [_name(pair), signed_size(pair["difference"], score)]
@@ -167,7 +188,9 @@ def secondary_table(family: Json) -> Table:
             continue
         row = [fixed(corrected["t"], 2), f"{corrected['df']:g}", p_text(corrected["p"])]
         row.append(between(corrected["low"], corrected["high"], score))
-        rows.append([_name(pair), *row, *(fixed(bayes[k], 2) for k in ("p_worse", "p_equivalent", "p_better"))])
+        rows.append(
+            [_name(pair), *row, *(fixed(bayes[k], 2) for k in ("p_worse", "p_equivalent", "p_better"))]
+        )
         notes.append(f"variance factor {corrected['variance_factor']:.3f}")
     head = ["difference", "Nadeau-Bengio t", "df", "p", "95 %", "P(worse)", "P(within 1 point)", "P(better)"]
     return Table(head, rows, list(dict.fromkeys(notes)))
@@ -202,9 +225,13 @@ def tuning_table(results: Json) -> Table:
         for about in study["depths"]:
             numbers = [NOTHING if about[key] is None else str(about[key]) for key in counts]
             edges = ", ".join(about["edges"]) or "no"
-            rows.append([Path(study["folder"]).name, str(about["depth"]), *numbers, fixed(about["value"]), edges])
+            rows.append(
+                [Path(study["folder"]).name, str(about["depth"]), *numbers, fixed(about["value"]), edges]
+            )
     notes = [str(study["warning"]) for study in results["tuning"] if study["warning"]]
-    return Table(["study", "depth", *counts, "best validation", "on an edge"], rows, list(dict.fromkeys(notes)))
+    return Table(
+        ["study", "depth", *counts, "best validation", "on an edge"], rows, list(dict.fromkeys(notes))
+    )
 
 
 def unfinished_table(results: Json) -> Table:

@@ -120,9 +120,10 @@ def said_once(problems: Sequence[str]) -> dict[str, str]:
 
 def left_out(results: Json) -> list[str]:
     """Levels that were run but are not in the first comparison, with the first reason."""
-    main = next((family for family in results["families"] if family["main"]), {"missing": {}})
+    main: Json = next((family for family in results["families"] if family["main"]), {"missing": {}})
     return [
-        f"Not compared: {level}, since {reasons[0]}" + (f" (and {len(reasons) - 1} more)." if reasons[1:] else ".")
+        f"Not compared: {level}, since {reasons[0]}"
+        + (f" (and {len(reasons) - 1} more)." if reasons[1:] else ".")
         for level, reasons in main["missing"].items()
     ]
 

@@ -1,38 +1,30 @@
 """``report.html``, ``images.csv`` and ``problems.csv`` of a data set: what a copy holds, and what is wrong with it."""
 
-import io
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from histo_lightning.data.duplicates import SUSPICIOUS, Pair
 from histo_lightning.data.inspection import BLOCKING, KINDS, Problem, missing_by_group
-from histo_lightning.data.names import CLASSES, MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPE_NAMES, SUBTYPES
+from histo_lightning.data.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.data.records import Record
 from histo_lightning.data.stains import COLUMNS
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
-from histo_lightning.report.figures.stain import stain_figure
-from histo_lightning.report.pages import Picture, picture_of, thumbnail, write_page
+from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.report.tables import Table
 from histo_lightning.runs import write_atomic
 
-RECORD_COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnification", "sequence")
-IMAGE_COLUMNS = (
-    *("image", "path", "class", "subtype", "slide", "case", "magnification", "sequence"),
-    *("width", "height", "bytes", "pixel_sha256", "state"),
-    *COLUMNS,
-)
 PROBLEM_COLUMNS = ("kind", "image", "path", "detail")
+NAME_COLUMNS = ("image", "path", "class", "subtype", "slide", "case", "magnification", "sequence")
+FILE_COLUMNS = ("width", "height", "bytes", "pixel_sha256", "state")
+IMAGE_COLUMNS = (*NAME_COLUMNS, *FILE_COLUMNS, *COLUMNS)
 WIDTH = 240  # pixels, of a thumbnail
 SHOWN = 50  # problems of each kind, groups of identical images; problems.csv holds all
 PAIRS_SHOWN = 10
@@ -43,8 +35,7 @@ class DatasetFacts:
     """Facts of one copy. All sequences by image are in the order of ``records``.
 
     Attributes:
-        name: of the data set, e.g. ``breakhis``.
-        root: where the images are, as people are told.
+        name, root: of the data set, and where the images are, as people are told.
         census: one sentence that compares the copy with the census.
         records: every image, also those that cannot be read.
         sizes: native (width, height) in pixels; (0, 0) where unreadable.
@@ -72,11 +63,6 @@ class DatasetFacts:
     pairs: Sequence[Pair]
     pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
-    @cached_property
-    def row_of(self) -> dict[str, int]:
-        """The first row of each image name."""
-        return {record.image: row for row, record in reversed(list(enumerate(self.records)))}
-
     def of_kind(self, kind: str) -> list[Problem]:
         return [problem for problem in self.problems if problem.kind == kind]
 
@@ -85,14 +71,16 @@ class DatasetFacts:
         counts = {kind: len(self.of_kind(kind)) for kind in KINDS}
         found = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items() if count)
         census = self.census.removeprefix("census: ")
-        told = [f"{census[:1].upper()}{census[1:]}.", f"Found: {found}." if found else "No problem was found in it."]
+        told = f"{census[:1].upper()}{census[1:]}. " + (
+            f"Found: {found}." if found else "No problem was found in it."
+        )
         refused = any(counts[kind] for kind in BLOCKING)
         if refused:
             kinds = ", ".join(kind for kind in KINDS if kind in BLOCKING)
-            told.append(f"Training refuses this copy while it has files of these kinds: {kinds}.")
+            told += f" Training refuses this copy while it has files of these kinds: {kinds}."
         if suspicious := sum(pair.suspicious for pair in self.pairs):
-            told.append(f"Pairs of images of different cases that look like copies: {suspicious}.")
-        return " ".join(told), refused
+            told += f" Pairs of images of different cases that look like copies: {suspicious}."
+        return told, refused
 
 
 def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
@@ -104,102 +92,123 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     Raises:
         UserError: a file cannot be written.
     """
-    _write_csv(folder / "images.csv", IMAGE_COLUMNS, _image_rows(facts))
-    problems = [(p.kind, p.image, p.path, p.detail) for p in facts.problems]
+    images = image_table(facts)
+    problems = [[problem.kind, problem.image, problem.path, problem.detail] for problem in facts.problems]
+    unknown = images[["magnification", "sequence", "width", "height"]] == 0
+    known = images.astype(object).mask(unknown.reindex(columns=images.columns, fill_value=False), "")
+    _write_csv(folder / "images.csv", IMAGE_COLUMNS, known.itertuples(index=False))
     _write_csv(folder / "problems.csv", PROBLEM_COLUMNS, problems)
-    named = [record for record in facts.records if record.case]
-    zoomed = [record for record in facts.records if record.magnification]
     cases = {record.image: record.case or "unknown" for record in facts.records}
-    identical = sorted(facts.identical, key=lambda group: len({cases.get(image) for image in group}) == 1)
+    groups = [
+        (", ".join(group), sorted({cases.get(image, "unknown") for image in group}))
+        for group in facts.identical
+    ]
+    groups.sort(key=lambda group: len(group[1]) == 1)
+    named, zoomed = images[images.case != ""], images[images.magnification > 0]
+    rows = {image: row for row, image in reversed(list(enumerate(images.image)))}
     return write_page(
         folder / "report.html",
         "dataset.html",
         facts=facts,
         verdict=facts.verdict(),
-        slides=len({record.slide for record in named}),
-        cases=len({record.case for record in named}),
-        other_problems=sum(problem.kind not in ("missing", "split twin") for problem in facts.problems),
+        tiles={
+            "Images": len(images),
+            "Slides": named.slide.nunique(),
+            "Cases": named.case.nunique(),
+            "Missing images": len(facts.of_kind("missing")),
+            "Other problems": sum(
+                problem.kind not in ("missing", "split twin") for problem in facts.problems
+            ),
+        },
         problems=[_problem_context(facts, kind) for kind in KINDS if facts.of_kind(kind)],
-        classes=_count_table("class", [(record.class_name, record.magnification) for record in zoomed], CLASSES),
-        subtypes=_count_table("subtype", [(record.subtype, record.magnification) for record in zoomed], SUBTYPES),
-        unzoomed=len(facts.records) - len(zoomed),
+        classes=_count_table("class", zoomed, dict.fromkeys(CLASSES, "")),
+        subtypes=_count_table("subtype", zoomed, SUBTYPE_NAMES),
+        unzoomed=len(images) - len(zoomed),
         class_cases=_class_table(named),
-        case_table=_case_table(named),
-        mosaic=_mosaic(facts),
-        stain=_stain_picture(facts),
-        stain_table=_stain_table(facts),
-        sizes=_size_table(facts),
+        cases=_case_table(named),
+        mosaic=_mosaic(facts, images),
+        stains=_stain_table(images),
+        sizes=_size_table(images),
         megabytes=sum(facts.bytes) / 1e6,
-        across=sum(len({cases.get(image) for image in group}) > 1 for group in identical),
+        across=sum(len(cases_of) > 1 for _, cases_of in groups),
         identical=Table(
-            ["images", "cases"],
-            [[", ".join(group), ", ".join(sorted({cases.get(i, "unknown") for i in group}))] for group in identical[:SHOWN]],
-            align="ll",
+            ["images", "cases"], [[text, ", ".join(own)] for text, own in groups[:SHOWN]], align="ll"
         ),
-        pairs=[entry for pair in facts.pairs[:PAIRS_SHOWN] if (entry := _pair_pictures(facts, pair))],
+        pairs=[entry for pair in facts.pairs[:PAIRS_SHOWN] if (entry := _pair_pictures(facts, pair, rows))],
         suspicious=SUSPICIOUS,
         magnifications=MAGNIFICATIONS,
-    )  # fmt: skip
+    )
 
 
-def _count_table(heading: str, counted: Iterable[tuple[str, int]], groups: Sequence[str]) -> Table:
-    """Images by group and magnification, with sums."""
-    counts = Counter(counted)
-    rows = []
-    for group in groups:
-        title = f"{group} {SUBTYPE_NAMES[group].replace('_', ' ')}" if group in SUBTYPE_NAMES else group
-        numbers = [counts[group, m] for m in MAGNIFICATIONS]
-        rows.append([title, *(f"{number:,}" for number in [*numbers, sum(numbers)])])
-    totals = [sum(counts[group, m] for group in groups) for m in MAGNIFICATIONS]
-    rows.append(["all", *(f"{number:,}" for number in [*totals, sum(totals)])])
-    return Table([heading, *(f"{m}X" for m in MAGNIFICATIONS), "all"], rows)
+def image_table(facts: DatasetFacts) -> pd.DataFrame:
+    """A row an image with the columns of ``images.csv``; 0, NaN and empty text are what is not known."""
+    rows = [
+        [r.image, r.path, r.class_name, r.subtype, r.slide, r.case, r.magnification, r.sequence, *size, *more]
+        for r, size, *more in zip(
+            facts.records, facts.sizes, facts.bytes, facts.digests, facts.states, strict=True
+        )
+    ]
+    table = pd.DataFrame(rows, columns=[*NAME_COLUMNS, *FILE_COLUMNS])
+    return table.assign(**dict(zip(COLUMNS, facts.stains.T, strict=True)))
 
 
-def _class_table(named: Sequence[Record]) -> Table:
+def _numbers(values: Iterable[Any]) -> list[str]:
+    return [f"{int(value):,}" for value in values]
+
+
+def _count_table(column: str, images: pd.DataFrame, titles: dict[str, str]) -> Table:
+    """Images by a column and magnification, with sums; ``titles`` are the column's values and their long names."""
+    counts = pd.crosstab(images[column], images["magnification"])
+    counts = counts.reindex(index=list(titles), columns=list(MAGNIFICATIONS), fill_value=0)
+    names = [f"{value} {title.replace('_', ' ')}".strip() for value, title in titles.items()]
+    rows = [[name, *_numbers([*row, row.sum()])] for name, row in zip(names, counts.to_numpy(), strict=True)]
+    total = counts.to_numpy().sum(axis=0)
+    rows.append(["all", *_numbers([*total, total.sum()])])
+    return Table([column, *(f"{m}X" for m in MAGNIFICATIONS), "all"], rows)
+
+
+def _class_table(named: pd.DataFrame) -> Table:
     """Slides, cases and the largest case of each class."""
     rows = []
     for class_name in CLASSES:
-        own = [record for record in named if record.class_name == class_name]
-        by_case = Counter(record.case for record in own)
-        largest = max(by_case, key=lambda case: (by_case[case], case), default="none")
-        numbers = [len({record.slide for record in own}), len(by_case), len(own)]
-        rows.append([class_name, *(f"{number:,}" for number in numbers), f"{largest} ({by_case[largest]:,})"])
+        own = named[named["class"] == class_name]
+        sizes = own.groupby("case").size().sort_index().sort_values(kind="stable")
+        largest = f"{sizes.index[-1]} ({sizes.iloc[-1]:,})" if len(sizes) else "none"
+        rows.append([class_name, *_numbers([own.slide.nunique(), len(sizes), len(own)]), largest])
     return Table(["class", "slides", "cases", "images", "largest case (images)"], rows)
 
 
-def _case_table(named: Sequence[Record]) -> Table:
+def _case_table(named: pd.DataFrame) -> Table:
     """Every case with its slides and numbers of images."""
     rows = []
-    for case in sorted({record.case for record in named}):
-        own = [record for record in named if record.case == case]
-        counts = Counter(record.magnification for record in own)
-        slides = ", ".join(sorted({record.slide for record in own}))
-        numbers = [*(counts[m] for m in MAGNIFICATIONS), len(own)]
-        rows.append([case, own[0].class_name, slides, *(f"{number:,}" for number in numbers)])
-    return Table(["case", "class", "slides", *(f"{m}X" for m in MAGNIFICATIONS), "all"], rows, align="lllrrrrr")
+    for case, own in named.groupby("case"):
+        counts = [(own.magnification == m).sum() for m in MAGNIFICATIONS]
+        slides = ", ".join(sorted(set(own.slide)))
+        rows.append([str(case), own["class"].iloc[0], slides, *_numbers([*counts, len(own)])])
+    return Table(
+        ["case", "class", "slides", *(f"{m}X" for m in MAGNIFICATIONS), "all"], rows, align="lllrrrrr"
+    )
 
 
-def _size_table(facts: DatasetFacts) -> Table:
-    counts = Counter(facts.sizes)
-    unreadable = counts.pop((0, 0), 0)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rows = [[f"{width} × {height}", f"{count:,}"] for (width, height), count in ordered[:SHOWN]]
-    rows += [["unreadable", f"{unreadable:,}"]] if unreadable else []
-    return Table(["width × height (pixels)", "images"], rows)
+def _size_table(images: pd.DataFrame) -> Table:
+    counts = (
+        images.groupby(["width", "height"]).size().sort_index().sort_values(ascending=False, kind="stable")
+    )
+    names = [f"{width} × {height}" if width else "unreadable" for width, height in counts.index]
+    rows = [[name, f"{count:,}"] for name, count in zip(names, counts, strict=True)]
+    return Table(["width × height (pixels)", "images"], rows[:SHOWN])
 
 
-def _stain_table(facts: DatasetFacts) -> Table:
+def _stain_table(images: pd.DataFrame) -> Table:
     """Mean stain statistics by subtype, over the readable images."""
-    subtypes = np.array([record.subtype for record in facts.records])
-    readable = np.array([state == "ok" for state in facts.states], dtype=bool)
     rows = []
     for subtype in SUBTYPES:
-        own = facts.stains[(subtypes == subtype) & readable]
+        own = images[(images.subtype == subtype) & (images.state == "ok")]
         if len(own):
-            mean = dict(zip(COLUMNS, own.mean(axis=0).tolist(), strict=True))
-            colour = " / ".join(f"{mean[name]:.0f}" for name in ("red", "green", "blue"))
-            amounts = [f"{mean['haematoxylin']:.3f}", f"{mean['eosin']:.3f}", f"{100 * mean['tissue']:.0f} %"]
-            rows.append([f"{subtype} {SUBTYPE_CLASS[subtype]}", f"{len(own):,}", colour, *amounts])
+            mean = own[list(COLUMNS)].mean()
+            colour = f"{mean.red:.0f} / {mean.green:.0f} / {mean.blue:.0f}"
+            amounts = [f"{mean.haematoxylin:.3f}", f"{mean.eosin:.3f}", f"{100 * mean.tissue:.0f} %"]
+            rows.append([subtype, f"{len(own):,}", colour, *amounts])
     return Table(["subtype", "images", "red / green / blue", "haematoxylin", "eosin", "tissue"], rows)
 
 
@@ -214,7 +223,7 @@ def _problem_context(facts: DatasetFacts, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
         "count": len(problems),
-        "meaning": KINDS[kind][:1].upper() + KINDS[kind][1:],
+        "meaning": f"{KINDS[kind][:1].upper()}{KINDS[kind][1:]}.",
         "blocking": kind in BLOCKING,
         "table": Table(["file", "what is wrong"], rows, align="ll"),
         "missing": Table(["slide", *(f"{m}X" for m in MAGNIFICATIONS)], missing) if missing else None,
@@ -226,73 +235,49 @@ def _pixels(facts: DatasetFacts, row: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _mosaic(facts: DatasetFacts) -> list[tuple[str, str, list[Picture | None]]]:
+def _mosaic(facts: DatasetFacts, images: pd.DataFrame) -> list[tuple[str, str, list[Picture | None]]]:
     """Each subtype with its name and the first readable image at each magnification."""
-    first: dict[tuple[str, int], int] = {}
-    for row, record in enumerate(facts.records):
-        if record.subtype and facts.states[row] == "ok":
-            first.setdefault((record.subtype, record.magnification), row)
-    return [
-        (
-            subtype,
-            SUBTYPE_NAMES[subtype].replace("_", " "),
-            [
-                None if row is None else thumbnail(_pixels(facts, row), facts.records[row].image, WIDTH)
-                for row in (first.get((subtype, magnification)) for magnification in MAGNIFICATIONS)
-            ],
-        )
-        for subtype in SUBTYPES
-    ]
+    readable = images[images.state == "ok"].drop_duplicates(["subtype", "magnification"])
+    keys = zip(readable.subtype, readable.magnification, strict=True)
+    first = dict(zip(keys, readable.index.tolist(), strict=True))
+    lines = []
+    for subtype in SUBTYPES:
+        rows = [first.get((subtype, magnification)) for magnification in MAGNIFICATIONS]
+        pictures = [r if r is None else thumbnail(_pixels(facts, r), images.image[r], WIDTH) for r in rows]
+        lines.append((subtype, SUBTYPE_NAMES[subtype].replace("_", " "), pictures))
+    return lines
 
 
-def _stain_picture(facts: DatasetFacts) -> Picture | None:
-    """The stains by case; None where no readable image says its case."""
-    cases = [r.case if state == "ok" else "" for r, state in zip(facts.records, facts.states, strict=True)]
-    if not any(cases):
+def _pair_pictures(facts: DatasetFacts, pair: Pair, rows: dict[str, int]) -> dict[str, Any] | None:
+    """The centre squares of two images, the second turned as it matches; None where one is not in the copy."""
+    if not {pair.first, pair.second} <= rows.keys():
         return None
-    stains = facts.stains[:, [COLUMNS.index("haematoxylin"), COLUMNS.index("eosin")]]
-    figure = stain_figure(cases, [record.class_name for record in facts.records], stains)
-    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
-    canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png")
-    return picture_of(buffer.getvalue(), "Haematoxylin and eosin by case")
-
-
-def _pair_pictures(facts: DatasetFacts, pair: Pair) -> dict[str, Any] | None:
-    """Two images side by side, the second turned as it matches the first; None where one is not in the copy."""
-    rows = [facts.row_of.get(image) for image in (pair.first, pair.second)]
-    if rows[0] is None or rows[1] is None:
-        return None
-    first, second = (_centre(_pixels(facts, row)) for row in rows if row is not None)
+    squares = []
+    for image in (pair.first, pair.second):
+        pixels = _pixels(facts, rows[image])
+        side = min(pixels.shape[:2])
+        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+        squares.append(pixels[top : top + side, left : left + side])
+    first, second = squares
     turns = re.search(r"(\d+)°", pair.orientation)
     second = second[:, ::-1] if "mirrored" in pair.orientation else second
     second = np.rot90(second, int(turns[1]) // 90 if turns else 0)
-    return {"pair": pair, "pictures": [thumbnail(first, pair.first, WIDTH), thumbnail(second, pair.second, WIDTH)]}
+    return {
+        "pair": pair,
+        "pictures": [thumbnail(first, pair.first, WIDTH), thumbnail(second, pair.second, WIDTH)],
+    }
 
 
-def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
-
-
-def _image_rows(facts: DatasetFacts) -> Iterable[Sequence[object]]:
-    """Cells of ``images.csv``; what an unreadable image or an ungrammatical name does not say is empty."""
-    for row, record in enumerate(facts.records):
-        stains = ["" if math.isnan(value) else float(f"{value:.6g}") for value in facts.stains[row].tolist()]
-        yield (
-            *(getattr(record, name) or "" for name in RECORD_COLUMNS),
-            *(side or "" for side in facts.sizes[row]),
-            *(facts.bytes[row], facts.digests[row], facts.states[row]),
-            *stains,
-        )
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a CSV atomically, with texts that a spreadsheet would run as formulas quoted."""
-    lines = [",".join(columns)]
-    for row in rows:
-        lines.append(",".join(csv_text(quote_cell(cell)) if isinstance(cell, str) else str(cell) for cell in row))
+
+    def text(cell: Any) -> str:
+        if isinstance(cell, str):
+            return csv_text(quote_cell(cell))
+        if isinstance(cell, float):
+            return "" if math.isnan(cell) else str(float(f"{cell:.6g}"))
+        return str(cell)
+
+    lines = [",".join(columns), *(",".join(map(text, row)) for row in rows)]
     # surrogateescape: a file name that is not UTF-8 keeps its bytes.
     write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))

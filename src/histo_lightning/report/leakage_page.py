@@ -20,7 +20,9 @@ def write_page(found: Json, folder: Path) -> Path:
     Raises:
         UserError: the file cannot be written.
     """
-    return pages.write_page(folder / "leakage.html", "leakage.html", **_context(found, pages.picture(folder / "leakage.png", ALT)))
+    return pages.write_page(
+        folder / "leakage.html", "leakage.html", **_context(found, pages.picture(folder / "leakage.png", ALT))
+    )
 
 
 def markdown_text(found: Json) -> str:
@@ -89,6 +91,8 @@ def design_table(found: Json) -> Table:
     rows = []
     for arm in found["design"]:
         name = f"{arm['arm']}{f', {SHUFFLED}' if arm['shuffled'] else ''}"
-        sizes = [f"{arm[f'benign {what}']:.1f} / {arm[f'malignant {what}']:.1f}" for what in ("images", "cases")]
+        sizes = [
+            f"{arm[f'benign {what}']:.1f} / {arm[f'malignant {what}']:.1f}" for what in ("images", "cases")
+        ]
         rows.append([name, str(arm["runs"]), arm["label"] or "none", *sizes, f"{arm['test images']:.1f}"])
     return Table(heads, rows, align="lrlrrr")

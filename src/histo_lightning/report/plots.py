@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from histo_lightning.errors import UserError
@@ -12,7 +11,6 @@ from histo_lightning.evaluation import Table, read_predictions
 from histo_lightning.report.figures.cases import case_figure
 from histo_lightning.report.figures.confusion import confusion_figure
 from histo_lightning.report.figures.errors import Reader, worst_figure
-from histo_lightning.report.figures.groups import magnification_figure, subtype_figure
 from histo_lightning.report.figures.learning import curve_figure, read_history
 from histo_lightning.report.figures.ranking import precision_recall_figure, roc_figure
 from histo_lightning.report.figures.reliability import reliability_figure
@@ -21,12 +19,22 @@ from histo_lightning.runs import read_json
 
 Json = Mapping[str, Any]
 PNG = ("png",)
+PICTURES = {
+    "loss": "Loss by epoch",
+    "accuracy": "Accuracy by epoch",
+    "roc": "ROC curves",
+    "cases": "Score by case",
+    "confusion": "Confusion matrices",
+    "precision_recall": "Precision-recall curves",
+    "reliability": "Reliability diagram",
+    "worst": "The worst errors",
+}
 
 
 def read_metrics(run_folder: Path) -> dict[str, Any]:
     """``metrics.json`` of a run that has been scored; raise UserError for any other."""
     metrics = read_json(run_folder / "metrics.json")
-    if "best_epoch" not in metrics:
+    if "best_epoch" not in metrics or not (metrics.get("test") or metrics.get("val")):
         raise UserError(f"{run_folder / 'metrics.json'}: is missing or damaged; the run has not been scored")
     return metrics
 
@@ -45,9 +53,6 @@ def part_figures(
     yield "confusion", confusion_figure(table)
     yield "precision_recall", precision_recall_figure(table, scores)
     yield "reliability", reliability_figure(table, temperature)
-    yield "subtypes", subtype_figure(table)
-    if len(np.unique(table.magnification)) > 1:
-        yield "magnifications", magnification_figure(table)
 
 
 def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
@@ -63,16 +68,15 @@ def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
     metrics, plots = read_metrics(run_folder), run_folder / "plots"
     history, best = read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
     # Of eight subtypes there is no baseline: "malignant" is no answer there.
-    image_scores = (metrics.get("val") or {}).get("image") or {}
-    baseline = (image_scores.get("always_malignant") or {}).get("accuracy")
+    baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
     written = save_picture(curve_figure(history, "loss", best), plots / "loss", formats)
     written += save_picture(curve_figure(history, "accuracy", best, baseline), plots / "accuracy", formats)
     threshold = (metrics.get("operating_point") or {}).get("threshold")
-    for part in ("val", "test") if metrics.get("test") else ("val",):
-        table = read_predictions(run_folder / "predictions" / f"{part}.csv")
-        scores = metrics.get(part) or {}
-        for name, figure in part_figures(table, scores, threshold, metrics.get("temperature")):
-            written += save_picture(figure, plots / f"{name}_{part}", formats)
+    for part in ("val", "test"):
+        if metrics.get(part):
+            table = read_predictions(run_folder / "predictions" / f"{part}.csv")
+            for name, figure in part_figures(table, metrics[part], threshold, metrics.get("temperature")):
+                written += save_picture(figure, plots / f"{name}_{part}", formats)
     return written
 
 
@@ -88,14 +92,9 @@ def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = PN
 
 
 def draw_evaluation(
-    folder: Path,
-    table: Table,
-    scores: Json,
-    threshold: float | None,
-    temperature: Json | None,
-    read_image: Reader,
+    folder: Path, table: Table, scores: Json, threshold: float | None, temperature: Json | None, read_image: Reader,
     formats: Sequence[str] = PNG,
-) -> None:
+) -> None:  # fmt: skip
     """``plots/*`` of an evaluation: the pictures of a run's part, and the worst errors."""
     for name, figure in part_figures(table, scores, threshold, temperature):
         save_picture(figure, folder / "plots" / name, formats)

@@ -5,9 +5,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.report.page import page, paragraph, picture, section
-from histo_lightning.report.score_tables import row as table_row
-from histo_lightning.report.score_tables import table
+from markupsafe import Markup
+
+from histo_lightning.report import pages
 from histo_lightning.report.style import shown
 from histo_lightning.report.words import COVERS, fixed
 from histo_lightning.runs import write_atomic
@@ -32,6 +32,32 @@ def write_study_page(folder: Path, rows: Sequence[TrialRow], study: Json) -> Pat
     text = page(f"Study: {study['name']}", "\n".join(sections))
     write_atomic(path, text.encode("utf-8", errors="replace"))
     return path
+
+
+def page(title: str, body: str) -> str:
+    return pages.render_page("study.html", title=title, body=Markup(body))
+
+
+def section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{escape(text)}</p>'
+
+
+def picture(path: Path, alt: str) -> str:
+    drawn = pages.picture(path, alt)
+    return "" if drawn is None else f'<figure><img alt="{escape(alt)}" src="{drawn.source}"></figure>'
+
+
+def table_row(heading: str, cells: Sequence[str]) -> str:
+    return f'<tr><th scope="row">{heading}</th>{"".join(f"<td>{text}</td>" for text in cells)}</tr>'
+
+
+def table(head: Sequence[str], rows: Sequence[str]) -> str:
+    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def times(count: int) -> str:

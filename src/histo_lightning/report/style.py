@@ -124,7 +124,7 @@ def save_picture(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) 
             save_png(figure, path)
             continue
         buffer, undated = io.BytesIO(), {"svg": "Date", "pdf": "CreationDate"}[kind]
-        settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}
+        settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}
         with matplotlib.rc_context(settings), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure.savefig(buffer, format=kind, metadata={undated: None})

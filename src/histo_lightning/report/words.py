@@ -74,7 +74,11 @@ def is_synthetic(record: Json, config: Json | None = None) -> bool:
 
 def labels_of(record: Json, split_label: str = "", config: Json | None = None) -> list[str]:
     """What must be seen beside a result: drawn images, a shortened run, a leaky split; empty for a plain one."""
-    labels = [SYNTHETIC if is_synthetic(record, config) else "", str(record.get("shortened") or ""), split_label]
+    labels = [
+        SYNTHETIC if is_synthetic(record, config) else "",
+        str(record.get("shortened") or ""),
+        split_label,
+    ]
     return [label for label in labels if label]
 
 

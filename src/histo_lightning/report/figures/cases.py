@@ -1,5 +1,7 @@
 """Scores by case: every image of every case, so that a reader sees which cases a score rests on."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -57,7 +59,9 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
     height = min(float(np.interp(len(order), [12, 70], [0.27, 0.17])), TALLEST / max(len(order), 1))
     figure, (axes,) = new_figure(5.0, height * len(order) + 2.2)
     row_of = {case: row for row, case in enumerate(order)}
-    rows = np.array([row_of[str(case)] for case in table.case], np.float64) + _LIFTS[np.arange(len(table)) % 3]
+    rows = (
+        np.array([row_of[str(case)] for case in table.case], np.float64) + _LIFTS[np.arange(len(table)) % 3]
+    )
     for row in range(0, len(order), 2):
         axes.axhspan(row - 0.5, row + 0.5, color=PALE, alpha=0.35, linewidth=0, zorder=0)
     for truth, (name, colour, marker) in enumerate(LOOKS):
@@ -67,7 +71,7 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
                 table.p_malignant[members], rows[members], s=13, color=colour, marker=marker, alpha=0.6,
                 linewidths=0, label=f"{name} image", rasterized=len(table) > _RASTER,
             )  # fmt: skip
-    bar = {"color": INK, "markersize": min(11.0, 60 * height), "markeredgewidth": 2}
+    bar: dict[str, Any] = {"color": INK, "markersize": min(11.0, 60 * height), "markeredgewidth": 2}
     axes.plot([mean[case] for case in order], range(len(order)), "|", label="mean of the case", **bar)
     axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1.3, zorder=1, label="threshold 0.5")
     if threshold is not None:

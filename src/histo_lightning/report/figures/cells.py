@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -43,15 +44,18 @@ def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
     title = "ROC on test: folds (thin) and their average (thick)"
     figure, panels = _panels(decisions, title, ("1 - specificity", "sensitivity"))
     for axes, cell in panels:
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.set(
+            xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1]
+        )
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, zorder=0, label="chance")
         for level, (colour, line) in LEVEL_STYLES.items():
-            roc = (cell.get(level) or {}).get("roc")
-            if roc is None:
-                continue
+            roc = (cell.get(level) or {}).get("roc") or {"curves": []}
             for false, true in roc["curves"]:
                 axes.plot(false, true, line, color=colour, linewidth=0.5, alpha=0.3)
-            axes.plot([0, *GRID], [0, *roc["mean"]], line, color=colour, linewidth=1.8, label=f"by {level}")
+            if roc["curves"]:
+                axes.plot(
+                    [0, *GRID], [0, *roc["mean"]], line, color=colour, linewidth=1.8, label=f"by {level}"
+                )
         if len(axes.lines) == 1:
             say_empty(axes, "no fold with both classes")
     fullest = max((axes for axes, _ in panels), key=lambda axes: len(axes.get_legend_handles_labels()[1]))
@@ -103,45 +107,49 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
         cells: of the same, which say an arm's level and the level of the other factors.
     """
     level_of, stratum_of = ({cell["arm"]: str(cell[key]) for cell in cells} for key in ("level", "stratum"))
-    names = distinct(cells, "magnification")
-    strata = {(str(cell["stratum"]), str(cell["magnification"])): None for cell in cells}
-    pairs = sorted(strata, key=lambda pair: names.index(pair[1]))
-    drawn = pairs[:MOST_CURVES]
+    every = {(str(cell["stratum"]), str(cell["magnification"])): None for cell in cells}
+    pairs = sorted(every, key=lambda pair: len(pair[1]))[:MOST_CURVES]
     colours = colours_of(distinct(cells, "level"))
-    columns = min(len(drawn), COLUMNS)
-    lines = -(-len(drawn) // columns)
+    columns = min(len(pairs), COLUMNS)
+    lines = -(-len(pairs) // columns)
     figure, panels = new_figure(max(2.6 * columns, 5.0), 0.8 + 4.6 * lines, columns, 2 * lines)
-    for line, (quantity, title) in enumerate(QUANTITIES.items()):
-        every: list[float] = []
-        highest = 0.0
-        for number in range(lines * columns):
-            axes = panels[(2 * (number // columns) + line) * columns + number % columns]
-            if number >= len(drawn):
-                figure.delaxes(axes)
-                continue
-            own = [c for c in curves if (stratum_of[c["arm"]], c["magnification"]) == drawn[number]]
-            if not own:
-                say_empty(axes, "no finished run")
-            for arm in dict.fromkeys(curve["arm"] for curve in own):
-                runs = [np.array(curve[quantity], np.float64) for curve in own if curve["arm"] == arm]
-                mean = _draw_runs(axes, runs, colours[level_of[arm]])
-                every += [value for run in runs for value in run[np.isfinite(run)].tolist()]
-                highest = max(highest, float(mean[np.isfinite(mean)].max(initial=0)))
-            name = f"{shown(drawn[number][0])}\n{drawn[number][1]}".strip() if line == 0 else ""
-            label_axes(axes, name, "epoch" if line else "", "" if number % columns else title)
-            axes.title.set_fontsize(TEXT_SIZE - 0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        top = max(float(np.quantile(every, MOST_VALUES)) if every else 1.0, 1.05 * highest)
-        for number in range(len(drawn)):
-            panels[(2 * (number // columns) + line) * columns + number % columns].set_ylim(0, 1.05 * top)
-    if len(drawn) < len(pairs):
-        text = f"the first {len(drawn)} of {len(pairs)} pairs of panels"
+    rows = [panels[row * columns : (row + 1) * columns] for row in range(2 * lines)]
+    for axes in [axes for row in rows[-2:] for axes in row[len(pairs) - (lines - 1) * columns :]]:
+        figure.delaxes(axes)
+    for (line, quantity), (number, pair) in product(enumerate(QUANTITIES), enumerate(pairs)):
+        axes = rows[2 * (number // columns) + line][number % columns]
+        own = [c for c in curves if (stratum_of[c["arm"]], c["magnification"]) == pair]
+        for arm in dict.fromkeys(curve["arm"] for curve in own):
+            runs = [np.array(curve[quantity], np.float64) for curve in own if curve["arm"] == arm]
+            _draw_runs(axes, runs, colours[level_of[arm]])
+        if not own:
+            say_empty(axes, "no finished run")
+        label_axes(axes, f"{shown(pair[0])}\n{pair[1]}".strip() if line == 0 else "", "epoch" if line else "")
+        axes.title.set_fontsize(TEXT_SIZE - 0.5)
+        axes.set_ylabel("" if number % columns else QUANTITIES[quantity], fontsize=TEXT_SIZE)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for line in (0, 1):
+        drawn = [axes for row in rows[line::2] for axes in row]
+        top = _highest([curve for axes in drawn for curve in axes.lines])
+        for axes in drawn:
+            axes.set_ylim(0, 1.05 * top)  # a single run may leave it
+    if len(pairs) < len(every):
+        text = f"the first {len(pairs)} of {len(every)} pairs of panels"
         figure.suptitle(text, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
-    key_below(figure, colours, note="thick: means, as far as all runs go; thin: single runs, which may leave a panel")
+    key_below(figure, colours, note="thick: means, as far as all runs go; thin: single runs")
     return figure
 
 
-def _draw_runs(axes: Axes, runs: Sequence[Any], colour: str) -> Any:
+def _highest(lines: Sequence[Any]) -> float:
+    """The largest mean (thick), or what 95 % of all values stay below; 1 where no value is finite."""
+    values = np.concatenate([line.get_ydata() for line in lines] or [[]])
+    means = np.concatenate([line.get_ydata() for line in lines if line.get_linewidth() > 1] or [[]])
+    values, means = values[np.isfinite(values)], means[np.isfinite(means)]
+    inside = float(np.quantile(values, MOST_VALUES)) if len(values) else 1.0
+    return max(inside, 1.05 * float(means.max(initial=0)))
+
+
+def _draw_runs(axes: Axes, runs: Sequence[Any], colour: str) -> None:
     """Thin curves and their mean, only as far as all go: a mean over those that are left would jump."""
     for values in runs:
         axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.6, alpha=0.4)
@@ -149,4 +157,3 @@ def _draw_runs(axes: Axes, runs: Sequence[Any], colour: str) -> Any:
     mean = np.mean([values[:shared] for values in runs], axis=0)
     marker = "o" if shared == 1 else ""
     axes.plot(range(1, shared + 1), mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
-    return mean

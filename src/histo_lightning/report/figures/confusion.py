@@ -20,7 +20,9 @@ def confusion_figure(table: Table) -> Figure:
     """
     binary = table.task == "binary"
     levels = ["image", "case"] if binary and is_grouped(table) else ["image"]
-    figure, panels = new_figure(5.4 if len(levels) == 2 else 3.4, 3.0, len(levels)) if binary else new_figure(6.0, 5.6)
+    figure, panels = (
+        new_figure(5.4 if len(levels) == 2 else 3.4, 3.0, len(levels)) if binary else new_figure(6.0, 5.6)
+    )
     names = CLASSES if binary else SUBTYPES
     for axes, level in zip(panels, levels, strict=True):
         level_units = units(table, level, binary=binary)

@@ -22,8 +22,12 @@ from histo_lightning.report.style import (
 Json = Mapping[str, Any]
 SPLITS = {"case_kfold": "by case", "slide_kfold": "by slide", "image_random": "by image"}
 OFFICIAL = {"official": "as they are", "official matched": "as small as cleaned"}
-HONEST, CONTROL = "true labels", "SHUFFLED LABELS (control, no result)"
-LOOKS = ((BLUE, "o", -1), (GREY, "s", 1))  # of true and of shuffled labels, and the side that they are drawn at
+LOOKS = (
+    (BLUE, "o", -1),
+    (GREY, "s", 1),
+)  # of true and of shuffled labels, and the side that they are drawn at
+POINT: Mapping[str, Any] = {"markersize": 7, "markeredgecolor": "white", "zorder": 3}
+BAR: Mapping[str, Any] = {"linewidth": 1.6, "solid_capstyle": "butt"}
 
 
 def draw_leakage(found: Json, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -33,49 +37,43 @@ def draw_leakage(found: Json, stem: Path, formats: Sequence[str] = ("png",)) -> 
         UserError: a file cannot be written.
     """
     blocks, control = found["blocks"], found["control"]
-    panels: list[Callable[[Axes], None]] = []
-    if blocks["injection"]["arms"] or control["injection"]["arms"]:
-        panels.append(lambda axes: _dose_response(axes, found))
-    if blocks["contrast"]["arms"] or control["contrast"]["arms"]:
-        panels.append(lambda axes: _ways_to_split(axes, found))
-    if (blocks.get("official") or {}).get("pairs"):
-        panels.append(lambda axes: _official_folds(axes, blocks["official"]))
+    panels: list[Callable[[Axes, Json], None]] = []
+    panels += [_dose_response] if blocks["injection"]["arms"] or control["injection"]["arms"] else []
+    panels += [_ways_to_split] if blocks["contrast"]["arms"] or control["contrast"]["arms"] else []
+    panels += [_official_folds] if (blocks.get("official") or {}).get("pairs") else []
     columns = max(len(panels), 1)
     figure, drawn = new_figure(4.2 * columns, 4.8, columns)
     for draw, axes in zip(panels, drawn, strict=False):
-        draw(axes)
+        draw(axes, found)
     if not panels:
         say_empty(drawn[0], "No two arms\ncould be compared.")
-    drawn[0].plot([], [], "o-", color=BLUE, markersize=7, label=HONEST)
-    drawn[0].plot([], [], "s--", color=GREY, markersize=7, label=CONTROL)
+    drawn[0].plot([], [], "o-", color=BLUE, markersize=7, label="true labels")
+    drawn[0].plot([], [], "s--", color=GREY, markersize=7, label="SHUFFLED LABELS (control, no result)")
     seeds = " Small dots: each seed." if len(found["seeds"]) > 1 else ""
     note = f"Bars: 95 % intervals over cases and seeds.{seeds}"
     legend_below(figure, drawn[0], note, columns=2 if columns > 1 else 1)
     return save_picture(figure, stem, formats)
 
 
-def _interval(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
-    axes.plot(xs, ys, color=colour, linewidth=1.6, solid_capstyle="butt")
-
-
 def _draw_arms(axes: Axes, found: Json, block: str, place: Callable[[Json], float], apart: float) -> None:
     """AUROC of each arm at its place, with true labels left of it and with shuffled ones right; seeds beside."""
-    drawn: list[float] = []
+    heights: list[float] = []
     for labels, (colour, marker, side) in zip((found["blocks"], found["control"]), LOOKS, strict=True):
-        records = [r for r in labels[block]["arms"] if r["auroc"]["value"] is not None]
-        for record in records:
+        for record in labels[block]["arms"]:
             score, x = record["auroc"], place(record) + side * apart
+            if score["value"] is None:
+                continue
             ends = [] if score["low"] is None else [score["low"], score["high"]]
-            _interval(axes, [x] * len(ends), ends, colour)
-            axes.plot([x], [score["value"]], marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
             seeds = [value for value in score["by_seed"] if value is not None]
+            axes.plot([x] * len(ends), ends, color=colour, **BAR)
+            axes.plot([x], [score["value"]], marker, color=colour, **POINT)
             if len(seeds) > 1:
                 axes.plot([x + side * apart] * len(seeds), seeds, ".", color=colour, markersize=4, alpha=0.55)
-            drawn += [score["value"], *ends, *seeds]
-    if not drawn:
+            heights += [score["value"], *ends, *seeds]
+    if not heights:
         say_empty(axes, "AUROC is undefined\nin every arm.")
         return
-    axes.set_ylim(min([0.45, *drawn]) - 0.03, 1.01)
+    axes.set_ylim(min([0.45, *heights]) - 0.03, 1.01)
     axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
     corner: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
     axes.annotate("chance", (1, 0.5), fontsize=TEXT_SIZE - 2, color=GREY, **corner)
@@ -89,9 +87,9 @@ def _dose_response(axes: Axes, found: Json) -> None:
 
     _draw_arms(axes, found, "injection", share, 0)
     for labels, (colour, _, _) in zip((found["blocks"], found["control"]), LOOKS, strict=True):
-        records = [r for r in labels["injection"]["arms"] if r["auroc"]["value"] is not None]
-        values = [record["auroc"]["value"] for record in records]
-        axes.plot([share(record) for record in records], values, color=colour, linewidth=1, alpha=0.6)
+        points = [(share(r), r["auroc"]["value"]) for r in labels["injection"]["arms"]]
+        known = [point for point in points if point[1] is not None]
+        axes.plot([x for x, _ in known], [y for _, y in known], color=colour, linewidth=1, alpha=0.6)
     axes.set(xticks=[0, 25, 50, 100], xlim=(-8, 110))
     title = "Siblings of tested images\nput into the train set"
     label_axes(axes, title, "share of the siblings in train, %", "image AUROC on the probe")
@@ -104,9 +102,9 @@ def _ways_to_split(axes: Axes, found: Json) -> None:
     label_axes(axes, "Three ways to split\n(out of fold)", "", "image AUROC")
 
 
-def _official_folds(axes: Axes, block: Json) -> None:
+def _official_folds(axes: Axes, found: Json) -> None:
     """Differences to the cleaned folds, of test images whose case is in train too (touched) and of the others."""
-    records = [r for r in block["pairs"] if r["reference"] == "official clean"]
+    records = [r for r in found["blocks"]["official"]["pairs"] if r["reference"] == "official clean"]
     records = [r for r in records if r["among"] != "touched minus untouched"][::-1]
     score = "auroc" if records and all(r["auroc"]["value"] is not None for r in records) else "accuracy"
     title = "The authors' folds,\nagainst cleaned ones"
@@ -118,9 +116,9 @@ def _official_folds(axes: Axes, block: Json) -> None:
         colour, marker = (VERMILLION, "D") if record["arm"] == "official matched" else (BLUE, "o")
         value, low, high = (record[score][key] for key in ("value", "low", "high"))
         if low is not None:
-            _interval(axes, [100 * low, 100 * high], [row, row], colour)
+            axes.plot([100 * low, 100 * high], [row, row], color=colour, **BAR)
         if value is not None:
-            axes.plot([100 * value], [row], marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
+            axes.plot([100 * value], [row], marker, color=colour, **POINT)
     axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
     names = [f"{r['among'].split()[0]},\n{OFFICIAL[r['arm']]}" for r in records]
     axes.set_yticks(range(len(records)), names)

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from histo_lightning.errors import UserError
-from histo_lightning.report.style import BLUE, GREEN, GREY, PALE, VERMILLION, label_axes, legend_below, new_figure
+from histo_lightning.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    PALE,
+    VERMILLION,
+    label_axes,
+    legend_below,
+    new_figure,
+)
 from histo_lightning.report.words import PART_NAMES
 
 Floats = NDArray[np.float64]
@@ -52,10 +62,17 @@ def curve_figure(
     marker = "" if len(epochs) > MANY_EPOCHS else "o"
     for part, colour, line in (("train", BLUE, "--"), ("val", VERMILLION, "-")):
         values = history[f"{part}_{quantity}"]
-        axes.plot(epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", marker=marker, markersize=3)
+        axes.plot(
+            epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", marker=marker, markersize=3
+        )
     name = f"epoch {best_epoch + 1} (scored)"
     axes.axvline(best_epoch + 1, color=GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
-    ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": VERMILLION, "markeredgewidth": 1.4}
+    ring: dict[str, Any] = {
+        "markersize": 9,
+        "markerfacecolor": "none",
+        "markeredgecolor": VERMILLION,
+        "markeredgewidth": 1.4,
+    }
     axes.plot(epochs[scored], history[f"val_{quantity}"][scored], "o", **ring)
     if baseline is not None:
         axes.axhline(baseline, color=GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')

@@ -125,7 +125,9 @@ def _ranking_figure(
             points, drawstyle = precision_recall_points(truth, p), "steps-pre"
             name = f"{count}: AUPRC {average_precision(truth == 1, p):.2f}{_ends(scores, level, 'auprc')}"
             style: Any = ":" if level == "image" else (0, (1, 4))
-            chance.append((float(truth.mean()), f"chance: {truth.mean():.2f} of the {level}s are malignant", style))
+            chance.append(
+                (float(truth.mean()), f"chance: {truth.mean():.2f} of the {level}s are malignant", style)
+            )
         axes.plot(*points, line, color=colour, linewidth=1.8, drawstyle=drawstyle, label=name)
         limits = band(level_units, kind, draws)
         if isinstance(limits, str):
