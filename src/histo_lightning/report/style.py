@@ -61,9 +61,9 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def label_axes(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+def label_axes(axes: Axes, title: str, x: str = "", y: str = "", title_size: float = TEXT_SIZE + 1) -> None:
     """Title and axis labels in the style's sizes; ``$`` is a plain character."""
-    axes.set_title(title, fontsize=TEXT_SIZE + 1, loc="left", color=INK, parse_math=False)
+    axes.set_title(title, fontsize=title_size, loc="left", color=INK, parse_math=False)
     axes.set_xlabel(x, fontsize=TEXT_SIZE, color=INK, parse_math=False)
     axes.set_ylabel(y, fontsize=TEXT_SIZE, color=INK, parse_math=False)
 

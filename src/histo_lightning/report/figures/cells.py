@@ -29,7 +29,7 @@ from histo_lightning.report.style import (
 Json = Mapping[str, Any]
 COLUMNS = 4
 MOST_PANELS = 24  # more cannot be read on one page
-LETTERS, MOST_LINES = 28, 4  # of a panel's title
+LETTERS, MOST_LINES = 24, 4  # of a panel's title
 MOST_CURVES = 12  # pairs of panels
 MOST_VALUES = 0.95  # of all runs' losses are inside the panels
 QUANTITIES = {"train_loss": "train loss", "val_loss": "validation loss"}
@@ -91,8 +91,8 @@ def _panels(
         parts = (str(cell[key]) for key in ("level", "stratum", "magnification"))
         lines = [line for text in parts for line in textwrap.wrap(text, LETTERS)][:MOST_LINES]
         outer = labels[0] if number + columns >= len(cells) else ""
-        label_axes(axes, "\n".join(lines), outer, labels[1] if number % columns == 0 else "")
-        axes.title.set_fontsize(TEXT_SIZE - 1)
+        y = labels[1] if number % columns == 0 else ""
+        label_axes(axes, "\n".join(lines), outer, y, TEXT_SIZE - 2)
     return figure, list(zip(panels, cells, strict=False))
 
 
@@ -124,9 +124,9 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
             _draw_runs(axes, runs, colours[level_of[arm]])
         if not own:
             say_empty(axes, "no finished run")
-        label_axes(axes, f"{shown(pair[0])}\n{pair[1]}".strip() if line == 0 else "", "epoch" if line else "")
-        axes.title.set_fontsize(TEXT_SIZE - 0.5)
-        axes.set_ylabel("" if number % columns else QUANTITIES[quantity], fontsize=TEXT_SIZE)
+        title = f"{shown(pair[0])}\n{pair[1]}".strip() if line == 0 else ""
+        y = "" if number % columns else QUANTITIES[quantity]
+        label_axes(axes, title, "epoch" if line else "", y, TEXT_SIZE - 1)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for line in (0, 1):
         drawn = [axes for row in rows[line::2] for axes in row]
