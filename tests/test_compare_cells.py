@@ -1,6 +1,5 @@
 """Cells of a comparison: how they are named, what their networks decided, and the pictures of them all."""
 
-import warnings
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
     auc,
     confusion_matrix,
@@ -22,9 +20,6 @@ from histo_lightning.cells import names_of
 from histo_lightning.comparing import analyse
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.report.cell_pictures import curves_figure
-from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
-from histo_lightning.report.results import figures
 
 
 def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:
@@ -127,20 +122,6 @@ def test_area_under_the_mean_roc_is_the_pooled_auroc() -> None:
     assert mean_roc([one_class]) is None
 
 
-def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(swept: Path) -> None:
-    results, _ = analyse([swept])
-    many = [about | {"level": f"level {n}"} for n in range(7) for about in results["decisions"]]
-    for draw in (roc_cells_figure, confusion_cells_figure):
-        figure = draw(many)
-        assert len(figure.axes) == 24
-        assert "(the first 24 of 28 cells)" in figure.get_suptitle()
-    counts = np.array(results["decisions"][0]["image"]["confusion"])
-    cases = np.array(results["decisions"][0]["case"]["confusion"])
-    written = [text.get_text().split("\n") for text in confusion_cells_figure(many).axes[0].texts]
-    assert [int(lines[0]) for lines in written] == counts.ravel().tolist()
-    assert [lines[2] for lines in written] == [f"({count})" for count in cases.ravel()]
-
-
 @pytest.fixture(scope="module")
 def crossed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A true/false key compared at two depths times three learning rates: twelve cells of five folds."""
@@ -180,44 +161,3 @@ def test_two_keys_that_end_alike_are_told_by_their_whole_names() -> None:
     configs = [{"optimizer.lr": 0.1, "head.lr": 1}, {"optimizer.lr": 0.2, "head.lr": 1}]
     for others, name in ((["head.lr"], "optimizer.lr=0.1"), (["head.size", "optimizer.lr"], "lr=0.1")):
         assert name in names_of(configs, "optimizer.lr", ["optimizer.lr"], others).values()
-
-
-def test_every_picture_holds_all_it_says(crossed: dict[str, Any], swept: Path) -> None:
-    """Nothing is cut off at a figure's edge, with many settings and with many magnifications."""
-    for results in (crossed, analyse([swept])[0]):
-        for name, _, figure in figures(results):
-            canvas: Any = FigureCanvasAgg(figure)
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # matplotlib warns where a layout has no room
-                canvas.draw()
-            box = figure.get_tightbbox(canvas.get_renderer())
-            width, height = figure.get_size_inches()
-            assert min(box.x0, box.y0) >= 0, (name, box)
-            assert max(box.x1 - width, box.y1 - height) <= 0, (name, box)
-
-
-def test_curves_have_a_panel_for_each_setting_on_the_scale_of_the_means(crossed: dict[str, Any]) -> None:
-    (figure,) = [figure for name, _, figure in figures(crossed) if name == "curves"]
-    assert len(figure.axes) == 12
-    arm = "freeze_backbone=true resnet101 lr=0.02"
-    losses = [curve["val_loss"] for curve in crossed["curves"] if curve["arm"] == arm]
-    assert len(losses) == 5
-    (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "resnet101 lr=0.02\n40x"]
-    below = figure.axes[figure.axes.index(panel) + 6]
-    means = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
-    assert len(means) == 2
-    assert any(np.allclose(mean, np.mean(losses, axis=0)) for mean in means)
-    assert len({axes.get_ylim() for axes in figure.axes[6:]}) == 1
-
-
-def test_the_mean_of_curves_ends_where_the_first_run_was_stopped(crossed: dict[str, Any]) -> None:
-    """A mean over the runs that are left would jump whenever one stops early."""
-    arm = crossed["cells"][0]["arm"]
-    own = [curve for curve in crossed["curves"] if curve["arm"] == arm]
-    short = [own[0] | {"val_loss": own[0]["val_loss"][:3]}, *own[1:]]
-    cells = [cell for cell in crossed["cells"] if cell["arm"] == arm]
-    below = curves_figure(short, cells).axes[1]
-    (mean,) = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
-    assert np.allclose(mean, np.mean([curve["val_loss"][:3] for curve in own], axis=0))
-    diverged = [own[0] | {"val_loss": [0.7, float("inf"), float("nan")]}, *own[1:]]
-    assert 0 < curves_figure(diverged, cells).axes[1].get_ylim()[1] < 10

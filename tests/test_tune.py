@@ -355,7 +355,6 @@ def test_the_page_says_the_protocol_in_words(tmp_path: Path, undisturbed: list[T
     for name in names:
         with Image.open(tmp_path / "plots" / f"{name}.png") as picture:
             assert picture.width >= 600
-        assert "<svg" in (tmp_path / "plots" / f"{name}.svg").read_text()
     page = write_study_page(tmp_path, found, study).read_text()
     for words in (
         "Fold 0 of case_kfold: 98 images of 42 cases to train on, 30 validation images of 14 cases (3 benign, 11 malignant)",

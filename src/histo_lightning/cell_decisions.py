@@ -7,7 +7,7 @@ import numpy as np
 from histo_lightning.evaluation.levels import Units, is_grouped, units
 from histo_lightning.evaluation.scores import confusion
 from histo_lightning.pooled_cells import OutOfFold, PooledCell
-from histo_lightning.report.ranking_pictures import GRID, roc_points
+from histo_lightning.report.figures.ranking import GRID, roc_points
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 from histo_lightning.cells import Replicate
 from histo_lightning.errors import UserError
 from histo_lightning.pooled_cells import PooledCell, run_score, score_out_of_fold
-from histo_lightning.report.figures import read_history
+from histo_lightning.report.figures.learning import read_history
 from histo_lightning.run_reading import Run
 
 Json = dict[str, Any]

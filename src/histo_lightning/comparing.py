@@ -20,7 +20,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.families import worlds_of
 from histo_lightning.family_results import compare_world
 from histo_lightning.pooled_cells import PooledCell, pool_cell, split_score
-from histo_lightning.report.results import write_results
+from histo_lightning.report.comparison_page import write_results
 from histo_lightning.results_table import results_csv
 from histo_lightning.run_folders import STUDY, find_folders, is_run
 from histo_lightning.run_reading import STATES, Run, defaults

@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from histo_lightning.display import console
-from histo_lightning.report.results_tables import main_table, unfinished_table
-from histo_lightning.report.results_words import (
+from histo_lightning.report.comparison_tables import main_table, unfinished_table
+from histo_lightning.report.comparison_words import (
     basis_words,
     conclusions,
     family_rank,

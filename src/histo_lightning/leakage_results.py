@@ -13,8 +13,8 @@ import numpy as np
 
 from histo_lightning.evaluation.leakage_arms import Runs, contrast, injection, official
 from histo_lightning.leakage_runs import KINDS, Arm, Run, Study, read_study
+from histo_lightning.report.figures.leakage import draw_leakage
 from histo_lightning.report.leakage_page import markdown_text, write_page
-from histo_lightning.report.leakage_picture import draw_leakage
 from histo_lightning.report.leakage_words import sentences
 from histo_lightning.runs import write_atomic, write_json
 

@@ -16,7 +16,8 @@ from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.inference.trained import Floats, Trained
-from histo_lightning.report.evaluation import draw_evaluation, write_evaluation
+from histo_lightning.report.plots import draw_evaluation
+from histo_lightning.report.run_page import write_evaluation
 from histo_lightning.runs import read_json, write_json
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps

@@ -24,8 +24,7 @@ from histo_lightning.data.sources.dataset import find_files, native_sizes
 from histo_lightning.data.sources.folder import Folder
 from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
-from histo_lightning.report.dataset import write_dataset_report
-from histo_lightning.report.dataset_facts import DatasetFacts
+from histo_lightning.report.dataset_page import DatasetFacts, write_dataset_report
 from histo_lightning.runs import write_json
 
 LISTED = 20  # problems of a kind that are printed; problems.csv has all

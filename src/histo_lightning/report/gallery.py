@@ -1,10 +1,8 @@
-"""Heat maps over images, and a page that shows them."""
+"""Heat maps over images (Grad-CAM), and a page that shows them."""
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,13 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.report.page import page, paragraph, section
+from histo_lightning.report.pages import thumbnail, write_page
 from histo_lightning.runs import write_atomic
 
-EMBEDDED = 300  # images on the page; all stand in the folder
+EMBEDDED = 300  # images on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
 STRENGTH = 0.55  # of the heat where the evidence is strongest
-NAMES = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++"}
+NAMES = {"gradcam": "Grad-CAM"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Shown:
 def overlay(field: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A field (uint8 H x W x 3) beside itself under a heat map (float32 H x W in [0, 1]): uint8 H x 2W x 3.
 
-    Without evidence the field stays as it is: the colour's share grows with the heat.
+    Without evidence the field is unchanged: the colour's share grows with the heat.
     """
     colours = colormaps["inferno"](heat)[:, :, :3] * 255
     share = STRENGTH * heat[:, :, None]
@@ -44,40 +42,20 @@ def overlay(field: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
 
 def write_overlay(path: Path, field: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Write the pair as PNG, atomically, and give it back."""
-    pair = overlay(field, heat)
-    file = io.BytesIO()
+    pair, file = overlay(field, heat), io.BytesIO()
     Image.fromarray(pair).save(file, "png")
     write_atomic(path, file.getvalue())
     return pair
 
 
 def write_gallery(path: Path, shown: Sequence[Shown], names: Sequence[str], method: str) -> None:
-    """One self-contained page with the first 300 pairs."""
-    lead = (
-        f"{NAMES[method]} on the last stage, for the likeliest of {', '.join(names)}: left what the network sees, right "
-        "where the evidence for its answer lies. A map shows what the network used, not what is true."
-    )
-    body = "".join(_figure(one) for one in shown[:EMBEDDED])
-    more = len(shown) - EMBEDDED
-    if more > 0:
-        body += paragraph(f"{more} more in the folder gradcam.", "small")
-    if not shown:
-        body = paragraph("No image could be read.")
-    header = f'<header><h1>{NAMES[method]}</h1><p class="lead">{escape(lead)}</p></header>'
-    text = page(
-        NAMES[method], header + section(f"{len(shown)} images", f'<div class="pictures">{body}</div>')
-    )
-    write_atomic(path, text.encode("utf-8", errors="replace"))
+    """One self-contained page with the first 300 pairs.
 
-
-def _figure(one: Shown) -> str:
-    image = Image.fromarray(one.picture)
-    image.thumbnail((WIDTH, WIDTH))
-    file = io.BytesIO()
-    image.save(file, "jpeg", quality=85)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    name = escape(Path(one.path).name)
-    return (
-        f'<div><figure><img alt="{name}" src="data:image/jpeg;base64,{data}"></figure>'
-        f'<p class="small">{name}<br><b>{escape(one.caption)}</b></p></div>'
-    )
+    Args:
+        names: of the network's classes.
+        method: of attribution, ``gradcam``.
+    """
+    pictures = [thumbnail(one.picture, Path(one.path).name, WIDTH) for one in shown[:EMBEDDED]]
+    entries = list(zip(shown, pictures, strict=False))
+    title = NAMES.get(method, method)
+    write_page(path, "gallery.html", title=title, entries=entries, count=len(shown), names=names)

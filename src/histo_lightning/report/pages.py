@@ -22,11 +22,12 @@ WIDE = (
 
 
 class Picture(NamedTuple):
-    """A picture as a page holds it: ``source`` is a data URI."""
+    """A picture as a page holds it: ``source`` is a data URI, ``link`` where Markdown finds the file."""
 
     source: str
     alt: str
     wide: bool = False
+    link: str = ""
 
 
 @cache
@@ -65,13 +66,15 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
     return path
 
 
-def picture(path: Path, alt: str) -> Picture | None:
+def picture(path: Path, alt: str, link: str = "") -> Picture | None:
     """A PNG file for a page, None where it is absent."""
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
+    return picture_of(path.read_bytes(), alt, link) if path.is_file() else None
+
+
+def picture_of(content: bytes, alt: str, link: str = "") -> Picture:
+    """The bytes of a PNG for a page."""
     # A PNG's width is in its header (ISO/IEC 15948, 11.2.2).
-    return Picture(_data_uri(content, "png"), alt, int.from_bytes(content[16:20], "big") > WIDE)
+    return Picture(_data_uri(content, "png"), alt, int.from_bytes(content[16:20], "big") > WIDE, link)
 
 
 def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:

@@ -1,10 +1,9 @@
-"""One look for every picture: colours that colour-blind readers tell apart, sizes that survive print."""
+"""The look of every figure: colours that colour-blind readers tell apart, text that a phone can show, files."""
 
 import io
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -27,18 +25,18 @@ COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # of groups, in
 INK, GREY, PALE = "#222222", "#767676", "#DDDDDD"
 SHADES = LinearSegmentedColormap.from_list("white to blue", ["#F2F6F9", "#9CC7E3", BLUE, "#00416B"])
 DPI = 150
-TEXT_SIZE = 9.5  # points, at the width of a journal's column and a half
+TEXT_SIZE = 10.5  # points; a figure 5 inches wide has letters of 10 pixels on a screen of 400
 LEVEL_STYLES = {"image": (BLUE, "-"), "case": (VERMILLION, "--")}  # told apart without colour too
 # What XML 1.0 cannot hold, so an SVG neither.
 UNPRINTABLE = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
-LONGEST_NAME = 28  # characters of a name inside a picture
+LONGEST_NAME = 28  # characters of a name inside a figure
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` x ``height`` inches with axes side by side; no global state of matplotlib is touched."""
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` x ``height`` inches and its axes row by row; no global state of matplotlib is touched."""
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
-    panels = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+    panels = [figure.add_subplot(rows, columns, number + 1) for number in range(rows * columns)]
     for axes in panels:
         axes.tick_params(labelsize=TEXT_SIZE - 0.5, colors=INK, length=3)
         for side, spine in axes.spines.items():
@@ -49,78 +47,49 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
 
 def new_grid(rows: int, columns: int, inches: float, title: str) -> tuple[Figure, list[list[Axes]]]:
     """A sheet of pictures: ``rows`` x ``columns`` axes without ticks or frames, each ``inches`` wide."""
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(
-        figsize=(columns * inches, rows * inches + 0.5), dpi=DPI, layout=layout, facecolor="white"
-    )
+    figure, panels = new_figure(columns * inches, rows * inches + 0.5, columns, rows)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0))
     figure.suptitle(title, fontsize=TEXT_SIZE, color=INK, parse_math=False, wrap=True)
-    axes = [
-        [figure.add_subplot(rows, columns, row * columns + column + 1) for column in range(columns)]
-        for row in range(rows)
-    ]
-    for panel in (panel for line in axes for panel in line):
-        panel.set_xticks([])
-        panel.set_yticks([])
-        for spine in panel.spines.values():
-            spine.set_visible(False)
-    return figure, axes
+    for panel in panels:
+        bare(panel)
+    return figure, [panels[row * columns : (row + 1) * columns] for row in range(rows)]
 
 
-def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
+def bare(axes: Axes) -> None:
+    """Take ticks and frame away."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def label_axes(axes: Axes, title: str, x: str = "", y: str = "", title_size: float = TEXT_SIZE + 1) -> None:
     """Title and axis labels in the style's sizes; ``$`` is a plain character."""
-    axes.set_title(title, fontsize=TEXT_SIZE + 1.5, loc="left", color=INK, parse_math=False)
+    axes.set_title(title, fontsize=title_size, loc="left", color=INK, parse_math=False)
     axes.set_xlabel(x, fontsize=TEXT_SIZE, color=INK, parse_math=False)
     axes.set_ylabel(y, fontsize=TEXT_SIZE, color=INK, parse_math=False)
 
 
 def shown(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name from a table as a picture can hold it: printable, ``longest`` characters at most, the middle left out."""
+    """A name from a table as a figure can hold it: printable, ``longest`` characters at most, the middle left out."""
     text = " ".join(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", name).split())
-    if len(text) <= longest:
-        return text
     half = (longest - 1) // 2
-    return f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+    return text if len(text) <= longest else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
 def say_empty(axes: Axes, text: str) -> None:
     """State in the middle of empty axes why nothing is drawn."""
-    axes.text(
-        0.5,
-        0.5,
-        text,
-        ha="center",
-        va="center",
-        wrap=True,
-        transform=axes.transAxes,
-        color=INK,
-        fontsize=TEXT_SIZE,
-        parse_math=False,
-    )
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "wrap": True, "transform": axes.transAxes}
+    axes.text(0.5, 0.5, text, color=INK, fontsize=TEXT_SIZE, parse_math=False, **middle)
 
 
 def legend_below(figure: Figure, axes: Axes, note: str = "", columns: int = 1) -> None:
     """The labels of ``axes`` under the figure, where they cover nothing, with a note above them."""
     legend = figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=TEXT_SIZE - 1,
-        frameon=False,
-        borderaxespad=0.1,
-        title=note or None,
-        title_fontsize=TEXT_SIZE - 1.5,
-    )
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=TEXT_SIZE - 1,
+        frameon=False, borderaxespad=0.1, title=note or None, title_fontsize=TEXT_SIZE - 1.5,
+    )  # fmt: skip
     legend.get_title().set_color(GREY)
     for text in (legend.get_title(), *legend.get_texts()):
         text.set_parse_math(False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A name may be in a script that the font lacks: boxes in the PNG, whole in the SVG."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
 
 
 def save_png(figure: Figure, path: Path) -> Path:
@@ -132,7 +101,8 @@ def save_png(figure: Figure, path: Path) -> Path:
         UserError: the file cannot be written.
     """
     canvas: Any = FigureCanvasAgg(figure)
-    with _quiet():
+    with warnings.catch_warnings():  # a name may be in a script that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.draw()
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", dpi=(DPI, DPI))
@@ -140,24 +110,23 @@ def save_png(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    canvas: Any = FigureCanvasSVG(figure)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}), _quiet():
-        canvas.print_svg(buffer, metadata={"Date": None})
-    return buffer.getvalue()
+def save_picture(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write ``<stem>.<format>`` for each of ``png, svg, pdf``, atomically; the same figure gives the same bytes.
 
-
-def save_picture(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.svg``, each atomically; the same figure gives the same bytes.
-
-    Text in the SVG stays text, so it can be searched, edited and read aloud.
+    Text in an SVG stays text, so it can be searched, edited and read aloud.
 
     Raises:
         UserError: a file cannot be written.
     """
-    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
-    save_png(figure, png)
-    figure.set_layout_engine("none")  # it is laid out by now, and doing so is most of the work
-    write_atomic(svg, _svg(figure))
-    return [png, svg]
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
+    for kind, path in zip(formats, paths, strict=True):
+        if kind == "png":
+            save_png(figure, path)
+            continue
+        buffer, undated = io.BytesIO(), {"svg": "Date", "pdf": "CreationDate"}[kind]
+        settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}
+        with matplotlib.rc_context(settings), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(buffer, format=kind, metadata={undated: None})
+        write_atomic(path, buffer.getvalue())
+    return paths

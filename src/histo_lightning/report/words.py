@@ -1,89 +1,117 @@
-"""A run in plain sentences: what its scores say."""
+"""How numbers, counts, parts and labels read wherever a person meets them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from histo_lightning.evaluation.table import Table
 
 Json = Mapping[str, Any]
-PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
-
+PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
+NOTHING = "\N{EN DASH}"
 COVERS = "other cases from the same source, these trained models only"
-SHARES_CASES = ("LEAKY", "CASE-LEAKY")
+SYNTHETIC = "SYNTHETIC IMAGES: says nothing about tissue"
 SHUFFLED = "SHUFFLED LABELS"
+_MODELS = {"resnet": "ResNet", "resnext": "ResNeXt", "wide_resnet": "Wide ResNet"}
+_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}
 
 
 def level_scores(metrics: Json, part: str, level: str) -> Json:
-    """Benign-against-malignant scores of a level, empty where the part or level was not scored."""
-    found: Json = (metrics.get(part) or {}).get(level) or {}
-    return found.get("binary") or found
+    """Benign-against-malignant scores of a level of ``metrics.json``, empty where the part or level was not scored."""
+    scores: Json = (metrics.get(part) or {}).get(level) or {}
+    return scores.get("binary") or scores
+
+
+def score_value(metrics: Json, part: str, level: str, score: str) -> float | None:
+    """One score of ``metrics.json``, or None."""
+    value = (level_scores(metrics, part, level).get(score) or {}).get("value")
+    return None if value is None else float(value)
 
 
 def part_of(table: Table) -> str:
-    """``test part``, ``validation part``, ... of a table of one part."""
+    """``test set``, ``validation set``, ... of a table of one part."""
     part = str(table.part[0]) if len(table) else "empty"
-    return f"{PART_NAMES.get(part, part)} part"
+    return f"{PART_NAMES.get(part, part)} set"
 
 
-def fixed(value: float, decimals: int = 3) -> str:
-    """A number with a minus sign that cannot be read as a dash."""
-    return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+def fixed(value: float | None, decimals: int = 3) -> str:
+    """A number with a minus sign that cannot be read as a dash; a dash for None."""
+    return NOTHING if value is None else f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def summary(metrics: Json, label: str) -> str:
-    """One paragraph on what the run shows, by case where cases are known, else by image; label as in ``split.json``."""
-    part = "val" if metrics.get("test") is None else "test"
-    level = "case" if level_scores(metrics, part, "case").get("n") else "image"
-    scores = level_scores(metrics, part, level)
-    counts = scores.get("confusion")
-    if not scores.get("n") or not counts:
-        return "No part of this run has been scored."
-    (benign_right, benign_wrong), (missed, found) = counts
-    benign, malignant = benign_right + benign_wrong, missed + found
-    sentences = [] if part == "test" else ["The test part was left unread."]
-    sentences.append(
-        f"{_where(part, level, label, scores['n'], benign)} {_ranking(scores.get('auroc') or {}, level)}"
-    )
-    right = f"At the threshold 0.5 it calls {benign_right + found} of {scores['n']} {level}s right"
-    if benign and malignant:
-        right += f", {benign_right} of {benign} benign and {found} of {malignant} malignant"
-    sentences.append(f'{right}; answering "malignant" every time would be right for {malignant}.')
-    colour = ((metrics.get("baselines") or {}).get("mean_colour") or {}).get(level) or {}
-    if colour.get("auroc") is not None:
-        sentences.append(f"The mean colour of the images alone ranks with probability {colour['auroc']:.2f}.")
-    recall = (metrics[part].get("image") or {}).get("recall")
-    accuracy = (metrics[part].get("image") or {}).get("accuracy") or {}
-    if recall and accuracy.get("value") is not None:
-        sentences.append(
-            f"Of the {len(recall)} subtypes it names the right one for {100 * accuracy['value']:.0f} % of the images."
-        )
-    if label.startswith(SHARES_CASES):
-        sentences.append(f"The split is {label}: these numbers do not say how the network does on new cases.")
-    if label.endswith(SHUFFLED):
-        sentences.insert(
-            0, "A control with shuffled labels, no result: what is right here is memory or chance."
-        )
-    return " ".join(sentences)
+def signed(value: float | None, decimals: int = 3) -> str:
+    """A difference with its sign."""
+    return ("+" if value is not None and value > 0 else "") + fixed(value, decimals)
 
 
-def _where(part: str, level: str, label: str, count: int, benign: int) -> str:
-    name = "test" if part == "test" else "validation"
-    said = f"{count} {name} {level}s ({benign} benign)"
-    if level == "image":
-        return f"On {said}, which come from an unknown number of cases,"
-    if label.startswith(SHARES_CASES):
-        return f"On {said}, some of which the network was also trained on,"
-    if part == "val":
-        return f"On {said}, on which the training was watched,"
-    return f"On {count} unseen {level}s ({benign} benign)"
+def counted(count: int, what: str) -> str:
+    """``1 case``, ``3 cases``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _ranking(auroc: Json, level: str) -> str:
-    if auroc.get("value") is None:
-        reason = auroc.get("reason") or "it is undefined"
-        return f"no ranking of malignant above benign {level}s can be scored ({reason})."
-    text = f"the network ranks a malignant {level} above a benign one with probability {auroc['value']:.2f}"
-    if auroc.get("low") is None or auroc.get("high") is None:
-        reason = "cases are unknown" if level == "image" else auroc.get("reason") or "not computed"
-        return f"{text} (no interval: {reason})."
-    return f"{text} (95 % interval {auroc['low']:.2f} to {auroc['high']:.2f})."
+def duration(seconds: float | None) -> str:
+    """``4.2 s``, ``1 min 33 s``, ``2 h 5 min``."""
+    if seconds is None:
+        return "not recorded"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def interval_text(score: Json, decimals: int = 3) -> str:
+    """``0.834 (0.80 to 0.86)`` of an entry of ``metrics.json``; a dash where it is undefined."""
+    low, high = score.get("low"), score.get("high")
+    ends = "" if low is None or high is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
+    return f"{fixed(score.get('value'), decimals)}{ends}"
+
+
+def is_synthetic(record: Json, config: Json | None = None) -> bool:
+    """Whether results rest on drawn images, as ``data`` says or, in older records, the config."""
+    given = record.get("data") or ((config or {}).get("dataset") or {}).get("name")
+    return given == "synthetic"
+
+
+def labels_of(record: Json, split_label: str = "", config: Json | None = None) -> list[str]:
+    """What must be seen beside a result: drawn images, a shortened run, a leaky split; empty for a plain one."""
+    labels = [
+        SYNTHETIC if is_synthetic(record, config) else "",
+        str(record.get("shortened") or ""),
+        split_label,
+    ]
+    return [label for label in labels if label]
+
+
+def model_title(name: str) -> str:
+    """``resnet34`` as ``ResNet-34``, ``resnext50_32x4d`` as ``ResNeXt-50 32x4d``; other names as they are."""
+    parts = re.fullmatch(r"([a-z_]+?)(\d+)(?:_(\w+))?", name)
+    if parts is None or parts[1] not in _MODELS:
+        return name
+    return f"{_MODELS[parts[1]]}-{parts[2]}" + (f" {parts[3]}" if parts[3] else "")
+
+
+def option_name(group: Json) -> str:
+    """The name of a config group's option: its ``name``, else the last part of its ``_target_``."""
+    return str(group.get("name") or str(group.get("_target_") or "").rpartition(".")[2])
+
+
+def run_title(config: Json, split: Json) -> str:
+    """``ResNet-34, SGD, 40X, fold 0 of 5``: empty parts are left out."""
+    optimizer = option_name(config.get("optimizer") or {})
+    magnification = str(config.get("magnification") or "").replace("x", "X")
+    parts = [model_title(option_name(config.get("model") or {})), _OPTIMIZERS.get(optimizer, optimizer)]
+    parts.append("all magnifications" if magnification == "all" else magnification)
+    if isinstance(split.get("fold"), int):
+        folds = f" of {split['folds']}" if isinstance(split.get("folds"), int) else ""
+        parts.append(f"fold {split['fold']}{folds}")
+    return ", ".join(part for part in parts if part)
+
+
+def coverage_sentence(image_auroc: float | None) -> str:
+    """How often the intervals hold, for a network of this image-level AUROC."""
+    return "With 16 benign cases they hold in about 91 to 96 of 100 samples; another training run may differ by more."
+
+
+def names_listed(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -15,9 +15,8 @@ from histo_lightning.config.identity import as_primitives, shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.report.figures import draw_plots
-from histo_lightning.report.html import write_report
-from histo_lightning.report.worst_picture import draw_worst
+from histo_lightning.report.plots import draw_plots, draw_worst
+from histo_lightning.report.run_page import write_report
 from histo_lightning.runs import write_json
 from histo_lightning.training.baselines import mean_colour
 from histo_lightning.training.decisions import choose, mark_apparent, store_choice

@@ -14,7 +14,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.display import StepProgress, console, print_summary
 from histo_lightning.errors import UserError
-from histo_lightning.report.html import write_report
+from histo_lightning.report.run_page import write_report
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.objects import build_datamodule

@@ -1,0 +1,203 @@
+"""Figures of a comparison: differences with intervals, mean ranks, heat maps, score against cost."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from histo_lightning.report import style
+from histo_lightning.report.comparison_words import basis_of, is_error, score_title
+from histo_lightning.report.style import (
+    BLUE,
+    GREY,
+    INK,
+    PALE,
+    TEXT_SIZE,
+    label_axes,
+    legend_below,
+    new_figure,
+    shown,
+)
+from histo_lightning.report.words import fixed
+
+Json = Mapping[str, Any]
+REGIONS = ((0.05, "#F2F4F7"), (0.03, "#E4EAF0"), (0.01, "#CFDBE6"))
+COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
+MARKERS = "osD^vPX<>*hp"
+SCALES = {
+    "auroc": (0.5, 1.0),
+    "balanced_accuracy": (0.5, 1.0),
+    "brier": (0.0, 0.25),
+}  # of heat maps; others 0 to 1
+LETTERS_PER_INCH = 12  # of a legend or title
+POINT: Mapping[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": BLUE, "markersize": 5.5}
+THICK: Mapping[str, Any] = {"color": BLUE, "linewidth": 3.4, "solid_capstyle": "butt"}
+THIN: Mapping[str, Any] = {"color": BLUE, "linewidth": 1.2, "marker": "|", "markersize": 7}
+
+
+def distinct(cells: Sequence[Json], key: str) -> list[str]:
+    """The values of a key of the cells, in order of appearance; magnifications by size."""
+    values = list(dict.fromkeys(str(cell[key]) for cell in cells))
+    return sorted(values, key=len) if key == "magnification" else values
+
+
+def colours_of(levels: Sequence[str]) -> dict[str, str]:
+    """A colour for each level; beyond seven they come again."""
+    return {level: style.COLOURS[number % len(style.COLOURS)] for number, level in enumerate(levels)}
+
+
+def forest_figure(families: Sequence[Json], score: str) -> Figure:
+    """Every difference with its intervals; the regions of equivalence (1, 3 and 5 points) are shaded.
+
+    Args:
+        families: of one data set and split, the main one first; its pairs show the simultaneous interval too.
+        score: ``<level>_<score>``; differences of scores are in points.
+    """
+    scale, unit = (1.0, "") if is_error(score) else (100.0, ", points")
+    pairs = [pair for family in families for pair in family["comparison"]["pairs"]]
+    references = {str(pair["reference"]) for pair in pairs}
+    common = shown(references.pop()) if len(references) == 1 else ""
+    figure, (axes,) = new_figure(7.4, 1.9 + 0.36 * (len(pairs) + len(families)))
+    for half, colour in REGIONS:
+        axes.axvspan(-half * scale, half * scale, color=colour, linewidth=0, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    ticks: list[tuple[str, str]] = []
+    for family in families:
+        if family["held"]:
+            over = "mean over " * (len(family["held"]) > 1) + shown(family["over"], 40)
+            ticks.append((over, GREY))
+        for pair in family["comparison"]["pairs"]:
+            y = -len(ticks)
+            for name, look in (("simultaneous_", THIN), ("", THICK)):
+                ends = [pair[f"{name}low"], pair[f"{name}high"]]
+                if None not in ends:
+                    axes.plot([scale * end for end in ends], [y, y], **look)
+            axes.plot([scale * pair["difference"]], [y], **POINT)
+            reference = "" if common else f" \N{MINUS SIGN} {shown(pair['reference'])}"
+            ticks.append((shown(pair["arm"]) + reference, INK))
+    axes.set_yticks(range(0, -len(ticks), -1), [text for text, _ in ticks], parse_math=False)
+    for label, (_, colour) in zip(axes.get_yticklabels(), ticks, strict=True):
+        label.set_color(colour)
+    axes.set_ylim(-len(ticks) + 0.4, 0.7)
+    names = families[0]["magnifications"]
+    title = f"{score_title(score)}, {'mean over ' * (len(names) > 1)}{', '.join(names)}"
+    label_axes(axes, title, f"difference from {common or 'the reference'}{unit}")
+    if any(pair["simultaneous_low"] is not None for pair in pairs):
+        axes.plot([], [], label="simultaneous 95 % interval", **THIN)
+    axes.plot([], [], label="95 % interval of one difference by itself", **THICK)
+    legend_below(figure, axes, "shaded: within 1, 3 and 5 points" if unit else "", columns=2)
+    return figure
+
+
+def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
+    """Mean ranks over the folds with the critical difference (Demsar 2006); descriptive. None where it is undefined."""
+    ranks, critical = friedman.get("mean_ranks"), friedman.get("critical_difference")
+    if not ranks or critical is None:
+        return None
+    names = sorted(ranks, key=lambda name: ranks[name], reverse=True)
+    figure, (axes,) = new_figure(6.0, 1.9 + 0.34 * len(names))
+    for row, name in enumerate(names):
+        axes.plot([ranks[name] - critical / 2, ranks[name] + critical / 2], [row, row], **THICK)
+        axes.plot([ranks[name]], [row], **POINT)
+    texts = [f"{shown(name)} ({ranks[name]:.2f})" for name in names]
+    axes.set_yticks(range(len(names)), texts, parse_math=False)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="x", color=PALE, linewidth=0.6)
+    label_axes(axes, "Mean ranks (descriptive)", f"mean rank over {blocks} folds, 1 is best")
+    note = f"Bars are as long as the critical difference, {critical:.2f}:\nthose that overlap cannot be told apart."
+    legend_below(figure, axes, note)
+    return figure
+
+
+def heat_figure(cells: Sequence[Json], score: str) -> Figure:
+    """The score of every level by magnification, a panel for each level of the other factors, on one fixed scale.
+
+    Args:
+        cells: of one data set and split, as the comparison's record has them.
+        score: ``<level>_<score>``.
+    """
+    basis = basis_of(cells)
+    levels, strata, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
+    values = {(cell["level"], cell["stratum"], cell["magnification"]): cell[basis.key] for cell in cells}
+    scale = Normalize(*SCALES.get(score.partition("_")[2], (0.0, 1.0)))
+    columns, rows = min(len(strata), 3), -(-len(strata) // 3)
+    width = max(columns * max(3.2, 1.6 + 0.85 * len(names)), 5.0)
+    figure, panels = new_figure(width, 0.6 + (1.1 + 0.5 * len(levels)) * rows, columns, rows)
+    for axes in panels[len(strata) :]:
+        figure.delaxes(axes)
+    for number, (axes, stratum) in enumerate(zip(panels, strata, strict=False)):
+        grid = np.array(
+            [[values.get((level, stratum, name)) for name in names] for level in levels], np.float64
+        )
+        axes.imshow(np.ma.masked_invalid(grid), cmap=style.SHADES, norm=scale, aspect="auto")
+        for (row, column), value in np.ndenumerate(grid):
+            known = bool(np.isfinite(value))
+            colour = GREY if not known else "white" if _is_dark(style.SHADES(scale(value))) else INK
+            text = fixed(float(value) if known else None)
+            axes.text(column, row, text, ha="center", va="center", fontsize=TEXT_SIZE, color=colour)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(
+            range(len(levels)), [shown(level) if number % columns == 0 else "" for level in levels]
+        )
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        label_axes(axes, shown(stratum))
+    text = f"{score_title(score)}, {basis.words}; colours from {scale.vmin:g} to {scale.vmax:g}"
+    wrapped = textwrap.fill(text, int(LETTERS_PER_INCH * width) - 8)
+    figure.suptitle(wrapped, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def _is_dark(colour: Any) -> bool:
+    """Whether white can be read better than black on a colour (relative luminance of WCAG 2.1)."""
+    red, green, blue = (((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in colour[:3])
+    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2)
+
+
+def cost_figure(cells: Sequence[Json], score: str) -> Figure:
+    """The score with its interval against parameters (above) and seconds (below), a column for each magnification."""
+    basis = basis_of(cells)
+    levels, strata, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
+    colours = colours_of(levels)
+    figure, panels = new_figure(max(2.6 * len(names), 5.0), 6.0, len(names), 2)
+    look: dict[str, Any] = {"markersize": 5, "elinewidth": 1, "capsize": 2, "alpha": 0.8}
+    for number, axes in enumerate(panels):
+        cost, name = list(COSTS)[number // len(names)], names[number % len(names)]
+        for cell in cells:
+            value = cell[basis.key]
+            if cell["magnification"] != name or value is None or not cell[cost]:
+                continue
+            known = basis.has_interval and cell["low"] is not None
+            spread = [[max(0.0, value - cell["low"])], [max(0.0, cell["high"] - value)]] if known else None
+            marker = MARKERS[strata.index(cell["stratum"]) % len(MARKERS)]
+            axes.errorbar([cell[cost]], [value], spread, fmt=marker, color=colours[cell["level"]], **look)
+        title = score_title(score) if number % len(names) == 0 else ""
+        label_axes(axes, name if number < len(names) else "", COSTS[cost], title)
+        if not axes.has_data():
+            style.say_empty(axes, f"no {cost.replace('_', ' ')}\nstored by these runs")
+            continue
+        axes.margins(x=0.15)
+        axes.locator_params(axis="x", nbins=3)
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+        axes.grid(color=PALE, linewidth=0.5)
+    drawn = [axes for axes in panels if axes.has_data()]
+    for axes in drawn:
+        axes.set_ylim(min(a.get_ylim()[0] for a in drawn), max(a.get_ylim()[1] for a in drawn))
+    key_below(figure, colours, strata)
+    return figure
+
+
+def key_below(figure: Figure, colours: Mapping[str, str], strata: Sequence[str] = (), note: str = "") -> None:
+    """Colours say the level, markers the level of the other factors; without ``strata`` the key has lines."""
+    axes = figure.axes[0]
+    look: dict[str, Any] = {"marker": "o", "linestyle": ""} if strata else {"linewidth": 2}
+    for level, colour in colours.items():
+        axes.plot([], [], color=colour, label=shown(level), **look)
+    for number, stratum in enumerate(strata if len(strata) > 1 else []):
+        axes.plot([], [], MARKERS[number % len(MARKERS)], color=GREY, label=shown(stratum))
+    letters = [len(str(name)) + 6 for name in axes.get_legend_handles_labels()[1]]  # with a key and a gap
+    columns = min(len(letters), 6, int(LETTERS_PER_INCH * figure.get_figwidth() / max(letters)))
+    legend_below(figure, axes, note, columns=max(1, columns))

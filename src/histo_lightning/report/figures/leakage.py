@@ -1,0 +1,125 @@
+"""The figure of a leakage study: dose and response of injected siblings, ways to split, the authors' folds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from histo_lightning.report.leakage_words import NAMES
+from histo_lightning.report.style import (
+    BLUE,
+    GREY,
+    TEXT_SIZE,
+    VERMILLION,
+    label_axes,
+    legend_below,
+    new_figure,
+    save_picture,
+    say_empty,
+)
+
+Json = Mapping[str, Any]
+SPLITS = {"case_kfold": "by case", "slide_kfold": "by slide", "image_random": "by image"}
+OFFICIAL = {"official": "as they are", "official matched": "as small as cleaned"}
+LOOKS = (
+    (BLUE, "o", -1),
+    (GREY, "s", 1),
+)  # of true and of shuffled labels, and the side that they are drawn at
+POINT: Mapping[str, Any] = {"markersize": 7, "markeredgecolor": "white", "zorder": 3}
+BAR: Mapping[str, Any] = {"linewidth": 1.6, "solid_capstyle": "butt"}
+
+
+def draw_leakage(found: Json, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draw ``leakage.json``'s content and write ``<stem>.<format>``.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    blocks, control = found["blocks"], found["control"]
+    panels: list[Callable[[Axes, Json], None]] = []
+    panels += [_dose_response] if blocks["injection"]["arms"] or control["injection"]["arms"] else []
+    panels += [_ways_to_split] if blocks["contrast"]["arms"] or control["contrast"]["arms"] else []
+    panels += [_official_folds] if (blocks.get("official") or {}).get("pairs") else []
+    columns = max(len(panels), 1)
+    figure, drawn = new_figure(4.2 * columns, 4.8, columns)
+    for draw, axes in zip(panels, drawn, strict=False):
+        draw(axes, found)
+    if not panels:
+        say_empty(drawn[0], "No two arms\ncould be compared.")
+    drawn[0].plot([], [], "o-", color=BLUE, markersize=7, label="true labels")
+    drawn[0].plot([], [], "s--", color=GREY, markersize=7, label="SHUFFLED LABELS (control, no result)")
+    seeds = " Small dots: each seed." if len(found["seeds"]) > 1 else ""
+    note = f"Bars: 95 % intervals over cases and seeds.{seeds}"
+    legend_below(figure, drawn[0], note, columns=2 if columns > 1 else 1)
+    return save_picture(figure, stem, formats)
+
+
+def _draw_arms(axes: Axes, found: Json, block: str, place: Callable[[Json], float], apart: float) -> None:
+    """AUROC of each arm at its place, with true labels left of it and with shuffled ones right; seeds beside."""
+    heights: list[float] = []
+    for labels, (colour, marker, side) in zip((found["blocks"], found["control"]), LOOKS, strict=True):
+        for record in labels[block]["arms"]:
+            score, x = record["auroc"], place(record) + side * apart
+            if score["value"] is None:
+                continue
+            ends = [] if score["low"] is None else [score["low"], score["high"]]
+            seeds = [value for value in score["by_seed"] if value is not None]
+            axes.plot([x] * len(ends), ends, color=colour, **BAR)
+            axes.plot([x], [score["value"]], marker, color=colour, **POINT)
+            if len(seeds) > 1:
+                axes.plot([x + side * apart] * len(seeds), seeds, ".", color=colour, markersize=4, alpha=0.55)
+            heights += [score["value"], *ends, *seeds]
+    if not heights:
+        say_empty(axes, "AUROC is undefined\nin every arm.")
+        return
+    axes.set_ylim(min([0.45, *heights]) - 0.03, 1.01)
+    axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
+    corner: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    axes.annotate("chance", (1, 0.5), fontsize=TEXT_SIZE - 2, color=GREY, **corner)
+
+
+def _dose_response(axes: Axes, found: Json) -> None:
+    def share(record: Json) -> float:
+        """Siblings in train over the pool, in percent; a small pool gives at least one image a case."""
+        dose = found["doses"].get(record["arm"])
+        return 100 * float(dose["share"] if dose else record["arm"].split()[-1])
+
+    _draw_arms(axes, found, "injection", share, 0)
+    for labels, (colour, _, _) in zip((found["blocks"], found["control"]), LOOKS, strict=True):
+        points = [(share(r), r["auroc"]["value"]) for r in labels["injection"]["arms"]]
+        known = [point for point in points if point[1] is not None]
+        axes.plot([x for x, _ in known], [y for _, y in known], color=colour, linewidth=1, alpha=0.6)
+    axes.set(xticks=[0, 25, 50, 100], xlim=(-8, 110))
+    title = "Siblings of tested images\nput into the train set"
+    label_axes(axes, title, "share of the siblings in train, %", "image AUROC on the probe")
+
+
+def _ways_to_split(axes: Axes, found: Json) -> None:
+    _draw_arms(axes, found, "contrast", lambda record: list(SPLITS).index(record["arm"]), 0.09)
+    axes.set_xticks(range(len(SPLITS)), list(SPLITS.values()))
+    axes.set_xlim(-0.5, len(SPLITS) - 0.5)
+    label_axes(axes, "Three ways to split\n(out of fold)", "", "image AUROC")
+
+
+def _official_folds(axes: Axes, found: Json) -> None:
+    """Differences to the cleaned folds, of test images whose case is in train too (touched) and of the others."""
+    records = [r for r in found["blocks"]["official"]["pairs"] if r["reference"] == "official clean"]
+    records = [r for r in records if r["among"] != "touched minus untouched"][::-1]
+    score = "auroc" if records and all(r["auroc"]["value"] is not None for r in records) else "accuracy"
+    title = "The authors' folds,\nagainst cleaned ones"
+    label_axes(axes, title, f"image {NAMES[score]}, difference in points")
+    if not records:
+        say_empty(axes, "No cleaned folds\nto compare with.")
+        return
+    for row, record in enumerate(records):
+        colour, marker = (VERMILLION, "D") if record["arm"] == "official matched" else (BLUE, "o")
+        value, low, high = (record[score][key] for key in ("value", "low", "high"))
+        if low is not None:
+            axes.plot([100 * low, 100 * high], [row, row], color=colour, **BAR)
+        if value is not None:
+            axes.plot([100 * value], [row], marker, color=colour, **POINT)
+    axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
+    names = [f"{r['among'].split()[0]},\n{OFFICIAL[r['arm']]}" for r in records]
+    axes.set_yticks(range(len(records)), names)
+    axes.set_ylim(-0.6, len(records) - 0.4)

@@ -1,0 +1,182 @@
+"""Scores of ``metrics.json`` as tables: value and interval where there are any, else the reason why not."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from histo_lightning.data.breakhis.names import SUBTYPE_NAMES, SUBTYPES
+from histo_lightning.evaluation import Table as Predictions
+from histo_lightning.evaluation import score_predictions
+from histo_lightning.evaluation.intervals import wilson
+from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.report.tables import Notes, Table, table_with_notes
+from histo_lightning.report.words import (
+    NOTHING,
+    PART_NAMES,
+    fixed,
+    interval_text,
+    level_scores,
+    score_value,
+    signed,
+)
+
+Json = Mapping[str, Any]
+LEVELS = ("image", "slide", "case")
+MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
+# Title and meaning, in the order of the tables.
+SCORES = {
+    "auroc": ("AUROC", "probability that a malignant one is ranked above a benign one"),
+    "balanced_accuracy": ("Balanced accuracy", "mean of the shares called right, over the classes"),
+    "balanced_accuracy_headline": (
+        "Balanced accuracy, headline",
+        "the same, over subtypes with at least 5 cases",
+    ),
+    "accuracy": ("Accuracy", "share called right"),
+    "sensitivity": ("Sensitivity", "share of the malignant ones called malignant"),
+    "specificity": ("Specificity", "share of the benign ones called benign"),
+    "f1": ("F1", "harmonic mean of precision and sensitivity; over subtypes their mean"),
+    "micro_f1": ("Micro F1", "F1 of all decisions together; equals accuracy here, since each has one label"),
+    "mcc": ("MCC", "Matthews correlation of calls and truth"),
+    "auprc": ("AUPRC", "average precision for malignant"),
+    "auprc_benign": ("AUPRC, benign", "average precision for benign"),
+    "patient_recognition_rate": (
+        "Patient recognition rate",
+        "mean over slides of the share of images called right",
+    ),
+    "patient_recognition_rate_benign": ("\N{EM DASH} of benign slides", "the same over the benign slides"),
+    "patient_recognition_rate_malignant": (
+        "\N{EM DASH} of malignant slides",
+        "the same over the malignant slides",
+    ),
+    "log_loss": ("Log loss", "mean negative log probability of the truth, in nats; smaller is better"),
+    "brier": ("Brier score", "mean squared error of the probability; smaller is better"),
+    "ece": ("ECE", "calibration error over at most 5 bins of equal mass; smaller is better"),
+    "calibration_intercept": ("Calibration intercept", "0 where malignant is called as often as it is there"),
+    "calibration_slope": ("Calibration slope", "1 is calibrated; smaller is over-confident"),
+}
+BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
+
+
+def score_cell(score: Json | None, notes: Notes) -> str:
+    """A score with its interval, and the mark of why one of them is missing."""
+    if score is None:
+        return "\N{MIDDLE DOT}"
+    reason = str(score.get("reason") or "not computed")
+    if score.get("value") is None:
+        return NOTHING + notes.mark(reason)
+    bounded = score.get("low") is not None and score.get("high") is not None
+    return interval_text(score) + ("" if bounded else notes.mark(f"no interval: {reason}"))
+
+
+def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
+    """The main scores of a part by image, slide and case, and all others.
+
+    Args:
+        levels: a part of ``metrics.json``: level to its scores, None or ``{"reason"}`` where cases are unknown.
+    """
+    by_level = {level: levels.get(level) or {} for level in LEVELS}
+    entries = [(name, value) for scores in by_level.values() for name, value in scores.items()]
+    present = {name for name, value in entries if isinstance(value, Mapping) and "value" in value}
+    main = [name for name in MAIN if name in present]
+    others = [name for name in SCORES if name in present and name not in main]
+    return _table(main, by_level), _table([*others, *sorted(present - set(SCORES))], by_level)
+
+
+def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
+    notes, rows = Notes(), []
+    for name in names:
+        reasons = [
+            {"reason": scores["reason"]} if scores.get("reason") else None for scores in by_level.values()
+        ]
+        entries = [s.get(name) or missing for s, missing in zip(by_level.values(), reasons, strict=True)]
+        rows.append([SCORES.get(name, (name,))[0], *(score_cell(entry, notes) for entry in entries)])
+        baseline = [(scores.get("always_malignant") or {}).get(name) for scores in by_level.values()]
+        if name in BASELINES and any(value is not None for value in baseline):
+            rows.append(['\N{EM DASH} always "malignant"', *map(fixed, baseline)])
+    sizes = [
+        f"{scores['n']} {level}s" if scores.get("n") else f"{level}s unknown"
+        for level, scores in by_level.items()
+    ]
+    return table_with_notes(["", *sizes], rows, notes)
+
+
+def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
+    """Recall of each subtype with the number of its cases; None for the binary task."""
+    recalls = {level: (levels.get(level) or {}).get("recall") or {} for level in LEVELS}
+    notes, rows = Notes(), []
+    for subtype, score in recalls["image"].items():
+        cases = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
+        name = f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {cases}"
+        rows.append([name, *(score_cell(recalls[level].get(subtype), notes) for level in LEVELS)])
+    return (
+        table_with_notes(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes) if rows else None
+    )
+
+
+def group_tables(table: Predictions) -> dict[str, Table]:
+    """The share called right of each subtype, and AUROC and balanced accuracy at each of several magnifications.
+
+    Right means the true class for the binary task, the true subtype for the eight-class one. A case that holds two
+    subtypes counts once for each; its interval by case is Wilson's.
+    """
+    tables, rows = {}, []
+    levels = ("image", "case") if is_grouped(table) else ("image",)
+    for subtype in [name for name in SUBTYPES if (table.subtype == name).any()]:
+        row = [subtype]
+        for level in levels:
+            own = units(table.rows(table.subtype == subtype), level, binary=table.task == "binary")
+            right = own.decision == own.truth
+            low, high = wilson(int(right.sum()), len(right)) if level == "case" else (None, None)
+            row += [str(len(right)), interval_text({"value": float(right.mean()), "low": low, "high": high})]
+        rows.append(row)
+    if rows:
+        heads = [head for level in levels for head in (f"{level}s", f"called right by {level}")]
+        tables["Recall by subtype"] = Table(["subtype", *heads], rows)
+    magnifications = np.unique(table.magnification).tolist()
+    if len(magnifications) > 1:
+        names = [(level, name) for level in levels[::-1] for name in ("auroc", "balanced_accuracy")]
+        notes, rows = Notes(), []
+        for magnification in magnifications:
+            scored = {"part": score_predictions(table.rows(table.magnification == magnification))}
+            cells = [
+                score_cell(level_scores(scored, "part", level).get(name), notes) for level, name in names
+            ]
+            rows.append([f"{magnification}X" if magnification else "unknown", *cells])
+        heads = [f"{SCORES[name][0]} by {level}" for level, name in names]
+        tables["Scores by magnification"] = table_with_notes(["magnification", *heads], rows, notes)
+    return tables
+
+
+def parts_table(metrics: Json) -> Table:
+    """The main scores of the train set beside validation and test, by image and by case."""
+    parts = [part for part in PART_NAMES if metrics.get(part)]
+    gap = bool(metrics.get("val") and metrics.get("test"))
+    rows = []
+    for level, name in product(("image", "case"), ("auroc", "balanced_accuracy", "accuracy", "log_loss")):
+        values = {part: score_value(metrics, part, level, name) for part in parts}
+        test, val = values.get("test"), values.get("val")
+        difference = None if test is None or val is None else test - val
+        if any(value is not None for value in values.values()):
+            title = f"{SCORES[name][0]} by {level}"
+            rows.append([title, *map(fixed, values.values()), *[signed(difference)] * gap])
+    return Table(["", *(PART_NAMES[part] for part in parts), *["test less validation"] * gap], rows)
+
+
+def part_context(levels: Json) -> dict[str, Any]:
+    """What a page shows of a scored part: tables, recall by subtype, the stored threshold, the mix of classes."""
+    part = {"part": levels}
+    binary = {level: (levels.get(level) or {}).get("binary") for level in levels}
+    moved = {level: level_scores(part, "part", level).get("at_threshold") for level in levels}
+    classes = level_scores(part, "part", "image").get("units") or {}
+    stored: Json = next((scores for scores in moved.values() if scores), {})
+    return {
+        "tables": score_tables(levels),
+        "recall": recall_table(levels),
+        "binary": score_tables(binary) if any(binary.values()) else None,
+        "moved": score_tables(moved) if stored else None,
+        "threshold": stored.get("threshold"),
+        "apparent": bool(stored.get("apparent")),
+        "malignant_share": 100 * classes.get("malignant", 0) / max(sum(classes.values()), 1),
+    }
