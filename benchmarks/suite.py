@@ -11,8 +11,8 @@ from rich.table import Table
 from histo_lightning.classifier.hardware import cpu_has_bf16
 from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.display import console
 from histo_lightning.errors import UserError
+from histo_lightning.report.console import console
 from histo_lightning.runs import write_json
 from histo_lightning.training.objects import build_datamodule
 

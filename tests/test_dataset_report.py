@@ -8,6 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from histo_lightning.report.dataset import (
+    IMAGE_COLUMNS,
+    PROBLEM_COLUMNS,
+    DatasetFacts,
+    write_dataset_report,
+)
 
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.names import parse_name
@@ -17,12 +23,6 @@ from histo_lightning.data.pixels.duplicates import Pair
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import unquote_cell
-from histo_lightning.report.dataset import (
-    IMAGE_COLUMNS,
-    PROBLEM_COLUMNS,
-    DatasetFacts,
-    write_dataset_report,
-)
 
 HOSTILE = '=HYPERLINK("x"),<script>alert(1)\r.png'
 CENSUS = "census: partial copy, 9 of the 7,909 BreakHis images are here"

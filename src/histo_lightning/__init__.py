@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from histo_lightning.runs.version import __version__
+
 __all__ = ["BreakHisDataModule", "Classifier", "__version__"]
 
 if TYPE_CHECKING:

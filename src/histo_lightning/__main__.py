@@ -3,9 +3,9 @@
 import importlib
 import sys
 
-import histo_lightning
 from histo_lightning.config.checks import nearest
 from histo_lightning.config.exits import EXIT_USER, guard
+from histo_lightning.runs.version import __version__
 
 COMMANDS = {
     "train": "train a network on one split, score it and report; -m sweeps over settings",
@@ -40,14 +40,12 @@ def main() -> int:
         sys.argv = [module.__file__ or words[0], *words[1:]]
         return int(module.main())
     if words and words[0] == "--version":
-        print(f"histo_lightning {histo_lightning.__version__}")
+        print(f"histo_lightning {__version__}")
         return 0
     if words and words[0] not in ("-h", "--help"):
         print(f"error: unknown command {words[0]!r}{nearest(words[0], list(COMMANDS))}", file=sys.stderr)
         return EXIT_USER
-    print(
-        f"histo_lightning {histo_lightning.__version__}: python -m histo_lightning.<command> [key=value ...]\n"
-    )
+    print(f"histo_lightning {__version__}: python -m histo_lightning.<command> [key=value ...]\n")
     for name, text in COMMANDS.items():
         print(f"  {name:<10} {text}")
     print(

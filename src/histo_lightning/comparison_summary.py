@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.table import Table
 
-from histo_lightning.display import console
 from histo_lightning.report.comparison_tables import main_table, unfinished_table
 from histo_lightning.report.comparison_words import (
     basis_words,
@@ -18,6 +17,7 @@ from histo_lightning.report.comparison_words import (
     score_title,
     unread_sentence,
 )
+from histo_lightning.report.console import console
 
 Json = Mapping[str, Any]
 MOST_UNFINISHED = 10

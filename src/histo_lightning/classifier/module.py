@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from histo_lightning import __version__
 from histo_lightning.classifier.checkpoint import CHECKPOINT_FORMAT, load_state, read_checkpoint
 from histo_lightning.classifier.metrics import EvaluationMetrics, TrainingMetrics
 from histo_lightning.classifier.optimizers import build_optimizer, build_scheduler, check_optimization
@@ -22,6 +21,7 @@ from histo_lightning.config.tree import option
 from histo_lightning.errors import UserError
 from histo_lightning.models import build_network
 from histo_lightning.models.networks import head_of, network_settings
+from histo_lightning.runs.version import __version__
 
 Batch = dict[str, Tensor]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-import histo_lightning
 from histo_lightning.config.checks import as_text
 from histo_lightning.config.compose import Composition, config_tree, read_jobs
 from histo_lightning.config.help import help_text
 from histo_lightning.config.schema import AnyConfig
 from histo_lightning.errors import UserError
+from histo_lightning.runs.version import __version__
 
 SWEEPING = ("train", "tune")  # commands that take -m
 Check = Callable[[Sequence[Any]], None]
@@ -49,7 +49,7 @@ def read_command(command: str, check: Check | None = None) -> Composition | None
     """
     flags = _flags(sys.argv[1:])
     if flags.version:
-        print(f"histo_lightning {histo_lightning.__version__}")
+        print(f"histo_lightning {__version__}")
         return None
     if flags.help:
         print(help_text(command, flags.overrides[0] if flags.overrides else None))

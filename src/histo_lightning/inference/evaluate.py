@@ -12,10 +12,10 @@ from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
-from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.inference.trained import Floats, Trained
+from histo_lightning.report.console import StepProgress
 from histo_lightning.report.plots import draw_evaluation
 from histo_lightning.report.run_page import write_evaluation
 from histo_lightning.runs import read_json, write_json

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import histo_lightning
 from histo_lightning.config.schema import ExportConfig
-from histo_lightning.display import console
 from histo_lightning.errors import UserError
 from histo_lightning.inference.formats import (
     FORMATS,
@@ -26,7 +24,9 @@ from histo_lightning.inference.formats import (
     takes_any_size,
 )
 from histo_lightning.inference.trained import Trained
+from histo_lightning.report.console import console
 from histo_lightning.runs import read_json, write_atomic, write_json
+from histo_lightning.runs.version import __version__
 
 TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
 PATCH = 8  # pixels a side of the squares in a test image: noise of single pixels would average out
@@ -145,7 +145,7 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
                 "split_hash",
             )
         },
-        "versions": {"histo_lightning": histo_lightning.__version__}
+        "versions": {"histo_lightning": __version__}
         | {package: version(package) for package in ("torch", *FORMATS[format_name].packages)},
     }
 

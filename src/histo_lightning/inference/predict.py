@@ -16,11 +16,11 @@ from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import Folder
-from histo_lightning.display import StepProgress
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.inference.gradcam import attribution, scaled_heat
 from histo_lightning.inference.trained import Floats, Pixels, Trained
+from histo_lightning.report.console import StepProgress
 from histo_lightning.report.gallery import Shown, write_gallery, write_overlay
 from histo_lightning.runs import write_atomic, write_json
 

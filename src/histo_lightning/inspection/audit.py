@@ -11,9 +11,9 @@ from rich.text import Text
 
 from histo_lightning.config.schema import AuditConfig
 from histo_lightning.data.splits.reading import printable, read_splits
-from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import Findings, Shared, audit_split, member
+from histo_lightning.report.console import StepProgress, console
 
 LISTED = 10  # names of a kind that are printed; the JSON has all
 HEADINGS = (

@@ -22,8 +22,8 @@ from histo_lightning.data.pixels.duplicates import identical_pixels, nearest_pai
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
 from histo_lightning.data.sources.dataset import find_files, native_sizes
 from histo_lightning.data.sources.folder import Folder
-from histo_lightning.display import StepProgress, console
 from histo_lightning.errors import UserError
+from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.dataset_page import DatasetFacts, write_dataset_report
 from histo_lightning.runs import write_json
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histo_lightning.data.pixels.duplicates import SUSPICIOUS, Pair
-from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, Problem, missing_by_group
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES, SUBTYPES
+from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, Problem, missing_by_group
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.duplicates import SUSPICIOUS, Pair
 from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.pages import Picture, thumbnail, write_page

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from histo_lightning.evaluation.coverage import coverage_of
 from histo_lightning.evaluation.table import Table
 
 Json = Mapping[str, Any]
@@ -109,7 +110,7 @@ def run_title(config: Json, split: Json) -> str:
 
 def coverage_sentence(image_auroc: float | None) -> str:
     """How often the intervals hold, for a network of this image-level AUROC."""
-    return "With 16 benign cases they hold in about 91 to 96 of 100 samples; another training run may differ by more."
+    return f"{coverage_of(image_auroc).sentence} Another training run may differ by more."
 
 
 def names_listed(names: Sequence[str], most: int = 3) -> str:

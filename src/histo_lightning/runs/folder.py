@@ -12,9 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import histo_lightning
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import read_json, write_json
+from histo_lightning.runs.version import __version__
 
 REPORTED_VERSIONS = (
     "torch",
@@ -29,7 +29,7 @@ REPORTED_VERSIONS = (
 
 def git_commit() -> str | None:
     """The commit of this package's own checkout, with ``+`` where files differ from it; None outside a checkout."""
-    here = Path(histo_lightning.__file__).resolve().parents[2]
+    here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():
         return None
 
@@ -46,7 +46,7 @@ def git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python and what the numbers depend on."""
-    found = {"histo_lightning": histo_lightning.__version__, "python": platform.python_version()}
+    found = {"histo_lightning": __version__, "python": platform.python_version()}
     return found | {name: version(name) for name in REPORTED_VERSIONS}
 
 

@@ -15,15 +15,16 @@ from histo_lightning.config.identity import as_primitives, shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
+from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.plots import draw_plots, draw_worst
 from histo_lightning.report.run_page import write_report
+from histo_lightning.report.words import SYNTHETIC
 from histo_lightning.runs import write_json
 from histo_lightning.training.baselines import mean_colour
 from histo_lightning.training.decisions import choose, mark_apparent, store_choice
 from histo_lightning.training.fit import Fitted
 
 log = logging.getLogger("histo_lightning")
-SYNTHETIC = "SYNTHETIC IMAGES: says nothing about tissue"
 
 
 def labels_of(config: Config, split_label: str) -> list[str]:
@@ -57,6 +58,10 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
     metrics |= chosen.as_dict(tables.get("test"))
     if config.task == "binary" and not shortened(config):
         metrics["baselines"] = {"mean_colour": mean_colour(data, tables)}
+    warmup = float(config.scheduler.get("warmup_epochs") or 0)
+    metrics["remarks"] = remarks(metrics | scores, epochs=config.epochs, warmup_epochs=warmup)
+    for sentence in metrics["remarks"]:
+        log.info("%s", sentence)
     write_json(folder / "metrics.json", metrics | scores)
     settings = dict(flatten(as_primitives(config)))
     for name in ("json", "run_name"):

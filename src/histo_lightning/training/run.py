@@ -12,8 +12,8 @@ from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import as_primitives, hashed, readable_name, shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.display import StepProgress, console, print_summary
 from histo_lightning.errors import UserError
+from histo_lightning.report.console import StepProgress, console, print_summary
 from histo_lightning.report.run_page import write_report
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.training.fit import fit_and_predict
@@ -161,7 +161,7 @@ def _say(run: RunFolder, config: Config) -> None:
             print(f"report: {run.path / 'report.html'}")
         return
     labels = labels_of(config, str(read_json(run.path / "split.json").get("label", "")))
-    print_summary(run.path, metrics, labels, float(run.status.get("seconds") or 0.0), config.epochs)
+    print_summary(run.path, metrics, labels, float(run.status.get("seconds") or 0.0))
 
 
 def _introduce(data: BreakHisDataModule, config: Config) -> None:

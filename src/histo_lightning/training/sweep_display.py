@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.live import Live
 from rich.table import Table
 
-from histo_lightning.display import LINE_EVERY_SECONDS, console
+from histo_lightning.report.console import LINE_EVERY_SECONDS, console
 from histo_lightning.training.sweep_folder import STATES, SweepFolder
 
 SECONDS_BETWEEN_LOOKS = 1.0

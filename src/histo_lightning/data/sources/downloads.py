@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from histo_lightning import __version__
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json
+from histo_lightning.runs.version import __version__
 
 log = logging.getLogger("histo_lightning")
 Progress = Callable[[int, int], None]

@@ -123,9 +123,7 @@ def print_evaluation(folder: Path, metrics: Mapping[str, Any]) -> None:
         out.print(f"{name + ':':<16} {folder / name}", markup=False)
 
 
-def print_summary(
-    folder: Path, metrics: Mapping[str, Any], labels: Sequence[str], seconds: float, epochs: int
-) -> None:
+def print_summary(folder: Path, metrics: Mapping[str, Any], labels: Sequence[str], seconds: float) -> None:
     """The closing summary of a run: scores by image and case, and where the report, checkpoint and dashboards are."""
     out = console()
     table = _score_table("\n".join(labels))
@@ -134,7 +132,9 @@ def print_summary(
     out.print(table)
     if metrics.get("test") is None:
         out.print("test: left unread (test=false)")
-    out.print(f"best epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {seconds:.0f} s")
+    out.print(f"scored epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {seconds:.0f} s")
+    for sentence in metrics.get("remarks") or []:
+        out.print(sentence, markup=False)
     for name, path in (
         ("report", folder / "report.html"),
         ("checkpoint", next(iter(sorted((folder / "checkpoints").glob("*.ckpt"))), folder / "checkpoints")),
