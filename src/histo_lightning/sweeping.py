@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from histo_lightning.cells import level_text, value_text
+from histo_lightning.comparison.names import level_text, value_text
 from histo_lightning.config import flatten, readable_name, to_config
 from histo_lightning.errors import UserError
 from histo_lightning.launch import Command, hydra_texts, run_hydra
@@ -61,9 +61,9 @@ def sweep(command: Command) -> int:
 
 def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -> None:
     """Pictures of the runs, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
-    from histo_lightning.comparing import compare_runs
-    from histo_lightning.comparison_summary import say
-    from histo_lightning.leakage_results import write_leakage_study
+    from histo_lightning.comparison.console import print_comparison
+    from histo_lightning.comparison.leakage import write_leakage_study
+    from histo_lightning.comparison.results import compare_runs
 
     shown = jobs[0].config.trainer.progress != "none"
     if pictures:
@@ -81,7 +81,7 @@ def write_results(folder: SweepFolder, jobs: Sequence[Job], *, pictures: bool) -
         for path in (study, folder.path / "leakage.md", folder.path / "results.csv"):
             print(path)
     elif shown:
-        say(results, folder.path, unfinished=False)
+        print_comparison(results, folder.path, unfinished=False)
 
 
 def run_sweep(command: Command, jobs: Sequence[Job], folder: SweepFolder) -> None:

@@ -1,6 +1,5 @@
-"""Evaluation: predictions table -> scores, intervals, thresholds, comparisons. NumPy and SciPy only."""
+"""Evaluation: predictions table -> scores, intervals, thresholds. NumPy and SciPy only."""
 
-from histo_lightning.evaluation.comparison import Arm, Block, Replicate, compare_arms
 from histo_lightning.evaluation.pooling import influence_table, pool, score_pooled
 from histo_lightning.evaluation.summary import score_predictions
 from histo_lightning.evaluation.table import Table, columns
@@ -9,14 +8,10 @@ from histo_lightning.evaluation.table_csv import quote_cell, read_predictions, u
 from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
 
 __all__ = [
-    "Arm",
-    "Block",
-    "Replicate",
     "Table",
     "apply_temperature",
     "as_table",
     "columns",
-    "compare_arms",
     "fit_temperature",
     "influence_table",
     "make_table",

@@ -1,4 +1,4 @@
-"""Which folders of a tree are run folders and which are sweep folders."""
+"""Which folders of a tree are run folders, sweep folders and studies."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,8 @@ def listed_folders(text: str) -> list[Path]:
         )
     if Path(text).is_dir():
         return [Path(text)]
-    if wanted.startswith("[") and wanted.endswith("]"):
-        folders = list(_pieces(wanted[1:-1].split(",")))
-    else:
-        folders = [Path(wanted)]
+    bracketed = wanted.startswith("[") and wanted.endswith("]")
+    folders = list(_pieces(wanted[1:-1].split(","))) if bracketed else [Path(wanted)]
     for folder in folders:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
@@ -35,16 +33,12 @@ def listed_folders(text: str) -> list[Path]:
 
 
 def _pieces(parts: list[str]) -> Iterator[Path]:
-    """Paths from the texts between commas: as many as needed are put together again to name a folder."""
+    """Paths from the texts between commas: as many as needed are joined again to name a folder."""
     while parts:
-        for count in range(1, len(parts) + 1):
-            path = Path(",".join(parts[:count]).strip().strip("'\""))
-            if path.is_dir() and str(path) != ".":
-                break
-        else:
-            count, path = 1, Path(parts[0].strip().strip("'\""))
-        del parts[:count]
-        yield path
+        paths = [Path(",".join(parts[: n + 1]).strip().strip("'\"")) for n in range(len(parts))]
+        count = next((n for n, path in enumerate(paths) if path.is_dir() and str(path) != "."), 0)
+        del parts[: count + 1]
+        yield paths[count]
 
 
 def is_run(folder: Path) -> bool:
@@ -53,7 +47,7 @@ def is_run(folder: Path) -> bool:
 
 
 class Folders(NamedTuple):
-    """What stands below some folders, each once, in order of name."""
+    """What lies at or below some folders, each once, in order of name."""
 
     runs: list[Path]
     sweeps: list[Path]
@@ -68,19 +62,16 @@ def find_folders(roots: Sequence[Path]) -> Folders:
     Raises:
         UserError: a folder cannot be read.
     """
-    runs: dict[Path, Path] = {}
-    sweeps: dict[Path, Path] = {}
-    studies: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for root in roots:
         for folder in _walk(root):
-            for found, is_one in (
-                (runs, is_run(folder)),
-                (sweeps, (folder / "sweep.json").is_file()),
-                (studies, (folder / STUDY).is_file()),
-            ):
-                if is_one:
-                    found.setdefault(folder.resolve(), folder)
-    return Folders(list(runs.values()), list(sweeps.values()), list(studies.values()))
+            folders.setdefault(folder.resolve(), folder)
+    each = list(folders.values())
+    return Folders(
+        [folder for folder in each if is_run(folder)],
+        [folder for folder in each if (folder / "sweep.json").is_file()],
+        [folder for folder in each if (folder / STUDY).is_file()],
+    )
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -90,6 +81,6 @@ def _walk(root: Path) -> Iterator[Path]:
     for path, inner, files in os.walk(root, onerror=refuse):
         folder = Path(path)
         # Nothing below a run folder is a run, and a hidden folder is nobody's result.
-        ends = is_run(folder) or (STUDY in files and folder != root)
-        inner[:] = [] if ends else sorted(name for name in inner if not name.startswith("."))
+        is_last = is_run(folder) or (STUDY in files and folder != root)
+        inner[:] = [] if is_last else sorted(name for name in inner if not name.startswith("."))
         yield folder

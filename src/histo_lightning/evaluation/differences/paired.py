@@ -7,6 +7,7 @@ SE^2 = sum over classes (n_c - 1)/n_c sum_i (D_(-i) - mean)^2 + s_seed^2 / R: a 
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -14,7 +15,7 @@ Integers = NDArray[np.int64]
 
 LEVEL = 0.95
 SMALLEST_SE = 1e-12
-"""Below it two arms agree on every case and in every run, up to rounding; nothing can be inferred."""
+"""Below it two levels agree on every case and in every run, up to rounding; nothing can be inferred."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,25 +24,16 @@ class Paired:
 
     Attributes:
         difference: mean over the R replicates.
-        case_variance: (..., classes): the jackknife variance of that mean by class.
-        seed_variance: s_seed^2 / R, 0 for R = 1.
-        se: square root of the sum; 0 where it is below ``SMALLEST_SE``.
+        case_se, seed_se: square roots of the jackknife variance over cases, and of s_seed^2 / R (0 for R = 1).
+        se: square root of the sum of both variances; 0 where it is below ``SMALLEST_SE``.
         df: Satterthwaite's degrees of freedom, NaN where se is 0.
     """
 
     difference: Floats
-    case_variance: Floats
-    seed_variance: Floats
+    case_se: Floats
+    seed_se: Floats
     se: Floats
     df: Floats
-
-    @property
-    def case_se(self) -> Floats:
-        return np.asarray(np.sqrt(self.case_variance.sum(axis=-1)))
-
-    @property
-    def seed_se(self) -> Floats:
-        return np.asarray(np.sqrt(self.seed_variance))
 
     @property
     def t(self) -> Floats:
@@ -52,36 +44,11 @@ class Paired:
     @property
     def p(self) -> Floats:
         """Two-sided p-values of t with ``df`` degrees of freedom."""
-        from scipy.special import stdtr
-
-        return np.asarray(2 * stdtr(self.df, -np.abs(self.t)))
+        return np.asarray(2 * scipy.special.stdtr(self.df, -np.abs(self.t)))
 
     def half_width(self, level: float = LEVEL) -> Floats:
         """Half the width of the interval at a level, NaN where se is 0."""
-        from scipy.special import stdtrit
-
-        return np.asarray(stdtrit(self.df, (1 + level) / 2) * self.se)
-
-
-def case_variance(left_out: Floats, case_class: Integers) -> Floats:
-    """(..., classes) jackknife variances of a score from its (..., C) values without each case.
-
-    Each class is a stratum: (n_c - 1)/n_c sum_i (t_(-i) - mean over the class)^2.
-    """
-    each = []
-    for c in np.unique(case_class):
-        t = left_out[..., case_class == c]
-        count = t.shape[-1]
-        each.append((count - 1) / count * ((t - t.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
-    return np.stack(each, axis=-1)
-
-
-def seed_variance(values: Floats) -> Floats:
-    """(...) variances s^2 / R of the mean of (..., R) values; 0 for R = 1, where nothing is known of it."""
-    replicates = values.shape[-1]
-    if replicates == 1:
-        return np.zeros(values.shape[:-1])
-    return np.asarray(values.var(axis=-1, ddof=1) / replicates)
+        return np.asarray(scipy.special.stdtrit(self.df, (1 + level) / 2) * self.se)
 
 
 def paired(values: Floats, left_out: Floats, case_class: Integers) -> Paired:
@@ -95,13 +62,29 @@ def paired(values: Floats, left_out: Floats, case_class: Integers) -> Paired:
     The df follow Satterthwaite (1946): se^4 / sum of V^2 / df(V) over the components V, which have n_c - 1 (the
     cases of class c) and R - 1 (the training runs) degrees of freedom.
     """
-    over_cases = case_variance(left_out.mean(axis=-2), case_class)
-    over_seeds = seed_variance(values)
-    variance = over_cases.sum(axis=-1) + over_seeds
-    variance = np.where(np.sqrt(variance) < SMALLEST_SE, 0.0, variance)
+    replicates = values.shape[-1]
+    over_cases = _case_variance(left_out.mean(axis=-2), case_class)
     cases = np.unique(case_class, return_counts=True)[1]
     spread = (over_cases**2 / (cases - 1)).sum(axis=-1)
-    if values.shape[-1] > 1:
-        spread = spread + over_seeds**2 / (values.shape[-1] - 1)
+    over_seeds = np.zeros(values.shape[:-1])  # of one replicate nothing is known
+    if replicates > 1:
+        over_seeds = np.asarray(values.var(axis=-1, ddof=1) / replicates)
+        spread = spread + over_seeds**2 / (replicates - 1)
+    variance = over_cases.sum(axis=-1) + over_seeds
+    variance = np.where(np.sqrt(variance) < SMALLEST_SE, 0.0, variance)
     df = np.divide(variance**2, spread, out=np.full(variance.shape, np.nan), where=variance > 0)
-    return Paired(values.mean(axis=-1), over_cases, over_seeds, np.sqrt(variance), df)
+    case_se, seed_se, se = (np.sqrt(each) for each in (over_cases.sum(axis=-1), over_seeds, variance))
+    return Paired(values.mean(axis=-1), case_se, seed_se, se, df)
+
+
+def _case_variance(left_out: Floats, case_class: Integers) -> Floats:
+    """(..., classes) jackknife variances of a score from its (..., C) values without each case.
+
+    Each class is a stratum: (n_c - 1)/n_c sum_i (t_(-i) - mean over the class)^2.
+    """
+    each = []
+    for c in np.unique(case_class):
+        t = left_out[..., case_class == c]
+        count = t.shape[-1]
+        each.append((count - 1) / count * ((t - t.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
+    return np.stack(each, axis=-1)

@@ -1,0 +1,166 @@
+"""Out-of-fold predictions: pooled where folds belong together, refused with the reason where not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histo_lightning.comparison.names import label_kind
+from histo_lightning.comparison.reading import FINISHED, score_names
+from histo_lightning.comparison.settings import CELL, K_FOLDS, replicate_text
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation import pool, score_pooled
+from histo_lightning.evaluation.differences import Replicate
+from histo_lightning.evaluation.level_intervals import UNGROUPED, binary_intervals
+from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.resampling import binary_statistics
+from histo_lightning.report.words import level_scores
+
+Json = dict[str, Any]
+
+KEY = [*CELL, "replicate"]
+
+
+def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
+
+    Returns:
+        A row a replicate, indexed by ``KEY``: ``pooled``, the out-of-fold predictions, empty where
+        there are none; ``runs, fingerprint, partition`` of the first pooling; ``problem``, why nothing is pooled. A
+        replicate with several runs of one fold has as many poolings; the first holds the newest runs. And notes on runs
+        of one fold.
+    """
+    rows, notes = [], []
+    for key, runs in placed.groupby(KEY, sort=False):
+        where = f"{runs['title'].iloc[0]} {key[3]} {replicate_text(key[4])}"
+        row: Json = dict(zip(KEY, key, strict=True)) | {
+            "title": runs["title"].iloc[0],
+            "pooled": [],
+            "problem": None,
+        }
+        try:
+            _refuse_incomplete(runs)
+            chosen = []
+            for fold, own in runs[runs["table"].notna()].groupby("fold"):
+                distinct, told = _distinct(own)
+                chosen.append(distinct.index.tolist())
+                notes += [f"{where}: fold {fold} {text}" for text in told]
+            poolings = [
+                runs.loc[[indices[min(number, len(indices) - 1)] for indices in chosen]]
+                for number in range(max(len(indices) for indices in chosen))
+            ]
+            row["pooled"] = [_pool(members) for members in poolings]
+            first = poolings[0].iloc[0]
+            row |= {"runs": poolings[0]["run"].tolist(), "partition": first["split"]["partition_hash"]}
+            row["fingerprint"] = first["status"].get("data_fingerprint")
+        except UserError as error:
+            row["problem"] = f"{where}: {error}"
+        rows.append(row)
+    columns = [*KEY, "title", "pooled", "runs", "fingerprint", "partition", "problem"]
+    return pd.DataFrame(rows, columns=columns, dtype=object).set_index(KEY), notes
+
+
+def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Runs of one place with different settings of the environment, the newest of each; and what was left out."""
+    identity = runs.apply(lambda run: str(run["status"].get("config_hash") or run["folder"]), axis=1)
+    notes = [
+        f"has two runs with the same settings: the newest is kept, {folder} is left out"
+        for folder in runs.loc[identity.duplicated(), "folder"]
+    ]
+    kept = runs[~identity.duplicated()]
+    if len(kept) > 1:
+        names = ", ".join(str(folder) for folder in kept["folder"])
+        notes.append(
+            f"was run {len(kept)} times on different machines or trainers ({names}): their scores are averaged in the "
+            "table, and the newest is compared"
+        )
+    return kept, notes
+
+
+def _refuse_incomplete(runs: pd.DataFrame) -> None:
+    """Raise with every fold that is missing, and why, or with what the split says against pooling."""
+    kind = str(runs["split.name"].iloc[0])
+    if kind == "official":
+        raise UserError("the official folds overlap, so they are never pooled; the table has their mean")
+    scored = runs[runs["table"].notna()]
+    wanted = range(int(runs["split.folds"].iloc[0])) if kind in K_FOLDS else sorted(set(runs["fold"]))
+    missing: dict[str, list[int]] = {}
+    for fold in wanted:
+        if not (scored["fold"] == fold).any():
+            missing.setdefault(_why(runs[runs["fold"] == fold]), []).append(fold)
+    if missing:
+        raise UserError("; ".join(f"{_folds(absent)} missing ({why})" for why, absent in missing.items()))
+    for count, what in (
+        (
+            scored["split"].map(lambda split: str(split.get("partition_hash"))).nunique(),
+            "partitions of the cases",
+        ),
+        (scored["label"].map(label_kind).nunique(), "labels"),
+    ):
+        if count > 1:
+            raise UserError(f"its folds come from {count} different {what}, so they do not belong together")
+    if scored["status"].map(lambda status: str(status.get("data_fingerprint"))).nunique() > 1:
+        raise UserError("its folds saw different images (data_fingerprint), so they do not belong together")
+
+
+def _folds(absent: Sequence[int]) -> str:
+    names = ", ".join(str(fold) for fold in absent)
+    return f"fold {names} is" if len(absent) == 1 else f"folds {names} are"
+
+
+def _why(runs: pd.DataFrame) -> str:
+    if not len(runs):
+        return "no such run"
+    if (runs["state"] == FINISHED).any():
+        return "its test part was left unread, test=false"
+    state, error = runs.iloc[0][["state", "error"]]
+    return f"{state}: {error}" if error else str(state)
+
+
+def _pool(runs: pd.DataFrame) -> Replicate:
+    table, fold = pool(runs["table"].tolist())
+    first = runs.iloc[0]
+    everything = {image for part in first["split"]["parts"].values() for image in part}
+    if str(first["split.name"]) in K_FOLDS and set(table.image.tolist()) != everything:
+        raise UserError(
+            f"its test parts hold {len(table)} of the {len(everything)} images of the split, so they do not cover it"
+        )
+    cases = np.unique(np.stack([table.case, fold.astype(np.str_)]), axis=1)[0]
+    if is_grouped(table) and len(np.unique(cases)) < len(cases):
+        label = f" ({label_kind(first['label'])})" if first["label"] else ""
+        raise UserError(
+            f"cases are in the test parts of several folds{label}, so its folds are never pooled; the table has the "
+            "mean over its runs"
+        )
+    return Replicate(table, fold)
+
+
+def score_out_of_fold(
+    replicate: Replicate, score: str, draws: int = 2000
+) -> tuple[Json, dict[str, float | None]]:
+    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval; and all others as plain values.
+
+    Intervals of all scores would take a second a pooling; only the chosen one is made here, from the same draws.
+
+    Returns:
+        The entry of the chosen score (``value, low, high, method, ...``, ``pooled`` and ``warning`` for an AUROC), and
+        ``<level>_<score>`` to value, null where undefined.
+    """
+    table, fold = replicate.table, replicate.fold
+    scored = {"test": score_pooled([table.rows(fold == k) for k in np.unique(fold)], intervals=False)}
+
+    def entry_of(name: str) -> Json:
+        level, _, own = name.partition("_")
+        return dict(level_scores(scored, "test", level).get(own) or {})
+
+    values = {name: entry_of(name).get("value") for name in score_names()}
+    entry, wanted = entry_of(score), named_score(score)
+    if entry["value"] is None or not is_grouped(table):
+        return entry | {"reason": entry["reason"] if is_grouped(table) else UNGROUPED}, values
+    here = units(table, wanted.level, fold=fold)
+    others = [name for name in binary_statistics(here) if name != wanted.score]
+    auroc = entry["value"] if wanted.score == "auroc" else float("nan")
+    interval = binary_intervals(here, auroc, draws, 0, others)[wanted.score].as_dict()
+    return {key: value for key, value in entry.items() if key != "reason"} | interval, values
