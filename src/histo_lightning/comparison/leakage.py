@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.folders import find_folders
-from histo_lightning.comparison.reading import DAMAGED, FINISHED, read_runs, settings_of
+from histo_lightning.comparison.reading import DAMAGED, FINISHED, read_runs
+from histo_lightning.comparison.settings import settings_of
 from histo_lightning.config import NOT_HASHED
 from histo_lightning.data.names import CLASSES, parse_name
 from histo_lightning.evaluation.differences.leakage import CONTRAST, OFFICIAL, contrast, injection, official
@@ -193,7 +194,7 @@ def _train_counts(split: Json) -> dict[str, int]:
 def _design(runs: pd.DataFrame, counts: pd.DataFrame) -> list[Json]:
     """What each arm trained and tested on: means over its runs, counted in their ``split.json``."""
     design = []
-    groups = {key: own for key, own in runs.groupby(["shuffled", "arm"])}
+    groups = dict(list(runs.groupby(["shuffled", "arm"])))
     for shuffled, arm in sorted(groups, key=lambda key: (key[0], KINDS.index(_kind(key[1])), key[1])):
         own = groups[shuffled, arm]
         labels = sorted({re.sub(r" \(\d+ images\)", "", label) for label in own["label"]} - {""})

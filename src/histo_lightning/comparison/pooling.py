@@ -1,13 +1,13 @@
 """Out-of-fold predictions: pooled where folds belong together, refused with the reason where not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from histo_lightning.comparison.names import label_kind
-from histo_lightning.comparison.reading import FINISHED, score_names
+from histo_lightning.comparison.reading import FINISHED, SHOWN_SCORES
 from histo_lightning.comparison.settings import CELL, K_FOLDS, replicate_text
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool, score_pooled
@@ -27,34 +27,30 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
 
     Returns:
-        A row a replicate, indexed by ``KEY``: ``pooled``, the out-of-fold predictions, empty where
-        there are none; ``runs, fingerprint, partition`` of the first pooling; ``problem``, why nothing is pooled. A
-        replicate with several runs of one fold has as many poolings; the first holds the newest runs. And notes on runs
-        of one fold.
+        A row a replicate, indexed by ``KEY``: ``pooled``, the out-of-fold predictions, empty where there are none; ``runs,
+        fingerprint, partition`` of the first pooling; ``problem``, why nothing is pooled. A replicate with several runs
+        of one fold has as many poolings; the first holds the newest runs. And notes on runs of one fold.
     """
     rows, notes = [], []
     for key, runs in placed.groupby(KEY, sort=False):
-        where = f"{runs['title'].iloc[0]} {key[3]} {replicate_text(key[4])}"
-        row: Json = dict(zip(KEY, key, strict=True)) | {
-            "title": runs["title"].iloc[0],
-            "pooled": [],
-            "problem": None,
-        }
+        row: Json = dict(zip(KEY, key, strict=True)) | {"title": runs["title"].iloc[0], "pooled": []}
+        where = f"{row['title']} {row['magnification']} {replicate_text(row['replicate'])}"
+        scored = runs[runs["table"].notna()]
         try:
-            _refuse_incomplete(runs)
+            _refuse_incomplete(runs, scored)
             chosen = []
-            for fold, own in runs[runs["table"].notna()].groupby("fold"):
+            for fold, own in scored.groupby("fold"):
                 distinct, told = _distinct(own)
-                chosen.append(distinct.index.tolist())
+                chosen.append(distinct.index)
                 notes += [f"{where}: fold {fold} {text}" for text in told]
             poolings = [
-                runs.loc[[indices[min(number, len(indices) - 1)] for indices in chosen]]
-                for number in range(max(len(indices) for indices in chosen))
+                runs.loc[[index[min(n, len(index) - 1)] for index in chosen]]
+                for n in range(max(map(len, chosen)))
             ]
             row["pooled"] = [_pool(members) for members in poolings]
-            first = poolings[0].iloc[0]
-            row |= {"runs": poolings[0]["run"].tolist(), "partition": first["split"]["partition_hash"]}
-            row["fingerprint"] = first["status"].get("data_fingerprint")
+            row |= {"runs": poolings[0]["run"].tolist(), "problem": None}
+            row["fingerprint"] = poolings[0]["status"].iloc[0].get("data_fingerprint")
+            row["partition"] = poolings[0]["split"].iloc[0]["partition_hash"]
         except UserError as error:
             row["problem"] = f"{where}: {error}"
         rows.append(row)
@@ -64,59 +60,60 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Runs of one place with different settings of the environment, the newest of each; and what was left out."""
-    identity = runs.apply(lambda run: str(run["status"].get("config_hash") or run["folder"]), axis=1)
+    identity = [
+        str(status.get("config_hash") or folder)
+        for status, folder in zip(runs["status"], runs["folder"], strict=True)
+    ]
+    again = pd.Series(identity, runs.index).duplicated()
     notes = [
         f"has two runs with the same settings: the newest is kept, {folder} is left out"
-        for folder in runs.loc[identity.duplicated(), "folder"]
+        for folder in runs.loc[again, "folder"]
     ]
-    kept = runs[~identity.duplicated()]
+    kept = runs[~again]
     if len(kept) > 1:
-        names = ", ".join(str(folder) for folder in kept["folder"])
         notes.append(
-            f"was run {len(kept)} times on different machines or trainers ({names}): their scores are averaged in the "
-            "table, and the newest is compared"
+            f"was run {len(kept)} times on different machines or trainers ({', '.join(map(str, kept['folder']))}): their "
+            "scores are averaged in the table, and the newest is compared"
         )
     return kept, notes
 
 
-def _refuse_incomplete(runs: pd.DataFrame) -> None:
+def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
     """Raise with every fold that is missing, and why, or with what the split says against pooling."""
     kind = str(runs["split.name"].iloc[0])
     if kind == "official":
         raise UserError("the official folds overlap, so they are never pooled; the table has their mean")
-    scored = runs[runs["table"].notna()]
     wanted = range(int(runs["split.folds"].iloc[0])) if kind in K_FOLDS else sorted(set(runs["fold"]))
-    missing: dict[str, list[int]] = {}
+    missing: dict[str, list[str]] = {}
     for fold in wanted:
-        if not (scored["fold"] == fold).any():
-            missing.setdefault(_why(runs[runs["fold"] == fold]), []).append(fold)
+        if fold not in set(scored["fold"]):
+            missing.setdefault(_why(runs[runs["fold"] == fold]), []).append(str(fold))
     if missing:
-        raise UserError("; ".join(f"{_folds(absent)} missing ({why})" for why, absent in missing.items()))
-    for count, what in (
-        (
-            scored["split"].map(lambda split: str(split.get("partition_hash"))).nunique(),
-            "partitions of the cases",
+        names = {why: (", ".join(folds), "s" * bool(folds[1:])) for why, folds in missing.items()}
+        texts = [
+            f"fold{s} {folds} {'are' if s else 'is'} missing ({why})" for why, (folds, s) in names.items()
+        ]
+        raise UserError("; ".join(texts))
+    values: dict[str, Iterable[Any]] = {
+        "come from {} different partitions of the cases": (
+            split.get("partition_hash") for split in scored["split"]
         ),
-        (scored["label"].map(label_kind).nunique(), "labels"),
-    ):
-        if count > 1:
-            raise UserError(f"its folds come from {count} different {what}, so they do not belong together")
-    if scored["status"].map(lambda status: str(status.get("data_fingerprint"))).nunique() > 1:
-        raise UserError("its folds saw different images (data_fingerprint), so they do not belong together")
-
-
-def _folds(absent: Sequence[int]) -> str:
-    names = ", ".join(str(fold) for fold in absent)
-    return f"fold {names} is" if len(absent) == 1 else f"folds {names} are"
+        "come from {} different labels": map(label_kind, scored["label"]),
+        "saw {} sets of different images (data_fingerprint)": (
+            s.get("data_fingerprint") for s in scored["status"]
+        ),
+    }
+    for text, found in values.items():
+        if (count := len(set(found))) > 1:
+            raise UserError(f"its folds {text.format(count)}, so they do not belong together")
 
 
 def _why(runs: pd.DataFrame) -> str:
-    if not len(runs):
+    if runs.empty:
         return "no such run"
-    if (runs["state"] == FINISHED).any():
+    if FINISHED in set(runs["state"]):
         return "its test part was left unread, test=false"
-    state, error = runs.iloc[0][["state", "error"]]
-    return f"{state}: {error}" if error else str(state)
+    return f"{runs['state'].iloc[0]}: {runs['error'].iloc[0]}".removesuffix(": ")
 
 
 def _pool(runs: pd.DataFrame) -> Replicate:
@@ -127,8 +124,8 @@ def _pool(runs: pd.DataFrame) -> Replicate:
         raise UserError(
             f"its test parts hold {len(table)} of the {len(everything)} images of the split, so they do not cover it"
         )
-    cases = np.unique(np.stack([table.case, fold.astype(np.str_)]), axis=1)[0]
-    if is_grouped(table) and len(np.unique(cases)) < len(cases):
+    cases = set(zip(table.case.tolist(), fold.tolist(), strict=True))
+    if is_grouped(table) and len({case for case, _ in cases}) < len(cases):
         label = f" ({label_kind(first['label'])})" if first["label"] else ""
         raise UserError(
             f"cases are in the test parts of several folds{label}, so its folds are never pooled; the table has the "
@@ -148,14 +145,14 @@ def score_out_of_fold(
         The entry of the chosen score (``value, low, high, method, ...``, ``pooled`` and ``warning`` for an AUROC), and
         ``<level>_<score>`` to value, null where undefined.
     """
-    table, fold = replicate.table, replicate.fold
+    table, fold = replicate
     scored = {"test": score_pooled([table.rows(fold == k) for k in np.unique(fold)], intervals=False)}
 
     def entry_of(name: str) -> Json:
         level, _, own = name.partition("_")
         return dict(level_scores(scored, "test", level).get(own) or {})
 
-    values = {name: entry_of(name).get("value") for name in score_names()}
+    values = {name: entry_of(name).get("value") for name in SHOWN_SCORES}
     entry, wanted = entry_of(score), named_score(score)
     if entry["value"] is None or not is_grouped(table):
         return entry | {"reason": entry["reason"] if is_grouped(table) else UNGROUPED}, values

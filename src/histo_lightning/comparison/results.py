@@ -10,14 +10,9 @@ import pandas as pd
 from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
 from histo_lightning.comparison.names import defaults, level_name, natural, value_text
-from histo_lightning.comparison.plans import (
-    differences_from_plan,
-    mark_families,
-    plan_record,
-    planned_comparison,
-)
+from histo_lightning.comparison.plans import mark_families, plan_record
 from histo_lightning.comparison.pooling import pool_runs
-from histo_lightning.comparison.reading import FINISHED, SHORTENED, STATES, read_runs, settings_of
+from histo_lightning.comparison.reading import FINISHED, SHORTENED, STATES, read_runs
 from histo_lightning.comparison.results_csv import results_csv
 from histo_lightning.comparison.selection import checked_selection, select_cells
 from histo_lightning.comparison.settings import (
@@ -27,6 +22,7 @@ from histo_lightning.comparison.settings import (
     is_of,
     is_synthetic,
     place_runs,
+    settings_of,
     started,
     varying,
 )
@@ -98,29 +94,39 @@ def analyse(
             "what holds them"
         )
     if plan is not None:
-        starts = [text for _, run in runs.iterrows() if (text := started(run))]
-        plans = [plan_record(plan, None, min(starts, default=""))]
+        plans = [plan_record(plan, None, (started(run) for _, run in runs.iterrows()))]
     settings = settings_of(runs)
-    asked = planned_comparison(plans, settings)
+    asked = _planned_comparison(plans, settings)
     score = score or str(asked.get("score") or "case_auroc")
     named_score(score)
     if select is not None:
         checked_selection(select, score, runs["run"].tolist())  # refused before any work
     factor = _factor(factor, asked.get("factor"), settings)
     placed, held = place_runs(runs, factor)
-    levels = list(dict.fromkeys(placed["level"]))
     planned = str(asked.get("reference") or "") if asked.get("factor") == factor else ""
-    reference = _reference(reference, planned, factor, levels)
+    reference = _reference(reference, planned, factor, list(dict.fromkeys(placed["level"])))
     results = _results(runs, placed, held, plans, factor, reference, score)
     results["tuning"] = [_study(folder, read_json(folder / STUDY)) for folder in found.studies]
     results["selection"] = None if select is None else select_cells(placed, runs, select, score)
     return results, runs
 
 
+def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
+    """The comparison that the plans ask for, where they agree; else what all runs' configs say under ``study``."""
+    asked = [plan["comparison"] for plan in plans if plan["comparison"]]
+    asked = asked or [
+        {key.removeprefix("study."): value for key, value in study.items()}
+        for study in settings[["study.factor", "study.reference", "study.score"]].to_dict("records")
+    ]
+    keys = ("factor", "reference") if plans else ("factor", "reference", "score")
+    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys)
+    return dict(asked[0]) if asked and alike else {}
+
+
 def _factor(wanted: str | None, planned: Any, settings: pd.DataFrame) -> str:
     """Check the factor; where nobody asked for one, or only for ``model`` by default, find what differs."""
     if wanted is None and planned in (None, "", "model"):
-        return default_factor(varying(settings))
+        return default_factor(settings)
     factor = str(wanted or planned)
     keys = {*settings.columns, *defaults()}
     known = keys | {key.split(".")[0] for key in keys if "." in key}
@@ -167,22 +173,17 @@ def _results(
         families += [{"world": protocol} | family for family in found]
         refusals += [{"world": protocol, "reasons": reasons}] if reasons else []
         warnings += [text for text in told if text not in warnings]
-    planned = {name for plan in plans for name in plan.pop("planned")}
-    planned |= set(runs.loc[runs["overrides"].map(bool), "run"])
-    for plan in plans:
-        plan["not_this"] = differences_from_plan(plan, factor, reference, score)
-    mark_families(families, plans, planned, protocols)
+    planned = set(runs.loc[runs["overrides"].map(bool), "run"])
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
-    synthetic = [is_synthetic(run) for _, run in placed.iterrows()]
-    unfinished = runs[runs["state"] != FINISHED][["run", "state", "error", "folder"]]
-    return {
+    unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]]
+    results = {
         "schema": 1,
-        "data": SYNTHETIC if any(synthetic) else None,
+        "data": SYNTHETIC if any(is_synthetic(run) for _, run in placed.iterrows()) else None,
         "factor": factor,
         "reference": reference,
         "score": score,
         "levels": sorted(set(placed["level"]), key=natural),
-        "held": {key: list(values) for key, values in held.items()},
+        "held": held,
         "runs": {"found": len(runs)} | {state: int((runs["state"] == state).sum()) for state in STATES},
         "worlds": protocols,
         "plans": list(plans),
@@ -192,14 +193,15 @@ def _results(
         "families": families,
         "refusals": refusals,
         "unfinished": [
-            row | {"folder": None if row["folder"] is None else str(row["folder"])}
-            for row in unfinished.to_dict("records")
+            row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished.to_dict("records")
         ],
         "test_read": {"times": sum(reads), "most": max(reads)},
         "environment": _environment(runs),
         "curves": curve_records(placed, curves),
         "decisions": decisions_of(pools),
     }
+    mark_families(families, plans, planned, results)
+    return results
 
 
 def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:

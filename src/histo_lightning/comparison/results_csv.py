@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.names import value_text
-from histo_lightning.comparison.reading import COSTS, score_names, settings_of
-from histo_lightning.comparison.settings import PLACE_KEYS, varying
+from histo_lightning.comparison.reading import COSTS, SHOWN_SCORES
+from histo_lightning.comparison.settings import PLACE_KEYS, settings_of, varying
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 
 FIRST = {
@@ -32,10 +32,14 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     settings = settings_of(runs)
     places = [key for key in PLACE_KEYS if settings[key].map(value_text).nunique() > 1]
     own = [key for key in [*places, *varying(settings)] if key not in FIRST.values()]
-    names = [f"{part}_{name}" for part in ("test", "val") for name in score_names()]
+    names = [f"{part}_{name}" for part in ("test", "val") for name in SHOWN_SCORES]
     scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
-    reads = runs["status"].map(lambda status: status.get("test_read"))
-    table = runs.rename(columns={key: name for name, key in FIRST.items()}).assign(test_read=reads)
+    reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
+    table = (
+        runs.drop(columns="split")
+        .rename(columns={key: name for name, key in FIRST.items()})
+        .assign(test_read=reads)
+    )
     return table[["run", "state", *FIRST, *own, *COSTS, *scores, "label", "test_read", "folder", "error"]]
 
 

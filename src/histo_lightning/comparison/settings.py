@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.names import label_kind, magnification_order, natural, value_text
-from histo_lightning.comparison.reading import FINISHED, settings_of
+from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS
 from histo_lightning.config import NOT_HASHED
+from histo_lightning.evaluation.levels import LEVELS
 
+CELL = ["protocol", "level", "setting", "magnification"]
 REPLICATE_KEYS = ("seed", "split.repeat", "split.seed")
 PLACE_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
 UNREAD_KEYS = ("test", "target_sensitivity")  # what is done after the training, not the training
@@ -22,7 +24,15 @@ ENVIRONMENT = "trainer."  # how fast, and on what: differences are warned about,
 K_FOLDS = ("case_kfold", "slide_kfold", "image_random")
 GROUPED = (*K_FOLDS, "official")  # whose split.group follows from the name
 IN_PROTOCOL = ("dataset.name", "split.name", "split.folds", "split.clean", "task")
-CELL = ["protocol", "level", "setting", "magnification"]
+SYNTHETIC = "synthetic"
+
+
+def settings_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """The settings of the runs whose config is known, a column a key."""
+    scores = tuple(f"{part}_{level}_" for part in PARTS for level in LEVELS)
+    others = {*FACTS, *COSTS, *CELL[:3], "title", "replicate", "fold"}
+    keys = [key for key in runs if key not in others and not str(key).startswith(scores)]
+    return runs.loc[runs["magnification"].notna(), keys]
 
 
 def is_of(key: str, factor: str) -> bool:
@@ -40,9 +50,9 @@ def varying(settings: pd.DataFrame) -> list[str]:
     return sorted(key for key in keys if key not in left_out and not is_of(key, "study"))
 
 
-def default_factor(differing: Sequence[str]) -> str:
+def default_factor(settings: pd.DataFrame) -> str:
     """``model`` where it differs, else the first group or key that does."""
-    keys = [key for key in differing if not _is_fixed(key)]
+    keys = [key for key in varying(settings) if not _is_fixed(key)]
     return "model" if not keys or "model.name" in keys else _group_of(keys[0], keys)
 
 
@@ -58,24 +68,22 @@ def _is_fixed(key: str) -> bool:
 
 def names_of(
     settings: pd.DataFrame, group: str, keys: Sequence[str], others: Sequence[str] = ()
-) -> pd.Series:
+) -> "pd.Series[str]":
     """A short name for each run's values of ``keys``: that of the group, with what tells equal names apart.
 
     A key is named by its last part (``momentum=0.9``), or as a whole where one of ``others`` ends in the same.
     """
     short = group.split(".")[-1]
-    prefix = group if any(other != group and other.split(".")[-1] == short for other in others) else short
-    named = f"{group}.name" in settings
-    nothing = pd.Series("null", settings.index)
-    base = settings.get(f"{group}.name" if named else group, nothing).map(value_text)
-    names = base if named else f"{prefix}=" + base
+    ambiguous = any(other != group and other.split(".")[-1] == short for other in others)
+    column = next((key for key in (f"{group}.name", group) if key in settings), None)
+    values = settings[column].map(value_text) if column else pd.Series("null", settings.index)
+    base = values if column == f"{group}.name" else f"{group if ambiguous else short}=" + values
+    names = base.copy()
     for _, own in settings[list(keys)].groupby(base):
-        told = [key for key in varying(own) if key != f"{group}.name"]
-        for index, values in zip(own.index, own[told].to_numpy(object), strict=True) if told else ():
-            more = [
-                f"{key.split('.')[-1]}={value_text(value)}" for key, value in zip(told, values, strict=True)
-            ]
-            names[index] += f" ({', '.join(more)})"
+        told = {key: key.split(".")[-1] for key in varying(own) if key != f"{group}.name"}
+        for index, run in own.iterrows() if told else ():
+            parts = [f"{name}={value_text(run[key])}" for key, name in told.items()]
+            names[index] += f" ({', '.join(parts)})"
     return names
 
 
@@ -98,19 +106,24 @@ def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str,
         for group in groups
     }
     placed["level"] = names_of(settings, factor, [key for key in differing if is_of(key, factor)])
-    placed["setting"] = pd.DataFrame(names, index=placed.index).agg(" ".join, axis=1) if names else ""
-    placed["title"] = (placed["level"] + " " + placed["setting"]).str.strip()
+    placed["setting"] = [" ".join(each) for each in zip(*names.values(), strict=True)] if names else ""
+    placed["title"] = (placed["level"].astype(object) + " " + placed["setting"]).str.strip()
     placed["protocol"] = _protocols(
         placed, [key for key in differing if _is_fixed(key) and not is_of(key, factor)]
     )
-    replicates = settings[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
-    placed["replicate"] = list(replicates.itertuples(index=False, name=None))
-    placed["fold"] = settings["split.fold"].map(lambda value: int(value or 0))
-    places = placed.to_dict("index")
-    order = sorted(places, key=lambda i: (places[i]["state"] == FINISHED, started(places[i])), reverse=True)
-    order.sort(key=lambda i: _order(places[i]))
-    held = {group: sorted(set(found), key=natural) for group, found in names.items()}
-    return placed.loc[order], held
+    keys = placed[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
+    placed["replicate"] = list(keys.itertuples(index=False, name=None))
+    placed["fold"] = [int(fold or 0) for fold in placed["split.fold"]]
+    run_at = placed.to_dict("index")
+
+    def place(index: Any) -> tuple[Any, ...]:
+        run = run_at[index]
+        names = natural(run["level"]), natural(run["setting"]), magnification_order(str(run["magnification"]))
+        return run["protocol"], *names, run["replicate"], run["fold"]
+
+    newest = sorted(run_at, key=lambda i: (run_at[i]["state"] == FINISHED, started(run_at[i])), reverse=True)
+    held = {group: sorted(set(own), key=natural) for group, own in names.items()}
+    return placed.loc[sorted(newest, key=place)], held
 
 
 def started(run: Any) -> str:
@@ -118,21 +131,15 @@ def started(run: Any) -> str:
     return str(run["status"].get("started") or "")
 
 
-def _order(run: Any) -> tuple[Any, ...]:
-    magnification = magnification_order(str(run["magnification"]))
-    names = natural(run["level"]), natural(run["setting"])
-    return run["protocol"], *names, magnification, run["replicate"], run["fold"]
-
-
-def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> pd.Series:
+def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     """A name of data, task, split and label; keys of the data and the split that differ are told apart by value."""
     told = [key for key in differing if key not in IN_PROTOCOL]
     if runs["split.name"].isin(GROUPED).all():
         told = [key for key in told if key != "split.group"]
     # Runs that never got a split have the label of the others.
     kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs.iterrows() if run["split"]}
-
-    def protocol(run: "pd.Series[Any]") -> str:
+    protocols = []
+    for _, run in runs.iterrows():
         split = str(run["split.name"])
         name = f"{run['dataset.name']}, {split}"
         name += ", drawn images" if is_synthetic(run) and run["dataset.name"] != SYNTHETIC else ""
@@ -142,12 +149,8 @@ def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> pd.Series:
         name += ", all magnifications in one" if run["magnification"] == "all" else ""
         name += "".join(f", {key}={value_text(run[key])}" for key in told if run[key] is not None)
         label = label_kind(run["label"]) if run["split"] else kinds.get(split, "")
-        return f"{name}: {label}" if label else name
-
-    return runs.apply(protocol, axis=1)
-
-
-SYNTHETIC = "synthetic"
+        protocols.append(f"{name}: {label}" if label else name)
+    return protocols
 
 
 def is_synthetic(run: Any) -> bool:
@@ -155,8 +158,8 @@ def is_synthetic(run: Any) -> bool:
     return SYNTHETIC in (run["metrics"].get("data"), run["dataset.name"])
 
 
-def replicate_text(replicate: tuple[int, int, int]) -> str:
-    """``seed 0 repeat 1``."""
+def replicate_text(replicate: Any) -> str:
+    """``seed 0 repeat 1`` from (seed, repeat of the split, seed of the split)."""
     seed, repeat, split_seed = replicate
     more = f" repeat {repeat}" if repeat else ""
     return f"seed {seed}{more}" + (f" split seed {split_seed}" if split_seed else "")

@@ -20,19 +20,28 @@ from histo_lightning.report.ranking_pictures import GRID, roc_points
 Json = dict[str, Any]
 Curves = Mapping[Any, Mapping[str, list[float]]]
 
+NAMES = {
+    "world": "protocol",
+    "arm": "title",
+    "level": "level",
+    "stratum": "setting",
+    "magnification": "magnification",
+}
+"""What the record calls the columns of a placed run."""
+
 
 def mean(values: Any) -> float | None:
     """Mean of the values that are there, None without one."""
-    known = [float(value) for value in values if value is not None and value == value]
+    known = [float(value) for value in values if pd.notna(value)]
     return fmean(known) if known else None
 
 
 def curves_of(placed: pd.DataFrame) -> Curves:
     """``train_loss`` and ``val_loss`` by epoch of each finished run that has them, by its index."""
     curves = {}
-    for index, run in placed[placed["state"] == FINISHED].iterrows():
+    for index, folder in placed.loc[placed["state"] == FINISHED, "folder"].items():
         try:
-            history = read_history(run["folder"] / "history.csv")
+            history = read_history(folder / "history.csv")
             curves[index] = {name: history[name].tolist() for name in ("train_loss", "val_loss")}
         except (KeyError, UserError):
             continue
@@ -40,21 +49,10 @@ def curves_of(placed: pd.DataFrame) -> Curves:
 
 
 def curve_records(placed: pd.DataFrame, curves: Curves) -> list[Json]:
-    """``arm, magnification, world, run`` and the curves of every run that has some."""
-    return [
-        {
-            key: run[name]
-            for key, name in (
-                ("arm", "title"),
-                ("magnification", "magnification"),
-                ("world", "protocol"),
-                ("run", "run"),
-            )
-        }
-        | dict(curves[index])
-        for index, run in placed.iterrows()
-        if index in curves
-    ]
+    """The curves of every run that has some, with ``arm, magnification, world`` and ``run``."""
+    names = {key: NAMES[key] for key in ("arm", "magnification", "world")} | {"run": "run"}
+    own = ((index, run) for index, run in placed[list(names.values())].iterrows() if index in curves)
+    return [{key: run[name] for key, name in names.items()} | dict(curves[index]) for index, run in own]
 
 
 def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str, curves: Curves) -> list[Json]:
@@ -63,35 +61,25 @@ def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str, curves: Cur
     ``value, low, high`` are means over the replicates: of the pooled scores, and of the ends of their intervals (a
     little too wide, since the mean of several trainings varies less than one).
     """
-    return [_cell(runs, pools.loc[key], score, curves) for key, runs in placed.groupby(CELL, sort=False)]
-
-
-def _names(run: Any) -> Json:
-    keys = {
-        "world": "protocol",
-        "arm": "title",
-        "level": "level",
-        "stratum": "setting",
-        "magnification": "magnification",
-    }
-    return {key: run[name] for key, name in keys.items()}
+    rows = dict(list(pools.reset_index().groupby(CELL)))
+    return [_cell(runs, rows[key], score, curves) for key, runs in placed.groupby(CELL, sort=False)]
 
 
 def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str, curves: Curves) -> Json:
     folds = runs.groupby("replicate")["fold"].nunique()
-    replicates = [
-        {"replicate": replicate_text(key), "folds": int(folds[key])} | _replicate(row, score)
-        for key, row in zip(pools.index, pools.to_dict("records"), strict=True)
+    replicates: list[Json] = [
+        {"replicate": replicate_text(pool["replicate"]), "folds": int(folds[[pool["replicate"]]].iloc[0])}
+        | _replicate(pool["pooled"], pool["problem"], score)
+        for _, pool in pools.iterrows()
     ]
     pooled = [one for one in replicates if one["value"] is not None]
     finished = runs[runs["state"] == FINISHED]
     own = finished[f"test_{score}"]
-    by_fold = own.dropna().groupby(finished["fold"]).mean()
-    by_seed = [float(one["value"]) for one in pooled]
-    names = sorted({name for one in pooled for name in one["scores"]})
+    by_seed = [one["value"] for one in pooled]
+    by_fold = own.groupby(finished["fold"]).mean().dropna()
     bounded = all(one["low"] is not None for one in pooled)
-    reached = [curves[index]["train_loss"][-1] for index in finished.index if index in curves]
-    return _names(runs.iloc[0]) | {
+    names = sorted({name for one in pooled for name in one["scores"]})
+    return {key: runs[name].iloc[0] for key, name in NAMES.items()} | {
         "label": next((label for label in runs["label"] if label), ""),
         "found": len(runs),
         "finished": len(finished),
@@ -109,18 +97,18 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str, curves: Curves) -
         "scored_runs": int(own.notna().sum()),
         "val": mean(finished[f"val_{score}"]),
         "scores": {name: mean(one["scores"][name] for one in pooled) for name in names},
-        "train_loss": mean(reached),
+        "train_loss": mean(curves[index]["train_loss"][-1] for index in finished.index if index in curves),
         "train_accuracy": mean(finished["train_image_accuracy"]),
         **{name: mean(finished[name]) for name in COSTS},
         "problems": [problem for problem in pools["problem"] if problem],
     }
 
 
-def _replicate(pools: Json, score: str) -> Json:
-    if not pools["pooled"]:
+def _replicate(pooled: Sequence[Replicate], problem: str | None, score: str) -> Json:
+    if problem:
         nothing = dict.fromkeys(("value", "low", "high", "method", "pooled", "warning"))
-        return nothing | {"scores": {}, "problem": pools["problem"]}
-    entries, values = zip(*(score_out_of_fold(one, score) for one in pools["pooled"]), strict=True)
+        return nothing | {"scores": {}, "problem": problem}
+    entries, values = zip(*(score_out_of_fold(one, score) for one in pooled), strict=True)
     first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
     means = {key: mean(entry.get(key) for entry in entries) for key in ("value", "low", "high", "pooled")}
     scores = {name: mean(each[name] for each in values) for name in values[0]}
@@ -131,24 +119,20 @@ def decisions_of(pools: pd.DataFrame) -> list[Json]:
     """What each cell's networks decided on test, by image and (where known) by case.
 
     Returns:
-        For each cell with pooled predictions ``world, arm, level, stratum, magnification, trainings`` and for each of
-        ``image, case``: ``confusion``, 2 x 2 counts (rows are the truth) summed over the replicates, and ``roc``, see
-        ``mean_roc``, or None.
+        For each cell with pooled predictions the keys of ``NAMES``, ``trainings`` and for each of ``image, case``:
+        ``confusion``, 2 x 2 counts (rows are the truth) summed over the replicates, and ``roc``, see ``mean_roc``.
     """
     records = []
     for _, cell in pools[pools["problem"].isna()].reset_index().groupby(CELL, sort=False):
         replicates = [pooled[0] for pooled in cell["pooled"]]
-        levels = ("image", "case") if all(is_grouped(one.table) for one in replicates) else ("image",)
-        about = _names(cell.iloc[0]) | {"trainings": len(replicates)}
-        records.append(about | {level: _decisions(level, replicates) for level in levels})
+        record = {key: cell[name].iloc[0] for key, name in NAMES.items()} | {"trainings": len(replicates)}
+        for level in ("image", "case") if all(is_grouped(one.table) for one in replicates) else ("image",):
+            here = [units(one.table, level, fold=one.fold) for one in replicates]
+            counts = np.sum([confusion(each.truth, each.decision, 2) for each in here], axis=0)
+            folds = [each.chosen(each.fold == k) for each in here for k in np.unique(each.fold)]
+            record[level] = {"confusion": counts.tolist(), "roc": mean_roc(folds)}
+        records.append(record)
     return records
-
-
-def _decisions(level: str, replicates: Sequence[Replicate]) -> Json:
-    here = [units(one.table, level, fold=one.fold) for one in replicates]
-    counts = sum(confusion(each.truth, each.decision, 2) for each in here)
-    folds = [each.chosen(each.fold == k) for each in here for k in np.unique(each.fold)]
-    return {"confusion": np.asarray(counts).tolist(), "roc": mean_roc(folds)}
 
 
 def mean_roc(folds: Sequence[Units]) -> Json | None:
@@ -167,7 +151,5 @@ def mean_roc(folds: Sequence[Units]) -> Json | None:
     curves = [roc_points(fold.truth, fold.p) for fold in both]
     pairs = [int(fold.truth.sum()) * (len(fold) - int(fold.truth.sum())) for fold in both]
     heights = np.array([np.interp(GRID, false, true) for false, true in curves])
-    return {
-        "curves": [[false.tolist(), true.tolist()] for false, true in curves],
-        "mean": np.average(heights, axis=0, weights=pairs).tolist(),
-    }
+    average = np.average(heights, axis=0, weights=pairs)
+    return {"curves": [[false.tolist(), true.tolist()] for false, true in curves], "mean": average.tolist()}

@@ -17,7 +17,7 @@ from histo_lightning.evaluation.resampling import (
     recognition_statistics,
 )
 
-_COUNTED = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
+_COUNTED = ("balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1", "mcc")
 _STATISTICS: dict[str, Callable[[Units], Statistic]] = {
     "auroc": lambda u: auroc_of(u, u.truth == 1, u.p),
     "auprc": lambda u: mean_over_folds_of(u, lambda v: average_precision_of(v, v.truth == 1, v.p)),
@@ -31,6 +31,8 @@ _WORDS = {
     "brier": "Brier score",
     "log_loss": "log loss",
     "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "mcc": "MCC",
     "patient_recognition_rate": "patient recognition rate",
 }
 _ERRORS = ("brier", "log_loss")

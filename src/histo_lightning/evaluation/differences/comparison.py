@@ -19,7 +19,6 @@ from histo_lightning.evaluation.differences.sentences import (
     DETECTABLE,
     NO_SPREAD,
     REGIONS,
-    Context,
     equivalence,
     sentence,
 )
@@ -78,44 +77,41 @@ def compare_levels(
     resamples = draws if primary and others > 1 else 0
     scores = score_levels(predictions, layout, wanted, case_weights(layout.case_class, resamples, seed))
     benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
-    repeats = "repeats of the split" if layout.partition.any() else "seeds"
-    context = Context(
-        wanted,
-        magnifications=len(layout.magnifications),
-        cases=f"{benign + malignant} cases, {benign} benign",
-        seeds=f"{layout.replicates} {repeats if layout.replicates > 1 else repeats.replace('s', '', 1)}",
-        one_seed=layout.replicates == 1,
-        simultaneous=primary,
-        equal_budget=equal_budget,
-    )
-    differences = scores.less_reference()
-    whole = differences.over_magnifications()
-    mean = paired(whole.value[:, 0], whole.left_out[:, 0], layout.case_class)
-    largest = (
-        largest_deviations(whole.resampled[:, 0], whole.value[:, 0], mean.case_se, seed) if primary else None
-    )
     ratio = test_train_ratio
     if ratio is None and layout.folds >= FEWEST_FOLDS:
         ratio = float(np.mean([rotating_ratio(fold) for fold in layout.fold]))
+    largest = None
+    if primary:
+        whole = scores.less_reference().over_magnifications()
+        case_se = _paired(whole, layout).case_se[:, 0]
+        largest = largest_deviations(whole.resampled[:, 0], whole.value[:, 0], case_se, seed)
     by_level = _level_records(scores, layout, wanted)
-    pairs = _pair_records(differences, mean, largest, layout, ratio, context)
-    return {
+    pairs = _pair_records(scores, largest, layout, ratio, wanted)
+    record = {
         "score": score,
         "reference": reference,
         "primary": primary,
         "comparisons": others,
         "magnifications": list(layout.magnifications),
-        "replicates": layout.replicates,
-        "replicates_are": repeats,
+        "replicates": len(layout.fold),
+        "replicates_are": "repeats of the split" if layout.partition.any() else "seeds",
         "folds": layout.folds,
         "cases": {"benign": benign, "malignant": malignant},
         "level": LEVEL,
         "draws": resamples,
-        "notes": _notes(layout, bonferroni=largest is not None and others > 1 and not len(largest)),
+        "notes": _notes(len(layout.fold), bonferroni=largest is not None and others > 1 and not len(largest)),
         "arms": {name: by_level[name] for name in predictions},
         "pairs": [pairs[name] for name in predictions if name != reference],
         "friedman": _rank_record(scores, layout, wanted),
     }
+    for pair in record["pairs"]:
+        pair["words"] = sentence(pair, record, equal_budget=equal_budget)
+    return record
+
+
+def _paired(scores: Scores, layout: Layout) -> Paired:
+    """Each level's difference, or own score, (A, M): mean over the replicates."""
+    return paired(scores.value, scores.left_out, layout.case_class)
 
 
 def _number(value: Any) -> float | None:
@@ -137,16 +133,16 @@ def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
 def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
     """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
     whole = scores.over_magnifications()
+    case_se = _paired(whole, layout).case_se[:, 0]
     records = {}
     for a, name in enumerate(layout.levels):
-        value = whole.value[a, 0]
         means = [float(each.mean()) for each in scores.value[a]]
         record = {
-            "value": float(value.mean()),
+            "value": float(whole.value[a, 0].mean()),
             "by_magnification": dict(zip(layout.magnifications, means, strict=True)),
-            "seed_sd": _sd(value),
+            "seed_sd": _sd(whole.value[a, 0]),
             "fold_sd": _sd(_by_partition(whole.by_fold[a, 0], layout)),
-            "case_se": float(paired(value, whole.left_out[a, 0], layout.case_class).case_se),
+            "case_se": float(case_se[a]),
         }
         if score.score == "auroc":
             record["within_fold_auroc"] = record["value"]
@@ -156,79 +152,59 @@ def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[st
 
 
 def _pair_records(
-    differences: Scores,
-    mean: Paired,
-    largest: Floats | None,
-    layout: Layout,
-    ratio: float | None,
-    context: Context,
+    scores: Scores, largest: Floats | None, layout: Layout, ratio: float | None, score: NamedScore
 ) -> dict[str, Json]:
-    """Every comparison with the reference.
+    """Every comparison with the reference, but for its ``words``.
 
     Args:
-        differences: scores of the other levels less the reference's; mean: theirs over the magnifications.
         largest: of the primary family, see ``largest_deviations``; None for exploratory comparisons.
         ratio: n_test / n_train.
     """
-    reference, *others = layout.levels
-    each = paired(differences.value, differences.left_out, layout.case_class)
-    each_p, each_adjusted = each.p, holm(each.p)
-    by_fold = _by_partition(differences.over_magnifications().by_fold[:, 0], layout)
-    prefix = "simultaneous_" if context.simultaneous else ""
+    differences = scores.less_reference()
+    whole = differences.over_magnifications()
+    each, mean = _paired(differences, layout), _paired(whole, layout)
+    by_fold = _by_partition(whole.by_fold[:, 0], layout)
+    p, se = mean.p[:, 0], mean.se[:, 0]
+    one_level = np.nan if largest is None else single_level(largest, len(p), LEVEL)
+    together = np.full(p.shape, np.nan) if largest is None else simultaneous_p(largest, p)
+    numbers = {
+        "difference": mean.difference[:, 0],
+        "se": se,
+        "case_se": mean.case_se[:, 0],
+        "seed_se": mean.seed_se[:, 0] if len(layout.fold) > 1 else np.full(p.shape, np.nan),
+        "df": mean.df[:, 0],
+        "t": mean.t[:, 0],
+        "p": p,
+        "p_holm": holm(p),
+        "p_simultaneous": together,
+    }
+    for prefix, level in (("", LEVEL), ("simultaneous_", one_level)):
+        half = mean.half_width(level)[:, 0]
+        numbers |= {
+            f"{prefix}low": numbers["difference"] - half,
+            f"{prefix}high": numbers["difference"] + half,
+        }
+    numbers["minimum_detectable"] = np.where(se > 0, DETECTABLE * se, np.nan)
+    at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": holm(each.p)}
     records = {}
-    for a, (name, line) in enumerate(zip(others, _main_lines(mean, largest, context), strict=True)):
-        interval = line[f"{prefix}low"], line[f"{prefix}high"]
+    for a, name in enumerate(layout.levels[1:]):
+        line = {key: _number(values[a]) for key, values in numbers.items()}
         records[name] = {
             "arm": name,
-            "reference": reference,
+            "reference": layout.levels[0],
             **line,
+            "reason": None if se[a] > 0 else NO_SPREAD,
+            "equivalence": [
+                equivalence(line["difference"], se[a], mean.df[a, 0], region, score) for region in REGIONS
+            ],
+            "conditional": CONDITIONAL if len(layout.fold) == 1 else None,
             "by_magnification": {
-                magnification: {
-                    "difference": float(each.difference[a, m]),
-                    "se": float(each.se[a, m]),
-                    "p": _number(each_p[a, m]),
-                    "p_holm": _number(each_adjusted[a, m]),
-                }
+                magnification: {key: _number(values[a, m]) for key, values in at_each.items()}
                 for m, magnification in enumerate(layout.magnifications)
             },
-            **_over_folds(by_fold[a], ratio, context.score),
-            "words": sentence(name, reference, line["difference"], line["se"], interval, context),
+            **_over_folds(by_fold[a], ratio, score),
         }
     return records
-
-
-def _main_lines(mean: Paired, largest: Floats | None, context: Context) -> list[Json]:
-    """The comparison proper: a line for each of the (A,) differences."""
-    half, p, adjusted = mean.half_width(), mean.p, holm(mean.p)
-    wide = together = np.full(mean.se.shape, np.nan)
-    if largest is not None:
-        wide = mean.half_width(single_level(largest, len(p), LEVEL))
-        together = simultaneous_p(largest, p)
-    lines = []
-    for a in range(len(p)):
-        difference, se, df = (float(x[a]) for x in (mean.difference, mean.se, mean.df))
-        lines.append(
-            {
-                "difference": difference,
-                "se": se,
-                "case_se": float(mean.case_se[a]),
-                "seed_se": float(mean.seed_se[a]) if not context.one_seed else None,
-                "df": _number(df),
-                "t": _number(mean.t[a]),
-                "p": _number(p[a]),
-                "p_holm": _number(adjusted[a]),
-                "p_simultaneous": _number(together[a]),
-                "low": _number(difference - half[a]),
-                "high": _number(difference + half[a]),
-                "simultaneous_low": _number(difference - wide[a]),
-                "simultaneous_high": _number(difference + wide[a]),
-                "minimum_detectable": DETECTABLE * se if se > 0 else None,
-                "reason": None if se > 0 else NO_SPREAD,
-                "equivalence": [equivalence(difference, se, df, region, context.score) for region in REGIONS],
-                "conditional": CONDITIONAL if context.one_seed else None,
-            }
-        )
-    return lines
 
 
 def _over_folds(differences: Floats, ratio: float | None, score: NamedScore) -> Json:
@@ -269,14 +245,12 @@ def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
     return record | ranks | {"mean_ranks": mean_ranks}
 
 
-def _notes(layout: Layout, *, bonferroni: bool) -> list[str]:
+def _notes(replicates: int, *, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
-    notes = []
-    if layout.replicates == 1:
-        notes.append(CONDITIONAL)
-    elif layout.replicates < FEWEST_REPLICATES:
+    notes = [CONDITIONAL] if replicates == 1 else []
+    if 1 < replicates < FEWEST_REPLICATES:
         notes.append(
-            f"{layout.replicates} replicates: the variance between training runs rests on {layout.replicates - 1} "
+            f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "
             f"degree(s) of freedom; the protocol asks for at least {FEWEST_REPLICATES}"
         )
     if bonferroni:

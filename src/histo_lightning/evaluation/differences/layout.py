@@ -1,11 +1,10 @@
 """What all compared levels share, and the proof that they may be compared: the same cases, images and folds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from histo_lightning.data.names import CLASSES
 from histo_lightning.errors import UserError
@@ -14,15 +13,14 @@ from histo_lightning.evaluation.table import Table, Text
 
 FEWEST_CASES = 2
 """Of a class: a variance over cases needs two."""
+PLACE = ["level", "magnification", "replicate"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Replicate:
+class Replicate(NamedTuple):
     """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat).
 
-    Attributes:
-        table: the rows of all folds' test parts, an image once.
-        fold: (N,) int64 fold of each row, numbered in the order of the split (validation is the next fold).
+    ``table`` has the rows of all folds' test parts, an image once; ``fold`` (N,) int64 is the fold of each row, numbered in
+    the order of the split (validation is the next fold).
     """
 
     table: Table
@@ -33,8 +31,7 @@ Predictions = Mapping[str, Mapping[str, Sequence[Replicate]]]
 """Level -> magnification (``40x``, ...) -> its R replicates, in the same order everywhere."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class Layout(NamedTuple):
     """What A levels, M magnifications and R replicates share: C cases in K folds.
 
     Attributes:
@@ -54,11 +51,6 @@ class Layout:
     partition: Integers
 
     @property
-    def replicates(self) -> int:
-        """R."""
-        return len(self.fold)
-
-    @property
     def folds(self) -> int:
         """K."""
         return int(self.fold.max()) + 1
@@ -72,130 +64,105 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
             cases, images or folds, unknown grouping, a case in two folds or classes, or fewer than two cases of a
             class.
     """
-    magnifications, replicates = _shape(predictions, reference)
-    others = sorted(name for name in predictions if name != reference)
-    own: list[pd.DataFrame] = []  # the reference's images, by replicate
-    for r in range(replicates):
-        images = {}
-        for magnification in magnifications:
-            where = f"{reference} at {magnification}, replicate {r + 1}"
-            images[magnification] = _images(predictions[reference][magnification][r], where)
-            if r:
-                start = f"{reference} at {magnification}, replicate 1"
-                _refuse_difference(
-                    images[magnification], own[0].loc[[magnification]].droplevel(0), where, start, folds=False
-                )
-            for name in others:
-                other = f"{name} at {magnification}, replicate {r + 1}"
-                theirs = _images(predictions[name][magnification][r], other)
-                _refuse_difference(theirs, images[magnification], other, where, folds=True)
-        own.append(pd.concat(images))
-    case_class = _by_case(own[0], "malignant", "case {} has two classes; correct the class column")
-    counts = np.bincount(case_class, minlength=len(CLASSES))
-    if counts.min() < FEWEST_CASES:
+    if reference not in predictions or len(predictions) < 2:
         raise UserError(
-            f"only {counts.min()} {CLASSES[counts.argmin()]} case(s); a comparison over cases needs at least "
-            f"{FEWEST_CASES} of each class"
+            f"reference={reference}: a comparison needs it and another level; there is {', '.join(predictions)}"
         )
-    fold = np.stack([
-        np.unique(
-            _by_case(
-                images, "fold",
-                f"{reference}, replicate {r + 1}: case {{}} appears in two folds; "
-                "use a split by case, the same at every magnification",
-            ),
-            return_inverse=True,
-        )[1]
-        for r, images in enumerate(own)
-    ])  # fmt: skip
-    counts = fold.max(axis=1) + 1
-    if counts.min() != counts.max():
-        raise UserError(
-            f"{reference}: replicates with {counts.min()} and with {counts.max()} folds; compare one number of folds"
-        )
-    cases = case_class.index.to_numpy(np.str_)
-    partition = [next(i for i, other in enumerate(fold) if _same_groups(other, row)) for row in fold]
-    return Layout(
-        (reference, *others),
-        magnifications,
-        cases,
-        case_class.to_numpy(),
-        fold,
-        pd.factorize(np.array(partition))[0],
-    )
-
-
-def _shape(predictions: Predictions, reference: str) -> tuple[tuple[str, ...], int]:
-    """The magnifications, sorted by size, and the number of replicates that every level has."""
-    if reference not in predictions:
-        raise UserError(f"reference={reference}: no such level; the levels are {', '.join(predictions)}")
-    if len(predictions) < 2:
-        raise UserError(f"only one level ({reference}); a comparison needs at least two")
     counts = {
-        name: {m: len(level[m]) for m in sorted(level, key=lambda m: (len(m), m))}
-        for name, level in predictions.items()
+        name: {m: len(replicates) for m, replicates in own.items()} for name, own in predictions.items()
     }
     expected = counts[reference]
-    sizes = set(expected.values())
     for name, own in counts.items():
-        if own != expected or len(sizes) != 1 or not min(sizes):
-            ours, theirs = (", ".join(f"{n} at {m}" for m, n in x.items()) or "none" for x in (own, expected))
+        if own != expected or len(set(own.values())) != 1 or 0 in own.values():
+            ours, theirs = (
+                ", ".join(f"{n} at {m}" for m, n in each.items()) or "none" for each in (own, expected)
+            )
             raise UserError(
                 f"{name} has replicates (seeds): {ours}; {reference} has {theirs}; compare the same magnifications "
                 "and seeds at every level (finish the missing runs)"
             )
-    return tuple(expected), sizes.pop()
-
-
-def _images(replicate: Replicate, where: str) -> pd.DataFrame:
-    """Case, class and fold of a replicate's images, in the order of their names."""
-    table = replicate.table
-    if not is_grouped(table):
+    rows = _rows(predictions)
+    _refuse_differences(rows)
+    own = rows[rows["level"] == reference]
+    case_class = _by_case(own, "malignant", "two classes; correct the class column")
+    by_class = np.bincount(case_class, minlength=len(CLASSES))
+    if by_class.min() < FEWEST_CASES:
         raise UserError(
-            f"{where}: GROUPING UNKNOWN, some images have no slide or case; models are compared over cases, "
-            "so give BreakHis file names"
+            f"only {by_class.min()} {CLASSES[by_class.argmin()]} case(s); a comparison over cases needs at least "
+            f"{FEWEST_CASES} of each class"
         )
-    if len(replicate.fold) != len(table):
-        raise UserError(f"{where}: {len(replicate.fold)} folds for {len(table)} images; give one an image")
-    columns = {"case": table.case, "malignant": table.malignant, "fold": replicate.fold}
-    images = pd.DataFrame(columns, index=table.image).sort_index()
-    if not images.index.is_unique:
-        twice = images.index[images.index.duplicated()][0]
-        raise UserError(f"{where}: image {twice} appears twice; pool disjoint test parts of one seed")
-    return images
+    problem = "two folds; use a split by case, the same at every magnification"
+    folds = [_by_case(images, "fold", problem) for _, images in own.groupby("replicate")]
+    fold = np.stack([np.unique(each, return_inverse=True)[1] for each in folds])
+    if len(set(fold.max(axis=1))) > 1:
+        raise UserError(
+            f"{reference}: replicates with different numbers of folds; compare one number of folds"
+        )
+    # A partition is known by the first case of each case's fold.
+    firsts = [tuple(np.unique(row, return_index=True)[1][row].tolist()) for row in fold]
+    return Layout(
+        levels=(reference, *sorted(name for name in predictions if name != reference)),
+        magnifications=tuple(sorted(expected, key=lambda name: (len(name), name))),
+        cases=case_class.index.to_numpy(np.str_),
+        case_class=case_class.to_numpy(),
+        fold=fold,
+        partition=np.array([list(dict.fromkeys(firsts)).index(first) for first in firsts], np.int64),
+    )
 
 
-def _refuse_difference(
-    here: pd.DataFrame, there: pd.DataFrame, where: str, other: str, *, folds: bool
-) -> None:
-    """UserError where two replicates do not hold the same cases and images (and folds)."""
-    for what, mine, theirs in (("case", here.case, there.case), ("image", here.index, there.index)):
-        alone = np.setxor1d(mine, theirs)
-        if len(alone):
+def _rows(predictions: Predictions) -> pd.DataFrame:
+    """All images as one frame: the columns of ``PLACE``, ``image, case, malignant, fold``."""
+    frames = []
+    for name, magnification, r, (table, fold) in (
+        (name, m, r, one)
+        for name, own in predictions.items()
+        for m, each in own.items()
+        for r, one in enumerate(each)
+    ):
+        where = f"{name} at {magnification}, replicate {r + 1}"
+        if not is_grouped(table):
             raise UserError(
-                f"{where} and {other} hold different {what}s: {what} {alone[0]} is in one of them only "
-                f"({len(alone)} such); finish the missing folds or compare what was tested on the same {what}s"
+                f"{where}: GROUPING UNKNOWN, some images have no slide or case; models are compared over cases, "
+                "so give BreakHis file names"
             )
-    if not here[["case", "malignant"]].equals(there[["case", "malignant"]]):
+        if len(fold) != len(table):
+            raise UserError(f"{where}: {len(fold)} folds for {len(table)} images; give one an image")
+        images = {"image": table.image, "case": table.case, "malignant": table.malignant, "fold": fold}
+        frames.append(pd.DataFrame(images).assign(level=name, magnification=magnification, replicate=r))
+        twice = frames[-1]["image"].duplicated()
+        if twice.any():
+            image = frames[-1]["image"][twice].iloc[0]
+            raise UserError(f"{where}: image {image} appears twice; pool disjoint test parts of one seed")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _refuse_differences(rows: pd.DataFrame) -> None:
+    """UserError where levels or replicates do not hold the same images of the same cases, or levels other folds."""
+    missing = rows.pivot(
+        index=["magnification", "image", "case"], columns=["level", "replicate"], values="fold"
+    ).isna()
+    if missing.any(axis=None):
+        absent = missing.stack(["level", "replicate"], future_stack=True)
+        magnification, image, case, level, replicate = absent.idxmax()
         raise UserError(
-            f"{where} and {other} give an image two cases or classes; use one copy of the data set"
+            f"{level} at {magnification}, replicate {replicate + 1}, and others hold different images: image {image} of "
+            f"case {case} is not in it ({int(missing.any(axis=1).sum())} such); finish the missing folds or compare "
+            "what was tested on the same images, from one copy of the data set"
         )
-    if folds and not _same_groups(here.fold, there.fold):
+    first = rows.groupby([*PLACE, "fold"])["image"].transform("min")  # names a fold, whatever its number
+    apart = first.groupby([rows[name] for name in ("magnification", "replicate", "image")]).nunique() > 1
+    if apart.any():
+        magnification, replicate, image = apart.idxmax()
         raise UserError(
-            f"{where} and {other} have different folds; compare runs with the same split, split.seed and split.repeat"
+            f"image {image} at {magnification}, replicate {replicate + 1}: the levels have different folds; compare runs "
+            "with the same split, split.seed and split.repeat"
         )
 
 
-def _same_groups(first: ArrayLike, second: ArrayLike) -> bool:
-    """Whether two (N,) labellings cut the same groups, whatever the groups' numbers."""
-    pairs = len(np.unique(np.stack([first, second]), axis=1).T)
-    return pairs == len(np.unique(first)) == len(np.unique(second))
-
-
-def _by_case(images: pd.DataFrame, column: str, problem: str) -> pd.Series:
+def _by_case(images: pd.DataFrame, column: str, problem: str) -> "pd.Series[Any]":
     """The one value that each case has in a column, by its name, sorted; else UserError with the case's name."""
     groups = images.groupby("case")[column]
     mixed = groups.nunique() > 1
     if mixed.any():
-        raise UserError(problem.format(mixed.idxmax()))
+        raise UserError(f"{images['level'].iloc[0]}: case {mixed.idxmax()} is in {problem}")
     return groups.first()

@@ -123,10 +123,10 @@ def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
     present = (runs > 0).unstack(["magnification", "fold"], fill_value=False).sort_index()
     while not present.all(axis=None):
         by_seed, by_fold = present.sum(axis=1), present.sum(axis=0).sort_index()
-        seed = by_seed[by_seed < present.shape[1]][::-1].idxmin()
-        fold = by_fold[by_fold < present.shape[0]].idxmin()
-        fewer = by_fold.min() <= by_seed.min()
-        present = present.drop(columns=[fold]) if fewer else present.drop(index=seed)
+        if by_fold.min() <= by_seed.min():
+            present = present.drop(columns=[by_fold.idxmin()])
+        else:
+            present = present.drop(index=by_seed[::-1].idxmin())
     return [(seed, *fold) for seed in present.index for fold in present.columns]
 
 

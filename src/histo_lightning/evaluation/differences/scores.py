@@ -48,7 +48,7 @@ def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, re
         UserError: the score is undefined for a level or without one of its cases.
     """
     count, folds = len(layout.cases), layout.folds
-    shape = (len(layout.levels), len(layout.magnifications), layout.replicates)
+    shape = (len(layout.levels), len(layout.magnifications), len(layout.fold))
     result = Scores(
         value=np.zeros(shape),
         left_out=np.zeros((*shape, count)),
@@ -68,7 +68,7 @@ def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, re
                 result.value[a, m, r] = value[0]
                 result.left_out[a, m, r] = left_out
                 result.by_fold[a, m, r] = by_fold
-                result.resampled[a, m] += resampled / layout.replicates
+                result.resampled[a, m] += resampled / len(layout.fold)
                 result.pooled_auroc[a, m, r] = pooled
     return result
 

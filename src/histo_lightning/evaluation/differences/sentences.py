@@ -1,10 +1,11 @@
 """What a difference allows to say, in words that point both ways, and what it cannot decide."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import scipy
 
-from histo_lightning.evaluation.named_scores import NamedScore
+from histo_lightning.evaluation.named_scores import NamedScore, named_score
 
 REGIONS = (0.01, 0.03, 0.05)
 """Half widths of the regions of practical equivalence: 1, 3 and 5 points."""
@@ -16,54 +17,39 @@ SCOPE = "For this recipe, budget and laboratory."
 NO_SPREAD = "both agree on every case and in every run (zero spread), so there is no standard error"
 
 
-class Context(NamedTuple):
-    """What every sentence of one comparison says."""
-
-    score: NamedScore
-    magnifications: int  # that the score is averaged over
-    cases: str  # e.g. ``70 cases, 16 benign``
-    seeds: str  # e.g. ``5 seeds`` or ``3 repeats of the split``
-    one_seed: bool
-    simultaneous: bool  # the interval is one of a family fixed beforehand; else exploratory
-    equal_budget: bool  # the levels were trained alike but for what is compared
-
-
-def sentence(
-    name: str,
-    reference: str,
-    difference: float,
-    se: float,
-    interval: tuple[float | None, float | None],
-    context: Context,
-) -> str:
+def sentence(pair: Mapping[str, Any], record: Mapping[str, Any], *, equal_budget: bool) -> str:
     """The two-sided conclusion of one comparison, in the form of ``STATISTICS.md`` section 5.
 
     Args:
-        name: the level that is compared with ``reference``.
-        difference, se: level minus reference and its standard error, in units of the score.
-        interval: the ends to tell; None where there is none.
+        pair: of ``record``, with ``arm``, ``reference``, ``difference``, ``se`` and interval ends.
+        record: of the whole comparison, with ``score``, ``primary``, ``magnifications``, ``cases``, ``replicates`` and what
+            they are.
+        equal_budget: whether the levels were trained alike but for what is compared.
     """
-    score, (low, high) = context.score, interval
-    over = f", mean over {context.magnifications} magnifications" if context.magnifications > 1 else ""
-    budget = "at equal budget " if context.equal_budget else ""
+    score, count = named_score(record["score"]), len(record["magnifications"])
+    kind, prefix = ("simultaneous", "simultaneous_") if record["primary"] else ("exploratory", "")
+    low, high = pair[f"{prefix}low"], pair[f"{prefix}high"]
     unit = "" if score.lower_is_better else " points"
-    start = f"{score.words[0].upper()}{score.words[1:]}{over}: {budget}{name} minus {reference} is "
-    start += f"{_signed(difference, score)}{unit}"
-    rests = f"{context.cases}; {context.seeds}"
+    text = f"{score.words[0].upper()}{score.words[1:]}{f', mean over {count} magnifications' if count > 1 else ''}: "
+    text += f"{'at equal budget ' if equal_budget else ''}{pair['arm']} minus {pair['reference']} is "
+    text += f"{_signed(pair['difference'], score)}{unit}"
+    one_seed = record["replicates"] == 1
+    benign, malignant = record["cases"]["benign"], record["cases"]["malignant"]
+    seeds = str(record["replicates_are"])
+    seeds = seeds.replace("repeats", "repeat").replace("seeds", "seed") if one_seed else seeds
+    rests = f"{benign + malignant} cases, {benign} benign; {record['replicates']} {seeds}"
     if low is None or high is None:
-        return (
-            f"{start} ({rests}); {NO_SPREAD}, and nothing follows for other cases or training runs. {SCOPE}"
-        )
-    kind = "simultaneous" if context.simultaneous else "exploratory"
-    detectable = DETECTABLE * se
+        return f"{text} ({rests}); {NO_SPREAD}, and nothing follows for other cases or training runs. {SCOPE}"
+    detectable = DETECTABLE * pair["se"]
     smallest = _size(detectable, score, 0 if 100 * detectable >= 1.95 else 1)
-    return (
-        f"{start} ({kind} 95 % interval {_signed(low, score)} to {_signed(high, score)}; {rests}). "
+    text += (
+        f" ({kind} 95 % interval {_signed(low, score)} to {_signed(high, score)}; {rests}). "
         f"{_limits(low, high, score, unit)} are not compatible with these data at that level; "
         f"differences below about {smallest}{unit} could not have been detected reliably. "
-        f"{'Lower is better. ' if score.lower_is_better else ''}"
-        f"{f'{CONDITIONAL[0].upper()}{CONDITIONAL[1:]}. ' if context.one_seed else ''}{SCOPE}"
     )
+    text += "Lower is better. " if score.lower_is_better else ""
+    text += f"{CONDITIONAL[0].upper()}{CONDITIONAL[1:]}. " if one_seed else ""
+    return text + SCOPE
 
 
 def _size(value: float, score: NamedScore, decimals: int = 1) -> str:
