@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
+from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.config import as_primitives, hashed, readable_name
 from histo_lightning.data.census import census_names
 from histo_lightning.data.records import Record, record_of
@@ -24,7 +25,6 @@ from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.runs import write_json
 from histo_lightning.schema import Config, DatasetConfig, ModelConfig, OptimizerConfig, SplitConfig
-from histo_lightning.sweep_plans import plan_hash
 
 OPTIMIZERS = {
     "sgd": OptimizerConfig("sgd", lr=0.05, weight_decay=5e-4, momentum=0.9, nesterov=True),

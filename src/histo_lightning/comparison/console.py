@@ -35,12 +35,10 @@ def print_comparison(results: Json, out: Path, *, unfinished: bool = True) -> No
         screen.print(text, markup=False)
 
     show(runs_sentence(results))
-    if results["data"] == "synthetic":
-        screen.print(f"[bold red]{SYNTHETIC_IMAGES}[/]")
-    for label in labels_of(results):
-        screen.print(
-            f"[bold red]{label}[/]: results with this label do not say how a network does on new cases"
-        )
+    labels = [SYNTHETIC_IMAGES] if results["data"] == "synthetic" else []
+    for label in dict.fromkeys([*labels, *labels_of(results)]):
+        told = ": results with this label do not say how a network does on new cases"
+        screen.print(f"[bold red]{label}[/]{'' if label == SYNTHETIC_IMAGES else told}")
     for warning in results["warnings"]:
         show(f"warning: {warning}")
     for world in results["worlds"]:

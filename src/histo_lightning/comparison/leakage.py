@@ -27,6 +27,7 @@ TELLING = ("injected", "official", "image_random", "slide_kfold")
 SHOWN = ("model.name", "epochs", "scored_weights", "ema.decay", "image_size", "batch_size", "optimizer.name",
          "optimizer.lr", "augment.name", "dataset.name")  # fmt: skip
 KEY = ["arm", "shuffled", "seed", "magnification", "fold"]
+COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name in CLASSES]
 
 
 def write_leakage_study(sweep_folder: Path) -> Path | None:
@@ -41,8 +42,6 @@ def write_leakage_study(sweep_folder: Path) -> Path | None:
     Raises:
         UserError: a file cannot be written.
     """
-    if not sweep_folder.is_dir():
-        return None
     runs, missing, problems = read_study(sweep_folder)
     arms = set(runs["arm"])
     if len(arms) < 2 or not any(arm.startswith(TELLING) for arm in arms):
@@ -54,36 +53,36 @@ def write_leakage_study(sweep_folder: Path) -> Path | None:
     return write_page(study, sweep_folder)
 
 
-def arm_of(split: Any) -> str | None:
+def arm_of(run: Any) -> str | None:
     """``case_kfold``, ``injected 0.25``, ``official clean``, ... from ``split.*`` settings; None outside the study."""
-    kind = str(split["split.name"])
+    kind = run["split.name"]
     if kind == "injection":
-        return f"injected {float(split['split.injected'] or 0):g}"
-    for variant in ("matched", "clean"):
-        if kind == "official" and split[f"split.{variant}"]:
-            return f"official {variant}"
-    return kind if kind in KINDS else None
+        return f"injected {float(run['split.injected'] or 0):g}"
+    variant = next(
+        (f" {name}" for name in ("matched", "clean") if kind == "official" and run[f"split.{name}"]), ""
+    )
+    return f"{kind}{variant}" if kind in KINDS else None
 
 
 def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[str]]:
-    """The finished runs of a study, of one recipe, with the columns of ``KEY``; what is missing; and problems in words."""
-    runs = read_runs(find_folders([folder]))[0]
-    if runs.empty:
-        return runs.assign(arm=None), [], []
+    """The runs of a study that can be analysed, with the columns of ``KEY``; the others and why not; problems in words."""
+    runs = read_runs(find_folders([folder] if folder.is_dir() else []))[0]
     known = runs["magnification"].notna()
-    runs["arm"] = [arm_of(run) if ok else None for ok, (_, run) in zip(known, runs.iterrows(), strict=True)]
+    runs["arm"] = [
+        arm_of(run) if has_config else None
+        for has_config, (_, run) in zip(known, runs.iterrows(), strict=True)
+    ]
     runs = runs[runs["arm"].notna() | ~known].copy()
-    why = runs.apply(_why_left_out, axis=1) if len(runs) else pd.Series(dtype=object)
+    why = [_why_left_out(run) for _, run in runs.iterrows()]
     missing = [{"run": run, "why": text} for run, text in zip(runs["run"], why, strict=True) if text]
-    runs = runs[why == ""].copy()
-    runs["shuffled"] = runs["split.shuffle_labels"].map(bool)
-    runs["fold"] = runs["split.fold"].map(int)
-    runs["magnification"] = runs["magnification"].map(
-        lambda text: 0 if text == "all" else int(str(text)[:-1])
-    )
-    settings = settings_of(runs)
-    keys = [key for key in settings if key not in NOT_HASHED and not str(key).startswith((*DESIGN, *KEY))]
-    runs["recipe"] = [tuple(map(str, row)) for row in settings[keys].itertuples(index=False)]
+    runs = runs[[not text for text in why]].copy()
+    runs["shuffled"], runs["fold"] = runs["split.shuffle_labels"].map(bool), runs["split.fold"].map(int)
+    runs["magnification"] = [
+        0 if text == "all" else int(text[:-1]) for text in runs["magnification"].map(str)
+    ]
+    settings = settings_of(runs).map(str)
+    keys = [key for key in settings if key not in (*NOT_HASHED, *KEY) and not str(key).startswith(DESIGN)]
+    runs["recipe"] = list(settings[keys].itertuples(index=False, name=None))
     twice = runs.duplicated([*KEY, "recipe"])
     missing += [
         {"run": run, "why": "is in the folder twice; the first copy is used"} for run in runs["run"][twice]
@@ -93,7 +92,8 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
     if len(counts) < 2:
         return runs, missing, []
     first = max(counts, key=lambda recipe: (counts[recipe], recipe))
-    told = ", ".join(sorted(key for key in keys if settings.loc[runs.index, key].map(str).nunique() > 1)[:5])
+    differing = settings.loc[runs.index, keys].nunique() > 1
+    told = ", ".join(sorted(differing.index[differing])[:5])
     others = runs[runs["recipe"] != first]
     missing += [{"run": run, "why": f"another recipe ({told})"} for run in others["run"]]
     problem = (
@@ -107,36 +107,20 @@ def _why_left_out(run: "pd.Series[Any]") -> str:
     if run["state"] == DAMAGED:
         return str(run["error"])
     if run["state"] != FINISHED:
-        return f"{run['state']}: {run['error']}" if run["error"] else str(run["state"])
+        return f"{run['state']}: {run['error']}".removesuffix(": ")
     if run["table"] is None:
         return "left the test part unread (test=false)"
     return "is an eight-class run; the study is benign against malignant" if run["task"] != "binary" else ""
 
 
 def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[str]) -> Json:
-    """All figures of a study, ready for JSON; ``docs/leakage.md`` says what each one is."""
-    rows = _predictions(runs)
-    counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], index=runs.index)
-    study = {
-        "schema": 1,
-        "level": 0.95,
-        "recipe": {key: str(runs.iloc[0][key]) for key in SHOWN if key in runs},
-        "seeds": sorted(set(runs["seed"].tolist())),
-        "magnifications": sorted(set(runs["magnification"].tolist())),
-        "runs": len(runs),
-        "blocks": _blocks(rows[~rows["shuffled"]])
-        | {"official": official(rows[~rows["shuffled"]], _shared(runs))},
-        "control": _blocks(rows[rows["shuffled"]]),
-        "doses": _doses(runs),
-        "design": _design(runs, counts),
-        "problems": problems + unequal(runs, counts),
-        "missing": missing,
-    }
-    return study | {"words": sentences(study)}
+    """All figures of a study, ready for JSON; ``docs/leakage.md`` says what each one is.
 
-
-def _predictions(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row an image of a run's test part, as ``differences.leakage`` takes it."""
+    Args:
+        runs, missing, problems: of ``read_study``.
+    """
+    counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
+    runs = runs.assign(**counts, tested=[len(table) for table in runs["table"]])
     columns = {
         "image": "image",
         "slide": "slide",
@@ -144,7 +128,7 @@ def _predictions(runs: pd.DataFrame) -> pd.DataFrame:
         "malignant": "malignant",
         "p": "p_malignant",
     }
-    return pd.concat(
+    rows = pd.concat(
         [
             pd.DataFrame({name: getattr(run["table"], column) for name, column in columns.items()}).assign(
                 **run[KEY]
@@ -153,84 +137,87 @@ def _predictions(runs: pd.DataFrame) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
-
-
-def _blocks(rows: pd.DataFrame) -> Json:
-    injected = rows["arm"].str.startswith("injected")
-    return {"contrast": contrast(rows), "injection": injection(rows[injected])}
-
-
-def _shared(runs: pd.DataFrame) -> dict[int, set[str]]:
-    """The cases that train and test share by fold of the authors, from runs that kept them in train."""
+    blocks, control = (
+        {"contrast": contrast(own), "injection": injection(own[own["arm"].str.startswith("injected")])}
+        for own in (rows[~rows["shuffled"]], rows[rows["shuffled"]])
+    )
+    # The shared cases of a fold, from runs that kept them in train.
     shared: dict[int, set[str]] = {}
     for _, run in runs[runs["arm"].isin([OFFICIAL[0], OFFICIAL[2]])].iterrows():
         cases = run["split"]["cases"]
         shared.setdefault(run["fold"], set()).update(set(cases["train"]) & set(cases["test"]))
-    return shared
+    study = {
+        "schema": 1,
+        "level": 0.95,
+        "recipe": {key: str(runs[key].iloc[0]) for key in SHOWN if key in runs},
+        "seeds": sorted(set(runs["seed"].tolist())),
+        "magnifications": sorted(set(runs["magnification"].tolist())),
+        "runs": len(runs),
+        "blocks": blocks | {"official": official(rows[~rows["shuffled"]], shared)},
+        "control": control,
+        "doses": _doses(runs),
+        "design": _design(runs),
+        "problems": problems + unequal(runs),
+        "missing": missing,
+    }
+    return study | {"words": sentences(study)}
 
 
 def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Siblings in train and in the pool by arm, means over the folds; at least one image a case makes small pools differ."""
-    own = runs[runs["arm"].str.startswith("injected") & ~runs["shuffled"]]
     doses = {}
-    for arm, splits in own.groupby("arm")["split"]:
+    for arm, splits in runs[runs["arm"].str.startswith("injected") & ~runs["shuffled"]].groupby("arm")[
+        "split"
+    ]:
         found = pd.DataFrame([split["injection"] for split in splits if split.get("injection")])
         if len(found):
-            mean = {key: float(found[key].mean()) for key in ("images", "pool", "probe")}
-            doses[str(arm)] = mean | {"share": mean["images"] / mean["pool"] if mean["pool"] else 0.0}
+            images, pool, probe = (float(found[key].mean()) for key in ("images", "pool", "probe"))
+            share = images / pool if pool else 0.0
+            doses[str(arm)] = {"images": images, "pool": pool, "probe": probe, "share": share}
     return doses
 
 
 def _train_counts(split: Json) -> dict[str, int]:
-    """Images and cases of train by true class."""
+    """``COUNTS``: images and cases of train by true class."""
     names = [name for image in split["parts"]["train"] if (name := parse_name(image)) is not None]
-    images = Counter(name.class_name for name in names)
-    cases = Counter(class_name for class_name, _ in {(name.class_name, name.case) for name in names})
-    return {
-        f"{c} {what}": count[c] for what, count in (("images", images), ("cases", cases)) for c in CLASSES
-    }
+    found = Counter(f"{name.class_name} images" for name in names)
+    found.update(f"{class_name} cases" for class_name, _ in {(name.class_name, name.case) for name in names})
+    return {key: found[key] for key in COUNTS}
 
 
-def _design(runs: pd.DataFrame, counts: pd.DataFrame) -> list[Json]:
+def _design(runs: pd.DataFrame) -> list[Json]:
     """What each arm trained and tested on: means over its runs, counted in their ``split.json``."""
     design = []
-    groups = dict(list(runs.groupby(["shuffled", "arm"])))
-    for shuffled, arm in sorted(groups, key=lambda key: (key[0], KINDS.index(_kind(key[1])), key[1])):
-        own = groups[shuffled, arm]
+    for _, own in runs.groupby(["shuffled", "arm"]):
         labels = sorted({re.sub(r" \(\d+ images\)", "", label) for label in own["label"]} - {""})
-        about = {"arm": arm, "shuffled": bool(shuffled), "runs": len(own), "label": ", ".join(labels)}
-        means = {key: float(counts.loc[own.index, key].mean()) for key in counts}
-        design.append(about | means | {"test images": float(own["table"].map(len).mean())})
-    return design
+        about = {"arm": own["arm"].iloc[0], "shuffled": bool(own["shuffled"].iloc[0]), "runs": len(own)}
+        means = {key: float(own[key].mean()) for key in COUNTS} | {"test images": float(own["tested"].mean())}
+        design.append(about | {"label": ", ".join(labels)} | means)
+    return sorted(design, key=lambda row: (row["shuffled"], KINDS.index(_kind(row["arm"])), row["arm"]))
 
 
 def _kind(arm: str) -> str:
-    first = arm.split()[0]
-    return "injection" if first == "injected" else first
+    return arm.split()[0].replace("injected", "injection")
 
 
-def unequal(runs: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
+def unequal(runs: pd.DataFrame) -> list[str]:
     """Sentences on arms that should agree in a fold and do not: in tested images, in train cases and images by class."""
     texts = []
-    kinds = runs["arm"].map(_kind)
-    own = runs[kinds.isin(("injection", "official"))]
-    for (kind, shuffled, magnification, fold), group in own.groupby(
-        [kinds, "shuffled", "magnification", "fold"]
-    ):
+    images = [" ".join(sorted(table.image.tolist())) for table in runs["table"]]
+    runs = runs.assign(kind=runs["arm"].map(_kind), images=images)
+    own = runs[runs["kind"].isin(["injection", "official"])]
+    for (kind, shuffled, magnification, fold), group in own.groupby(["kind", *KEY[1:2], *KEY[3:]]):
         where = f"{kind}{' with shuffled labels' if shuffled else ''}, fold {fold}, {magnification}X"
-        if group["table"].map(lambda table: frozenset(table.image.tolist())).nunique() > 1:
+        if group["images"].nunique() > 1:
             texts.append(
                 f"{where}: the arms were not tested on the same images; only common ones are compared."
             )
         # True classes say nothing where labels are shuffled, and the authors' fold as it is is larger.
-        sized = counts.loc[group.index[group["arm"] != "official"]]
+        sized = group.loc[group["arm"] != "official", COUNTS]
         if shuffled:
-            sized = sized.T.groupby(lambda name: name.split()[1]).sum().T[["images", "cases"]]
-        told = [
-            f"{key} {' or '.join(map(str, sorted(set(sized[key].tolist()))))}"
-            for key in sorted(sized)
-            if sized[key].nunique() > 1
-        ]
+            sized = pd.DataFrame({what: sized.filter(like=what).sum(axis=1) for what in ("cases", "images")})
+        values = {str(key): sorted(set(sized[key].tolist())) for key in sized}
+        told = [f"{key} {' or '.join(map(str, found))}" for key, found in sorted(values.items()) if found[1:]]
         if told:
             texts.append(f"{where}: the training parts differ in size: {', '.join(told)}.")
     return texts

@@ -114,12 +114,10 @@ def analyse(
 def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
     """The comparison that the plans ask for, where they agree; else what all runs' configs say under ``study``."""
     asked = [plan["comparison"] for plan in plans if plan["comparison"]]
-    asked = asked or [
-        {key.removeprefix("study."): value for key, value in study.items()}
-        for study in settings[["study.factor", "study.reference", "study.score"]].to_dict("records")
-    ]
-    keys = ("factor", "reference") if plans else ("factor", "reference", "score")
-    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys)
+    keys = ["factor", "reference", "score"]
+    studies = settings[[f"study.{key}" for key in keys]].to_numpy().tolist()
+    asked = asked or [dict(zip(keys, study, strict=True)) for study in studies]
+    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys[: 2 if plans else 3])
     return dict(asked[0]) if asked and alike else {}
 
 

@@ -22,11 +22,8 @@ OPTIMISTIC = (
 )
 
 
-def checked_selection(select: str, score: str, names: Sequence[str]) -> str:
-    """The score that selects, or the name of the run that was asked for.
-
-    Args:
-        names: of the runs.
+def checked_selection(select: str, score: str, runs: Sequence[str]) -> str:
+    """The score that selects, or the name of the run that was asked for, one of ``runs``.
 
     Raises:
         UserError: a selection by test scores, or neither ``best``, a validation score nor a run.
@@ -36,9 +33,9 @@ def checked_selection(select: str, score: str, names: Sequence[str]) -> str:
             f"select={select}: refused, that would be a selection made on test scores: the best of several test scores "
             "is too good by chance, and nothing is left to say by how much; select=best chooses by validation"
         )
-    wanted = select if select in names else score if select == BEST else select.removeprefix("val_")
-    if wanted not in (*NAMES, *names):
-        allowed = [BEST, f"val_{score}", *sorted(set(names))]
+    wanted = score if select == BEST else select if select in runs else select.removeprefix("val_")
+    if wanted not in (*NAMES, *runs):
+        allowed = [BEST, f"val_{score}", *sorted(set(runs))]
         raise UserError(
             f"select={select}: give best, a validation score such as val_{score}, or the name of a run"
             f"{nearest(select, allowed)}"
@@ -53,21 +50,20 @@ def select_cells(placed: pd.DataFrame, runs: pd.DataFrame, select: str, score: s
         UserError: as ``checked_selection``.
     """
     wanted = checked_selection(select, score, runs["run"].tolist())
-    if (runs["run"] == wanted).any():
-        run = runs[runs["run"] == wanted].iloc[0]
+    for _, run in runs[runs["run"] == wanted].iterrows():
         return {"rule": f"the run {wanted}", "choices": [], "run": _next(run, score), "warning": None}
     choices = [
-        {"world": protocol, "magnification": magnification} | _best(cells, wanted, score)
-        for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False)
+        {"world": cells["protocol"].iloc[0], "magnification": cells["magnification"].iloc[0]}
+        | _best(cells, wanted, score)
+        for _, cells in placed.groupby(["protocol", "magnification"], sort=False)
     ]
     better = "smallest" if named_score(wanted).lower_is_better else "largest"
-    several = any(len(choice.get("folds") or []) > 1 for choice in choices)
     return {
         "rule": f"{better} mean validation {wanted.replace('_', ' ')}, ties by name",
         "score": f"val_{wanted}",
         "choices": choices,
         "run": None,
-        "warning": OPTIMISTIC if several else None,
+        "warning": OPTIMISTIC if any(len(choice.get("folds", ())) > 1 for choice in choices) else None,
     }
 
 
@@ -75,35 +71,33 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     """The best level and setting of some runs, over the folds and replicates that all of them have."""
     finished = runs[runs["state"] == FINISHED]
     values = finished.groupby(["title", "replicate", "fold"])[f"val_{wanted}"].mean().unstack("title")
-    values = values.dropna(axis=1, how="all")
-    left_out = [title for title in dict.fromkeys(runs["title"]) if title not in values]
-    common = values.dropna()
+    titles = [title for title in runs["title"].unique() if title in values and values[title].notna().any()]
+    left_out = [title for title in runs["title"].unique() if title not in titles]
+    common = values[titles].dropna()
     if common.empty:
         reason = "no fold and seed was validated for every candidate"
         return {"arm": None, "reason": reason, "left_out": left_out}
-    sign = -1 if named_score(wanted).lower_is_better else 1
+    sign = 1 if named_score(wanted).lower_is_better else -1
+    ranked = common[sorted(titles)]  # ties by name
 
     def best(means: "pd.Series[float]") -> str:
-        return str(min(means.index, key=lambda title: (-sign * means[title], title)))
+        return str((sign * means).idxmin())
 
-    means = common.mean()
-    by_fold = common.groupby("fold").mean()
-    chosen = best(means)
-    places = list(common.index)
-    own = finished[(finished["title"] == chosen)]
+    chosen = best(ranked.mean())
+    places = set(common.index)
+    own = finished[finished["title"] == chosen]
     own = own[[place in places for place in zip(own["replicate"], own["fold"], strict=True)]]
-    unread = [run for _, run in own.iterrows() if run["metrics"].get("test") is None]
+    unread = [run for _, run in own.iterrows() if run["table"] is None]
+    by_fold = {int(str(fold)): means for fold, means in ranked.groupby("fold").mean().iterrows()}
     return {
         "arm": chosen,
-        "value": float(means[chosen]),
-        "candidates": {
-            title: float(means[title]) for title in dict.fromkeys(runs["title"]) if title in means
-        },
-        "folds": [int(fold) for fold in by_fold.index],
+        "value": float(common[chosen].mean()),
+        "candidates": {title: float(common[title].mean()) for title in titles},
+        "folds": list(by_fold),
         "replicates": sorted({replicate_text(replicate) for replicate, _ in places}),
         "by_fold": [
-            {"fold": int(fold), "arm": best(row), "value": float(row[best(row)])}
-            for fold, row in by_fold.iterrows()
+            {"fold": fold, "arm": best(means), "value": float(means[best(means)])}
+            for fold, means in by_fold.items()
         ],
         "test_read": len(own) - len(unread),
         "runs": own["run"].tolist(),
@@ -113,14 +107,13 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
 
 
 def _next(run: "pd.Series[Any]", score: str) -> Json:
-    finished = run["state"] == FINISHED
-    unread = finished and run["metrics"].get("test") is None
-    value = run[f"val_{score}"] if finished else None
+    unread = run["state"] == FINISHED and run["table"] is None
+    value = run[f"val_{score}"] if run["state"] == FINISHED else None
     return {
         "run": run["run"],
-        "folder": None if run["folder"] is None else str(run["folder"]),
+        "folder": run["folder"] and str(run["folder"]),
         "state": run["state"],
-        "value": value if value == value else None,
+        "value": value if pd.notna(value) else None,
         "test_unread": unread,
         "command": scoring_command(run) if unread else None,
     }
@@ -128,14 +121,9 @@ def _next(run: "pd.Series[Any]", score: str) -> Json:
 
 def scoring_command(run: "pd.Series[Any]") -> str:
     """The command that scores a run's own test part, to be copied into a shell."""
-    weights = run["scored_weights"] or "best"
-    words = [
-        *("python", "-m", "histo_lightning.evaluate"),
-        f"checkpoint={run['folder']}/checkpoints/{weights}.ckpt",
-        "part=test",
-        f"dataset={run['dataset.name']}",
-    ]
+    words = ["python", "-m", "histo_lightning.evaluate"]
+    words += [f"checkpoint={run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt", "part=test"]
+    words += [f"dataset={run['dataset.name']}"]
     words += [f"dataset.root={run['dataset.root']}"] if run["dataset.root"] else []
     keys = ("dataset.images_per_slide", "dataset.image_size", "dataset.seed", "dataset.short_side")
-    words += [f"{key}={run[key]}" for key in keys if run.get(key) is not None]
-    return shlex.join(words)
+    return shlex.join([*words, *(f"{key}={run[key]}" for key in keys if pd.notna(run.get(key)))])

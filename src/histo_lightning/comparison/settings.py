@@ -81,9 +81,12 @@ def names_of(
     names = base.copy()
     for _, own in settings[list(keys)].groupby(base):
         told = {key: key.split(".")[-1] for key in varying(own) if key != f"{group}.name"}
-        for index, run in own.iterrows() if told else ():
-            parts = [f"{name}={value_text(run[key])}" for key, name in told.items()]
-            names[index] += f" ({', '.join(parts)})"
+        if told:
+            parts = [
+                own[key].map(lambda value, name=name: f"{name}={value_text(value)}")
+                for key, name in told.items()
+            ]
+            names[own.index] += [f" ({', '.join(each)})" for each in zip(*parts, strict=True)]
     return names
 
 

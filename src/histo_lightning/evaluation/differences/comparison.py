@@ -87,7 +87,7 @@ def compare_levels(
         largest = largest_deviations(whole.resampled[:, 0], whole.value[:, 0], case_se, seed)
     by_level = _level_records(scores, layout, wanted)
     pairs = _pair_records(scores, largest, layout, ratio, wanted)
-    record = {
+    record: Json = {
         "score": score,
         "reference": reference,
         "primary": primary,
@@ -195,7 +195,8 @@ def _pair_records(
             **line,
             "reason": None if se[a] > 0 else NO_SPREAD,
             "equivalence": [
-                equivalence(line["difference"], se[a], mean.df[a, 0], region, score) for region in REGIONS
+                equivalence(float(numbers["difference"][a]), se[a], mean.df[a, 0], region, score)
+                for region in REGIONS
             ],
             "conditional": CONDITIONAL if len(layout.fold) == 1 else None,
             "by_magnification": {

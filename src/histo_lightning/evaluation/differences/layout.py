@@ -72,10 +72,10 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
         name: {m: len(replicates) for m, replicates in own.items()} for name, own in predictions.items()
     }
     expected = counts[reference]
-    for name, own in counts.items():
-        if own != expected or len(set(own.values())) != 1 or 0 in own.values():
+    for name, count in counts.items():
+        if count != expected or len(set(count.values())) != 1 or 0 in count.values():
             ours, theirs = (
-                ", ".join(f"{n} at {m}" for m, n in each.items()) or "none" for each in (own, expected)
+                ", ".join(f"{n} at {m}" for m, n in each.items()) or "none" for each in (count, expected)
             )
             raise UserError(
                 f"{name} has replicates (seeds): {ours}; {reference} has {theirs}; compare the same magnifications "
@@ -138,21 +138,20 @@ def _rows(predictions: Predictions) -> pd.DataFrame:
 
 def _refuse_differences(rows: pd.DataFrame) -> None:
     """UserError where levels or replicates do not hold the same images of the same cases, or levels other folds."""
-    missing = rows.pivot(
-        index=["magnification", "image", "case"], columns=["level", "replicate"], values="fold"
-    ).isna()
+    key = ["magnification", "image", "case", "malignant"]
+    missing = rows.pivot(index=key, columns=["level", "replicate"], values="fold").isna()
     if missing.any(axis=None):
         absent = missing.stack(["level", "replicate"], future_stack=True)
-        magnification, image, case, level, replicate = absent.idxmax()
+        magnification, image, case, label, level, replicate = absent.index[int(absent.to_numpy().argmax())]
         raise UserError(
             f"{level} at {magnification}, replicate {replicate + 1}, and others hold different images: image {image} of "
-            f"case {case} is not in it ({int(missing.any(axis=1).sum())} such); finish the missing folds or compare "
-            "what was tested on the same images, from one copy of the data set"
+            f"the {CLASSES[label]} case {case} is not in it ({int(missing.any(axis=1).sum())} such); finish the missing "
+            "folds or compare what was tested on the same images of one copy of the data set"
         )
     first = rows.groupby([*PLACE, "fold"])["image"].transform("min")  # names a fold, whatever its number
     apart = first.groupby([rows[name] for name in ("magnification", "replicate", "image")]).nunique() > 1
     if apart.any():
-        magnification, replicate, image = apart.idxmax()
+        magnification, replicate, image = apart.index[int(apart.to_numpy().argmax())]
         raise UserError(
             f"image {image} at {magnification}, replicate {replicate + 1}: the levels have different folds; compare runs "
             "with the same split, split.seed and split.repeat"

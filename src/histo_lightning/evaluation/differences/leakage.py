@@ -8,7 +8,7 @@ All functions take one frame of predictions, a row an image of a run's test set:
 slide, case, malignant`` (0 or 1) and ``p``, P(malignant).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def injection(rows: pd.DataFrame) -> Json:
     return {"arms": _records(rows, [(arm, None) for arm in arms]), "pairs": _adjusted(pairs)}
 
 
-def official(rows: pd.DataFrame, shared: Mapping[int, Sequence[str]]) -> Json:
+def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
     """C: touched and untouched test images of the authors' folds, and what the shared cases do to either.
 
     Args:

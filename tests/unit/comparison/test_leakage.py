@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from histo_lightning.leakage_results import analyse, write_leakage_study
+from histo_lightning.leakage_runs import arm_of, read_study
 
 from histo_lightning.config import check, hashed, readable_name, to_config
 from histo_lightning.data.census import census_names
@@ -21,8 +23,6 @@ from histo_lightning.data.splits import SplitPlan, build_split
 from histo_lightning.evaluation.table_checks import make_table
 from histo_lightning.evaluation.table_csv import write_predictions
 from histo_lightning.launch import conf_dir
-from histo_lightning.leakage_results import analyse, write_leakage_study
-from histo_lightning.leakage_runs import arm_of, read_study
 from histo_lightning.schema import Config, SplitConfig
 
 GROUP = {"slide_kfold": "slide", "official": "slide", "image_random": "image"}

@@ -8,10 +8,19 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from histo_lightning.evaluation.corrected_t import corrected_t, rotating_ratio
-from histo_lightning.evaluation.paired import paired
-from histo_lightning.evaluation.ranks import critical_difference, friedman, nemenyi_p
-from histo_lightning.evaluation.simultaneous import Family, family, holm
+from histo_lightning.evaluation.differences.over_folds import (
+    correlated_t,
+    critical_difference,
+    friedman,
+    rotating_ratio,
+)
+from histo_lightning.evaluation.differences.paired import paired
+from histo_lightning.evaluation.differences.simultaneous import (
+    holm,
+    largest_deviations,
+    simultaneous_p,
+    single_level,
+)
 
 Floats = NDArray[np.float64]
 
@@ -52,25 +61,27 @@ def test_holm_equals_statsmodels() -> None:
         assert np.isnan(with_gap[-1])
 
 
-def normal_family(correlation: Floats, draws: int = 200_000) -> Family:
-    """A family whose deviations are normal over cases, without training noise."""
+def normal_level(correlation: Floats, draws: int = 200_000) -> float:
+    """The level of each of several comparisons whose deviations are normal over cases, without training noise."""
     random = np.random.default_rng(0)
     resampled = random.multivariate_normal(np.zeros(len(correlation)), correlation, draws).T
-    return family(resampled, np.zeros((len(correlation), 1)), np.full(len(correlation), 0.7), 0)
+    count = len(correlation)
+    largest = largest_deviations(resampled, np.zeros((count, 1)), np.full(count, 0.7), 0)
+    return single_level(largest, count, 0.95)
 
 
 def test_max_t_meets_sidak_dunnett_and_one_comparison() -> None:
-    independent = 1 - normal_family(np.eye(3)).level(0.95)
+    independent = 1 - normal_level(np.eye(3))
     assert independent == pytest.approx(1 - 0.95 ** (1 / 3), rel=0.03)
     shared = np.full((2, 2), 0.5) + 0.5 * np.eye(2)
     # Dunnett 1955, two treatments and a control, known variance: |d| = 2.212.
-    critical = -stats.norm.ppf((1 - normal_family(shared).level(0.95)) / 2)
+    critical = -stats.norm.ppf((1 - normal_level(shared)) / 2)
     assert critical == pytest.approx(2.212, abs=0.015)
     assert stats.multivariate_normal(cov=shared).cdf(
         [critical] * 2, lower_limit=[-critical] * 2
     ) == pytest.approx(0.95, abs=0.002)
-    together = normal_family(np.full((4, 4), 1.0) + 1e-9 * np.eye(4))
-    assert 1 - together.level(0.95) == pytest.approx(0.05, rel=0.03)
+    together = normal_level(np.full((4, 4), 1.0) + 1e-9 * np.eye(4))
+    assert 1 - together == pytest.approx(0.05, rel=0.03)
 
 
 def test_training_noise_joins_the_family_with_its_own_correlation() -> None:
@@ -80,9 +91,9 @@ def test_training_noise_joins_the_family_with_its_own_correlation() -> None:
     seeds = np.linalg.qr(random.normal(size=(8, 3)) - 0.0)[0].T
     seeds -= seeds.mean(axis=1, keepdims=True)
     seeds = np.linalg.inv(np.linalg.cholesky(np.cov(seeds))) @ seeds  # covariance exactly 1
-    found = family(np.stack([common] * 3), seeds, np.full(3, 1 / np.sqrt(8)), 0)
+    found = largest_deviations(np.stack([common] * 3), seeds, np.full(3, 1 / np.sqrt(8)), 0)
     half = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
-    critical = -stats.norm.ppf((1 - found.level(0.95)) / 2)
+    critical = -stats.norm.ppf((1 - single_level(found, 3, 0.95)) / 2)
     inside = stats.multivariate_normal(cov=half, seed=0).cdf([critical] * 3, lower_limit=[-critical] * 3)
     assert inside == pytest.approx(0.95, abs=0.003)
 
@@ -92,16 +103,16 @@ def test_friedman_equals_scipy_and_nemenyi_scikit_posthocs() -> None:
     for blocks in (random.normal(size=(5, 4)), np.round(random.normal(size=(5, 3)))):
         ranks = friedman(blocks)
         expected = stats.friedmanchisquare(*blocks.T)
-        assert (ranks.statistic, ranks.p) == (
+        assert (ranks["statistic"], ranks["p"]) == (
             pytest.approx(expected.statistic),
             pytest.approx(expected.pvalue),
         )
-        p = scikit_posthocs.posthoc_nemenyi_friedman(blocks).to_numpy()
-        np.testing.assert_allclose(nemenyi_p(ranks), p, atol=1e-6)
-        np.testing.assert_allclose(friedman(-blocks, lower_is_better=True).mean_rank, ranks.mean_rank)
+        turned = friedman(-blocks, lower_is_better=True)
+        np.testing.assert_allclose(turned["mean_rank"], ranks["mean_rank"])
         # Ranks further apart than the critical difference are those with p < .05.
-        apart = np.abs(ranks.mean_rank[:, None] - ranks.mean_rank)
-        np.testing.assert_array_equal(apart > ranks.critical_difference, p < 0.05)
+        p = scikit_posthocs.posthoc_nemenyi_friedman(blocks).to_numpy()
+        apart = np.abs(np.subtract.outer(ranks["mean_rank"], ranks["mean_rank"]))
+        np.testing.assert_array_equal(apart > ranks["critical_difference"], p < 0.05)
 
 
 def test_the_critical_difference_is_demsars() -> None:
@@ -111,9 +122,9 @@ def test_the_critical_difference_is_demsars() -> None:
 
 def test_friedman_of_two_arms_and_of_tied_arms() -> None:
     won = friedman(np.array([[0.0, 1.0]] * 5))
-    assert won.statistic == pytest.approx(5.0)  # (5 - 0)^2 / 5, the sign test's chi-square
+    assert won["statistic"] == pytest.approx(5.0)  # (5 - 0)^2 / 5, the sign test's chi-square
     tied = friedman(np.ones((5, 3)))
-    assert (tied.statistic, tied.p, tied.mean_rank.tolist()) == (0.0, 1.0, [2.0, 2.0, 2.0])
+    assert (tied["statistic"], tied["p"], tied["mean_rank"]) == (0.0, 1.0, [2.0, 2.0, 2.0])
 
 
 def test_corrected_t_equals_baycomp_for_plain_k_fold() -> None:
@@ -122,15 +133,15 @@ def test_corrected_t_equals_baycomp_for_plain_k_fold() -> None:
     for runs, folds in ((1, 5), (1, 10), (3, 5)):
         x = random.normal(0.8, 0.02, runs * folds)
         y = x + random.normal(0.01, 0.01, runs * folds)
-        found = corrected_t(y - x, 1 / (folds - 1))
+        found = correlated_t(y - x, 1 / (folds - 1))
         assert found is not None
         expected = baycomp.CorrelatedTTest(x, y, rope=0.01, runs=runs)
-        assert found.scale**2 == pytest.approx(expected.var)
-        assert found.df == expected.df
+        assert found["scale"] ** 2 == pytest.approx(expected.var)
+        assert found["df"] == expected.df
         left, within, right = baycomp.CorrelatedTTest.probs(x, y, rope=0.01, runs=runs)
         # baycomp tells first the probability that x, the first model, is better.
-        assert found.shares(0.01) == pytest.approx((left, within, right))
-        assert found.p == pytest.approx(2 * stats.t.sf(abs(found.t), runs * folds - 1))
+        assert (found["below"], found["within"], found["above"]) == pytest.approx((left, within, right))
+        assert found["p"] == pytest.approx(2 * stats.t.sf(abs(found["t"]), runs * folds - 1))
 
 
 def test_rotating_validation_has_a_third_in_test_for_each_in_train() -> None:
@@ -142,9 +153,9 @@ def test_rotating_validation_has_a_third_in_test_for_each_in_train() -> None:
 def test_without_usable_resamples_bonferroni_stands_in() -> None:
     resampled = np.random.default_rng(0).normal(size=(3, 200))
     resampled[1, :3] = np.nan  # 1.5 % undefined
-    found = family(resampled, np.zeros((3, 4)), np.ones(3), 0)
-    assert found.bonferroni
-    assert found.level(0.95) == pytest.approx(1 - 0.05 / 3)
-    assert found.adjusted(np.array([0.01, 0.5, np.nan]))[:2].tolist() == pytest.approx([0.03, 1.0])
+    found = largest_deviations(resampled, np.zeros((3, 4)), np.ones(3), 0)
+    assert not len(found)
+    assert single_level(found, 3, 0.95) == pytest.approx(1 - 0.05 / 3)
+    assert simultaneous_p(found, np.array([0.01, 0.5, np.nan]))[:2].tolist() == pytest.approx([0.03, 1.0])
     resampled[1, 1:3] = 0.0
-    assert not family(resampled, np.zeros((3, 4)), np.ones(3), 0).bonferroni
+    assert len(largest_deviations(resampled, np.zeros((3, 4)), np.ones(3), 0))

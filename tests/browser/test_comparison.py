@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from factories.browser import CHROMIUM, MEASURE, Recorder, asked_by_page, opened
 from factories.sweeps import config_of, write_run, write_sweep
-from histo_lightning.comparing import compare_runs
-from test_browser import CHROMIUM, MEASURE, Recorder, asked_by_page, opened
+from histo_lightning.comparison.results import compare_runs
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium; `make browser` installs it"

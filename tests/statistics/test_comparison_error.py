@@ -3,7 +3,7 @@
 Model of an image's margin in arm a, run r, fold k: d + b_c + a_(a,c) + t_(a,r,c) + u_(a,r,k) + e_i + e_(a,r,i), logit
 +-margin by class. b: a case is hard for every model; a: it is hard for one architecture, drawn alike for all arms, so
 that none is truly better; training noise t of a case, u of a whole model, e of an image. The score is the case-level
-AUROC from pairs within a fold, as ``compare_arms`` makes it; the variances, the t and the max-t are the package's own.
+AUROC from pairs within a fold, as ``compare_levels`` makes it; the variances, the t and the max-t are the package's own.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,19 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from factories.coverage import layout
 from histo_lightning.data.census import census
 from histo_lightning.data.records import Record, record_of
 from histo_lightning.data.splits import SplitPlan, build_split
 from histo_lightning.evaluation import Table
-from histo_lightning.evaluation.comparison import Replicate, compare_arms
+from histo_lightning.evaluation.differences import Replicate, compare_levels
+from histo_lightning.evaluation.differences.paired import paired
+from histo_lightning.evaluation.differences.simultaneous import (
+    largest_deviations,
+    simultaneous_p,
+    single_level,
+)
 from histo_lightning.evaluation.intervals import case_weights
-from histo_lightning.evaluation.paired import paired
-from histo_lightning.evaluation.simultaneous import family
-from test_coverage import layout
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -146,8 +150,8 @@ def errors(noise: Noise, count: int, seed: int = 0, folds: int = 5) -> dict[str,
     resampled = resampled[:, 1:] - resampled[:, :1]
     beyond = 0
     for i in range(count):
-        together = family(resampled[i], apart[i], found.case_se[i], i)
-        beyond += bool((together.adjusted(found.p[i]) < ALPHA).any())
+        largest = largest_deviations(resampled[i], apart[i], found.case_se[i], i)
+        beyond += bool((simultaneous_p(largest, found.p[i]) < ALPHA).any())
     mean = apart.mean(axis=-1)
     return {
         "one comparison": float((found.p < ALPHA).mean()),
@@ -175,8 +179,10 @@ def assert_kept(found: dict[str, float]) -> None:
     assert 0.95 <= found["SE / true SD"] <= 1.4, found
 
 
-def as_arms(noise: Noise, seed: Sequence[int], arms: int = ARMS) -> dict[str, dict[str, list[Replicate]]]:
-    """One simulation as the tables that ``compare_arms`` takes."""
+def as_predictions(
+    noise: Noise, seed: Sequence[int], arms: int = ARMS
+) -> dict[str, dict[str, list[Replicate]]]:
+    """One simulation as the tables that ``compare_levels`` takes."""
     table = layout()[0]
     case, _, fold, _, _ = places()
     drawn = margins(noise, 1, seed, arms)[0].astype(np.float64) * np.where(table.malignant == 1, 1, -1)
@@ -190,16 +196,16 @@ def as_arms(noise: Noise, seed: Sequence[int], arms: int = ARMS) -> dict[str, di
     return {f"arm {a}": {"100x": [replicate(logit) for logit in drawn[a]]} for a in range(arms)}
 
 
-def test_the_simulation_computes_what_compare_arms_computes() -> None:
+def test_the_simulation_computes_what_compare_levels_computes() -> None:
     """The fast path of this file, against tables, units and weights."""
     case_class = places()[1]
     value, left_out = scores_of(ordered := pairs_ordered(PLAIN, 1, 7))
-    found = compare_arms(as_arms(PLAIN, [7, 0]), reference="arm 0", draws=DRAWS, seed=3)
+    found = compare_levels(as_predictions(PLAIN, [7, 0]), reference="arm 0", draws=DRAWS, seed=3)
     apart = value[0, 1:] - value[0, :1]
     expected = paired(apart, left_out[0, 1:] - left_out[0, :1], case_class)
     resampled = resampled_of(ordered, DRAWS, 3)[0]
-    together = family(resampled[1:] - resampled[:1], apart, expected.case_se, 3)
-    half, wide = expected.half_width(), expected.half_width(together.level(0.95))
+    largest = largest_deviations(resampled[1:] - resampled[:1], apart, expected.case_se, 3)
+    half, wide = expected.half_width(), expected.half_width(single_level(largest, len(apart), 0.95))
     assert (wide > half).all()
     for a, pair in enumerate(found["pairs"]):
         for key, wanted in (
@@ -257,9 +263,9 @@ def test_other_scores_keep_the_error(score: str) -> None:
     """Through the front: 400 simulated comparisons of two arms."""
     count = 400
     p = [
-        compare_arms(as_arms(SCENARIOS["weak models"], [11, i], 2), reference="arm 0", score=score)["pairs"][
-            0
-        ]["p"]
+        compare_levels(as_predictions(SCENARIOS["weak models"], [11, i], 2), reference="arm 0", score=score)[
+            "pairs"
+        ][0]["p"]
         for i in range(count)
     ]
     share = float((np.array(p) < ALPHA).mean())

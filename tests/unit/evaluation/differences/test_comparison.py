@@ -1,8 +1,6 @@
 """Comparing arms against hand computations, independent libraries, invariances, and input that must be refused."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,71 +11,17 @@ from scipy import stats
 from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
+from factories.replicates import FOLDS, changed, replicate, rows, seeds_of, three, without
 from histo_lightning.data.records import Record
 from histo_lightning.evaluation import Table, make_table
-from histo_lightning.evaluation.comparison import Arm, Replicate, compare_arms
-from histo_lightning.evaluation.corrected_t import OFFICIAL_RATIO
+from histo_lightning.evaluation.differences import Replicate, compare_levels
+from histo_lightning.evaluation.differences.over_folds import OFFICIAL_RATIO
 from histo_lightning.evaluation.levels import units
 from histo_lightning.evaluation.named_scores import NAMES, named_score
 from histo_lightning.evaluation.resampling import binary_statistics
 from histo_lightning.evaluation.scores import auroc
 
 Floats = NDArray[np.float64]
-FOLDS = 5
-MAGNIFICATIONS = (40, 100)
-
-
-def replicate(
-    seed: int,
-    magnification: int = 40,
-    benign: int = 10,
-    malignant: int = 15,
-    skill: float = 1.0,
-    shift: int = 0,
-) -> Replicate:
-    """Cases of 1 to 3 images; the cases (not the images) are hard or easy for every seed; ``shift`` turns the folds."""
-    cases = benign + malignant
-    hard = np.random.default_rng(99).normal(0, 1, cases)
-    random = np.random.default_rng([seed, magnification])
-    case = np.repeat(np.arange(cases), 1 + np.arange(cases) % 3)
-    label = np.where(case < benign, 0, 1)
-    margin = skill + hard[case] + random.normal(0, 1, len(case))
-    logits = np.zeros((len(case), 2))
-    logits[:, 1] = np.round(np.where(label == 1, margin, -margin), 1)
-    subtype = np.where(label == 1, "DC", "F")
-    table = make_table(
-        "binary",
-        image=[f"{magnification}-{i}.png" for i in range(len(case))],
-        path=[f"{magnification}-{i}.png" for i in range(len(case))],
-        class_name=np.where(label == 1, "malignant", "benign").tolist(),
-        subtype=subtype.tolist(),
-        slide=[f"{s}-14-{c:03d}A" for s, c in zip(subtype, case, strict=True)],
-        case=[f"14-{c:03d}" for c in case],
-        magnification=[magnification] * len(case),
-        part="test",
-        logits=logits,
-    )
-    return Replicate(table, ((case + shift * (case // FOLDS)) % FOLDS).astype(np.int64))
-
-
-def arm(first_seed: int, seeds: int = 4, **options: Any) -> dict[str, list[Replicate]]:
-    return {f"{m}x": [replicate(first_seed + r, m, **options) for r in range(seeds)] for m in MAGNIFICATIONS}
-
-
-def three() -> dict[str, dict[str, list[Replicate]]]:
-    return {"r18": arm(0), "r34": arm(100, skill=1.2), "r50": arm(200, skill=1.8)}
-
-
-def changed(arms: Mapping[str, Arm], change: Callable[[Replicate], Replicate]) -> dict[str, Arm]:
-    return {n: {m: [change(r) for r in block] for m, block in a.items()} for n, a in arms.items()}
-
-
-def rows(r: Replicate, chosen: NDArray[Any]) -> Replicate:
-    return Replicate(r.table.rows(chosen), r.fold[chosen])
-
-
-def without(r: Replicate, case: str) -> Replicate:
-    return rows(r, r.table.case != case)
 
 
 def case_auroc_by_hand(r: Replicate, without: str = "") -> float:
@@ -97,8 +41,8 @@ def case_auroc_by_hand(r: Replicate, without: str = "") -> float:
 
 def test_the_difference_and_its_error_are_those_of_the_protocol() -> None:
     """Everything again with loops over cases, seeds and magnifications."""
-    arms = {"a": arm(0), "b": arm(100, skill=1.5)}
-    found = compare_arms(arms, reference="a")["pairs"][0]
+    arms = {"a": seeds_of(0), "b": seeds_of(100, skill=1.5)}
+    found = compare_levels(arms, reference="a")["pairs"][0]
 
     def difference(r: int, without: str = "") -> float:
         return float(
@@ -147,7 +91,7 @@ def test_a_named_score_is_the_runs_own(name: str) -> None:
 
 def test_arms_report_their_own_score_and_its_spreads() -> None:
     arms = three()
-    found = compare_arms(arms, reference="r18", score="slide_auroc")["arms"]["r34"]
+    found = compare_levels(arms, reference="r18", score="slide_auroc")["arms"]["r34"]
 
     def slide(r: Replicate, *, pooled: bool = False) -> float:
         here = units(r.table, "slide", fold=r.fold)
@@ -165,15 +109,15 @@ def test_arms_report_their_own_score_and_its_spreads() -> None:
         for k in range(FOLDS)
     ]
     assert found["fold_sd"] == pytest.approx(np.std(by_fold, ddof=1))
-    assert "pooled_auroc" not in compare_arms(arms, reference="r18", score="image_brier")["arms"]["r34"]
+    assert "pooled_auroc" not in compare_levels(arms, reference="r18", score="image_brier")["arms"]["r34"]
 
 
 def test_per_magnification_lines_are_the_comparison_at_that_magnification_and_holm_runs_over_the_table() -> (
     None
 ):
     arms = three()
-    found = compare_arms(arms, reference="r18")
-    alone = compare_arms({n: {"100x": a["100x"]} for n, a in arms.items()}, reference="r18")
+    found = compare_levels(arms, reference="r18")
+    alone = compare_levels({n: {"100x": a["100x"]} for n, a in arms.items()}, reference="r18")
     for pair, single in zip(found["pairs"], alone["pairs"], strict=True):
         line = pair["by_magnification"]["100x"]
         assert (line["difference"], line["se"], line["p"]) == (
@@ -190,7 +134,7 @@ def test_per_magnification_lines_are_the_comparison_at_that_magnification_and_ho
 
 
 def test_simultaneous_intervals_lie_between_one_comparison_and_bonferroni() -> None:
-    found = compare_arms(three(), reference="r18")
+    found = compare_levels(three(), reference="r18")
     for pair in found["pairs"]:
         bonferroni = stats.t.ppf(1 - 0.05 / 4, pair["df"]) * pair["se"]
         half = (pair["high"] - pair["low"]) / 2
@@ -203,7 +147,7 @@ def test_simultaneous_intervals_lie_between_one_comparison_and_bonferroni() -> N
 
 
 def test_an_exploratory_family_has_no_simultaneous_interval() -> None:
-    found = compare_arms(three(), reference="r18", primary=False)
+    found = compare_levels(three(), reference="r18", primary=False)
     for pair in found["pairs"]:
         assert pair["simultaneous_low"] is pair["simultaneous_high"] is pair["p_simultaneous"] is None
         assert "exploratory 95 % interval" in pair["words"]
@@ -212,7 +156,7 @@ def test_an_exploratory_family_has_no_simultaneous_interval() -> None:
 
 def test_ranks_are_over_the_folds_with_seeds_and_magnifications_averaged() -> None:
     arms = three()
-    found = compare_arms(arms, reference="r18")["friedman"]
+    found = compare_levels(arms, reference="r18")["friedman"]
     blocks = np.array(
         [
             [
@@ -231,8 +175,8 @@ def test_ranks_are_over_the_folds_with_seeds_and_magnifications_averaged() -> No
 
 
 def test_secondary_lines_use_the_folds_of_the_mean_score() -> None:
-    arms = {"a": arm(0), "b": arm(100, skill=1.5)}
-    found = compare_arms(arms, reference="a")["pairs"][0]
+    arms = {"a": seeds_of(0), "b": seeds_of(100, skill=1.5)}
+    found = compare_levels(arms, reference="a")["pairs"][0]
     differences = np.array(
         [
             np.mean([case_auroc_by_hand(rows(r, r.fold == k)) for b in arms["b"].values() for r in b])
@@ -248,17 +192,17 @@ def test_secondary_lines_use_the_folds_of_the_mean_score() -> None:
     low, high = stats.t.interval(0.95, 4, differences.mean(), np.sqrt(factor * differences.var(ddof=1)))
     assert (line["low"], line["high"]) == (pytest.approx(low), pytest.approx(high))
     assert sum(found["bayes"][key] for key in ("p_worse", "p_equivalent", "p_better")) == pytest.approx(1)
-    official = compare_arms(arms, reference="a", test_train_ratio=OFFICIAL_RATIO)["pairs"][0]
+    official = compare_levels(arms, reference="a", test_train_ratio=OFFICIAL_RATIO)["pairs"][0]
     assert official["nadeau_bengio"]["variance_factor"] == pytest.approx(0.2 + 0.719)
 
 
 def test_better_is_lower_for_errors() -> None:
-    arms = {"a": arm(0, skill=0.5), "b": arm(100, skill=3.0)}
+    arms = {"a": seeds_of(0, skill=0.5), "b": seeds_of(100, skill=3.0)}
     for score, sign in (("case_auroc", 1), ("case_log_loss", -1), ("image_brier", -1)):
-        pair = compare_arms(arms, reference="a", score=score)["pairs"][0]
+        pair = compare_levels(arms, reference="a", score=score)["pairs"][0]
         assert np.sign(pair["difference"]) == sign
         assert pair["bayes"]["p_better"] > 0.9 > pair["bayes"]["p_worse"]
-        ranks = compare_arms(arms, reference="a", score=score)["friedman"]["mean_ranks"]
+        ranks = compare_levels(arms, reference="a", score=score)["friedman"]["mean_ranks"]
         assert ranks["b"] < ranks["a"]
 
 
@@ -273,24 +217,24 @@ def plain(value: Any) -> Any:
 
 def test_the_order_of_rows_replicates_arms_and_magnifications_is_moot() -> None:
     arms = three()
-    expected = plain(compare_arms(arms, reference="r18", draws=300))
+    expected = plain(compare_levels(arms, reference="r18", draws=300))
     random = np.random.default_rng(0)
     shuffled = changed(arms, lambda r: rows(r, random.permutation(len(r.table))))
-    assert plain(compare_arms(shuffled, reference="r18", draws=300)) == expected
+    assert plain(compare_levels(shuffled, reference="r18", draws=300)) == expected
     turned = {n: {m: a[m][::-1] for m in reversed(a)} for n, a in arms.items()}
-    assert plain(compare_arms(turned, reference="r18", draws=300)) == expected
+    assert plain(compare_levels(turned, reference="r18", draws=300)) == expected
     names = ("r50", "r18", "r34")
-    found = plain(compare_arms({n: arms[n] for n in names}, reference="r18", draws=300))
+    found = plain(compare_levels({n: arms[n] for n in names}, reference="r18", draws=300))
     assert list(found["arms"]) == list(names)
     assert {p["arm"]: p for p in found["pairs"]} == {p["arm"]: p for p in expected["pairs"]}
     # Only the partition counts, not the folds' numbers (in one arm).
-    renumbered = arms | {"r34": changed({"r34": arms["r34"]}, lambda r: replace(r, fold=4 - r.fold))["r34"]}
-    assert plain(compare_arms(renumbered, reference="r18", draws=300)) == expected
+    renumbered = arms | {"r34": changed({"r34": arms["r34"]}, lambda r: r._replace(fold=4 - r.fold))["r34"]}
+    assert plain(compare_levels(renumbered, reference="r18", draws=300)) == expected
 
 
 def test_swapping_arm_and_reference_flips_the_signs() -> None:
-    arms = {"a": arm(0), "b": arm(100, skill=1.5)}
-    there, back = (compare_arms(arms, reference=name)["pairs"][0] for name in ("a", "b"))
+    arms = {"a": seeds_of(0), "b": seeds_of(100, skill=1.5)}
+    there, back = (compare_levels(arms, reference=name)["pairs"][0] for name in ("a", "b"))
     for key in ("difference", "t"):
         assert there[key] == pytest.approx(-back[key])
     for key in ("se", "df", "p", "p_holm"):
@@ -309,7 +253,7 @@ def test_repeats_of_the_split_count_each_partition() -> None:
     def repeats(first: int, skill: float) -> dict[str, list[Replicate]]:
         return {"40x": [replicate(first + r, skill=skill, shift=r) for r in range(3)]}
 
-    found = compare_arms({"a": repeats(0, 1.0), "b": repeats(100, 1.5)}, reference="a")
+    found = compare_levels({"a": repeats(0, 1.0), "b": repeats(100, 1.5)}, reference="a")
     assert found["replicates_are"] == "repeats of the split"
     pair = found["pairs"][0]
     assert pair["nadeau_bengio"]["df"] == 3 * FOLDS - 1
@@ -321,7 +265,7 @@ def test_repeats_of_the_split_count_each_partition() -> None:
 
 
 def test_one_seed_is_conditional() -> None:
-    found = compare_arms({"a": arm(0, seeds=1), "b": arm(100, seeds=1)}, reference="a")
+    found = compare_levels({"a": seeds_of(0, seeds=1), "b": seeds_of(100, seeds=1)}, reference="a")
     pair = found["pairs"][0]
     assert pair["conditional"] == found["notes"][0]
     assert pair["conditional"].startswith("conditional on the fitted models; another training run may differ")
@@ -335,8 +279,8 @@ def test_one_seed_is_conditional() -> None:
 
 
 def test_the_same_arm_twice_gives_reasons_instead_of_numbers() -> None:
-    same = arm(0)
-    found = compare_arms({"a": same, "b": same, "c": arm(100)}, reference="a")
+    same = seeds_of(0)
+    found = compare_levels({"a": same, "b": same, "c": seeds_of(100)}, reference="a")
     json.dumps(found, allow_nan=False)
     pair = found["pairs"][0]
     assert (pair["difference"], pair["se"]) == (0.0, 0.0)
@@ -352,8 +296,8 @@ def test_the_same_arm_twice_gives_reasons_instead_of_numbers() -> None:
 
 def test_two_folds_and_one_fold_leave_out_what_they_cannot_give() -> None:
     def merged(folds: int) -> dict[str, Any]:
-        arms = changed({"a": arm(0), "b": arm(100)}, lambda r: replace(r, fold=r.fold % folds))
-        return compare_arms(arms, reference="a")
+        arms = changed({"a": seeds_of(0), "b": seeds_of(100)}, lambda r: r._replace(fold=r.fold % folds))
+        return compare_levels(arms, reference="a")
 
     two, one = merged(2), merged(1)
     assert two["pairs"][0]["nadeau_bengio"] is None
@@ -367,7 +311,7 @@ def test_two_folds_and_one_fold_leave_out_what_they_cannot_give() -> None:
 
 def test_a_fold_without_a_benign_case_is_told() -> None:
     """Four benign cases in five folds: the pooled score stands, lines over folds do not."""
-    found = compare_arms({"a": arm(0, benign=4), "b": arm(100, benign=4)}, reference="a")
+    found = compare_levels({"a": seeds_of(0, benign=4), "b": seeds_of(100, benign=4)}, reference="a")
     assert found["friedman"]["reason"] == "the score is undefined in a fold"
     assert found["pairs"][0]["reason_over_folds"] == "the score is undefined in a fold"
     assert found["pairs"][0]["se"] > 0
@@ -376,7 +320,7 @@ def test_a_fold_without_a_benign_case_is_told() -> None:
 
 @pytest.mark.parametrize("score", NAMES)
 def test_every_score_gives_a_whole_answer(score: str) -> None:
-    found = compare_arms(three(), reference="r18", score=score, draws=100)
+    found = compare_levels(three(), reference="r18", score=score, draws=100)
     json.dumps(found, allow_nan=False)
     for pair in found["pairs"]:
         assert pair["simultaneous_low"] < pair["difference"] < pair["simultaneous_high"]
@@ -389,7 +333,7 @@ def test_a_case_missing_at_one_magnification_keeps_the_others_joint() -> None:
     arms = {
         n: {"40x": a["40x"], "100x": [without(r, "14-004") for r in a["100x"]]} for n, a in three().items()
     }
-    found = compare_arms(arms, reference="r18", draws=200)
+    found = compare_levels(arms, reference="r18", draws=200)
     assert found["cases"] == {"benign": 10, "malignant": 15}
     assert found["pairs"][0]["se"] > 0
 
@@ -425,14 +369,14 @@ def test_a_depth_study_of_the_full_set(census_records: list[Record]) -> None:
         name: {m: [full_size(records, seed + r) for r in range(5)] for m, records in by_magnification.items()}
         for name, seed in (("r18", 0), ("r34", 10), ("r50", 20))
     }
-    found = compare_arms(arms, reference="r18")
+    found = compare_levels(arms, reference="r18")
     assert found["cases"] == {"benign": 16, "malignant": 54}
     assert found["draws"] == 2000
 
 
 def test_few_cases_fall_back_to_bonferroni_and_say_so() -> None:
-    arms = {n: arm(i, benign=3, malignant=4) for i, n in ((0, "r18"), (100, "r34"), (200, "r50"))}
-    found = compare_arms(arms, reference="r18", draws=300)
+    arms = {n: seeds_of(i, benign=3, malignant=4) for i, n in ((0, "r18"), (100, "r34"), (200, "r50"))}
+    found = compare_levels(arms, reference="r18", draws=300)
     assert "by Bonferroni" in found["notes"][0]
     pair = found["pairs"][0]
     half = stats.t.ppf(1 - 0.05 / 4, pair["df"]) * pair["se"]

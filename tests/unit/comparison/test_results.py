@@ -3,12 +3,8 @@
 import csv
 import fcntl
 import json
-import math
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html import unescape
@@ -17,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from sklearn.metrics import (
@@ -26,9 +23,14 @@ from sklearn.metrics import (
 )
 
 from factories.sweeps import by_case, config_of, read, write_run, write_sweep
-from histo_lightning.cells import natural
-from histo_lightning.comparing import analyse, compare_runs
-from histo_lightning.comparison_summary import say
+from histo_lightning.comparison.console import print_comparison
+from histo_lightning.comparison.folders import find_folders, listed_folders
+from histo_lightning.comparison.names import natural
+from histo_lightning.comparison.plans import plan_hash
+from histo_lightning.comparison.pooling import score_out_of_fold
+from histo_lightning.comparison.reading import SHOWN_SCORES, read_runs
+from histo_lightning.comparison.results import analyse, compare_runs
+from histo_lightning.comparison.results_csv import results_table
 from histo_lightning.config import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
@@ -39,14 +41,9 @@ from histo_lightning.evaluation import (
     unquote_cell,
     write_predictions,
 )
-from histo_lightning.family_results import holm
-from histo_lightning.pooled_cells import OutOfFold, score_out_of_fold
+from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.report.results import figures, texts
-from histo_lightning.results_table import result_rows, score_names
-from histo_lightning.run_folders import find_folders, listed_folders
-from histo_lightning.run_reading import read_run
 from histo_lightning.runs import write_json
-from histo_lightning.sweep_plans import plan_hash
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
 COSTS = ["parameters", "flops", "train_seconds", "peak_memory_bytes"]
@@ -76,6 +73,12 @@ def folder_of(sweep: Path, model: str, fold: int = 0, seed: int = 0, magnificati
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return [{key: unquote_cell(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def rows_in(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of ``results.csv``, None for an empty cell."""
+    table = results_table(runs)
+    return [dict(row) for _, row in table.astype(object).where(table.notna(), None).iterrows()]
 
 
 def cell_of(results: dict[str, Any], arm: str, magnification: str = "40x") -> dict[str, Any]:
@@ -124,7 +127,7 @@ def test_numbers_in_results_csv_are_scikit_learns(answered: tuple[Path, Any], sw
 
 def test_intervals_in_results_csv_are_those_of_the_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs", config_of(), draws=100)
-    _, (row,) = result_rows(analyse([tmp_path])[1])
+    (row,) = rows_in(analyse([tmp_path])[1])
     for part in ("test", "val"):
         for level, score in (
             ("case", "auroc"),
@@ -151,7 +154,7 @@ def test_the_pooled_value_and_interval_are_score_pooleds(swept: Path) -> None:
     expected = score_pooled(tables)
     for score in scores:
         level, _, name = score.partition("_")
-        entry, others = score_out_of_fold(OutOfFold(table, fold, []), score)
+        entry, others = score_out_of_fold(Replicate(table, fold), score)
         assert entry == expected[level][name], score
         assert others["slide_auroc"] == expected["slide"]["auroc"]["value"]
 
@@ -215,13 +218,6 @@ def test_spreads_by_hand(answered: tuple[Path, dict[str, Any]], swept: Path) -> 
     assert (cell["found"], cell["finished"], cell["test_read"]) == (10, 10, 10)
 
 
-def test_holm_adjusts_as_published() -> None:
-    # Holm 1979 by hand: .01 x 4, .02 x 3, .03 x 2, and never below the one before.
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([]) == []
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-
-
 def test_two_factors_make_one_primary_family_and_one_beside_each_level(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "two", optimizers=("adam", "sgd"))
     results, _ = analyse([sweep])
@@ -267,7 +263,7 @@ def test_every_state_is_a_row_with_its_reason(copied: Path, tmp_path: Path) -> N
     with (alive / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         results, runs = analyse([copied])
-    _, rows = result_rows(runs)
+    rows = rows_in(runs)
     told = {(row["model"], row["fold"]): (row["state"], row["error"]) for row in rows if row["seed"] == 0}
     assert told["resnet34", 0] == ("failed", "no memory")
     assert told["resnet34", 1][0] == "missing"
@@ -275,9 +271,16 @@ def test_every_state_is_a_row_with_its_reason(copied: Path, tmp_path: Path) -> N
     assert told["resnet34", 3][0] == "interrupted"
     assert "killed" in told["resnet34", 3][1]
     assert told["resnet34", 4] == ("running", "")
-    assert told["resnet18", 0] == ("damaged", "metrics.json is missing or damaged")
-    assert told["resnet18", 2] == ("damaged", "status.json is missing or damaged")
-    assert told["resnet18", 3] == ("damaged", "split.json is missing or damaged")
+    assert told["resnet18", 0] == (
+        "damaged",
+        "metrics.json is damaged (Unterminated string starting at: line 1 column 15 (char 14)); delete the folder and "
+        "train again",
+    )
+    assert told["resnet18", 2] == (
+        "damaged",
+        "status.json is damaged (Expecting value: line 1 column 1 (char 0)); delete the folder and train again",
+    )
+    assert told["resnet18", 3] == ("damaged", "split.json is missing; train again")
     assert "different images" in told["resnet18", 4][1]
     (unknown,) = [row for row in rows if row["model"] is None]
     assert (unknown["run"], unknown["state"]) == (folder_of(copied, "resnet18", 1).name, "damaged")
@@ -347,7 +350,7 @@ def test_a_half_sweep_goes_on_to_the_answer_of_an_undisturbed_one(copied: Path, 
 def test_older_runs_without_cost_are_read(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", config_of(), cost=False)
     _, runs = analyse([tmp_path])
-    _, (row,) = result_rows(runs)
+    (row,) = rows_in(runs)
     assert (row["parameters"], row["flops"]) == (None, None)
     assert row["train_seconds"] > 0
 
@@ -357,7 +360,8 @@ def test_a_key_that_an_older_run_does_not_know_has_its_default(tmp_path: Path) -
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(re.sub(r"(?m)^label_smoothing:.*\n", "", text))
     assert "label_smoothing" not in (folder / "config.yaml").read_text()
-    assert read_run(folder).config["label_smoothing"] == 0.0
+    runs, _ = read_runs(find_folders([folder]))
+    assert runs["label_smoothing"].tolist() == [0.0]
 
 
 # --- what does not belong together -----------------------------------------------------------------------------------
@@ -457,7 +461,7 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
     for label, count in (("LEAKY", 3), ("CASE-LEAKY", 5)):  # at the top, with the scores, with the comparison
         assert page.count(f'class="label">{label}') == count
         assert text.count(f"> **{label}") == count
-    _, rows = result_rows(runs)
+    rows = rows_in(runs)
     assert {(row["split"], row["label"].split(" (")[0]) for row in rows} == set(labels.items())
     names = [name for name, _, _ in figures(results)]
     assert names[:7] == ["forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves"]
@@ -506,7 +510,7 @@ def test_the_same_run_twice_is_counted_once(copied: Path, tmp_path: Path) -> Non
     assert results["runs"]["found"] == whole["runs"]["found"] + 1
     assert results["families"][0]["comparison"] == whole["families"][0]["comparison"]
     (note,) = results["notes"]
-    assert note.startswith("resnet18 40x seed 0: fold 0 stands twice")
+    assert note.startswith("resnet18 40x seed 0: fold 0 has two runs")
     assert str(folder_of(copied, "resnet18")) in note
 
 
@@ -543,7 +547,7 @@ def test_cells_that_differ_in_more_than_the_factor_are_warned_about_everywhere(
         assert text in warning
     assert "at equal budget" not in results["families"][0]["comparison"]["pairs"][0]["words"]
     assert all("differ in more than model" in text for text in texts(results, tmp_path, []))
-    say(results, tmp_path)
+    print_comparison(results, tmp_path)
     assert "warning: resnet34 adam and resnet18 sgd differ in more than model" in capsys.readouterr().out
     # A fair pair beside it: only that one is compared, the other one is still warned about.
     for fold in range(5):
@@ -639,7 +643,7 @@ def test_a_study_beside_the_runs_gives_its_budget_and_not_its_trials(copied: Pat
     text, page = texts(results, tmp_path, [])
     assert "| depths | resnet18 | 20 | 15 | 5 | 0 | 180 | 0.912 | optimizer.lr=0.1 (high) |" in text
     assert "Tuning budget" in page
-    assert [run.config["optimizer.name"] for run in analyse([study])[1]] == ["sgd"]  # asked for by name
+    assert analyse([study])[1]["optimizer.name"].tolist() == ["sgd"]  # asked for by name
     assert "no record of a hyper-parameter search" in texts(analyse([copied])[0], tmp_path, [])[0]
 
 
@@ -647,7 +651,7 @@ def test_a_job_without_a_folder_has_the_settings_of_its_overrides(copied: Path) 
     gone = config_of("resnet34", fold=3, seed=1)
     shutil.rmtree(copied / readable_name(gone))
     _, runs = analyse([copied])
-    (run,) = [run for run in runs if run.folder is None]
+    (run,) = [run for _, run in runs.iterrows() if run["folder"] is None]
     expected = {
         "model.name": "resnet34",
         "split.fold": 3,
@@ -655,8 +659,8 @@ def test_a_job_without_a_folder_has_the_settings_of_its_overrides(copied: Path) 
         "magnification": "40x",
         "optimizer.lr": 1e-3,
     }
-    assert {key: run.config[key] for key in expected} == expected
-    assert run.config["epochs"] == asdict(gone)["epochs"]
+    assert {key: run[key] for key in expected} == expected
+    assert run["epochs"] == asdict(gone)["epochs"]
 
 
 # --- selection ---------------------------------------------------------------------------------------------------
@@ -877,63 +881,6 @@ def test_one_run_is_a_table_without_a_comparison(tmp_path: Path) -> None:
     ]
 
 
-# --- the command -------------------------------------------------------------------------------------------------
-
-WITNESS = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-except SystemExit as stop:
-    print("torch imported:", "torch" in sys.modules, "status:", stop.code or 0)
-"""
-
-
-def test_the_command_compares_without_torch(swept: Path, tmp_path: Path) -> None:
-    """On paths with spaces and commas, two of them; JSON, files and words come out."""
-    other = tmp_path / "other, runs"
-    shutil.copytree(folder_of(swept, "resnet18"), other / "again")
-    given = [
-        "histo_lightning.compare",
-        f"runs=[{swept},{other}]",
-        "output_dir=an answer",
-        "json=answer.json",
-        "select=best",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", WITNESS, *given],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=dict(os.environ),
-    )
-    assert done.returncode == 0, done.stderr
-    first, second, *_ = done.stdout.splitlines()
-    assert first == f"reading the runs below {swept}, {other}"
-    assert second == "41 runs: 41 finished."
-    assert "torch imported: False status: 0" in done.stdout
-    assert "at equal budget resnet34 minus resnet18 is" in done.stdout
-    assert "report.html: an answer/report.html" in done.stdout
-    answer = read(tmp_path / "answer.json")
-    assert answer["families"][0]["primary"]
-    assert math.isclose(answer["cells"][0]["value"], analyse([swept])[0]["cells"][0]["value"])
-    assert sorted(path.name for path in (tmp_path / "an answer").iterdir()) == [
-        "plots",
-        "report.html",
-        "results.csv",
-        "results.md",
-    ]
-
-
-def test_the_command_refuses_in_one_line_with_status_2(swept: Path, tmp_path: Path, command: Any) -> None:
-    done = command("compare", f"runs={swept}", "select=test_case_auroc")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "a selection made on test scores" in line
-    assert not (tmp_path / "outputs" / "report.html").exists()
-
-
 def test_nothing_to_compare_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no run; give a run folder, a sweep folder"):
@@ -942,7 +889,6 @@ def test_nothing_to_compare_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_score_columns_are_complete() -> None:
-    names = score_names()
-    assert len(names) == len(set(names)) == 2 * (3 * 9 + 1)
-    assert names[0] == "test_case_auroc"
-    assert "val_slide_patient_recognition_rate" in names
+    assert len(SHOWN_SCORES) == len(set(SHOWN_SCORES)) == 3 * 9 + 1
+    assert SHOWN_SCORES[0] == "case_auroc"
+    assert "slide_patient_recognition_rate" in SHOWN_SCORES

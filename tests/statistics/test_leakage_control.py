@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from histo_lightning.evaluation.leakage_arms import contrast, injection
+from histo_lightning.leakage_results import write_leakage_study
 
 from histo_lightning.config import to_config
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -15,10 +17,8 @@ from histo_lightning.data.names import CLASSES
 from histo_lightning.data.records import Record
 from histo_lightning.data.shuffling import labelled
 from histo_lightning.data.splits import SplitPlan, build_split
-from histo_lightning.evaluation.leakage_arms import contrast, injection
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_checks import make_table
-from histo_lightning.leakage_results import write_leakage_study
 
 SHUFFLES = (0, 1, 2, 3)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
@@ -17,9 +18,9 @@ from sklearn.metrics import (
 )
 
 from factories.sweeps import by_case, config_of, write_run
-from histo_lightning.cell_decisions import mean_roc
-from histo_lightning.cells import names_of
-from histo_lightning.comparing import analyse
+from histo_lightning.comparison.results import analyse
+from histo_lightning.comparison.settings import names_of
+from histo_lightning.comparison.summaries import mean_roc
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.report.cell_pictures import curves_figure
@@ -40,9 +41,9 @@ def test_confusion_and_roc_of_a_cell_are_scikit_learns(swept: Path) -> None:
     results, runs = analyse([swept])
     found = decisions(results, "resnet34", "100x")
     assert found["trainings"] == 2
-    chosen = [run for run in runs if run.config["model.name"] == "resnet34" and "_100x_" in run.name]
+    chosen = runs[(runs["model.name"] == "resnet34") & (runs["magnification"] == "100x")]
     assert len(chosen) == 10  # five folds, two seeds
-    tables = [run.table for run in chosen if run.table is not None]
+    tables = chosen["table"].tolist()
     for level, entries in (
         ("image", [(table.malignant, table.p_malignant) for table in tables]),
         ("case", [by_case(table) for table in tables]),
@@ -179,7 +180,7 @@ def test_cells_of_keys_are_named_by_key_and_value_and_sorted_by_number(crossed: 
 def test_two_keys_that_end_alike_are_told_by_their_whole_names() -> None:
     configs = [{"optimizer.lr": 0.1, "head.lr": 1}, {"optimizer.lr": 0.2, "head.lr": 1}]
     for others, name in ((["head.lr"], "optimizer.lr=0.1"), (["head.size", "optimizer.lr"], "lr=0.1")):
-        assert name in names_of(configs, "optimizer.lr", ["optimizer.lr"], others).values()
+        assert name in set(names_of(pd.DataFrame(configs), "optimizer.lr", ["optimizer.lr"], others))
 
 
 def test_every_picture_holds_all_it_says(crossed: dict[str, Any], swept: Path) -> None:

@@ -4,9 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from scipy import stats
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
-
 from histo_lightning.evaluation.leakage import FORMULAS, SCORES, Rows, auroc, cases_of, estimate, rows_of
 from histo_lightning.evaluation.leakage_arms import (
     MANY,
@@ -19,6 +16,9 @@ from histo_lightning.evaluation.leakage_arms import (
     side_by_side,
     whole_block,
 )
+from scipy import stats
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_checks import make_table
 
