@@ -7,18 +7,18 @@ from their stain, as a network can. The real network does it in ``make test-long
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from histo_lightning.evaluation.leakage_arms import contrast, injection
-from histo_lightning.leakage_results import write_leakage_study
+from scipy.special import expit
 
+from histo_lightning.comparison.leakage import write_leakage_study
 from histo_lightning.config import to_config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.names import CLASSES
 from histo_lightning.data.records import Record
 from histo_lightning.data.shuffling import labelled
 from histo_lightning.data.splits import SplitPlan, build_split
-from histo_lightning.evaluation.table import Table
-from histo_lightning.evaluation.table_checks import make_table
+from histo_lightning.evaluation.differences.leakage import contrast, injection
 
 SHUFFLES = (0, 1, 2, 3)
 
@@ -37,7 +37,7 @@ def embedded(cache_dir: Path) -> tuple[list[Record], dict[str, np.ndarray]]:
     return data.source.records, features
 
 
-def predicted(records: list[Record], features: dict[str, np.ndarray], plan: SplitPlan) -> Table:
+def predicted(records: list[Record], features: dict[str, np.ndarray], plan: SplitPlan) -> pd.DataFrame:
     """Test predictions of the learner: how much nearer the nearest malignant training image is than the nearest benign."""
     split = build_split(records, plan, magnification="40x")
     known = {r.image: r for r in labelled(records, plan)}
@@ -48,39 +48,32 @@ def predicted(records: list[Record], features: dict[str, np.ndarray], plan: Spli
     y = (np.array([features[r.image] for r in test]) - centre) / spread
     distance = np.linalg.norm(y[:, None] - x[None], axis=2)
     malignant = np.array([r.class_name == "malignant" for r in train])
-    logit = distance[:, ~malignant].min(axis=1) - distance[:, malignant].min(axis=1)
-    return make_table(
-        "binary",
-        image=[r.image for r in test],
-        path=[r.path for r in test],
-        class_name=[r.class_name for r in test],
-        subtype=[r.subtype for r in test],
-        slide=[r.slide for r in test],
-        case=[r.case for r in test],
-        magnification=[r.magnification for r in test],
-        part="test",
-        logits=np.column_stack([np.zeros(len(test)), logit]),
+    margin = distance[:, ~malignant].min(axis=1) - distance[:, malignant].min(axis=1)
+    columns = {name: [getattr(r, name) for r in test] for name in ("image", "slide", "case")}
+    truth = [int(r.class_name == "malignant") for r in test]
+    return pd.DataFrame(columns | {"malignant": truth, "p": expit(margin)})
+
+
+def runs(embedded, arm: str, **plan) -> pd.DataFrame:
+    """Predictions of a run for each fold; the shuffles take the place of seeds."""
+    return pd.concat(
+        [
+            predicted(*embedded, SplitPlan(fold=fold, seed=shuffle, shuffle_labels=True, **plan)).assign(
+                arm=arm, seed=shuffle, magnification=40, fold=fold
+            )
+            for shuffle in SHUFFLES
+            for fold in range(5)
+        ],
+        ignore_index=True,
     )
-
-
-def runs(embedded, **plan):
-    """A run for each fold; the shuffles stand in for seeds."""
-    return {
-        (shuffle, 40, fold): predicted(
-            *embedded, SplitPlan(fold=fold, seed=shuffle, shuffle_labels=True, **plan)
-        )
-        for shuffle in SHUFFLES
-        for fold in range(5)
-    }
 
 
 def test_shuffled_labels_leave_memory_alone(embedded) -> None:
     # Each shuffle has halves of its own, so the arms of one shuffle are compared, and their means asserted.
-    arms = {f"injected {s:g}": runs(embedded, kind="injection", injected=s) for s in (0.0, 1.0)}
+    rows = pd.concat([runs(embedded, f"injected {s:g}", kind="injection", injected=s) for s in (0.0, 1.0)])
     clean, leaky = [], []
     for shuffle in SHUFFLES:
-        own = {name: {k: t for k, t in found.items() if k[0] == shuffle} for name, found in arms.items()}
-        block = injection(own)
+        block = injection(rows[rows["seed"] == shuffle])
         clean.append(block["arms"][0]["auroc"]["value"])
         leaky.append(block["arms"][1]["auroc"]["value"])
         assert block["pairs"][0]["auroc"]["low"] > 0
@@ -92,9 +85,9 @@ def test_shuffled_labels_leave_memory_alone(embedded) -> None:
 def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
     values = {"image_random": [], "case_kfold": []}
     for kind, group in (("image_random", "image"), ("case_kfold", "case")):
-        found = runs(embedded, kind=kind, group=group)
+        rows = runs(embedded, kind, kind=kind, group=group)
         for shuffle in SHUFFLES:
-            block = contrast({kind: {k: t for k, t in found.items() if k[0] == shuffle}})
+            block = contrast(rows[rows["seed"] == shuffle])
             values[kind].append(block["arms"][0]["auroc"]["value"])
     assert np.mean(values["case_kfold"]) == pytest.approx(0.5, abs=0.08)
     assert min(values["image_random"]) > 0.75

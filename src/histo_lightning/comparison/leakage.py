@@ -75,7 +75,7 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
     runs = runs[runs["arm"].notna() | ~known].copy()
     why = [_why_left_out(run) for _, run in runs.iterrows()]
     missing = [{"run": run, "why": text} for run, text in zip(runs["run"], why, strict=True) if text]
-    runs = runs[[not text for text in why]].copy()
+    runs = runs.loc[[not text for text in why]].copy()
     runs["shuffled"], runs["fold"] = runs["split.shuffle_labels"].map(bool), runs["split.fold"].map(int)
     runs["magnification"] = [
         0 if text == "all" else int(text[:-1]) for text in runs["magnification"].map(str)

@@ -173,11 +173,10 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
 def image_scores(rows: pd.DataFrame, cases: NDArray[np.str_], score: str) -> Floats:
     """(1 + C,): an image-level score at 0.5, AUROC over the pairs of one fold; then the same without each of C cases."""
     # A case in several folds is as many clusters, which are left out together.
-    cluster, names = pd.factorize(pd.MultiIndex.from_frame(rows[["case", "fold"]]))
+    first = ~rows.duplicated(["case", "fold"])
+    owner = rows.case[first].to_numpy()
     truth, p = rows.malignant.to_numpy(np.int64), rows.p.to_numpy(np.float64)
     decision = (p >= 0.5).astype(np.int64)
-    owner = np.array([case for case, _ in names], np.str_)
-    first = np.unique(cluster, return_index=True)[1]
     here = Units(
         level="image",
         truth=truth,
@@ -185,9 +184,9 @@ def image_scores(rows: pd.DataFrame, cases: NDArray[np.str_], score: str) -> Flo
         decision=decision,
         correct_share=(decision == truth).astype(np.float64),
         fold=rows.fold.to_numpy(np.int64),
-        case=cluster,
+        case=np.asarray(rows.groupby(["case", "fold"], sort=False).ngroup(), np.int64),
         cases=owner,
-        case_class=truth[first],
+        case_class=truth[first.to_numpy()],
         grouped=True,
     )
     weights = np.concatenate([np.ones((1, len(owner))), (owner != cases[:, None]).astype(np.float64)])
