@@ -11,28 +11,20 @@ from histo_lightning.runs import write_json
 
 def run(config: CompareConfig) -> None:
     """One comparison."""
-    from histo_lightning.run_folders import listed_folders
+    from histo_lightning.comparison.folders import listed_folders
 
     folders = listed_folders(config.runs)
     print(f"reading the runs below {', '.join(str(folder) for folder in folders)}", flush=True)
-    from histo_lightning.comparing import (
-        compare_runs,
-    )  # numbers and pictures: not for --help, nor before the first line
-    from histo_lightning.comparison_summary import say
+    # Numbers and pictures: not for --help, nor before the first line.
+    from histo_lightning.comparison.console import print_comparison
+    from histo_lightning.comparison.results import compare_runs
 
-    out = Path(config.output_dir)
-    out = out / "comparisons" / config.run_name if config.run_name else out
-    results = compare_runs(
-        folders,
-        out,
-        factor=config.factor,
-        reference=config.reference,
-        score=config.score,
-        select=config.select,
-    )
+    out = Path(config.output_dir) / (f"comparisons/{config.run_name}" if config.run_name else "")
+    options = {key: getattr(config, key) for key in ("factor", "reference", "score", "select")}
+    results = compare_runs(folders, out, **options)
     if config.json:
         write_json(Path(config.json), results)
-    say(results, out)
+    print_comparison(results, out)
 
 
 def main() -> int:

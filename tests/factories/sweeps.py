@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
+from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.config.identity import as_primitives, hashed, readable_name
 from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option
@@ -25,7 +26,6 @@ from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.splits import Split, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.runs import write_json
-from histo_lightning.sweep_plans import plan_hash
 
 OPTIMIZERS = {name: {**option("optimizer", name), "name": name} for name in ("sgd", "adam", "adamw")}
 PARAMETERS = {"resnet18": 11_177_538, "resnet34": 21_285_698, "resnet50": 23_512_130}

@@ -1,6 +1,5 @@
-"""Evaluation: predictions table -> scores, intervals, thresholds, comparisons. NumPy and SciPy only."""
+"""Evaluation: predictions table -> scores, intervals, thresholds. NumPy and SciPy only."""
 
-from histo_lightning.evaluation.comparison import Arm, Block, Replicate, compare_arms
 from histo_lightning.evaluation.coverage import coverage_of
 from histo_lightning.evaluation.pooling import influence_table, pool, score_pooled
 from histo_lightning.evaluation.registry import all_scores, get_score, score
@@ -11,15 +10,11 @@ from histo_lightning.evaluation.table_csv import quote_cell, read_predictions, u
 from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
 
 __all__ = [
-    "Arm",
-    "Block",
-    "Replicate",
     "Table",
     "all_scores",
     "apply_temperature",
     "as_table",
     "columns",
-    "compare_arms",
     "coverage_of",
     "fit_temperature",
     "get_score",

@@ -13,8 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.cells import level_text, value_text
 from histo_lightning.classifier.hardware import cores, visible_gpus
+from histo_lightning.comparison.console import print_comparison
+from histo_lightning.comparison.leakage import write_leakage_study
+from histo_lightning.comparison.names import level_text, value_text
+from histo_lightning.comparison.results import compare_runs
 from histo_lightning.config.checks import flatten
 from histo_lightning.config.compose import Composition, Job, config_tree
 from histo_lightning.config.identity import readable_name
@@ -71,10 +74,6 @@ def _config(job: Job) -> Config:
 
 def write_results(folder: SweepFolder, jobs: Jobs, *, pictures: bool) -> None:
     """Pictures of the runs, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
-    from histo_lightning.comparing import compare_runs
-    from histo_lightning.comparison_summary import say
-    from histo_lightning.leakage_results import write_leakage_study
-
     first = _config(next(iter(jobs.values())))
     shown = first.trainer.progress != "none"
     if pictures:
@@ -94,7 +93,7 @@ def write_results(folder: SweepFolder, jobs: Jobs, *, pictures: bool) -> None:
         for path in (study, folder.path / "leakage.md", folder.path / "results.csv"):
             print(path)
     else:
-        say(results, folder.path, unfinished=False)
+        print_comparison(results, folder.path, unfinished=False)
 
 
 def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:

@@ -1,0 +1,86 @@
+"""Which folders of a tree are run folders, sweep folders and studies."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from histo_lightning.errors import UserError
+
+STUDY = "study.json"
+
+
+def listed_folders(text: str) -> list[Path]:
+    """The folders of ``runs=a`` or ``runs=[a,b]``; a comma inside a path is no separator where that path exists.
+
+    Raises:
+        UserError: nothing is given, or a folder does not exist.
+    """
+    wanted = text.strip()
+    if not wanted:
+        raise UserError(
+            "runs= is needed: a run folder, a sweep folder, or what holds them; several: runs=[a,b]"
+        )
+    if Path(text).is_dir():
+        return [Path(text)]
+    bracketed = wanted.startswith("[") and wanted.endswith("]")
+    folders = list(_pieces(wanted[1:-1].split(","))) if bracketed else [Path(wanted)]
+    for folder in folders:
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise UserError(f"runs={folder}: {what}; give a run folder, a sweep folder or what holds them")
+    return folders
+
+
+def _pieces(parts: list[str]) -> Iterator[Path]:
+    """Paths from the texts between commas: as many as needed are joined again to name a folder."""
+    while parts:
+        paths = [Path(",".join(parts[: n + 1]).strip().strip("'\"")) for n in range(len(parts))]
+        count = next((n for n, path in enumerate(paths) if path.is_dir() and str(path) != "."), 0)
+        del parts[: count + 1]
+        yield paths[count]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: training writes ``status.json`` first, then ``config.yaml``."""
+    return any((folder / name).is_file() for name in ("status.json", "config.yaml"))
+
+
+class Folders(NamedTuple):
+    """What lies at or below some folders, each once, in order of name."""
+
+    runs: list[Path]
+    sweeps: list[Path]
+    studies: list[Path]
+
+
+def find_folders(roots: Sequence[Path]) -> Folders:
+    """Run folders, sweep folders (with a ``sweep.json``) and studies of ``tune`` (``study.json``) at or below ``roots``.
+
+    The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    folders: dict[Path, Path] = {}
+    for root in roots:
+        for folder in _walk(root):
+            folders.setdefault(folder.resolve(), folder)
+    each = list(folders.values())
+    return Folders(
+        [folder for folder in each if is_run(folder)],
+        [folder for folder in each if (folder / "sweep.json").is_file()],
+        [folder for folder in each if (folder / STUDY).is_file()],
+    )
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"runs={error.filename}: cannot be read ({error.strerror}); change its permissions")
+
+    for path, inner, files in os.walk(root, onerror=refuse):
+        folder = Path(path)
+        # Nothing below a run folder is a run, and a hidden folder is nobody's result.
+        is_last = is_run(folder) or (STUDY in files and folder != root)
+        inner[:] = [] if is_last else sorted(name for name in inner if not name.startswith("."))
+        yield folder

@@ -1,0 +1,53 @@
+"""``results.csv``: a row a run, also for runs that failed or never started."""
+
+from typing import Any
+
+import pandas as pd
+
+from histo_lightning.comparison.names import value_text
+from histo_lightning.comparison.reading import COSTS, SHOWN_SCORES
+from histo_lightning.comparison.settings import PLACE_KEYS, settings_of, varying
+from histo_lightning.evaluation.table_csv import csv_text, quote_cell
+
+FIRST = {
+    "model": "model.name",
+    "optimizer": "optimizer.name",
+    "magnification": "magnification",
+    "split": "split.name",
+    "fold": "split.fold",
+    "seed": "seed",
+}
+
+
+def results_csv(runs: pd.DataFrame) -> str:
+    """The table as CSV text; texts that a spreadsheet would run are quoted as in ``predictions/*.csv``."""
+    table = results_table(runs)
+    lines = [",".join(csv_text(quote_cell(name)) for name in table.columns)]
+    lines += [",".join(_cell(value) for value in row) for row in table.itertuples(index=False, name=None)]
+    return "\n".join(lines) + "\n"
+
+
+def results_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns of ``results.csv``; NaN or None is an empty cell."""
+    settings = settings_of(runs)
+    places = [key for key in PLACE_KEYS if settings[key].map(value_text).nunique() > 1]
+    own = [key for key in [*places, *varying(settings)] if key not in FIRST.values()]
+    names = [f"{part}_{name}" for part in ("test", "val") for name in SHOWN_SCORES]
+    scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
+    reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
+    table = (
+        runs.drop(columns="split")
+        .rename(columns={key: name for name, key in FIRST.items()})
+        .assign(test_read=reads)
+    )
+    return table[["run", "state", *FIRST, *own, *COSTS, *scores, "label", "test_read", "folder", "error"]]
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) >= 1e3:
+        return str(int(value))  # counts of parameters, FLOPs and bytes
+    if isinstance(value, bool | int | float):
+        return value_text(value)
+    return csv_text(quote_cell(value_text(value)))

@@ -1,0 +1,168 @@
+"""What runs have in common and in what they differ: the level of the factor, the other settings, the protocol.
+
+*Protocol*: the data, the task, the kind of split and its label; only runs of one protocol are ever compared (the record
+calls it ``world``). *Level*: of the compared factor, e.g. ``resnet34``. *Setting*: everything else that differs, held equal
+in a comparison (``stratum`` in the record). *Replicate*: the seed, and the split's repeat and seed.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from histo_lightning.comparison.names import label_kind, magnification_order, natural, value_text
+from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS
+from histo_lightning.config.checks import unhashed_keys
+from histo_lightning.evaluation.levels import LEVELS
+
+CELL = ["protocol", "level", "setting", "magnification"]
+REPLICATE_KEYS = ("seed", "split.repeat", "split.seed")
+PLACE_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
+UNREAD_KEYS = ("test", "target_sensitivity")  # what is done after the training, not the training
+ENVIRONMENT = "trainer."  # how fast, and on what: differences are warned about, not compared
+K_FOLDS = ("case_kfold", "slide_kfold", "image_random")
+GROUPED = (*K_FOLDS, "official")  # whose split.group follows from the name
+IN_PROTOCOL = ("dataset.name", "split.name", "split.folds", "split.clean", "task")
+SYNTHETIC = "synthetic"
+
+
+def settings_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """The settings of the runs whose config is known, a column a key."""
+    scores = tuple(f"{part}_{level}_" for part in PARTS for level in LEVELS)
+    others = {*FACTS, *COSTS, *CELL[:3], "title", "replicate", "fold"}
+    keys = [key for key in runs if key not in others and not str(key).startswith(scores)]
+    return runs.loc[runs["magnification"].notna(), keys]
+
+
+def is_of(key: str, factor: str) -> bool:
+    """Whether a dotted key belongs to a factor: the key itself, or a key of the group."""
+    return key == factor or key.startswith(f"{factor}.")
+
+
+def varying(settings: pd.DataFrame) -> list[str]:
+    """Keys with more than one value, without those of place and of where things go, sorted."""
+    texts = settings.map(
+        lambda value: json.dumps(value, sort_keys=True, default=str) if value == value else None
+    )
+    left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
+    keys = texts.columns[texts.nunique() > 1]
+    return sorted(key for key in keys if key not in left_out and not is_of(key, "study"))
+
+
+def default_factor(settings: pd.DataFrame) -> str:
+    """``model`` where it differs, else the first group or key that does."""
+    keys = [key for key in varying(settings) if not _is_fixed(key)]
+    return "model" if not keys or "model.name" in keys else _group_of(keys[0], keys)
+
+
+def _group_of(key: str, keys: Sequence[str]) -> str:
+    """``optimizer`` for ``optimizer.lr`` where ``optimizer.name`` differs too: a group was chosen, not a key."""
+    group = key.split(".")[0]
+    return group if f"{group}.name" in keys else key
+
+
+def _is_fixed(key: str) -> bool:
+    return key.startswith((ENVIRONMENT, "dataset.", "split.")) or key == "task"
+
+
+def names_of(
+    settings: pd.DataFrame, group: str, keys: Sequence[str], others: Sequence[str] = ()
+) -> "pd.Series[str]":
+    """A short name for each run's values of ``keys``: that of the group, with what tells equal names apart.
+
+    A key is named by its last part (``momentum=0.9``), or as a whole where one of ``others`` ends in the same.
+    """
+    short = group.split(".")[-1]
+    ambiguous = any(other != group and other.split(".")[-1] == short for other in others)
+    column = next((key for key in (f"{group}.name", group) if key in settings), None)
+    values = settings[column].map(value_text) if column else pd.Series("null", settings.index)
+    base = values if column == f"{group}.name" else f"{group if ambiguous else short}=" + values
+    names = base.copy()
+    for _, own in settings[list(keys)].groupby(base):
+        told = {key: key.split(".")[-1] for key in varying(own) if key != f"{group}.name"}
+        if told:
+            parts = [
+                own[key].map(lambda value, name=name: f"{name}={value_text(value)}")
+                for key, name in told.items()
+            ]
+            names[own.index] += [f" ({', '.join(each)})" for each in zip(*parts, strict=True)]
+    return names
+
+
+def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """Runs of known settings with the columns of ``CELL``, ``title``, ``replicate`` and ``fold``, sorted by them.
+
+    ``title`` is level and setting in one text. Of several runs of one place a finished one comes before an unfinished one,
+    then the newest first.
+
+    Returns:
+        The placed runs; and the other settings that differ: key or group to its values.
+    """
+    settings = settings_of(runs)
+    placed = runs.loc[settings.index].copy()
+    differing = [key for key in varying(settings) if not key.startswith(ENVIRONMENT) or is_of(key, factor)]
+    others = [key for key in differing if not is_of(key, factor) and not _is_fixed(key)]
+    groups = list(dict.fromkeys(_group_of(key, others) for key in others))
+    names = {
+        group: names_of(settings, group, [key for key in others if is_of(key, group)], [factor, *groups])
+        for group in groups
+    }
+    placed["level"] = names_of(settings, factor, [key for key in differing if is_of(key, factor)])
+    placed["setting"] = [" ".join(each) for each in zip(*names.values(), strict=True)] if names else ""
+    placed["title"] = (placed["level"].astype(object) + " " + placed["setting"]).str.strip()
+    placed["protocol"] = _protocols(
+        placed, [key for key in differing if _is_fixed(key) and not is_of(key, factor)]
+    )
+    keys = placed[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
+    placed["replicate"] = list(keys.itertuples(index=False, name=None))
+    placed["fold"] = [int(fold or 0) for fold in placed["split.fold"]]
+    run_at = placed.to_dict("index")
+
+    def place(index: Any) -> tuple[Any, ...]:
+        run = run_at[index]
+        names = natural(run["level"]), natural(run["setting"]), magnification_order(str(run["magnification"]))
+        return run["protocol"], *names, run["replicate"], run["fold"]
+
+    newest = sorted(run_at, key=lambda i: (run_at[i]["state"] == FINISHED, started(run_at[i])), reverse=True)
+    held = {group: sorted(set(own), key=natural) for group, own in names.items()}
+    return placed.loc[sorted(newest, key=place)], held
+
+
+def started(run: Any) -> str:
+    """ISO time of a run's last start, empty where it is unknown."""
+    return str(run["status"].get("started") or "")
+
+
+def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
+    """A name of data, task, split and label; keys of the data and the split that differ are told apart by value."""
+    told = [key for key in differing if key not in IN_PROTOCOL]
+    if runs["split.name"].isin(GROUPED).all():
+        told = [key for key in told if key != "split.group"]
+    # Runs that never got a split have the label of the others.
+    kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs.iterrows() if run["split"]}
+    protocols = []
+    for _, run in runs.iterrows():
+        split = str(run["split.name"])
+        name = f"{run['dataset.name']}, {split}"
+        name += ", drawn images" if is_synthetic(run) and run["dataset.name"] != SYNTHETIC else ""
+        name += f" of {run['split.folds']}" if split in K_FOLDS else ""
+        name += ", cleaned" if run["split.clean"] else ""
+        name += f", {run['task']}" if run["task"] != "binary" else ""
+        name += ", all magnifications in one" if run["magnification"] == "all" else ""
+        name += "".join(f", {key}={value_text(run[key])}" for key in told if run[key] is not None)
+        label = label_kind(run["label"]) if run["split"] else kinds.get(split, "")
+        protocols.append(f"{name}: {label}" if label else name)
+    return protocols
+
+
+def is_synthetic(run: Any) -> bool:
+    """Whether a run saw drawn images: its result says nothing about tissue."""
+    return SYNTHETIC in (run["metrics"].get("data"), run["dataset.name"])
+
+
+def replicate_text(replicate: Any) -> str:
+    """``seed 0 repeat 1`` from (seed, repeat of the split, seed of the split)."""
+    seed, repeat, split_seed = replicate
+    more = f" repeat {repeat}" if repeat else ""
+    return f"seed {seed}{more}" + (f" split seed {split_seed}" if split_seed else "")

@@ -1,0 +1,262 @@
+"""Levels of a factor compared with a reference, as values that JSON can hold: null, never NaN, with the reason."""
+
+from typing import Any
+
+import numpy as np
+
+from histo_lightning.evaluation.differences.layout import Layout, Predictions, layout_of
+from histo_lightning.evaluation.differences.over_folds import (
+    FEWEST_FOLDS,
+    ROPE,
+    correlated_t,
+    friedman,
+    rotating_ratio,
+)
+from histo_lightning.evaluation.differences.paired import LEVEL, Paired, paired
+from histo_lightning.evaluation.differences.scores import Scores, score_levels
+from histo_lightning.evaluation.differences.sentences import (
+    CONDITIONAL,
+    DETECTABLE,
+    NO_SPREAD,
+    REGIONS,
+    equivalence,
+    sentence,
+)
+from histo_lightning.evaluation.differences.simultaneous import (
+    holm,
+    largest_deviations,
+    simultaneous_p,
+    single_level,
+)
+from histo_lightning.evaluation.intervals import case_weights
+from histo_lightning.evaluation.levels import Floats
+from histo_lightning.evaluation.named_scores import NamedScore, named_score
+
+Json = dict[str, Any]
+
+FEWEST_REPLICATES = 4
+
+
+def compare_levels(
+    predictions: Predictions,
+    *,
+    reference: str,
+    score: str = "case_auroc",
+    primary: bool = True,
+    draws: int = 2000,
+    seed: int = 0,
+    equal_budget: bool = True,
+    test_train_ratio: float | None = None,
+) -> Json:
+    """Compare every level with the reference over the same cases, as section 5 of the protocol asks.
+
+    A score is computed by replicate and magnification (AUROC from pairs within a fold only) and averaged; the
+    difference has a variance over cases, taken jointly at all magnifications, and one over training runs.
+
+    Args:
+        predictions: by level, each with the same magnifications, replicates, images and folds.
+        reference: the level to compare against.
+        score: one of ``named_scores.NAMES``.
+        primary: a family fixed beforehand, which gets simultaneous intervals; False: exploratory, Holm only.
+        draws: resamples of cases for the simultaneous intervals of two or more comparisons; seed: of the draws.
+        equal_budget: whether the sentences may say "at equal budget".
+        test_train_ratio: n_test / n_train of the Nadeau-Bengio and Bayesian lines; None: counted in cases with
+            validation as the next fold. The official folds' by slide is ``over_folds.OFFICIAL_RATIO``.
+
+    Returns:
+        Values that JSON can hold (null with a ``reason`` where undefined), described in ``docs/comparison.md``.
+        Differences are level minus reference, in units of the score.
+
+    Raises:
+        UserError: unknown score or reference; levels that may not be compared (see ``layout_of``); a score that is
+            undefined for a level.
+    """
+    wanted = named_score(score)
+    layout = layout_of(predictions, reference)
+    others = len(layout.levels) - 1
+    resamples = draws if primary and others > 1 else 0
+    scores = score_levels(predictions, layout, wanted, case_weights(layout.case_class, resamples, seed))
+    benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
+    ratio = test_train_ratio
+    if ratio is None and layout.folds >= FEWEST_FOLDS:
+        ratio = float(np.mean([rotating_ratio(fold) for fold in layout.fold]))
+    largest = None
+    if primary:
+        whole = scores.less_reference().over_magnifications()
+        case_se = _paired(whole, layout).case_se[:, 0]
+        largest = largest_deviations(whole.resampled[:, 0], whole.value[:, 0], case_se, seed)
+    by_level = _level_records(scores, layout, wanted)
+    pairs = _pair_records(scores, largest, layout, ratio, wanted)
+    record: Json = {
+        "score": score,
+        "reference": reference,
+        "primary": primary,
+        "comparisons": others,
+        "magnifications": list(layout.magnifications),
+        "replicates": len(layout.fold),
+        "replicates_are": "repeats of the split" if layout.partition.any() else "seeds",
+        "folds": layout.folds,
+        "cases": {"benign": benign, "malignant": malignant},
+        "level": LEVEL,
+        "draws": resamples,
+        "notes": _notes(len(layout.fold), bonferroni=largest is not None and others > 1 and not len(largest)),
+        "arms": {name: by_level[name] for name in predictions},
+        "pairs": [pairs[name] for name in predictions if name != reference],
+        "friedman": _rank_record(scores, layout, wanted),
+    }
+    for pair in record["pairs"]:
+        pair["words"] = sentence(pair, record, equal_budget=equal_budget)
+    return record
+
+
+def _paired(scores: Scores, layout: Layout) -> Paired:
+    """Each level's difference, or own score, (A, M): mean over the replicates."""
+    return paired(scores.value, scores.left_out, layout.case_class)
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number, null where it is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _sd(values: Floats) -> float | None:
+    """Standard deviation of (n,) values, null where there are fewer than two or one is undefined."""
+    return _number(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
+    """(..., P K) scores by fold, averaged over the replicates of each of P partitions, from (..., R, K)."""
+    kinds = [by_fold[..., layout.partition == kind, :].mean(axis=-2) for kind in np.unique(layout.partition)]
+    return np.concatenate(kinds, axis=-1)
+
+
+def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
+    """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
+    whole = scores.over_magnifications()
+    case_se = _paired(whole, layout).case_se[:, 0]
+    records = {}
+    for a, name in enumerate(layout.levels):
+        means = [float(each.mean()) for each in scores.value[a]]
+        record = {
+            "value": float(whole.value[a, 0].mean()),
+            "by_magnification": dict(zip(layout.magnifications, means, strict=True)),
+            "seed_sd": _sd(whole.value[a, 0]),
+            "fold_sd": _sd(_by_partition(whole.by_fold[a, 0], layout)),
+            "case_se": float(case_se[a]),
+        }
+        if score.score == "auroc":
+            record["within_fold_auroc"] = record["value"]
+            record["pooled_auroc"] = _number(whole.pooled_auroc[a, 0].mean())
+        records[name] = record
+    return records
+
+
+def _pair_records(
+    scores: Scores, largest: Floats | None, layout: Layout, ratio: float | None, score: NamedScore
+) -> dict[str, Json]:
+    """Every comparison with the reference, but for its ``words``.
+
+    Args:
+        largest: of the primary family, see ``largest_deviations``; None for exploratory comparisons.
+        ratio: n_test / n_train.
+    """
+    differences = scores.less_reference()
+    whole = differences.over_magnifications()
+    each, mean = _paired(differences, layout), _paired(whole, layout)
+    by_fold = _by_partition(whole.by_fold[:, 0], layout)
+    p, se = mean.p[:, 0], mean.se[:, 0]
+    one_level = np.nan if largest is None else single_level(largest, len(p), LEVEL)
+    together = np.full(p.shape, np.nan) if largest is None else simultaneous_p(largest, p)
+    numbers = {
+        "difference": mean.difference[:, 0],
+        "se": se,
+        "case_se": mean.case_se[:, 0],
+        "seed_se": mean.seed_se[:, 0] if len(layout.fold) > 1 else np.full(p.shape, np.nan),
+        "df": mean.df[:, 0],
+        "t": mean.t[:, 0],
+        "p": p,
+        "p_holm": holm(p),
+        "p_simultaneous": together,
+    }
+    for prefix, level in (("", LEVEL), ("simultaneous_", one_level)):
+        half = mean.half_width(level)[:, 0]
+        numbers |= {
+            f"{prefix}low": numbers["difference"] - half,
+            f"{prefix}high": numbers["difference"] + half,
+        }
+    numbers["minimum_detectable"] = np.where(se > 0, DETECTABLE * se, np.nan)
+    at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": holm(each.p)}
+    records = {}
+    for a, name in enumerate(layout.levels[1:]):
+        line = {key: _number(values[a]) for key, values in numbers.items()}
+        records[name] = {
+            "arm": name,
+            "reference": layout.levels[0],
+            **line,
+            "reason": None if se[a] > 0 else NO_SPREAD,
+            "equivalence": [
+                equivalence(float(numbers["difference"][a]), se[a], mean.df[a, 0], region, score)
+                for region in REGIONS
+            ],
+            "conditional": CONDITIONAL if len(layout.fold) == 1 else None,
+            "by_magnification": {
+                magnification: {key: _number(values[a, m]) for key, values in at_each.items()}
+                for m, magnification in enumerate(layout.magnifications)
+            },
+            **_over_folds(by_fold[a], ratio, score),
+        }
+    return records
+
+
+def _over_folds(differences: Floats, ratio: float | None, score: NamedScore) -> Json:
+    """The two secondary lines from (J,) differences by fold and n_test / n_train."""
+    reason, line = "the difference is the same in every fold (zero spread)", None
+    if ratio is None:
+        reason = f"fewer than {FEWEST_FOLDS} folds"
+    elif not np.isfinite(differences).all():
+        reason = "the score is undefined in a fold"
+    else:
+        line = correlated_t(differences, ratio, level=LEVEL)
+    if line is None:
+        return {"nadeau_bengio": None, "bayes": None, "reason_over_folds": reason}
+    worse, better = ("above", "below") if score.lower_is_better else ("below", "above")
+    posterior = {"p_worse": line[worse], "p_equivalent": line["within"], "p_better": line[better]}
+    return {
+        "nadeau_bengio": {key: line[key] for key in ("t", "df", "p", "low", "high", "variance_factor")},
+        "bayes": posterior | {"rope": ROPE},
+        "reason_over_folds": None,
+    }
+
+
+def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
+    """Friedman's test over the folds of one partition, magnifications and replicates averaged."""
+    blocks = _by_partition(scores.over_magnifications().by_fold[:, 0], layout).T
+    reason = None
+    if layout.partition.any():
+        reason = "the replicates are repeats of the split: their folds differ, so they are no blocks"
+    elif layout.folds < 2:
+        reason = "fewer than 2 folds"
+    elif not np.isfinite(blocks).all():
+        reason = "the score is undefined in a fold"
+    record: Json = {"descriptive": True, "blocks": layout.folds, "reason": reason}
+    if reason:
+        return record | dict.fromkeys(("statistic", "p", "mean_ranks", "critical_difference"))
+    ranks = friedman(blocks, lower_is_better=score.lower_is_better)
+    mean_ranks = dict(zip(layout.levels, ranks.pop("mean_rank"), strict=True))
+    return record | ranks | {"mean_ranks": mean_ranks}
+
+
+def _notes(replicates: int, *, bonferroni: bool) -> list[str]:
+    """What a reader must know before the numbers."""
+    notes = [CONDITIONAL] if replicates == 1 else []
+    if 1 < replicates < FEWEST_REPLICATES:
+        notes.append(
+            f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "
+            f"degree(s) of freedom; the protocol asks for at least {FEWEST_REPLICATES}"
+        )
+    if bonferroni:
+        notes.append(
+            "simultaneous intervals by Bonferroni: the score is undefined in too many resamples of cases, "
+            "or nothing varies"
+        )
+    return notes

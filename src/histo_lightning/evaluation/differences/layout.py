@@ -1,0 +1,167 @@
+"""What all compared levels share, and the proof that they may be compared: the same cases, images and folds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation.levels import Integers, is_grouped
+from histo_lightning.evaluation.table import Table, Text
+
+FEWEST_CASES = 2
+"""Of a class: a variance over cases needs two."""
+PLACE = ["level", "magnification", "replicate"]
+
+
+class Replicate(NamedTuple):
+    """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat).
+
+    ``table`` has the rows of all folds' test parts, an image once; ``fold`` (N,) int64 is the fold of each row, numbered in
+    the order of the split (validation is the next fold).
+    """
+
+    table: Table
+    fold: Integers
+
+
+Predictions = Mapping[str, Mapping[str, Sequence[Replicate]]]
+"""Level -> magnification (``40x``, ...) -> its R replicates, in the same order everywhere."""
+
+
+class Layout(NamedTuple):
+    """What A levels, M magnifications and R replicates share: C cases in K folds.
+
+    Attributes:
+        levels: the reference first, then the others, sorted, so that nothing depends on their order.
+        magnifications: sorted by size.
+        cases: (C,) names, sorted; case_class: (C,) int64, 0 benign, 1 malignant.
+        fold: (R, C) int64 fold of each case in each replicate, from 0 to K - 1.
+        partition: (R,) int64: replicates with one number have the same folds (other seeds of one split); repeats of
+            the split have 0, 1, ...
+    """
+
+    levels: tuple[str, ...]
+    magnifications: tuple[str, ...]
+    cases: Text
+    case_class: Integers
+    fold: Integers
+    partition: Integers
+
+    @property
+    def folds(self) -> int:
+        """K."""
+        return int(self.fold.max()) + 1
+
+
+def layout_of(predictions: Predictions, reference: str) -> Layout:
+    """Check that the levels may be compared, and say what they share.
+
+    Raises:
+        UserError: one level only, an unknown reference, levels with different magnifications, numbers of replicates,
+            cases, images or folds, unknown grouping, a case in two folds or classes, or fewer than two cases of a
+            class.
+    """
+    if reference not in predictions or len(predictions) < 2:
+        raise UserError(
+            f"reference={reference}: a comparison needs it and another level; there is {', '.join(predictions)}"
+        )
+    counts = {
+        name: {m: len(replicates) for m, replicates in own.items()} for name, own in predictions.items()
+    }
+    expected = counts[reference]
+    for name, count in counts.items():
+        if count != expected or len(set(count.values())) != 1 or 0 in count.values():
+            ours, theirs = (
+                ", ".join(f"{n} at {m}" for m, n in each.items()) or "none" for each in (count, expected)
+            )
+            raise UserError(
+                f"{name} has replicates (seeds): {ours}; {reference} has {theirs}; compare the same magnifications "
+                "and seeds at every level (finish the missing runs)"
+            )
+    rows = _rows(predictions)
+    _refuse_differences(rows)
+    own = rows[rows["level"] == reference]
+    case_class = _by_case(own, "malignant", "two classes; correct the class column")
+    by_class = np.bincount(case_class, minlength=len(CLASSES))
+    if by_class.min() < FEWEST_CASES:
+        raise UserError(
+            f"only {by_class.min()} {CLASSES[by_class.argmin()]} case(s); a comparison over cases needs at least "
+            f"{FEWEST_CASES} of each class"
+        )
+    problem = "two folds; use a split by case, the same at every magnification"
+    folds = [_by_case(images, "fold", problem) for _, images in own.groupby("replicate")]
+    fold = np.stack([np.unique(each, return_inverse=True)[1] for each in folds])
+    if len(set(fold.max(axis=1))) > 1:
+        raise UserError(
+            f"{reference}: replicates with different numbers of folds; compare one number of folds"
+        )
+    # A partition is known by the first case of each case's fold.
+    firsts = [tuple(np.unique(row, return_index=True)[1][row].tolist()) for row in fold]
+    return Layout(
+        levels=(reference, *sorted(name for name in predictions if name != reference)),
+        magnifications=tuple(sorted(expected, key=lambda name: (len(name), name))),
+        cases=case_class.index.to_numpy(np.str_),
+        case_class=case_class.to_numpy(),
+        fold=fold,
+        partition=np.array([list(dict.fromkeys(firsts)).index(first) for first in firsts], np.int64),
+    )
+
+
+def _rows(predictions: Predictions) -> pd.DataFrame:
+    """All images as one frame: the columns of ``PLACE``, ``image, case, malignant, fold``."""
+    frames = []
+    for name, magnification, r, (table, fold) in (
+        (name, m, r, one)
+        for name, own in predictions.items()
+        for m, each in own.items()
+        for r, one in enumerate(each)
+    ):
+        where = f"{name} at {magnification}, replicate {r + 1}"
+        if not is_grouped(table):
+            raise UserError(
+                f"{where}: GROUPING UNKNOWN, some images have no slide or case; models are compared over cases, "
+                "so give BreakHis file names"
+            )
+        if len(fold) != len(table):
+            raise UserError(f"{where}: {len(fold)} folds for {len(table)} images; give one an image")
+        images = {"image": table.image, "case": table.case, "malignant": table.malignant, "fold": fold}
+        frames.append(pd.DataFrame(images).assign(level=name, magnification=magnification, replicate=r))
+        twice = frames[-1]["image"].duplicated()
+        if twice.any():
+            image = frames[-1]["image"][twice].iloc[0]
+            raise UserError(f"{where}: image {image} appears twice; pool disjoint test parts of one seed")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _refuse_differences(rows: pd.DataFrame) -> None:
+    """UserError where levels or replicates do not hold the same images of the same cases, or levels other folds."""
+    key = ["magnification", "image", "case", "malignant"]
+    missing = rows.pivot(index=key, columns=["level", "replicate"], values="fold").isna()
+    if missing.any(axis=None):
+        absent = missing.stack(["level", "replicate"], future_stack=True)
+        magnification, image, case, label, level, replicate = absent.index[int(absent.to_numpy().argmax())]
+        raise UserError(
+            f"{level} at {magnification}, replicate {replicate + 1}, and others hold different images: image {image} of "
+            f"the {CLASSES[label]} case {case} is not in it ({int(missing.any(axis=1).sum())} such); finish the missing "
+            "folds or compare what was tested on the same images of one copy of the data set"
+        )
+    first = rows.groupby([*PLACE, "fold"])["image"].transform("min")  # names a fold, whatever its number
+    apart = first.groupby([rows[name] for name in ("magnification", "replicate", "image")]).nunique() > 1
+    if apart.any():
+        magnification, replicate, image = apart.index[int(apart.to_numpy().argmax())]
+        raise UserError(
+            f"image {image} at {magnification}, replicate {replicate + 1}: the levels have different folds; compare runs "
+            "with the same split, split.seed and split.repeat"
+        )
+
+
+def _by_case(images: pd.DataFrame, column: str, problem: str) -> "pd.Series[Any]":
+    """The one value that each case has in a column, by its name, sorted; else UserError with the case's name."""
+    groups = images.groupby("case")[column]
+    mixed = groups.nunique() > 1
+    if mixed.any():
+        raise UserError(f"{images['level'].iloc[0]}: case {mixed.idxmax()} is in {problem}")
+    return groups.first()

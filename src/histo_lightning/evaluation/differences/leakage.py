@@ -1,0 +1,224 @@
+"""The arms of the leakage study: image-level scores and their differences, clustered by case, with seed variance.
+
+``compare_levels`` cannot take these arms: with ``image_random`` and ``slide_kfold`` one case is in several folds,
+official folds test a case several times, and an arm is compared on parts of the images. A contrast is a weighted sum of
+scores; its variance is section 5's (``paired``).
+
+All functions take one frame of predictions, a row an image of a run's test set: ``arm, seed, magnification, fold, image,
+slide, case, malignant`` (0 or 1) and ``p``, P(malignant).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histo_lightning.evaluation.differences.paired import LEVEL, Floats, paired
+from histo_lightning.evaluation.differences.sentences import CONDITIONAL
+from histo_lightning.evaluation.differences.simultaneous import holm
+from histo_lightning.evaluation.levels import Units
+from histo_lightning.evaluation.named_scores import named_score
+
+Json = dict[str, Any]
+
+SCORES = ("auroc", "balanced_accuracy", "accuracy")
+CONTRAST = ("image_random", "slide_kfold", "case_kfold")
+OFFICIAL = ("official", "official clean", "official matched")
+MANY_SLIDES = "images of cases with several slides"
+TOUCHED, UNTOUCHED, APART = "touched images", "untouched images", "touched minus untouched"
+
+
+def contrast(rows: pd.DataFrame) -> Json:
+    """A: out-of-fold scores of the three ways to split, and their differences to ``case_kfold``.
+
+    ``slide_kfold`` is compared on the cases with several slides only: for all others it is a split by case too.
+
+    Returns:
+        As ``injection`` and ``official``: ``arms`` and ``pairs``, records of ``arm, reference, among``, an ``estimate``
+        for each of ``SCORES`` (differences with ``p_holm`` over all pairs) and ``coverage``.
+    """
+    slides = rows[rows.arm.isin(CONTRAST[1:])].groupby("case").slide.nunique()
+    many = rows.case.isin(slides.index[slides > 1])
+    pairs = _records(rows, [("image_random", "case_kfold")])
+    pairs += _records(rows.assign(among=many.map({True: MANY_SLIDES})), [("slide_kfold", "case_kfold")])
+    return {"arms": _records(rows, [(arm, None) for arm in CONTRAST]), "pairs": _adjusted(pairs)}
+
+
+def injection(rows: pd.DataFrame) -> Json:
+    """B: scores on the probe by share of siblings in train, and their differences to the clean arm, ``injected 0``."""
+    arms = sorted(rows.arm.unique(), key=lambda arm: float(arm.split()[-1]))
+    pairs = _records(rows, [(arm, "injected 0") for arm in arms if arm != "injected 0"])
+    return {"arms": _records(rows, [(arm, None) for arm in arms]), "pairs": _adjusted(pairs)}
+
+
+def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
+    """C: touched and untouched test images of the authors' folds, and what the shared cases do to either.
+
+    Args:
+        shared: the cases that train and test share, by fold; their images are the touched ones.
+
+    The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
+    size-matched control tells how much of either is the size of the training part.
+    """
+    is_touched = [case in shared.get(fold, ()) for fold, case in zip(rows.fold, rows.case, strict=True)]
+    rows = rows.assign(among=np.where(is_touched, TOUCHED, UNTOUCHED))
+    full, clean, matched = OFFICIAL
+    pairs = _records(rows, [(full, clean), (matched, clean), (full, matched)])
+    return {"arms": _records(rows, [(arm, None) for arm in OFFICIAL]), "pairs": _adjusted(pairs)}
+
+
+def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> list[Json]:
+    """Scores of arms, or of arms minus a reference on common images, for each value of the column ``among``."""
+    records: list[Json] = []
+    for arm, reference in names:
+        signs = {arm: 1.0} if reference is None else {arm: 1.0, reference: -1.0}
+        common, coverage = side_by_side(rows, list(signs))
+        if "among" not in common:
+            common = common.assign(among="all images")
+        groups = {
+            key: {(name, key): sign for name, sign in signs.items()}
+            for key in sorted(common.among.dropna().unique())
+        }
+        if {TOUCHED, UNTOUCHED} <= set(groups):
+            opposite = {key: -sign for key, sign in groups[UNTOUCHED].items()}
+            groups[APART] = groups[TOUCHED] | opposite
+        for key, weights in groups.items():
+            found = {score: estimate(common, weights, score) for score in SCORES}
+            records.append({"arm": arm, "reference": reference, "among": key, **found, "coverage": coverage})
+    return records
+
+
+def _adjusted(pairs: list[Json]) -> list[Json]:
+    """The same records with Holm's ``p_holm`` over the table, score by score."""
+    for score in SCORES:
+        p = np.array([record[score]["p"] for record in pairs], np.float64)
+        for record, value in zip(pairs, holm(p), strict=True):
+            record[score]["p_holm"] = float(value) if np.isfinite(value) else None
+    return pairs
+
+
+def side_by_side(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[pd.DataFrame, Json]:
+    """The rows of arms on the same seeds, magnifications, folds and images, and what that leaves: ``coverage``."""
+    key = ["seed", "magnification", "fold"]
+    runs = rows.loc[rows.arm.isin(arms), ["arm", *key]].drop_duplicates()
+    counts = runs.groupby(key).size()
+    keys = whole_block(counts[counts == len(arms)])
+    seeds, magnifications, folds = (sorted({each[n] for each in keys}) for n in range(3))
+    kept = rows[rows.arm.isin(arms) & pd.MultiIndex.from_frame(rows[key]).isin(keys)]
+    images = kept.drop_duplicates(["arm", "seed", "magnification", "image"])
+    counts = images.groupby(["magnification", "image"]).size()
+    everywhere = counts.index[counts == len(arms) * len(seeds)]
+    kept = kept[pd.MultiIndex.from_frame(kept[["magnification", "image"]]).isin(everywhere)]
+    coverage = {"seeds": seeds, "magnifications": magnifications, "folds": folds}
+    return kept, coverage | {"runs_left_out": len(runs) - len(arms) * len(keys)}
+
+
+def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
+    """The (seed, magnification, fold) by which ``runs`` are indexed, without those that leave a seed on other images.
+
+    What is left is a product of seeds and (magnification, fold). Where a run is missing, the seed or the fold that loses the fewest finished runs is left out, in turn.
+    """
+    present = (runs > 0).unstack(["magnification", "fold"], fill_value=False).sort_index()
+    while not present.all(axis=None):
+        by_seed, by_fold = present.sum(axis=1), present.sum(axis=0).sort_index()
+        if by_fold.min() <= by_seed.min():
+            present = present.drop(columns=[by_fold.idxmin()])
+        else:
+            present = present.drop(index=by_seed[::-1].idxmin())
+    return [(seed, *fold) for seed in present.index for fold in present.columns]
+
+
+def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score: str) -> Json:
+    """A weighted sum of scores, e.g. leaky minus clean, with its standard error and 95 % interval.
+
+    A score is averaged over magnifications, then over seeds; the variance is that of cases (jackknife by class) plus
+    s_seed^2 / R, with Satterthwaite's degrees of freedom. The interval of a single score (one weight of 1) is made on
+    the logit scale, so that it stays within 0 and 1.
+
+    Args:
+        rows: of every arm on the same seeds and magnifications, with a column ``among``.
+        weights: of the score of each (arm, among).
+
+    Returns:
+        ``value, low, high, se, case_se, seed_se, seed_sd, df, t, p, seeds, cases, benign, images, conditional, reason``;
+        what is undefined is None, and ``reason`` says why.
+    """
+    cells = dict(list(rows.groupby(["seed", "magnification", "arm", "among"])))
+    seeds, magnifications = (sorted(rows[name].unique().tolist()) for name in ("seed", "magnification"))
+    own = pd.concat([cell for key, cell in cells.items() if key[2:] in weights])
+    case_class = own.groupby("case").malignant.first()
+    cases = case_class.index.to_numpy()
+
+    def weighted(seed: int, magnification: int) -> Floats:
+        each = [
+            weight * image_scores(cells.get((seed, magnification, *term), rows[:0]), cases, score)
+            for term, weight in weights.items()
+        ]
+        return np.asarray(np.sum(each, axis=0))
+
+    scores = np.stack([np.mean([weighted(s, m) for m in magnifications], axis=0) for s in seeds])
+    return {
+        "seeds": len(seeds),
+        "magnifications": len(magnifications),
+        "cases": len(cases),
+        "benign": int((case_class == 0).sum()),
+        "images": int(own.image.nunique()),
+        "by_seed": [float(v) if np.isfinite(v) else None for v in scores[:, 0]],
+        "conditional": CONDITIONAL if len(seeds) == 1 else None,
+    } | _inferred(scores, case_class.to_numpy(), single=list(weights.values()) == [1.0])
+
+
+def image_scores(rows: pd.DataFrame, cases: NDArray[np.str_], score: str) -> Floats:
+    """(1 + C,): an image-level score at 0.5, AUROC over the pairs of one fold; then the same without each of C cases."""
+    # A case in several folds is as many clusters, which are left out together.
+    first = ~rows.duplicated(["case", "fold"])
+    owner = rows.case[first].to_numpy()
+    truth, p = rows.malignant.to_numpy(np.int64), rows.p.to_numpy(np.float64)
+    decision = (p >= 0.5).astype(np.int64)
+    here = Units(
+        level="image",
+        truth=truth,
+        probabilities=np.column_stack([1 - p, p]),
+        decision=decision,
+        correct_share=(decision == truth).astype(np.float64),
+        fold=rows.fold.to_numpy(np.int64),
+        case=np.asarray(rows.groupby(["case", "fold"], sort=False).ngroup(), np.int64),
+        cases=owner,
+        case_class=truth[first.to_numpy()],
+        grouped=True,
+    )
+    weights = np.concatenate([np.ones((1, len(owner))), (owner != cases[:, None]).astype(np.float64)])
+    return named_score(f"image_{score}").statistic(here)(weights)
+
+
+def _inferred(scores: Floats, case_class: NDArray[np.int64], *, single: bool) -> Json:
+    """Value, errors and interval of (R, 1 + C) scores: whole, then without each case."""
+    values, left_out = scores[:, 0], scores[:, 1:]
+    names = ("value", "low", "high", "se", "case_se", "seed_se", "seed_sd", "df", "t", "p", "reason")
+    record: Json = dict.fromkeys(names)
+    if not np.isfinite(values).all():
+        return record | {"reason": "these images are of one class only"}
+    several = len(values) > 1
+    record["value"] = float(values.mean())
+    record["seed_sd"] = float(values.std(ddof=1)) if several else None
+    if np.unique(case_class, return_counts=True)[1].min() < 2:
+        return record | {"reason": "a class has a single case here: no standard error over cases"}
+    if not np.isfinite(left_out).all():
+        return record | {"reason": "without one of the cases it is undefined: no standard error over cases"}
+    found = paired(values, left_out, case_class)
+    record |= {"se": float(found.se), "case_se": float(found.case_se)}
+    record["seed_se"] = float(found.seed_se) if several else None
+    if not found.se > 0:
+        return record | {"reason": "no spread over cases and seeds, so there is no standard error"}
+    half, value = float(found.half_width(LEVEL)), float(found.difference)
+    record["df"] = float(found.df)
+    if not single:
+        record |= {"t": float(found.t), "p": float(found.p)}
+        return record | {"low": value - half, "high": value + half}
+    if not 0 < value < 1:
+        return record | {"reason": "the score is at its limit, so its logit has no interval"}
+    logit, scaled = np.log(value / (1 - value)), half / (value * (1 - value))
+    low, high = (float(1 / (1 + np.exp(-(logit + side * scaled)))) for side in (-1, 1))
+    return record | {"low": low, "high": high}
