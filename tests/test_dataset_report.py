@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from histo_lightning.data.breakhis.census import census_names
-from histo_lightning.data.pixels.duplicates import Pair
-from histo_lightning.data.breakhis.problems import Problem, inspect_names
 from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.breakhis.problems import Problem, inspect_names
 from histo_lightning.data.breakhis.records import Record, record_of
+from histo_lightning.data.pixels.duplicates import Pair
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import unquote_cell

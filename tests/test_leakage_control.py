@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from histo_lightning.config import to_config
-from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.splits import SplitConfig, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.evaluation.leakage_arms import contrast, injection
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_checks import make_table

@@ -16,8 +16,8 @@ import yaml
 from histo_lightning.config import check, hashed, readable_name, to_config
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import record_of
-from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.data.splits import SplitConfig, build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.evaluation.table_checks import make_table
 from histo_lightning.evaluation.table_csv import write_predictions
 from histo_lightning.launch import conf_dir

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census, census_names
-from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPES, Name, parse_name
 from histo_lightning.data.breakhis.records import breakhis_records, census_message, folder_records, record_of
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -3,8 +3,8 @@
 import pytest
 
 from histo_lightning.data.breakhis.census import census, census_names
-from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, inspect_names, missing_by_group
 from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, inspect_names, missing_by_group
 
 
 def official(image: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.splits.grouping import proportional_order
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import PARTS, record_of
-from histo_lightning.data.splits.label_shuffling import shuffle_labels
 from histo_lightning.data.splits import SplitConfig, build_split, content_hash, load_split
+from histo_lightning.data.splits.grouping import proportional_order
+from histo_lightning.data.splits.label_shuffling import shuffle_labels
 from histo_lightning.errors import UserError
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
@@ -115,7 +115,8 @@ def test_every_magnification_has_its_own_halves(magnification: str) -> None:
 def test_few_images_a_slide_still_give_equal_arms() -> None:
     few = [r for r in RECORDS if r.sequence <= 4]
     arms = [
-        build_split(few, SplitConfig(name="injection", fold=1, injected=s), magnification="40x") for s in SHARES
+        build_split(few, SplitConfig(name="injection", fold=1, injected=s), magnification="40x")
+        for s in SHARES
     ]
     assert len({tuple(sorted(cases_by_class(a.parts["train"]).items())) for a in arms}) == 1
     assert len({len(a.parts["train"]) for a in arms}) == 1

@@ -49,7 +49,11 @@ def test_shipped_kinds_and_their_keys_exist() -> None:
 @pytest.mark.parametrize(
     ("config", "more", "message"),
     [
-        ({"group": "slide"}, {}, "split=case_kfold groups by case; split.group is for split=file and split=folders"),
+        (
+            {"group": "slide"},
+            {},
+            "split=case_kfold groups by case; split.group is for split=file and split=folders",
+        ),
         ({"clean": True}, {}, r"split\.clean=true: only split=official uses it, not split=case_kfold"),
         ({"matched": True}, {}, "only split=official"),
         ({"injected": 0.5}, {}, r"split\.injected=0\.5: only split=injection"),
@@ -88,7 +92,9 @@ def test_a_runs_name_says_what_its_split_is() -> None:
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_a_strangers_kind_is_one_file(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histo_lightning.data.splits.assignment import assign
 from histo_lightning.data.breakhis.records import PARTS, Record, record_of, without_twins
 from histo_lightning.data.splits import SplitConfig, build_split, content_hash, load_split
+from histo_lightning.data.splits.assignment import assign
 from histo_lightning.errors import UserError
 
 OFFICIAL = {
@@ -90,7 +90,10 @@ def test_the_split_does_not_depend_on_order_or_hash_seed(census_records) -> None
     )
     hashes = {
         subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
         ).stdout
         for seed in ("1", "2")
     }
