@@ -3,63 +3,38 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from io import StringIO
 from pathlib import Path
 
-import numpy as np
 import pytest
-from histo_lightning.inspection.audit_report import as_json, details, verdict
-from PIL import Image
 
-from conftest import ROOT
-from histo_lightning.audit import audit, say
+from factories.split_files import (
+    A1,
+    A2,
+    A3,
+    B1,
+    B2,
+    DC,
+    LC,
+    TOUCHED,
+    check_official,
+    official_rows,
+    tree_with_copies,
+    write_csv,
+    write_dsfold,
+)
 from histo_lightning.config.schema import AuditConfig, DatasetConfig
 from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
 from histo_lightning.data.breakhis.names import parse_name
-from histo_lightning.data.splits import TWIN_DROPPED, TWIN_KEPT, SplitConfig, build_split
+from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
+from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.data.splits.reading import NamedSplit, printable, read_splits
 from histo_lightning.errors import UserError
+from histo_lightning.inspection.audit import as_json, audit, details, report, verdict
 from histo_lightning.inspection.leaks import audit_split
 
-SIZES = [(5005, 2904), (5506, 2403), (5332, 2577), (5211, 2698), (4826, 3083)]
-CASES = [8, 6, 7, 7, 6]
-TOUCHED = [1145, 674, 697, 836, 999]
-TWINS = [1, 0, 1, 0, 1]
-FIRST_KEYS = {
-    "leak",
-    "parts",
-    "slides_on_both_sides",
-    "cases_on_both_sides",
-    "test_images_touched",
-    "twin_slides_on_both_sides",
-    "identical_pixels_on_both_sides",
-    "cases",
-}
-A1, A2 = "SOB_B_A-14-22549AB-40-001.png", "SOB_B_A-14-22549AB-40-002.png"  # one slide
-A3 = "SOB_B_A-14-22549CD-40-001.png"  # another slide of its case
-B1, B2 = "SOB_B_F-14-25197-40-001.png", "SOB_M_DC-14-2523-40-001.png"  # other cases
-DC, LC = "SOB_M_DC-14-13412-40-001.png", "SOB_M_LC-14-13412-40-001.png"
-
-
-def official_rows(fold: int):
-    for slide in census().values():
-        for name in slide.names():
-            yield name, slide.official[fold]
-
-
-def write_dsfold(path: Path, fold: int) -> Path:
-    rows = [f"{n.file_name}|{n.magnification}|{fold}|{part}" for n, part in official_rows(fold)]
-    path.write_text("\n".join(rows) + "\n")
-    return path
-
-
-def write_csv(path: Path, rows, header=("path", "part")) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def only(path: Path, **dataset):
@@ -70,19 +45,6 @@ def only(path: Path, **dataset):
 
 def findings(**parts):
     return audit_split(NamedSplit("some", parts))
-
-
-def check_official(figures: dict, fold: int) -> None:
-    i = fold - 1
-    assert figures["parts"] == {"train": SIZES[i][0], "test": SIZES[i][1]}
-    assert figures["cases_on_both_sides"] == len(figures["cases"]) == CASES[i]
-    assert figures["test_images_touched"] == TOUCHED[i]
-    assert figures["twin_slides_on_both_sides"] == TWINS[i]
-    assert ("14-13412" in figures["cases"]) == bool(TWINS[i])
-    assert figures["slides_on_both_sides"] == 0
-    assert figures["identical_pixels_on_both_sides"] is None
-    assert figures["leak"] is True
-    assert figures.keys() >= FIRST_KEYS
 
 
 @pytest.mark.parametrize("fold", OFFICIAL_FOLDS)
@@ -109,7 +71,7 @@ def test_kaggles_five_folds_are_five_audits(tmp_path, capsys):
     assert [each.name for each in found] == [f"fold {fold}" for fold in OFFICIAL_FOLDS]
     for fold, each in zip(OFFICIAL_FOLDS, found, strict=True):
         check_official(as_json(each), fold)
-    say(found)
+    report(found)
     table = capsys.readouterr().out.split("fold 1: LEAK")[0]
     assert all(f"{count:,}" in table for count in TOUCHED)
     assert max(len(line) for line in table.splitlines()) <= 80
@@ -182,7 +144,7 @@ def test_a_case_in_train_and_val_is_a_leak_though_test_is_untouched():
     assert found.leak
     assert found.headline.touched == 0
     assert verdict(found) == (
-        "LEAK. train | val: 1 case stands on both sides (1 slide too), which touches 1 of 1 val images (100.0%)"
+        "LEAK. train | val: 1 case is on both sides (1 slide too), which touches 1 of 1 val images (100.0%)"
     )
     assert "cases on both sides (1): 14-22549" in details(found)
 
@@ -228,7 +190,7 @@ def test_a_tree(tmp_path):
     assert {part: len(paths) for part, paths in split.parts.items()} == {"train": 1, "val": 1, "test": 1}
     found = only(tmp_path)
     assert found.headline.cases == ("14-22549",)
-    assert any("1 images stand in no part's folder" in note for note in found.notes)
+    assert any("1 images are in no part's folder" in note for note in details(found))
 
 
 def test_equal_foreign_names_in_a_tree_are_not_one_image(tmp_path):
@@ -251,7 +213,7 @@ def test_a_folder_of_trees_is_several_splits(tmp_path):
         f'part,path\nvalid,"a, ""b"" c/{A1}"\nTEST,{A3}\ntraining,{B1}\n',
         f'\ufeffpath;part\r\n"a; b/{A1}";val\r\n\r\n{A3};test\r\n{B1};train\r\n',
         f"label\tpart\tpath\n0\tvalidation\tC:\\my data\\{A1}\n0\ttest\t{A3}\n0\ttrain\t{B1}\n",
-        f"{A1}|40|1|val\n{A3}|40|1|test\n{B1}|40|1|train",
+        f"{A1}|40|1|dev\n{A3}|40|1|test\n{B1}|40|1|train",
         json.dumps({"parts": {"val": [A1], "test": [A3], "train": [B1]}}),
     ],
     ids=["quoted", "semicolons", "tabs and backslashes", "authors", "json"],
@@ -270,8 +232,8 @@ def test_every_form_of_list(text, tmp_path):
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
         (b"path,part\n", "no image is listed"),
-        (b"path,part\na.png,train\n", "every image stands in part train"),
-        (b"path,part\na.png,train\nb.png,dev\n", "row 3: unknown part 'dev'"),
+        (b"path,part\na.png,train\n", "every image is in part train"),
+        (b"path,part\na.png,train\nb.png,spare\n", "row 3: unknown part 'spare'"),
         (b"path,part\na.png,train\nb.png\n", "row 3: 1 columns where the first line has 2"),
         (b"path,part\na.png,train\nb,c.png,test\n", "row 3: 3 columns.*quotes"),
         (b"path,part\na.png,train\n,test\n", "row 3: the name of the image is missing"),
@@ -308,7 +270,7 @@ def test_bad_places(tmp_path, monkeypatch):
         (tmp_path / "none.csv", "no such file or folder"),
         ("a\0b", "cannot be read|no such file"),
         (tmp_path / "empty", "no image below this folder"),
-        (tmp_path / "tree", "do not stand in two or more of the folders"),
+        (tmp_path / "tree", "are not in two or more of the folders"),
         (tmp_path / "big.csv", "is no list of names"),
         (os.devnull, "no such file or folder"),
     ):
@@ -326,7 +288,7 @@ def test_hostile_names_reach_neither_the_terminal_nor_the_markup(tmp_path, capsy
     path.write_text(text.getvalue(), encoding="utf-8")
     found = only(path)
     assert found.headline.images == (evil,)
-    say([found])
+    report([found])
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\u202e" not in out
@@ -337,32 +299,9 @@ def test_hostile_names_reach_neither_the_terminal_nor_the_markup(tmp_path, capsy
     assert json.loads(json.dumps(as_json(found), allow_nan=False))["images"] == [evil]
 
 
-def draw(path: Path, seed: int, size: tuple[int, int] = (140, 92), gain: float = 1.0) -> None:
-    small = np.random.default_rng(seed).integers(60, 230, (12, 18, 3), dtype=np.uint8)
-    image = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image * gain).astype(np.uint8)).save(path)
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Copies under other names: of a case, of a foreign name, of a twin; one that is darker; one damaged; one alone."""
-    root = tmp_path / "tree"
-    for path, seed in (
-        (f"train/benign/{A1}", 1),
-        (f"test/benign/{B1}", 1),  # another case, the same pixels
-        ("train/benign/1.png", 2),
-        ("test/benign/1.png", 2),
-        (f"train/malignant/{DC}", 3),
-        (f"test/malignant/{LC}", 3),
-        (f"train/benign/{A2}", 4),
-        (f"test/malignant/{B2}", 5),
-        ("test/benign/2.png", 6),
-    ):
-        draw(root / path, seed)
-    draw(root / "test/benign/SOB_B_TA-14-16184-40-001.png", 4, gain=0.95)  # A2, darker
-    (root / "train/benign/3.png").write_bytes((root / "train/benign/1.png").read_bytes()[:200])
-    return root
+    return tree_with_copies(tmp_path / "tree")
 
 
 def test_pixels_find_what_names_do_not_say(tree, cache_dir):
@@ -421,64 +360,3 @@ def test_the_real_sample(real_root, tmp_path, cache_dir):
     assert found.compared == 24
     assert found.headline.identical == ()
     assert len(found.headline.cases) == len({parsed.case for n in names if (parsed := parse_name(n))})
-
-
-def test_command_on_the_authors_form(tmp_path):
-    """Exit status 3, the figures as JSON, no folder left behind, and none of the heavy libraries imported."""
-    write_dsfold(tmp_path / "dsfold1.txt", 1)
-    program = (
-        "import sys\nfrom histo_lightning.audit import main\nstatus = main()\n"
-        "print('loaded:', [m for m in ('torch', 'scipy', 'matplotlib', 'PIL', 'imagecodecs', 'numpy') "
-        "if m in sys.modules])\nsys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "split_file=dsfold1.txt", "json=out/figures.json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 3, done.stderr
-    assert "loaded: []" in done.stdout
-    assert "fold 1: LEAK" in done.stdout
-    check_official(json.loads((tmp_path / "out" / "figures.json").read_text()), 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dsfold1.txt", "out"]
-
-
-def test_command_on_a_clean_split_with_a_difficult_path(command, tmp_path):
-    folder = tmp_path / "a, b=${c} 'd' [e]"
-    folder.mkdir()
-    path = write_csv(folder / "it's.csv", [(A1, "train"), (B1, "test")])
-    done = command("audit", f"split_file={path}", f"json={folder / 'o=1.json'}")
-    assert done.returncode == 0, done.stderr
-    assert "no leak found" in done.stdout
-    figures = json.loads((folder / "o=1.json").read_text())
-    assert figures["leak"] is False
-    assert figures["cases"] == []
-
-
-def test_command_on_several_folds(command, tmp_path):
-    path = tmp_path / "folds.txt"
-    path.write_text(f"{A1}|40|1|train\n{B1}|40|1|test\n{A1}|40|2|train\n{A3}|40|2|test\n")
-    done = command("audit", f"split_file={path}", "json=f.json")
-    assert done.returncode == 3
-    figures = json.loads((tmp_path / "f.json").read_text())
-    assert figures["leak"] is True
-    assert [fold["leak"] for fold in figures["folds"]] == [False, True]
-
-
-def test_command_with_pixels(command, tree, cache_dir):
-    done = command(
-        "audit", f"split_file={tree}", "dataset=folders", f"dataset.root={tree}", f"cache_dir={cache_dir}"
-    )
-    assert done.returncode == 3, done.stderr
-    assert "identical pixels (2)" in done.stdout
-    assert "1.png" in done.stdout
-
-
-def test_command_on_a_bad_file(command, tmp_path):
-    (tmp_path / "s.csv").write_text("path,part\na.png,trane\n")
-    done = command("audit", "split_file=s.csv")
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: s.csv, row 2: unknown part 'trane'; write train, val or test"
-    assert done.stdout == ""

@@ -68,8 +68,9 @@ def fetch(
     part = target.with_name(f".{target.name}.part")
     size = 0
     try:
-        if urlsplit(url).scheme not in SCHEMES:
-            raise ValueError("only http, https and file addresses are known")
+        address = urlsplit(url)
+        if address.scheme not in SCHEMES or not (address.hostname or address.scheme == "file"):
+            raise ValueError("only http, https and file addresses are known, with a server's name")
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
@@ -198,6 +199,8 @@ def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
 
 
 def _append(part: Path, answer: Any, size: int, total: int | None, progress: Progress | None) -> None:
+    if progress is not None:
+        progress(size, total or 0)
     with part.open("ab") as file:
         # read1 hands over what has come; read would lose up to a chunk of it at a cut.
         while total is None or size < total:
@@ -226,4 +229,4 @@ def _reason(error: object, timeout_seconds: float) -> str:
         return f"the server was silent for {timeout_seconds:g} s"
     if isinstance(error, URLError) and not isinstance(error, HTTPError):
         return _reason(error.reason, timeout_seconds)
-    return str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -7,7 +7,6 @@ them, and a split that puts one case on both sides rewards it.
 """
 
 import hashlib
-import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,14 +17,11 @@ from scipy.stats import norm
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.names import CLASSES, Name
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 # Latent malignancy, 0 to 1. Class means lie 2 * CLASS_SHIFT apart and cases of a class spread by CASE_SPREAD,
 # so classes overlap by case: the two together set the ceiling of a case split.
-CLASS_SHIFT = 0.27
-CASE_SPREAD = 0.17
-SLIDE_SPREAD = 0.03
-IMAGE_SPREAD = 0.05
+CLASS_SHIFT, CASE_SPREAD, SLIDE_SPREAD, IMAGE_SPREAD = 0.27, 0.17, 0.03, 0.05
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -44,19 +40,17 @@ class Look:
 
     haematoxylin: Floats
     eosin: Floats
-    glass: Floats
+    glass: float
     fibre_um: float
     fibre_contrast: float
-    clefts: float
     cytoplasm: float
-    nucleus_size: float
     cellularity: float
     coverage: float
     focus_um: float
 
 
 @cache
-def _dealt(seed: int, quantity: str) -> dict[str, float]:
+def _rank(seed: int, quantity: str) -> dict[str, float]:
     """A value from 0 to 1 for each case: evenly spread over each class, and dealt at random within it.
 
     Not drawn independently: only 16 cases are benign, and by chance they would be paler, or milder, with one seed
@@ -74,29 +68,23 @@ def _dealt(seed: int, quantity: str) -> dict[str, float]:
 def look_of(seed: int, case: str) -> Look:
     """The signature of a case (``14-22549``)."""
 
-    def uniform(quantity: str, least: float, most: float) -> float:
-        return least + (most - least) * _dealt(seed, quantity)[case]
-
     def factor(quantity: str, least: float, most: float) -> float:
-        return math.exp(uniform(quantity, math.log(least), math.log(most)))
+        return float(least * (most / least) ** _rank(seed, quantity)[case])
 
-    def spectrum(dye: str, mean: tuple[float, ...], spread: tuple[float, ...]) -> Floats:
-        shifts = [norm.ppf(_dealt(seed, f"{dye} {channel}")[case]) for channel in "RGB"]
-        return np.asarray(np.maximum(np.array(mean) + np.array(spread) * np.array(shifts), 0.03))
+    def spectrum(dye: str, mean: tuple[float, ...]) -> Floats:
+        shifts = np.array([norm.ppf(_rank(seed, f"{dye} {channel}")[case]) for channel in "RGB"])
+        return np.asarray((np.array(mean) + 0.03 * shifts) * factor(dye, 0.74, 1.3))
 
     return Look(
-        haematoxylin=spectrum("haematoxylin", (0.62, 0.66, 0.30), (0.035, 0.02, 0.03))
-        * factor("haematoxylin", 0.75, 1.28),
-        eosin=spectrum("eosin", (0.12, 0.72, 0.34), (0.025, 0.03, 0.04)) * factor("eosin", 0.72, 1.3),
-        glass=factor("glass", 0.03, 0.12) + np.array([uniform(f"glass {c}", 0, 0.04) for c in "RGB"]),
+        haematoxylin=spectrum("haematoxylin", (0.62, 0.66, 0.30)),
+        eosin=spectrum("eosin", (0.12, 0.72, 0.34)),
+        glass=factor("glass", 0.04, 0.14),
         fibre_um=factor("fibre", 2.5, 8.0),
-        fibre_contrast=uniform("contrast", 0.35, 1.0),
-        clefts=uniform("clefts", 0.0, 1.0),
-        cytoplasm=uniform("cytoplasm", 0.6, 1.3),
-        nucleus_size=factor("nucleus", 0.92, 1.09),
+        fibre_contrast=factor("contrast", 0.4, 1.1),
+        cytoplasm=factor("cytoplasm", 0.6, 1.3),
         cellularity=factor("cellularity", 0.6, 1.7),
         coverage=factor("coverage", 0.3, 1.0),
-        focus_um=uniform("focus", 0.06, 0.22),
+        focus_um=factor("focus", 0.06, 0.22),
     )
 
 
@@ -105,7 +93,7 @@ def malignancy_of(seed: int, name: Name, sequence: int) -> float:
     value = (
         0.5
         + (CLASS_SHIFT if name.class_name == "malignant" else -CLASS_SHIFT)
-        + CASE_SPREAD * float(norm.ppf(_dealt(seed, "malignancy")[name.case]))
+        + CASE_SPREAD * float(norm.ppf(_rank(seed, "malignancy")[name.case]))
         + SLIDE_SPREAD * generator(seed, "slide", name.slide).normal()
         + IMAGE_SPREAD * generator(seed, "image", name.slide, sequence).normal()
     )

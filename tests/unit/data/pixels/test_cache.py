@@ -2,10 +2,10 @@
 
 import io
 import json
-import multiprocessing
 import os
 import random
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -18,7 +18,8 @@ from histo_lightning.data.breakhis.records import breakhis_records, record_of
 from histo_lightning.data.pixels import cache
 from histo_lightning.data.pixels.cache import UnreadableImages, load_pixels
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
-from histo_lightning.data.sources.folder import Folder, image_files
+from histo_lightning.data.sources.dataset import find_files
+from histo_lightning.data.sources.folder import Folder
 from histo_lightning.errors import UserError
 
 NAMES = [f"SOB_M_DC-14-2523-40-{i:03d}.png" for i in range(1, 7)]
@@ -70,7 +71,7 @@ def test_both_heights_of_the_real_set_are_not_distorted() -> None:
 def test_a_second_load_opens_no_image(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(tree, tmp_path)
     monkeypatch.setattr(cache, "decode", lambda *_: pytest.fail("decoded again"))
-    monkeypatch.setattr(Folder, "contents", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(Folder, "read", lambda *_: pytest.fail("opened again"))
     second = load(tree, tmp_path)
     assert np.array_equal(first.shards[0], second.shards[0])
     assert first.fingerprint(NAMES) == second.fingerprint(NAMES)
@@ -106,40 +107,39 @@ def test_damage_at_random_bytes_is_noticed(tree: Path, tmp_path: Path, victim: s
     json.loads(next((tmp_path / "cache" / "pixels").glob("*/index.json")).read_text())
 
 
-def _load_slowly(tree: Path, folder: Path, answers) -> None:
-    built = []
-    load_pixels(
-        Folder(tree),
-        records(),
-        46,
-        folder,
-        progress=lambda done, total: (built.append(done), time.sleep(0.05)),
-    )
-    answers.put(len(built))
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from histo_lightning.data.breakhis.records import record_of
+from histo_lightning.data.pixels.cache import load_pixels
+from histo_lightning.data.sources.folder import Folder
+tree, folder = map(Path, sys.argv[1:])
+built = []
+load_pixels(Folder(tree), [record_of(p.name) for p in tree.iterdir()], 46, folder,
+            progress=lambda done, total: (built.append(done), time.sleep(0.05)))
+print(len(built))
+"""
+
+
+def load_slowly(tree: Path, folder: Path) -> subprocess.Popen[str]:
+    """A process that builds the cache and prints how many images it decoded."""
+    command = [sys.executable, "-c", SLOWLY, str(tree), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_build_it_once(tree: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
-    both = [context.Process(target=_load_slowly, args=(tree, tmp_path / "cache", answers)) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    assert sorted([answers.get(), answers.get()]) == [0, 6]
+    both = [load_slowly(tree, tmp_path / "cache") for _ in range(2)]
+    assert sorted(process.communicate(timeout=60)[0] for process in both) == ["0\n", "6\n"]
 
 
 def test_a_killed_build_leaves_nothing_that_looks_whole(tree: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
-    process = context.Process(target=_load_slowly, args=(tree, tmp_path / "cache", answers))
-    process.start()
+    process = load_slowly(tree, tmp_path / "cache")
     parent = tmp_path / "cache" / "pixels"
     while not list(parent.glob(".*.building/pixels.npy")):
-        assert process.is_alive()
+        assert process.poll() is None
         time.sleep(0.01)
     process.kill()
-    process.join()
+    process.communicate()
     assert not [p for p in parent.glob("*") if not p.name.startswith(".")]
     assert np.array_equal(load(tree, tmp_path).shards[0][0], np.asarray(Image.open(tree / NAMES[0])))
     assert not list(parent.glob(".*.building"))
@@ -299,14 +299,25 @@ def test_a_finished_cache_serves_from_a_folder_that_cannot_be_written(tree: Path
     assert np.array_equal(load(tree, tmp_path).shards[0], true)
 
 
-def test_an_archive_is_read_in_place(tree: Path, tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_into_the_cache(tree: Path, tmp_path: Path) -> None:
     archive = tmp_path / "images.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tree, "BreaKHis_v1/flat")
-    files = image_files(archive, tmp_path / "cache")
-    found = breakhis_records(files.paths(), archive)
-    assert [record.image for record in found] == NAMES
-    packed = load_pixels(files, found, 46, tmp_path / "cache")
+    files = find_files("breakhis", str(archive), tmp_path / "cache")
+    members = breakhis_records(files.paths(), archive)
+    assert [record.image for record in members] == NAMES
+    packed = load_pixels(files, members, 46, tmp_path / "cache")
     plain = load(tree, tmp_path)
     assert np.array_equal(packed.shards[0], plain.shards[0])
     assert packed.fingerprint(NAMES) == plain.fingerprint(NAMES)
+
+
+def test_roots_that_lead_nowhere(tmp_path: Path) -> None:
+    for name, root, message in (
+        ("breakhis", str(tmp_path / "nowhere"), "no such folder or"),
+        ("folders", str(tmp_path / "a.tar.gz"), "no such folder or"),
+        ("breakhis", "", r"dataset\.root is not set"),
+        ("imagenet", str(tmp_path), "allowed are synthetic, breakhis, folders"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_files(name, root, tmp_path / "cache")

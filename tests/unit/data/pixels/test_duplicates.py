@@ -7,21 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from histo_lightning.data.perceptual import (
-    ORIENTATIONS,
-    area_matrix,
-    best_correlation,
-    hashes,
-    orient,
-    scaled,
-    window_hashes,
-)
-from histo_lightning.data.window_search import least_distances, scale_pairs
 from numpy.typing import NDArray
 from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record, record_of
-from histo_lightning.data.pixels.duplicates import SUSPICIOUS, identical_pixels, nearest_pairs
+from histo_lightning.data.pixels.duplicates import (
+    ORIENTATIONS,
+    SUSPICIOUS,
+    best_correlation,
+    identical_pixels,
+    nearest_pairs,
+    orient,
+)
 from histo_lightning.data.pixels.stains import COLUMNS, HED, measure_stains, stain_statistics
 from histo_lightning.data.synthetic.dataset import ensure_synthetic
 
@@ -55,13 +52,12 @@ def test_an_untouched_set_shows_no_suspicious_pair(drawn) -> None:
     steps: list[tuple[int, int]] = []
     pairs = nearest_pairs(source(pixels), records, progress=lambda done, of: steps.append((done, of)))
     case = {record.image: record.case for record in records}
-    assert len(pairs) > 100
+    assert len(pairs) == 4 * 20
     assert not any(pair.suspicious for pair in pairs)
     assert all(case[pair.first] != case[pair.second] for pair in pairs)
     assert [pair.correlation for pair in pairs] == sorted((p.correlation for p in pairs), reverse=True)
-    assert any(pair.window is None for pair in pairs)
-    assert any(pair.window is not None for pair in pairs)
-    assert steps == [(i, len(steps)) for i in range(1, len(steps) + 1)]
+    assert steps == sorted(steps)
+    assert steps[-1] == (len(records), len(records))
 
 
 @pytest.mark.parametrize("orientation", range(8))
@@ -72,17 +68,14 @@ def test_a_planted_copy_ranks_first_in_every_orientation(drawn, orientation: int
     copied = np.asarray(Image.fromarray(pixels[3]).resize((175, 175)))  # square, so that every turn fits
     pixels = np.stack([np.asarray(Image.fromarray(p).resize((175, 175))) for p in pixels])
     # orient() turns what it is given; the copy is turned back by it.
-    turned = np.stack(
-        [orient(copied[..., c].astype(np.float32), orientation) for c in range(3)], axis=-1
-    ).astype(np.uint8)
+    turned = np.asarray(orient(copied, orientation))
     pixels[17] = turned
     best = nearest_pairs(source(pixels), records)[0]
     assert {best.first, best.second} == {records[3].image, records[17].image}
     assert best.suspicious
-    assert best.distance == 0
+    assert best.distance <= 4  # of rounding to whole greys
     assert best.correlation > 0.99
-    second = orient(turned[..., 1].astype(np.float32), ORIENTATIONS.index(best.orientation))
-    assert np.array_equal(second, copied[..., 1])
+    assert np.array_equal(orient(turned, ORIENTATIONS.index(best.orientation)), copied)
 
 
 def jpeg(picture: Image.Image) -> Image.Image:
@@ -111,26 +104,6 @@ def test_a_changed_copy_ranks_first(drawn, change) -> None:
     assert {best.first, best.second} == {records[5].image, records[40].image}
     assert best.suspicious
     assert best.orientation in ("turned by 180°",)
-    assert best.window is None
-
-
-def test_a_field_of_a_higher_magnification_is_found_in_a_lower_one(drawn) -> None:
-    pixels, records = drawn
-    rows = rows_of(records, 100)[:40] + rows_of(records, 200)[:40]
-    pixels, records = pixels[rows].copy(), [records[row] for row in rows]
-    # A window of half the size of a 100X field, turned, is what 200X shows of it.
-    left, top, width, height = 61, 33, 88, 58
-    crop = Image.fromarray(pixels[7]).crop((left, top, left + width, top + height))
-    crop = crop.resize((175, 115), Image.Resampling.BICUBIC).transpose(Image.Transpose.ROTATE_180)
-    pixels[40 + 21] = np.asarray(crop)
-    best = nearest_pairs(source(pixels), records)[0]
-    assert (best.first, best.second) == (records[7].image, records[61].image)
-    assert best.suspicious
-    assert best.orientation == "turned by 180°"
-    assert best.window is not None
-    centre = (best.window[0] + best.window[2] / 2, best.window[1] + best.window[3] / 2)
-    assert centre == pytest.approx((left + width / 2, top + height / 2), abs=4)
-    assert best.window[2] == best.window[3] == pytest.approx(115 / 2, abs=1)
 
 
 def test_copies_within_a_case_are_no_pair(drawn) -> None:
@@ -156,51 +129,14 @@ def test_blank_fields_are_not_called_copies(drawn) -> None:
     assert all(pair.correlation == 0 < SUSPICIOUS for pair in pairs)
 
 
-def test_windows_that_would_be_too_small_are_left_out() -> None:
-    assert [pair[:2] for pair in scale_pairs(256)] == [
-        (40, 100),
-        (40, 200),
-        (100, 200),
-        (100, 400),
-        (200, 400),
-    ]
-    assert (40, 400) in [pair[:2] for pair in scale_pairs(460)]
-    assert scale_pairs(60) == []
-    assert {pair[:2]: round(pair[2], 2) for pair in scale_pairs(256)}[40, 100] == 2.45
-
-
-def test_least_distances_against_counting_bit_by_bit() -> None:
-    rng = np.random.default_rng(0)
-    windows, queries = (rng.integers(0, 2**64, n, dtype=np.uint64) for n in (21, 9000))
-    found = least_distances(windows, queries)
-    for place in (0, 1, 8191, 8192, 8999):
-        assert found[place] == min((int(queries[place]) ^ int(w)).bit_count() for w in windows)
-
-
-def test_windows_hash_as_thumbnails_do() -> None:
-    rng = np.random.default_rng(1)
-    field = rng.random((50, 61), dtype=np.float32) * 255
-    grid = window_hashes(field, 3)
-    assert grid.shape == (7, 10)
-    for row, column in ((0, 0), (2, 5), (6, 9)):
-        cut = field[3 * row : 3 * row + 32, 3 * column : 3 * column + 32]
-        assert int(grid[row, column] ^ hashes(cut)).bit_count() <= 1  # of rounding
-    assert int(grid[0, 0] ^ grid[6, 9]).bit_count() > 8
-
-
-def test_area_averages() -> None:
-    assert area_matrix(4, 0, 4, 2) == pytest.approx(np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]))
-    assert area_matrix(3, 0, 3, 2) == pytest.approx(np.array([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]))
-    assert area_matrix(4, 0.5, 3.5, 1) == pytest.approx(np.array([[1 / 6, 1 / 3, 1 / 3, 1 / 6]]))
-    assert scaled(np.ones((1, 256, 390), np.float32), 2.45).shape == (1, 78, 119)
-
-
-def test_best_correlation_finds_the_place() -> None:
-    patch = np.random.default_rng(2).random((40, 44), dtype=np.float32)
-    correlation, row, column = best_correlation(3 * patch[5:37, 9:41] + 7, patch)
-    assert (row, column) == (5, 9)
-    assert correlation > 0.9
-    assert best_correlation(patch[:32, :32], np.ones((36, 36), np.float32))[0] == 0
+def test_best_correlation_bears_small_shifts_and_changes_of_brightness() -> None:
+    field = np.random.default_rng(2).random((68, 68))
+    square = field[2:66, 2:66]
+    for down in range(-2, 3):
+        shifted = field[2 + down : 66 + down, 4:68]
+        assert best_correlation(square, 3 * shifted + 7) > 0.9
+    assert best_correlation(square, np.roll(square, (20, 20), (0, 1))) < 0.2
+    assert best_correlation(square, np.ones((64, 64))) == best_correlation(np.ones((64, 64)), square) == 0
 
 
 def test_identical_pixels() -> None:
