@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
-from test_coverage import layout
 
+from factories.coverage import layout
 from histo_lightning.data.census import census
 from histo_lightning.data.records import Record, record_of
 from histo_lightning.data.splits import SplitPlan, build_split
