@@ -32,7 +32,7 @@ WILSON = "Wilson"
 MOVER = "MOVER of two Wilson intervals"
 NO_WEIGHTS = "the score takes no weights, so cases cannot be drawn again"
 _ARRAYS = ("labels", "probabilities", "decisions", "weights")
-_TAKEN = {"n", "units", "cases", "kish", "confusion", "always_malignant", "at_threshold", "binary", "recall"}
+_TAKEN = {"n", "units", "cases", "kish", "reason", "confusion", "always_malignant", "at_threshold", "binary"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
