@@ -145,8 +145,8 @@ def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     for _, run in runs.iterrows():
         split = str(run["split.name"])
         name = f"{run['dataset.name']}, {split}"
-        name += ", drawn images" if is_synthetic(run) and run["dataset.name"] != SYNTHETIC else ""
         name += f" of {run['split.folds']}" if split in K_FOLDS else ""
+        name += ", drawn images" if is_synthetic(run) and run["dataset.name"] != SYNTHETIC else ""
         name += ", cleaned" if run["split.clean"] else ""
         name += f", {run['task']}" if run["task"] != "binary" else ""
         name += ", all magnifications in one" if run["magnification"] == "all" else ""

@@ -892,3 +892,78 @@ def test_score_columns_are_complete() -> None:
     assert len(SHOWN_SCORES) == len(set(SHOWN_SCORES)) == 3 * 9 + 1
     assert SHOWN_SCORES[0] == "case_auroc"
     assert "slide_patient_recognition_rate" in SHOWN_SCORES
+
+
+# --- what is never pooled ------------------------------------------------------------------------------------------
+
+
+def test_every_score_is_compared_or_refused_with_what_is_allowed(copied: Path) -> None:
+    scored = read(folder_of(copied, "resnet18") / "metrics.json")["test"]
+    values = {
+        f"{level}_{name}"
+        for level in ("image", "slide", "case")
+        for name, entry in scored[level].items()
+        if isinstance(entry, dict) and "method" in entry
+    }
+    assert {"case_f1", "image_mcc", "case_ece", "slide_patient_recognition_rate"} <= values
+    for score in sorted(values):
+        try:
+            results, _ = analyse([copied], score=score)
+        except UserError as error:
+            assert "give <level>_<score> with level image, slide, case and score" in str(error)
+            continue
+        (pair,) = results["families"][0]["comparison"]["pairs"]
+        cells = [cell_of(results, model)["value"] for model in ("resnet34", "resnet18")]
+        assert pair["difference"] == pytest.approx(cells[0] - cells[1], abs=1e-12), score
+        values.discard(score)
+    assert values.isdisjoint({"case_f1", "image_mcc", "case_auroc", "case_brier"})
+    assert "case_ece" in values
+
+
+def test_shortened_runs_are_left_out_and_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = folder_of(copied, "resnet34", 2, 1)
+    changed(short / "metrics.json", lambda metrics: metrics.update(shortened="limit_train_batches=2"))
+    results, runs = analyse([copied])
+    assert results["warnings"] == [
+        f"shortened runs are never pooled or compared, left out: {short.name} (limit_train_batches=2)"
+    ]
+    assert (results["runs"]["finished"], results["runs"]["shortened"]) == (19, 1)
+    assert results["families"][0]["replicates"] == ["seed 0"]
+    assert [row["state"] for row in rows_in(runs) if row["run"] == short.name] == ["shortened"]
+    assert "fold 2 is missing (shortened: limit_train_batches=2)" in cell_of(results, "resnet34")["problems"][0]
+    print_comparison(results, copied)
+    assert "shortened runs are never pooled" in " ".join(capsys.readouterr().out.split())
+
+
+def test_drawn_images_are_said_and_never_pooled_with_real_ones(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, _ = analyse([copied])
+    assert results["data"] == "synthetic"
+    print_comparison(results, copied)
+    assert "SYNTHETIC IMAGES: says nothing about tissue" in capsys.readouterr().out
+    for folder in copied.glob("resnet*"):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["dataset"]["name"] = "breakhis"
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        if folder.name.startswith("resnet34"):
+            changed(folder / "metrics.json", lambda metrics: metrics.update(data="synthetic"))
+    results, _ = analyse([copied])
+    assert results["worlds"] == ["breakhis, case_kfold of 5", "breakhis, case_kfold of 5, drawn images"]
+    assert (results["families"], results["data"]) == ([], "synthetic")
+    for folder in copied.glob("resnet34*"):
+        changed(folder / "metrics.json", lambda metrics: metrics.update(data="breakhis"))
+    results, _ = analyse([copied])
+    assert (len(results["families"]), results["data"]) == (1, None)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "status.json", "config.yaml"])
+def test_a_damaged_file_is_said_in_one_line_and_never_taken_for_an_empty_one(copied: Path, name: str) -> None:
+    folder = folder_of(copied, "resnet34", 1, 1)
+    (folder / name).write_bytes((folder / name).read_bytes()[:25] + b"\x00: [")
+    results, _ = analyse([copied])
+    (row,) = results["unfinished"]
+    assert (row["run"], row["state"]) == (folder.name, "damaged")
+    assert re.fullmatch(rf"{re.escape(name)} is damaged \(.+\); delete the folder and train again", row["error"])
+    assert "\n" not in row["error"]
+    assert results["families"][0]["replicates"] == ["seed 0"]

@@ -83,8 +83,7 @@ def compare_levels(
     largest = None
     if primary:
         whole = scores.less_reference().over_magnifications()
-        case_se = _paired(whole, layout).case_se[:, 0]
-        largest = largest_deviations(whole.resampled[:, 0], whole.value[:, 0], case_se, seed)
+        largest = largest_deviations(whole.resampled, whole.value, _paired(whole, layout).case_se, seed)
     by_level = _level_records(scores, layout, wanted)
     pairs = _pair_records(scores, largest, layout, ratio, wanted)
     record: Json = {
@@ -110,7 +109,7 @@ def compare_levels(
 
 
 def _paired(scores: Scores, layout: Layout) -> Paired:
-    """Each level's difference, or own score, (A, M): mean over the replicates."""
+    """The mean over the replicates with its standard error, of own scores or of differences."""
     return paired(scores.value, scores.left_out, layout.case_class)
 
 
@@ -133,20 +132,20 @@ def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
 def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
     """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
     whole = scores.over_magnifications()
-    case_se = _paired(whole, layout).case_se[:, 0]
+    case_se = _paired(whole, layout).case_se
     records = {}
     for a, name in enumerate(layout.levels):
         means = [float(each.mean()) for each in scores.value[a]]
         record = {
-            "value": float(whole.value[a, 0].mean()),
+            "value": float(whole.value[a].mean()),
             "by_magnification": dict(zip(layout.magnifications, means, strict=True)),
-            "seed_sd": _sd(whole.value[a, 0]),
-            "fold_sd": _sd(_by_partition(whole.by_fold[a, 0], layout)),
+            "seed_sd": _sd(whole.value[a]),
+            "fold_sd": _sd(_by_partition(whole.by_fold[a], layout)),
             "case_se": float(case_se[a]),
         }
         if score.score == "auroc":
             record["within_fold_auroc"] = record["value"]
-            record["pooled_auroc"] = _number(whole.pooled_auroc[a, 0].mean())
+            record["pooled_auroc"] = _number(whole.pooled_auroc[a].mean())
         records[name] = record
     return records
 
@@ -163,40 +162,37 @@ def _pair_records(
     differences = scores.less_reference()
     whole = differences.over_magnifications()
     each, mean = _paired(differences, layout), _paired(whole, layout)
-    by_fold = _by_partition(whole.by_fold[:, 0], layout)
-    p, se = mean.p[:, 0], mean.se[:, 0]
-    one_level = np.nan if largest is None else single_level(largest, len(p), LEVEL)
-    together = np.full(p.shape, np.nan) if largest is None else simultaneous_p(largest, p)
+    by_fold = _by_partition(whole.by_fold, layout)
+    p, se = mean.p, mean.se
+    together, wide = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
+    if largest is not None:
+        together, wide = simultaneous_p(largest, p), mean.half_width(single_level(largest, len(p), LEVEL))
     numbers = {
-        "difference": mean.difference[:, 0],
+        "difference": mean.difference,
         "se": se,
-        "case_se": mean.case_se[:, 0],
-        "seed_se": mean.seed_se[:, 0] if len(layout.fold) > 1 else np.full(p.shape, np.nan),
-        "df": mean.df[:, 0],
-        "t": mean.t[:, 0],
+        "case_se": mean.case_se,
+        "seed_se": mean.seed_se if len(layout.fold) > 1 else np.full(p.shape, np.nan),
+        "df": mean.df,
+        "t": mean.t,
         "p": p,
         "p_holm": holm(p),
         "p_simultaneous": together,
+        "low": mean.difference - mean.half_width(),
+        "high": mean.difference + mean.half_width(),
+        "simultaneous_low": mean.difference - wide,
+        "simultaneous_high": mean.difference + wide,
+        "minimum_detectable": np.where(se > 0, DETECTABLE * se, np.nan),
     }
-    for prefix, level in (("", LEVEL), ("simultaneous_", one_level)):
-        half = mean.half_width(level)[:, 0]
-        numbers |= {
-            f"{prefix}low": numbers["difference"] - half,
-            f"{prefix}high": numbers["difference"] + half,
-        }
-    numbers["minimum_detectable"] = np.where(se > 0, DETECTABLE * se, np.nan)
     at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": holm(each.p)}
     records = {}
     for a, name in enumerate(layout.levels[1:]):
-        line = {key: _number(values[a]) for key, values in numbers.items()}
         records[name] = {
             "arm": name,
             "reference": layout.levels[0],
-            **line,
+            **{key: _number(values[a]) for key, values in numbers.items()},
             "reason": None if se[a] > 0 else NO_SPREAD,
             "equivalence": [
-                equivalence(float(numbers["difference"][a]), se[a], mean.df[a, 0], region, score)
-                for region in REGIONS
+                equivalence(float(mean.difference[a]), se[a], mean.df[a], region, score) for region in REGIONS
             ],
             "conditional": CONDITIONAL if len(layout.fold) == 1 else None,
             "by_magnification": {
@@ -230,7 +226,7 @@ def _over_folds(differences: Floats, ratio: float | None, score: NamedScore) -> 
 
 def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
     """Friedman's test over the folds of one partition, magnifications and replicates averaged."""
-    blocks = _by_partition(scores.over_magnifications().by_fold[:, 0], layout).T
+    blocks = _by_partition(scores.over_magnifications().by_fold, layout).T
     reason = None
     if layout.partition.any():
         reason = "the replicates are repeats of the split: their folds differ, so they are no blocks"
