@@ -41,7 +41,7 @@ from histo_lightning.evaluation import (
 )
 from histo_lightning.family_results import holm
 from histo_lightning.pooled_cells import OutOfFold, score_out_of_fold
-from histo_lightning.report.results import figures, texts
+from histo_lightning.report.comparison_page import figures, texts
 from histo_lightning.results_table import result_rows, score_names
 from histo_lightning.run_folders import find_folders, listed_folders
 from histo_lightning.run_reading import read_run
@@ -713,7 +713,7 @@ def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> Non
     assert results["families"] == []
     assert "test=false" in results["refusals"][0]["reasons"][0]
     text, _ = texts(results, tmp_path, [])
-    assert "left its test part unread" in text
+    assert "left its test set unread" in text
     assert choice["next"]["command"] in text
     assert cell_of(results, "resnet18")["val"] is not None
     one, _ = analyse([tmp_path / "my runs"], select=choice["runs"][0])
@@ -814,7 +814,7 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
         "all pairs",
         "detectable from",
         "train loss reached",
-        "The test part was read 40 time(s) in 40 runs",
+        "The test set was read 40 time(s) in 40 runs",
         "before the first job started",
         "Tuning:",
         "Selection: largest mean validation case auroc",
@@ -827,9 +827,7 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
     assert "default-src 'none'" in page
     assert page.count("<img") == 7
     assert {path.name for path in (out / "plots").iterdir()} == {
-        f"{name}.{kind}"
-        for name in ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
-        for kind in ("png", "svg")
+        f"{name}.png" for name in ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
     }
 
 

@@ -16,7 +16,9 @@ from histo_lightning.report.gallery import Shown, write_gallery
 from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst
 from histo_lightning.report.run_page import write_evaluation, write_report
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium; `make browser` installs it")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Debian's chromium; `make browser` installs it"
+)
 HOSTILE = '<script>console.error("seen")</script><img src="http://elsewhere.example/x.png">'
 
 
@@ -36,7 +38,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     draw_worst(run, lambda _: np.full((46, 70, 3), 120, np.uint8))
     table = made_up_table("test")
     scores = score_predictions(table, draws=100)
-    metrics = {"run": "x" * 120, "dataset": HOSTILE, "source": "s", "part": "all", "split_hash": "9f", "label": ""}
+    metrics = {
+        "run": "x" * 120,
+        "dataset": HOSTILE,
+        "source": "s",
+        "part": "all",
+        "split_hash": "9f",
+        "label": "",
+    }
     draw_evaluation(root / "evaluation", table, scores, 0.4, None, lambda _: None)
     write_sweep(root / "runs", optimizers=("adam", "sgd"), magnifications=("40x",))
     write_run(root / "runs", config_of(kind="image_random"))
@@ -81,7 +90,9 @@ def test_in_dark_mode_the_page_is_dark_and_pictures_lie_on_a_light_card(
     assert dark.figure == light.figure == "rgb(255, 255, 255)"
 
 
-def test_the_report_as_it_is_loads_in_silence(pages: dict[str, Path], tmp_path: Path, proxy: Recorder) -> None:
+def test_the_report_as_it_is_loads_in_silence(
+    pages: dict[str, Path], tmp_path: Path, proxy: Recorder
+) -> None:
     dom, console = opened(pages["run"], tmp_path / "profile", proxy)
     assert "ResNet-18, AdamW, 100X, fold 1 of 5" in dom
     assert dom.rstrip().endswith("</html>")

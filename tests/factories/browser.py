@@ -77,7 +77,12 @@ class Measured(NamedTuple):
 def opened(page: Path, folder: Path, proxy: Recorder, *more: str) -> tuple[str, list[str]]:
     """The document after loading, and what the page wrote to the console."""
     assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={folder}", f"--proxy-server=http://127.0.0.1:{proxy.port}"]
+    command = [
+        CHROMIUM,
+        *FLAGS.split(),
+        f"--user-data-dir={folder}",
+        f"--proxy-server=http://127.0.0.1:{proxy.port}",
+    ]
     # Without this a browser goes past its proxy for this machine's own addresses.
     command += ["--proxy-bypass-list=<-loopback>", *more, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -94,7 +99,9 @@ def measured(page: Path, folder: Path, proxy: Recorder, width: int, *more: str) 
     text = text.replace("default-src 'none'; ", "default-src 'none'; script-src 'unsafe-inline'; ")
     document = text.replace("</body>", f"{MEASURE}</body>").replace("&", "&amp;").replace('"', "&quot;")
     frame = folder / "frame.html"
-    frame.write_text(f'<iframe style="border:0" width="{width}" height="900" srcdoc="{document}"></iframe>', "utf-8")
+    frame.write_text(
+        f'<iframe style="border:0" width="{width}" height="900" srcdoc="{document}"></iframe>', "utf-8"
+    )
     dom, console = opened(frame, folder / "profile", proxy, "--window-size=1500,1000", *more)
     found = re.search(r'<title>\["measured",(\d+),(\d+),(\d+),(\d+),(\d+),"([^"]*)","([^"]*)"\]</title>', dom)
     assert found, dom[:300]

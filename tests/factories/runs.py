@@ -11,7 +11,9 @@ from histo_lightning.evaluation import Table, make_table, score_predictions, wri
 from histo_lightning.evaluation.thresholds import fit_temperature, operating_point
 from histo_lightning.runs import write_atomic, write_json
 
-HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc"
+HISTORY = (
+    "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc"
+)
 
 # (subtype, slide number with section letters): the cases of each part; 22549AB and 22549CD are one case.
 CASES = {

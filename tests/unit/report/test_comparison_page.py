@@ -34,7 +34,9 @@ def test_the_page_is_one_file_and_the_answer_is_first(depths: Json, written: tup
     page, text, out = written
     assert page.is_self_contained()
     (pair,) = depths["families"][0]["comparison"]["pairs"]
-    assert page.text.startswith(f"Comparison: model, AUROC by case {pair['words']} Primary: the one comparison")
+    assert page.text.startswith(
+        f"Comparison: model, AUROC by case {pair['words']} Primary: the one comparison"
+    )
     assert text.startswith("# Comparison: model, AUROC by case\n\n")
     assert pair["words"] in text
     assert len(page.images) == 7
@@ -71,7 +73,9 @@ def test_every_run_beside_the_page_is_linked(one_fold: tuple[Path, Json]) -> Non
     page = Page(folder / "report.html")
     runs = [path.name for path in folder.iterdir() if (path / "status.json").is_file()]
     assert len(runs) == 9
-    assert sorted(page.links) == sorted([*(run for run in runs if run != done.name), f"{done.name}/report.html"])
+    assert sorted(page.links) == sorted(
+        [*(run for run in runs if run != done.name), f"{done.name}/report.html"]
+    )
     assert "no_luck" in page.links
     assert "<b>boom</b>" in page.text
     elsewhere = Page(texts(record, folder / "other" / "plots", [])[1])
@@ -112,7 +116,11 @@ def test_a_changed_plan_and_a_late_one_are_said(depths: Json, tmp_path: Path) ->
     (plan,) = depths["plans"]
     late = plan | {"untouched": False, "came_first": False, "earlier": [{"hash": "ab", "created": "then"}]}
     text, html = texts(depths | {"plans": [late]}, tmp_path, [])
-    for words in ("AFTER the first job had started", "does NOT have the hash", "An earlier plan in this folder"):
+    for words in (
+        "AFTER the first job had started",
+        "does NOT have the hash",
+        "An earlier plan in this folder",
+    ):
         assert words in Page(html).text
         assert words in text
     assert "every comparison here is exploratory" in texts(depths | {"plans": []}, tmp_path, [])[0]
@@ -156,7 +164,9 @@ def test_the_forest_has_a_line_for_each_difference(crossed: Json) -> None:
     figure = forest_figure(crossed["families"], "case_auroc")
     pairs = [pair for family in crossed["families"] for pair in family["comparison"]["pairs"]]
     points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert [line.get_xdata()[0] for line in points] == pytest.approx([100 * pair["difference"] for pair in pairs])
+    assert [line.get_xdata()[0] for line in points] == pytest.approx(
+        [100 * pair["difference"] for pair in pairs]
+    )
     lines = [line.get_xdata() for line in figure.axes[0].lines if line.get_linewidth() == 3.4]
     bars = [tuple(line) for line in lines if len(line)]
     assert bars == [(100 * pair["low"], 100 * pair["high"]) for pair in pairs if pair["low"] is not None]
@@ -165,7 +175,9 @@ def test_the_forest_has_a_line_for_each_difference(crossed: Json) -> None:
 def test_no_point_is_moved_on_the_axis_of_costs(crossed: Json) -> None:
     """Twelve cells of two sizes: every point is where its own number of parameters is."""
     figure = cost_figure(crossed["cells"], "case_auroc")
-    lines = [line for line in figure.axes[0].lines if line.get_marker() != "_"]  # without the ends of intervals
+    lines = [
+        line for line in figure.axes[0].lines if line.get_marker() != "_"
+    ]  # without the ends of intervals
     drawn = [line.get_xdata()[0] for line in lines if len(line.get_xdata())]
     assert drawn == [cell["parameters"] for cell in crossed["cells"]]
     nothing = cost_figure([cell | {"parameters": None} for cell in crossed["cells"]], "case_auroc")

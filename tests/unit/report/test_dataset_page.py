@@ -228,7 +228,9 @@ def test_pairs_and_mosaic_are_drawn(html: str, facts: DatasetFacts) -> None:
     assert page.text.count("suspicious :") == 2
     assert "correlation 0.97, 3 of 64 bits differ; second mirrored and turned by 90°" in page.text
     assert "of them in more than one case: 1." in page.text
-    first, second = (np.asarray(Image.open(io.BytesIO(data)).convert("L"), float) for data in page.images[-2:])
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(data)).convert("L"), float) for data in page.images[-2:]
+    )
     row = {record.image: i for i, record in reversed(list(enumerate(facts.records)))}
     squares = [facts.pixels(np.array([row[name]]))[0][:, 12:58] for name in page.alts[-2:]]  # 46 x 70 pixels
     whole = [np.asarray(Image.fromarray(square).convert("L"), float) for square in squares]

@@ -17,7 +17,14 @@ Json = dict[str, Any]
 
 def score(value: float | None, low: float | None = None, high: float | None = None, **more: Any) -> Json:
     """An entry of ``leakage.json``."""
-    basis = {"cases": 27, "benign": 16, "images": 227, "seeds": 2, "reason": "too few cases", "conditional": None}
+    basis = {
+        "cases": 27,
+        "benign": 16,
+        "images": 227,
+        "seeds": 2,
+        "reason": "too few cases",
+        "conditional": None,
+    }
     by_seed = [value, None if value is None else value - 0.01]
     return basis | {"value": value, "low": low, "high": high, "by_seed": by_seed} | more
 
@@ -30,13 +37,21 @@ def record(among: str, auroc: Json, **names: str) -> Json:
 @pytest.fixture
 def study() -> Json:
     """A study of all three blocks with a control, whose figures are made up."""
-    arms = {"injected 0": score(0.71, 0.5, 0.86), "injected 0.5": score(None), "injected 1": score(0.97, 0.86, 0.99)}
+    arms = {
+        "injected 0": score(0.71, 0.5, 0.86),
+        "injected 0.5": score(None),
+        "injected 1": score(0.97, 0.86, 0.99),
+    }
     difference_1 = {"arm": "injected 1", "reference": "injected 0"}
     injection = {
         "arms": [record("all images", auroc, arm=arm) for arm, auroc in arms.items()],
         "pairs": [record("all images", score(0.26, 0.11, 0.4, p_holm=0.004), **difference_1)],
     }
-    splits = {"image_random": score(0.96, 0.9, 0.99), "slide_kfold": score(0.8), "case_kfold": score(0.64, 0.4, 0.8)}
+    splits = {
+        "image_random": score(0.96, 0.9, 0.99),
+        "slide_kfold": score(0.8),
+        "case_kfold": score(0.64, 0.4, 0.8),
+    }
     contrast = {"arms": [record("all images", auroc, arm=arm) for arm, auroc in splits.items()], "pairs": []}
     folds = {"arm": "official", "reference": "official clean"}
     official = {
@@ -68,7 +83,9 @@ def test_sentences_point_both_ways(study: Json) -> None:
         "number of train cases and images, changes image AUROC by +26.0 points (95 % interval +11.0 to +40.0; 27 cases, "
         "16 benign; 2 seeds). A rise below 11.0 and one above 40.0 points are not compatible with these data at that level."
     )
-    assert words["control"].endswith("an image AUROC of 0.50 (95 % interval 0.38 to 0.62), chance being 0.50.")
+    assert words["control"].endswith(
+        "an image AUROC of 0.50 (95 % interval 0.38 to 0.62), chance being 0.50."
+    )
     assert "on the untouched images, changes image accuracy" not in words["official"]
     around = difference({"auroc": score(0.0, -0.02, 0.03, conditional="conditional")}, "auroc", "It")
     assert "It may be 0; a fall beyond 2.0 and a rise beyond 3.0 points" in around
@@ -85,7 +102,11 @@ def test_page_and_markdown_tell_the_same(study: Json, tmp_path: Path) -> None:
     assert len(page.images) == 1
     assert "![Image scores by share" in text
     assert "](leakage.png)" in text
-    for words in (*study["words"].values(), "12 finished runs; magnification 100X, all; seeds 0, 1", "a pool of 45.2"):
+    for words in (
+        *study["words"].values(),
+        "12 finished runs; magnification 100X, all; seeds 0, 1",
+        "a pool of 45.2",
+    ):
         assert words in page.text
         assert words in text
     assert page.labels == [SHUFFLED]

@@ -59,7 +59,13 @@ def test_the_report_is_one_file_that_needs_nothing(plain: Path, page: Page) -> N
 def test_a_title_for_people_contents_and_links_to_the_files(plain: Path, page: Page) -> None:
     assert page.title == "ResNet-18, AdamW, 100X, fold 1 of 5"
     assert page.text.startswith(f"{page.title} plain, started 2025-11-22 20:41 UTC On 14 unseen cases")
-    for setting in ("epochs 20, scored: 13", "learning rate 0.001", "batch 32", "image size 224", "data breakhis"):
+    for setting in (
+        "epochs 20, scored: 13",
+        "learning rate 0.001",
+        "batch 32",
+        "image size 224",
+        "data breakhis",
+    ):
         assert setting in page.text
     anchors = [link[1:] for link in page.links if link.startswith("#")]
     text = (plain / "report.html").read_text(encoding="utf-8")
@@ -78,7 +84,9 @@ def test_the_report_tells_the_numbers(plain: Path, page: Page) -> None:
     metrics, table = read_json(plain / "metrics.json"), made_up_table("test")
     scores = metrics["test"]
     case = scores["case"]["auroc"]
-    assert f"0.{round(100 * case['value'])} {case['low']:.2f} to {case['high']:.2f}" in page.text  # the headline
+    assert (
+        f"0.{round(100 * case['value'])} {case['low']:.2f} to {case['high']:.2f}" in page.text
+    )  # the headline
     cells = page.row("AUROC")
     assert cells[0] == f"{scores['image']['auroc']['value']:.3f}"
     assert cells[2] == f"{case['value']:.3f} {case['low']:.2f} to {case['high']:.2f}"
@@ -255,7 +263,9 @@ def test_a_part_of_one_class(tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run", only="malignant", draws=100)
     draw_plots(run)
     page = Page(write_report(run))
-    assert "no ranking of malignant above benign cases can be scored (only malignant cases here)." in page.text
+    assert (
+        "no ranking of malignant above benign cases can be scored (only malignant cases here)." in page.text
+    )
     assert "0 of 0" not in page.text
     assert page.row("benign: largest case")[1:] == ["none", "none"]
     assert "28 % (14-22549)" in page.row("benign: largest case")[0]
@@ -265,7 +275,9 @@ def test_few_images_of_a_shortened_run(tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run", draws=100)
     few = made_up_table("test").rows(np.arange(3))
     write_predictions(run / "predictions" / "test.csv", few)
-    write_json(run / "metrics.json", read_json(run / "metrics.json") | {"test": score_predictions(few, draws=100)})
+    write_json(
+        run / "metrics.json", read_json(run / "metrics.json") | {"test": score_predictions(few, draws=100)}
+    )
     draw_plots(run)
     page = changed(run, shortened="SHORTENED (limit_test_batches=1)")
     assert "3 images" in page.text
@@ -332,8 +344,16 @@ def test_contents_of_a_part_by_hand() -> None:
     ("split", "clean", "words"),
     [
         ({"kind": "case_kfold", "fold": 4, "folds": 5}, False, "Test is fold 4, validation fold 0"),
-        ({"kind": "slide_kfold", "fold": 0, "folds": 5}, False, "several slides can be in the train set and in the"),
-        ({"kind": "official", "fold": 3}, False, "fold 3 of 5, which divides slides: slides of one case are in"),
+        (
+            {"kind": "slide_kfold", "fold": 0, "folds": 5},
+            False,
+            "several slides can be in the train set and in the",
+        ),
+        (
+            {"kind": "official", "fold": 3},
+            False,
+            "fold 3 of 5, which divides slides: slides of one case are in",
+        ),
         ({"kind": "official", "fold": 3}, True, "were dropped from the train set"),
         ({"kind": "image_random"}, False, "Images were dealt at random"),
         ({"kind": "folders"}, False, "folders train, val and test"),

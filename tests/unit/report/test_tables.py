@@ -75,7 +75,10 @@ def test_parts_of_a_cell(text: str, parts: tuple[str, str, str]) -> None:
 
 def test_a_note_that_many_cells_have_is_said_once_without_numbers() -> None:
     notes = Notes()
-    rows = [["x", *[f"{k}{notes.mark('everywhere')}" for k in range(4)]], ["y", f"1{notes.mark('here')}", "", "", ""]]
+    rows = [
+        ["x", *[f"{k}{notes.mark('everywhere')}" for k in range(4)]],
+        ["y", f"1{notes.mark('here')}", "", "", ""],
+    ]
     table = table_with_notes(["", "a", "b", "c", "d"], rows, notes)
     assert table.rows == [["x", "0", "1", "2", "3"], ["y", "1 [1]", "", "", ""]]
     assert table.numbered_notes == ["[1] here", "everywhere"]
@@ -124,7 +127,11 @@ def test_a_network_s_name_for_people(name: str, title: str) -> None:
 
 
 def test_a_run_s_title() -> None:
-    config: dict[str, Any] = {"model": {"name": "resnet34"}, "optimizer": {"name": "sgd"}, "magnification": "40x"}
+    config: dict[str, Any] = {
+        "model": {"name": "resnet34"},
+        "optimizer": {"name": "sgd"},
+        "magnification": "40x",
+    }
     assert run_title(config, {"fold": 0, "folds": 5}) == "ResNet-34, SGD, 40X, fold 0 of 5"
     config["optimizer"] = {"_target_": "torch.optim.NAdam"}
     assert run_title(config | {"magnification": "all"}, {}) == "ResNet-34, NAdam, all magnifications"
@@ -135,7 +142,9 @@ def test_labels_of_a_result() -> None:
     assert labels_of({"data": "synthetic", "shortened": "SHORTENED (epochs=1)"}, "LEAKY") == [
         SYNTHETIC, "SHORTENED (epochs=1)", "LEAKY",
     ]  # fmt: skip
-    assert labels_of({}, "", {"dataset": {"name": "synthetic"}}) == [SYNTHETIC]  # older runs do not say it themselves
+    assert labels_of({}, "", {"dataset": {"name": "synthetic"}}) == [
+        SYNTHETIC
+    ]  # older runs do not say it themselves
     assert labels_of({"data": "breakhis"}) == []
 
 
