@@ -86,7 +86,7 @@ def test_predict_gives_each_image_once_with_its_name(
     assert len(logits) == len(names)
     assert logits.dtype == torch.float32
     assert set(names) == {record.image for record in records}
-    first = {name: row for name, row in reversed(list(zip(names, logits, strict=True)))}
+    first = dict(reversed(list(zip(names, logits, strict=True))))
     by_hand = small.eval().exact_logits(
         data.view({"image": data.parts["test"].dataset[0]["image"][None], "label": None}, training=False)[
             "image"

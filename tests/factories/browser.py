@@ -1,4 +1,4 @@
-"""A page in a headless browser behind a proxy that records what it asks for."""
+"""Headless Chromium on a page: what it loads, says and asks the network for, and whether it fits a screen."""
 
 import re
 import shutil
@@ -6,20 +6,24 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --disable-dev-shm-usage "
     "--hide-scrollbars --virtual-time-budget=3000 --enable-logging=stderr --v=0"
 )
+DARK = "--blink-settings=preferredColorScheme=0"
 MEASURE = """<script>
 addEventListener("load", () => {
   const root = document.documentElement, images = [...document.images];
   const out = [...document.querySelectorAll("main *")].filter(
     e => e.getBoundingClientRect().right > root.clientWidth + 1 && !e.closest(".scroll, pre, .wide"));
-  document.title = JSON.stringify(["measured", innerWidth, root.scrollWidth, images.length,
-    images.filter(i => i.complete && i.naturalWidth > 0).length, out.length]);
+  const figure = document.querySelector("figure");
+  parent.document.title = JSON.stringify(["measured", innerWidth, root.scrollWidth, images.length,
+    images.filter(i => i.complete && i.naturalWidth > 0).length, out.length,
+    getComputedStyle(document.body).backgroundColor, figure ? getComputedStyle(figure).backgroundColor : ""]);
 });
 </script>"""
 
@@ -49,6 +53,26 @@ class Recorder:
     def close(self) -> None:
         self._socket.close()
 
+    def asked_by_page(self) -> list[str]:
+        """Requests but for those that chromium makes by itself, to its maker's hosts."""
+        own = re.compile(
+            r"(https?://| )(clients2\.google|accounts\.google|www\.google|update\.googleapis|edgedl\.me\.gvt1|redirector\.gvt1|"
+            r"(content-autofill|optimizationguide-pa|android\.clients)\.google(apis)?)\.com[:/]"
+        )
+        return [line for line in self.requests if not own.search(line)]
+
+
+class Measured(NamedTuple):
+    """A page in a frame: widths in pixels, numbers of images, of those loaded, of elements outside; CSS colours."""
+
+    width: int
+    scroll_width: int
+    images: int
+    loaded: int
+    outside: int
+    background: str
+    figure: str
+
 
 def opened(page: Path, folder: Path, proxy: Recorder, *more: str) -> tuple[str, list[str]]:
     """The document after loading, and what the page wrote to the console."""
@@ -65,10 +89,20 @@ def opened(page: Path, folder: Path, proxy: Recorder, *more: str) -> tuple[str, 
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def asked_by_page(proxy: Recorder) -> list[str]:
-    """Requests but for those that chromium makes by itself, to its maker's hosts."""
-    own = re.compile(
-        r"(https?://| )(clients2\.google|accounts\.google|www\.google|update\.googleapis|edgedl\.me\.gvt1|redirector\.gvt1|"
-        r"(content-autofill|optimizationguide-pa|android\.clients)\.google(apis)?)\.com[:/]"
+def measured(page: Path, folder: Path, proxy: Recorder, width: int, *more: str) -> tuple[Measured, list[str]]:
+    """A copy of the page with a script that measures, whose policy allows that script and nothing else more.
+
+    It is in a frame of the asked width, since a headless window is never narrower than 500 px.
+    """
+    text = page.read_text(encoding="utf-8")
+    assert text.count("default-src 'none'; ") == 1
+    text = text.replace("default-src 'none'; ", "default-src 'none'; script-src 'unsafe-inline'; ")
+    document = text.replace("</body>", f"{MEASURE}</body>").replace("&", "&amp;").replace('"', "&quot;")
+    frame = folder / "frame.html"
+    frame.write_text(
+        f'<iframe style="border:0" width="{width}" height="900" srcdoc="{document}"></iframe>', "utf-8"
     )
-    return [line for line in proxy.requests if not own.search(line)]
+    dom, console = opened(frame, folder / "profile", proxy, "--window-size=1500,1000", *more)
+    found = re.search(r'<title>\["measured",(\d+),(\d+),(\d+),(\d+),(\d+),"([^"]*)","([^"]*)"\]</title>', dom)
+    assert found, dom[:300]
+    return Measured(*map(int, found.groups()[:5]), *found.groups()[5:]), console

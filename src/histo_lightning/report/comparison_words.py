@@ -72,6 +72,10 @@ def between(low: float | None, high: float | None, score: str) -> str:
     return f"{signed_size(low, score)} to {signed_size(high, score)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
+def pair_name(pair: Json) -> str:
+    return f"{pair['arm']} \N{MINUS SIGN} {pair['reference']}"
+
+
 def p_text(value: float | None) -> str:
     return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 

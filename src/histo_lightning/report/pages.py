@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from histo_lightning.report import words
-from histo_lightning.report.tables import cell_parts, markdown_text
+from histo_lightning.report.tables import Table, cell_parts, markdown_text
 from histo_lightning.runs import write_atomic
 
 WIDE = (
@@ -35,10 +35,10 @@ def _environment(markdown: bool) -> Environment:
     """Templates for HTML with autoescape, or for Markdown, where each text is escaped for Markdown instead."""
     environment = Environment(
         loader=PackageLoader("histo_lightning.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_markdown if markdown else None,
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=_markdown if markdown else None,
     )  # fmt: skip
     environment.globals["kit"] = "kit.md" if markdown else "kit.html"
-    environment.globals["words"] = words
+    environment.globals |= {"words": words, "Table": Table}
     environment.filters["cell_parts"] = cell_parts
     return environment
 

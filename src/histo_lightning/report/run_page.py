@@ -15,18 +15,16 @@ from histo_lightning.evaluation.levels import kish
 from histo_lightning.report.figures.learning import read_history
 from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.plots import PICTURES, read_metrics
-from histo_lightning.report.scores import SCORES, group_tables, part_context, parts_table
+from histo_lightning.report.scores import SCORES, group_tables, part_context
 from histo_lightning.report.tables import Table
 from histo_lightning.report.words import (
     PART_NAMES,
     coverage_sentence,
-    fixed,
     is_synthetic,
     labels_of,
     level_scores,
     run_title,
     score_value,
-    signed,
 )
 from histo_lightning.runs import read_json
 
@@ -66,11 +64,9 @@ def write_report(run_folder: Path) -> Path:
         "config_text": config_text,
         "contents": contents_table(split, metrics),
         "parts": {part: part_context(metrics[part]) for part in parts},
-        "parts_table": parts_table(metrics),
         "epoch": _epoch_facts(metrics),
         "images_per_second": float(np.nanmedian(rate)) if np.isfinite(rate).any() else None,
-        "baselines": _baseline_table(metrics, parts[0]),
-        "influence": _influence_table(predictions, metrics, parts[0]),
+        "influence": _influence(predictions, metrics, parts[0]),
     }
     return _write(run_folder, "run.html", metrics, parts, predictions, context)
 
@@ -173,36 +169,7 @@ def _epoch_facts(metrics: Json) -> dict[str, Any] | None:
     }
 
 
-def _baseline_table(metrics: Json, part: str) -> Table:
-    """The network beside "malignant" every time and a logistic regression on mean colour."""
-    colour = (metrics.get("baselines") or {}).get("mean_colour") or {}
-    columns = []
-    for level in ("image", "case"):
-        for name in ("auroc", "balanced_accuracy"):
-            value = score_value(metrics, part, level, name)
-            answer = (level_scores(metrics, part, level).get("always_malignant") or {}).get(name)
-            # One answer for all ranks nothing: every pair is a tie, which counts half.
-            answer = 0.5 if name == "auroc" and value is not None else answer
-            by_colour = fixed((colour.get(level) or {}).get(name)) if colour else "not computed"
-            columns.append([f"{SCORES[name][0]} by {level}", fixed(value), fixed(answer), by_colour])
-    titles = (f"{PART_NAMES[part]} set", "this network", 'always "malignant"', "mean colour of the image")
-    head, *rows = [list(row) for row in zip(titles, *columns, strict=True)]
-    return Table(head, rows)
-
-
-def _influence_table(table: Predictions, metrics: Json, part: str) -> Table | str:
-    """How much the AUROC by image rests on single cases, or why that is not known."""
-    if score_value(metrics, part, "image", "auroc") is None:
-        return f"Not computed: the AUROC of the {PART_NAMES[part]} set is undefined."
-    if not level_scores(metrics, part, "case").get("n"):
-        return "Not computed: cases are unknown."
-    influence = influence_table(table)
-    entries = {f"without case {case}": entry for case, entry in influence["without"].items()}
-    if largest := influence["largest"]:
-        entries[f"without case {largest['case']} (largest change)"] = largest
-    rows = [["all cases", fixed(influence["value"]), ""]]
-    for name, entry in entries.items():
-        rows.append(
-            [name, *([fixed(entry["value"]), signed(entry["change"])] if entry else ["not in this set", ""])]
-        )
-    return Table([f"AUROC by image, {PART_NAMES[part]} set", "value", "change"], rows)
+def _influence(table: Predictions, metrics: Json, part: str) -> dict[str, Any] | None:
+    """How much the AUROC by image rests on single cases; None where it or the cases are unknown."""
+    known = score_value(metrics, part, "image", "auroc") is not None
+    return influence_table(table) if known and level_scores(metrics, part, "case").get("n") else None

@@ -1,7 +1,6 @@
 """Scores of ``metrics.json`` as tables: value and interval where there are any, else the reason why not."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,9 @@ from histo_lightning.evaluation.levels import is_grouped, units
 from histo_lightning.report.tables import Notes, Table, table_with_notes
 from histo_lightning.report.words import (
     NOTHING,
-    PART_NAMES,
     fixed,
     interval_text,
     level_scores,
-    score_value,
-    signed,
 )
 
 Json = Mapping[str, Any]
@@ -147,21 +143,6 @@ def group_tables(table: Predictions) -> dict[str, Table]:
         heads = [f"{SCORES[name][0]} by {level}" for level, name in names]
         tables["Scores by magnification"] = table_with_notes(["magnification", *heads], rows, notes)
     return tables
-
-
-def parts_table(metrics: Json) -> Table:
-    """The main scores of the train set beside validation and test, by image and by case."""
-    parts = [part for part in PART_NAMES if metrics.get(part)]
-    gap = bool(metrics.get("val") and metrics.get("test"))
-    rows = []
-    for level, name in product(("image", "case"), ("auroc", "balanced_accuracy", "accuracy", "log_loss")):
-        values = {part: score_value(metrics, part, level, name) for part in parts}
-        test, val = values.get("test"), values.get("val")
-        difference = None if test is None or val is None else test - val
-        if any(value is not None for value in values.values()):
-            title = f"{SCORES[name][0]} by {level}"
-            rows.append([title, *map(fixed, values.values()), *[signed(difference)] * gap])
-    return Table(["", *(PART_NAMES[part] for part in parts), *["test less validation"] * gap], rows)
 
 
 def part_context(levels: Json) -> dict[str, Any]:

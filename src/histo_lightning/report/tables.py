@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-_CELL = re.compile(r"(?P<value>[^\s(\[]*)(?: \((?P<interval>[^()]+)\))?(?P<marks>(?: \[\d+\])*)")
+_CELL = re.compile(r"(?P<value>[+−–·]?[\d.]*)(?: \((?P<interval>[^()]+)\))?(?P<marks>(?: \[\d+\])*)")
 _MARK = re.compile(r" \[\d+\]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 MANY_MARKS = 3  # cells of one note

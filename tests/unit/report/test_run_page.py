@@ -337,7 +337,7 @@ def test_contents_of_a_part_by_hand() -> None:
     assert contents["benign"] == ["8", "3", "2", f"{8**2 / (6**2 + 2**2):.1f}", "75 % (14-21998)"]
     assert contents["malignant"][2:4] == ["1", "1.0"]
     assert contents_of([*names, "holiday.png"]) is None
-    assert contents_of([]) == dict.fromkeys(("benign", "malignant"), ["0", "0", "0", "0.0", "none"])
+    assert contents_of([]) == {name: ["0", "0", "0", "0.0", "none"] for name in ("benign", "malignant")}
 
 
 @pytest.mark.parametrize(

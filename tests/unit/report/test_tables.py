@@ -157,8 +157,10 @@ def test_a_document_is_escaped_for_its_own_form() -> None:
         "missing": [], "blocks": {"injection": {"arms": []}, "contrast": {"arms": []}}, "doses": {},
         "control": {"injection": {"arms": []}, "contrast": {"arms": []}},
     }  # fmt: skip
-    more = {"headline": attack, "others": [], "synthetic": False, "pictures": [], "design": Table(["a"], [])}
-    text = render_markdown("leakage.md", found=found, arms_table=None, pairs_table=None, **more)
+    found |= {"design": []}
+    text = render_markdown(
+        "leakage.md", found=found, headline=attack, others=[], synthetic=False, pictures=[]
+    )
     escaped = r"\<script\>\*x\*\</script\> \[a\](b)"
     assert text.count(escaped) == 3
     assert f"> **{escaped}**" in text

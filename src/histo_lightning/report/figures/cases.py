@@ -7,25 +7,12 @@ from matplotlib.figure import Figure
 
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.report import style
 from histo_lightning.report.figures.ranking import COLLAPSED
-from histo_lightning.report.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    PALE,
-    TEXT_SIZE,
-    VERMILLION,
-    bare,
-    label_axes,
-    legend_below,
-    new_figure,
-    say_empty,
-    shown,
-)
+from histo_lightning.report.style import bare, label_axes, legend_below, new_figure, say_empty, shown
 from histo_lightning.report.words import part_of
 
-LOOKS = (("benign", BLUE, "o"), ("malignant", VERMILLION, "^"))
+LOOKS = (("benign", style.BLUE, "o"), ("malignant", style.VERMILLION, "^"))
 NAMED = 150  # cases, above which the rows are too thin for names
 TALLEST = 14.0  # inches
 _LIFTS = np.array([-0.17, 0.17, 0.0])  # rows: points of one case that would hide each other are lifted apart
@@ -63,7 +50,7 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
         np.array([row_of[str(case)] for case in table.case], np.float64) + _LIFTS[np.arange(len(table)) % 3]
     )
     for row in range(0, len(order), 2):
-        axes.axhspan(row - 0.5, row + 0.5, color=PALE, alpha=0.35, linewidth=0, zorder=0)
+        axes.axhspan(row - 0.5, row + 0.5, color=style.PALE, alpha=0.35, linewidth=0, zorder=0)
     for truth, (name, colour, marker) in enumerate(LOOKS):
         members = table.malignant == truth
         if members.any():
@@ -71,12 +58,12 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
                 table.p_malignant[members], rows[members], s=13, color=colour, marker=marker, alpha=0.6,
                 linewidths=0, label=f"{name} image", rasterized=len(table) > _RASTER,
             )  # fmt: skip
-    bar: dict[str, Any] = {"color": INK, "markersize": min(11.0, 60 * height), "markeredgewidth": 2}
+    bar: dict[str, Any] = {"color": style.INK, "markersize": min(11.0, 60 * height), "markeredgewidth": 2}
     axes.plot([mean[case] for case in order], range(len(order)), "|", label="mean of the case", **bar)
-    axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1.3, zorder=1, label="threshold 0.5")
+    axes.axvline(0.5, color=style.GREY, linestyle=":", linewidth=1.3, zorder=1, label="threshold 0.5")
     if threshold is not None:
         name = f"stored threshold {threshold:.3f}"
-        axes.axvline(threshold, color=GREEN, linestyle="-.", linewidth=1.3, zorder=1, label=name)
+        axes.axvline(threshold, color=style.GREEN, linestyle="-.", linewidth=1.3, zorder=1, label=name)
     names, counts = np.unique(table.case, return_counts=True)
     sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
     named = len(order) <= NAMED
@@ -84,7 +71,7 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
     axes.set_yticks(range(len(ticks)), ticks)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
-        label.set_fontsize(min(TEXT_SIZE - 1, 62 * height))
+        label.set_fontsize(min(style.TEXT_SIZE - 1, 62 * height))
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
     label_axes(axes, title, "predicted P(malignant)", f"{len(order)} cases" + " (images)" * named)

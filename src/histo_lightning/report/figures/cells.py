@@ -11,20 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.report import style
 from histo_lightning.report.figures.comparison import colours_of, distinct, key_below
 from histo_lightning.report.figures.confusion import draw_matrix
 from histo_lightning.report.figures.ranking import GRID
-from histo_lightning.report.style import (
-    GREY,
-    INK,
-    LEVEL_STYLES,
-    TEXT_SIZE,
-    label_axes,
-    legend_below,
-    new_figure,
-    say_empty,
-    shown,
-)
+from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty, shown
 
 Json = Mapping[str, Any]
 COLUMNS = 4
@@ -47,8 +38,8 @@ def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
         axes.set(
             xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1]
         )
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, zorder=0, label="chance")
-        for level, (colour, line) in LEVEL_STYLES.items():
+        axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1, zorder=0, label="chance")
+        for level, (colour, line) in style.LEVEL_STYLES.items():
             roc = (cell.get(level) or {}).get("roc") or {"curves": []}
             for false, true in roc["curves"]:
                 axes.plot(false, true, line, color=colour, linewidth=0.5, alpha=0.3)
@@ -84,7 +75,7 @@ def _panels(
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     figure, panels = new_figure(max(2.4 * columns, 5.5), 2.6 * rows + 0.9, columns, rows)
-    figure.suptitle(textwrap.fill(title, 48), fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, 48), fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
     for axes in panels[len(cells) :]:
         figure.delaxes(axes)
     for number, (axes, cell) in enumerate(zip(panels, cells, strict=False)):
@@ -92,7 +83,7 @@ def _panels(
         lines = [line for text in parts for line in textwrap.wrap(text, LETTERS)][:MOST_LINES]
         outer = labels[0] if number + columns >= len(cells) else ""
         y = labels[1] if number % columns == 0 else ""
-        label_axes(axes, "\n".join(lines), outer, y, TEXT_SIZE - 2)
+        label_axes(axes, "\n".join(lines), outer, y, style.TEXT_SIZE - 2)
     return figure, list(zip(panels, cells, strict=False))
 
 
@@ -126,7 +117,7 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
             say_empty(axes, "no finished run")
         title = f"{shown(pair[0])}\n{pair[1]}".strip() if line == 0 else ""
         y = "" if number % columns else QUANTITIES[quantity]
-        label_axes(axes, title, "epoch" if line else "", y, TEXT_SIZE - 1)
+        label_axes(axes, title, "epoch" if line else "", y, style.TEXT_SIZE - 1)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for line in (0, 1):
         drawn = [axes for row in rows[line::2] for axes in row]
@@ -135,7 +126,7 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
             axes.set_ylim(0, 1.05 * top)  # a single run may leave it
     if len(pairs) < len(every):
         text = f"the first {len(pairs)} of {len(every)} pairs of panels"
-        figure.suptitle(text, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
+        figure.suptitle(text, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
     key_below(figure, colours, note="thick: means, as far as all runs go; thin: single runs")
     return figure
 

@@ -10,17 +10,7 @@ from matplotlib.figure import Figure
 
 from histo_lightning.report import style
 from histo_lightning.report.comparison_words import basis_of, is_error, score_title
-from histo_lightning.report.style import (
-    BLUE,
-    GREY,
-    INK,
-    PALE,
-    TEXT_SIZE,
-    label_axes,
-    legend_below,
-    new_figure,
-    shown,
-)
+from histo_lightning.report.style import label_axes, legend_below, new_figure, shown
 from histo_lightning.report.words import fixed
 
 Json = Mapping[str, Any]
@@ -33,9 +23,9 @@ SCALES = {
     "brier": (0.0, 0.25),
 }  # of heat maps; others 0 to 1
 LETTERS_PER_INCH = 12  # of a legend or title
-POINT: Mapping[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": BLUE, "markersize": 5.5}
-THICK: Mapping[str, Any] = {"color": BLUE, "linewidth": 3.4, "solid_capstyle": "butt"}
-THIN: Mapping[str, Any] = {"color": BLUE, "linewidth": 1.2, "marker": "|", "markersize": 7}
+POINT: Mapping[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": style.BLUE, "markersize": 5.5}
+THICK: Mapping[str, Any] = {"color": style.BLUE, "linewidth": 3.4, "solid_capstyle": "butt"}
+THIN: Mapping[str, Any] = {"color": style.BLUE, "linewidth": 1.2, "marker": "|", "markersize": 7}
 
 
 def distinct(cells: Sequence[Json], key: str) -> list[str]:
@@ -63,12 +53,12 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
     figure, (axes,) = new_figure(7.4, 1.9 + 0.36 * (len(pairs) + len(families)))
     for half, colour in REGIONS:
         axes.axvspan(-half * scale, half * scale, color=colour, linewidth=0, zorder=0)
-    axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    axes.axvline(0, color=style.GREY, linewidth=0.8, zorder=1)
     ticks: list[tuple[str, str]] = []
     for family in families:
         if family["held"]:
             over = "mean over " * (len(family["held"]) > 1) + shown(family["over"], 40)
-            ticks.append((over, GREY))
+            ticks.append((over, style.GREY))
         for pair in family["comparison"]["pairs"]:
             y = -len(ticks)
             for name, look in (("simultaneous_", THIN), ("", THICK)):
@@ -77,7 +67,7 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
                     axes.plot([scale * end for end in ends], [y, y], **look)
             axes.plot([scale * pair["difference"]], [y], **POINT)
             reference = "" if common else f" \N{MINUS SIGN} {shown(pair['reference'])}"
-            ticks.append((shown(pair["arm"]) + reference, INK))
+            ticks.append((shown(pair["arm"]) + reference, style.INK))
     axes.set_yticks(range(0, -len(ticks), -1), [text for text, _ in ticks], parse_math=False)
     for label, (_, colour) in zip(axes.get_yticklabels(), ticks, strict=True):
         label.set_color(colour)
@@ -105,7 +95,7 @@ def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
     texts = [f"{shown(name)} ({ranks[name]:.2f})" for name in names]
     axes.set_yticks(range(len(names)), texts, parse_math=False)
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.grid(axis="x", color=PALE, linewidth=0.6)
+    axes.grid(axis="x", color=style.PALE, linewidth=0.6)
     label_axes(axes, "Mean ranks (descriptive)", f"mean rank over {blocks} folds, 1 is best")
     note = f"Bars are as long as the critical difference, {critical:.2f}:\nthose that overlap cannot be told apart."
     legend_below(figure, axes, note)
@@ -135,9 +125,11 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
         axes.imshow(np.ma.masked_invalid(grid), cmap=style.SHADES, norm=scale, aspect="auto")
         for (row, column), value in np.ndenumerate(grid):
             known = bool(np.isfinite(value))
-            colour = GREY if not known else "white" if _is_dark(style.SHADES(scale(value))) else INK
+            colour = (
+                style.GREY if not known else "white" if _is_dark(style.SHADES(scale(value))) else style.INK
+            )
             text = fixed(float(value) if known else None)
-            axes.text(column, row, text, ha="center", va="center", fontsize=TEXT_SIZE, color=colour)
+            axes.text(column, row, text, ha="center", va="center", fontsize=style.TEXT_SIZE, color=colour)
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(
             range(len(levels)), [shown(level) if number % columns == 0 else "" for level in levels]
@@ -147,7 +139,7 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
         label_axes(axes, shown(stratum))
     text = f"{score_title(score)}, {basis.words}; colours from {scale.vmin:g} to {scale.vmax:g}"
     wrapped = textwrap.fill(text, int(LETTERS_PER_INCH * width) - 8)
-    figure.suptitle(wrapped, fontsize=TEXT_SIZE, color=INK, x=0.01, ha="left")
+    figure.suptitle(wrapped, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
     return figure
 
 
@@ -182,7 +174,7 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
         axes.margins(x=0.15)
         axes.locator_params(axis="x", nbins=3)
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
-        axes.grid(color=PALE, linewidth=0.5)
+        axes.grid(color=style.PALE, linewidth=0.5)
     drawn = [axes for axes in panels if axes.has_data()]
     for axes in drawn:
         axes.set_ylim(min(a.get_ylim()[0] for a in drawn), max(a.get_ylim()[1] for a in drawn))
@@ -197,7 +189,7 @@ def key_below(figure: Figure, colours: Mapping[str, str], strata: Sequence[str] 
     for level, colour in colours.items():
         axes.plot([], [], color=colour, label=shown(level), **look)
     for number, stratum in enumerate(strata if len(strata) > 1 else []):
-        axes.plot([], [], MARKERS[number % len(MARKERS)], color=GREY, label=shown(stratum))
+        axes.plot([], [], MARKERS[number % len(MARKERS)], color=style.GREY, label=shown(stratum))
     letters = [len(str(name)) + 6 for name in axes.get_legend_handles_labels()[1]]  # with a key and a gap
     columns = min(len(letters), 6, int(LETTERS_PER_INCH * figure.get_figwidth() / max(letters)))
     legend_below(figure, axes, note, columns=max(1, columns))

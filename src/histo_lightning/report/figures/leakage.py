@@ -6,25 +6,16 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from histo_lightning.report import style
 from histo_lightning.report.leakage_words import NAMES
-from histo_lightning.report.style import (
-    BLUE,
-    GREY,
-    TEXT_SIZE,
-    VERMILLION,
-    label_axes,
-    legend_below,
-    new_figure,
-    save_picture,
-    say_empty,
-)
+from histo_lightning.report.style import label_axes, legend_below, new_figure, save_picture, say_empty
 
 Json = Mapping[str, Any]
 SPLITS = {"case_kfold": "by case", "slide_kfold": "by slide", "image_random": "by image"}
 OFFICIAL = {"official": "as they are", "official matched": "as small as cleaned"}
 LOOKS = (
-    (BLUE, "o", -1),
-    (GREY, "s", 1),
+    (style.BLUE, "o", -1),
+    (style.GREY, "s", 1),
 )  # of true and of shuffled labels, and the side that they are drawn at
 POINT: Mapping[str, Any] = {"markersize": 7, "markeredgecolor": "white", "zorder": 3}
 BAR: Mapping[str, Any] = {"linewidth": 1.6, "solid_capstyle": "butt"}
@@ -47,8 +38,8 @@ def draw_leakage(found: Json, stem: Path, formats: Sequence[str] = ("png",)) -> 
         draw(axes, found)
     if not panels:
         say_empty(drawn[0], "No two arms\ncould be compared.")
-    drawn[0].plot([], [], "o-", color=BLUE, markersize=7, label="true labels")
-    drawn[0].plot([], [], "s--", color=GREY, markersize=7, label="SHUFFLED LABELS (control, no result)")
+    drawn[0].plot([], [], "o-", color=style.BLUE, markersize=7, label="true labels")
+    drawn[0].plot([], [], "s--", color=style.GREY, markersize=7, label="SHUFFLED LABELS (control, no result)")
     seeds = " Small dots: each seed." if len(found["seeds"]) > 1 else ""
     note = f"Bars: 95 % intervals over cases and seeds.{seeds}"
     legend_below(figure, drawn[0], note, columns=2 if columns > 1 else 1)
@@ -74,9 +65,9 @@ def _draw_arms(axes: Axes, found: Json, block: str, place: Callable[[Json], floa
         say_empty(axes, "AUROC is undefined\nin every arm.")
         return
     axes.set_ylim(min([0.45, *heights]) - 0.03, 1.01)
-    axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
+    axes.axhline(0.5, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1)
     corner: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-    axes.annotate("chance", (1, 0.5), fontsize=TEXT_SIZE - 2, color=GREY, **corner)
+    axes.annotate("chance", (1, 0.5), fontsize=style.TEXT_SIZE - 2, color=style.GREY, **corner)
 
 
 def _dose_response(axes: Axes, found: Json) -> None:
@@ -113,13 +104,13 @@ def _official_folds(axes: Axes, found: Json) -> None:
         say_empty(axes, "No cleaned folds\nto compare with.")
         return
     for row, record in enumerate(records):
-        colour, marker = (VERMILLION, "D") if record["arm"] == "official matched" else (BLUE, "o")
+        colour, marker = (style.VERMILLION, "D") if record["arm"] == "official matched" else (style.BLUE, "o")
         value, low, high = (record[score][key] for key in ("value", "low", "high"))
         if low is not None:
             axes.plot([100 * low, 100 * high], [row, row], color=colour, **BAR)
         if value is not None:
             axes.plot([100 * value], [row], marker, color=colour, **POINT)
-    axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
+    axes.axvline(0, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1)
     names = [f"{r['among'].split()[0]},\n{OFFICIAL[r['arm']]}" for r in records]
     axes.set_yticks(range(len(records)), names)
     axes.set_ylim(-0.6, len(records) - 0.4)

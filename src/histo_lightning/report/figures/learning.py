@@ -11,16 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from histo_lightning.errors import UserError
-from histo_lightning.report.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    PALE,
-    VERMILLION,
-    label_axes,
-    legend_below,
-    new_figure,
-)
+from histo_lightning.report import style
+from histo_lightning.report.style import label_axes, legend_below, new_figure
 from histo_lightning.report.words import PART_NAMES
 
 Floats = NDArray[np.float64]
@@ -60,27 +52,27 @@ def curve_figure(
     figure, (axes,) = new_figure(5.0, 4.0)
     epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch
     marker = "" if len(epochs) > MANY_EPOCHS else "o"
-    for part, colour, line in (("train", BLUE, "--"), ("val", VERMILLION, "-")):
+    for part, colour, line in (("train", style.BLUE, "--"), ("val", style.VERMILLION, "-")):
         values = history[f"{part}_{quantity}"]
         axes.plot(
             epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", marker=marker, markersize=3
         )
     name = f"epoch {best_epoch + 1} (scored)"
-    axes.axvline(best_epoch + 1, color=GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
+    axes.axvline(best_epoch + 1, color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
     ring: dict[str, Any] = {
         "markersize": 9,
         "markerfacecolor": "none",
-        "markeredgecolor": VERMILLION,
+        "markeredgecolor": style.VERMILLION,
         "markeredgewidth": 1.4,
     }
     axes.plot(epochs[scored], history[f"val_{quantity}"][scored], "o", **ring)
     if baseline is not None:
-        axes.axhline(baseline, color=GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')
+        axes.axhline(baseline, color=style.GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')
     unit = "loss (nats)" if quantity == "loss" else "accuracy by image"
     label_axes(axes, f"{quantity.capitalize()} by epoch", "epoch", unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(0.5, float(epochs.max()) + 0.5)
-    axes.grid(axis="y", color=PALE, linewidth=0.6)
+    axes.grid(axis="y", color=style.PALE, linewidth=0.6)
     axes.set_axisbelow(True)
     legend_below(figure, axes, columns=2)
     return figure

@@ -12,16 +12,9 @@ from histo_lightning.evaluation import Table, apply_temperature
 from histo_lightning.evaluation.intervals import wilson
 from histo_lightning.evaluation.levels import Units, is_grouped, units
 from histo_lightning.evaluation.scores import bin_index, why_undefined
+from histo_lightning.report import style
 from histo_lightning.report.figures.ranking import COLLAPSED
-from histo_lightning.report.style import (
-    BLUE,
-    GREY,
-    VERMILLION,
-    label_axes,
-    legend_below,
-    new_figure,
-    say_empty,
-)
+from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import part_of
 
 Floats = NDArray[np.float64]
@@ -67,22 +60,30 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
             axes, title, "mean predicted P(malignant)", "share that is malignant" if level == "image" else ""
         )
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, zorder=0, label="calibrated")
+        axes.plot(
+            [0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label="calibrated"
+        )
         if len(np.unique(table.malignant)) < 2:
             say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
             continue
         if level == "case":
             ends = np.array([wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)])
-            axes.vlines(bins.p, ends[:, 0], ends[:, 1], color=VERMILLION, linewidth=1, alpha=0.55)
+            axes.vlines(bins.p, ends[:, 0], ends[:, 1], color=style.VERMILLION, linewidth=1, alpha=0.55)
         look: dict[str, Any] = {"markersize": 5.5, "linewidth": 1.4}
         untempered = "as the network says (T = 1)"
         axes.plot(
-            bins.p, bins.share, "o--", color=VERMILLION, markerfacecolor="white", label=untempered, **look
+            bins.p,
+            bins.share,
+            "o--",
+            color=style.VERMILLION,
+            markerfacecolor="white",
+            label=untempered,
+            **look,
         )
         if value is not None:
             after = reliability_bins(units(apply_temperature(table, float(value)), level))
             name = f"after temperature T = {value:.2f}{fitted}"
-            axes.plot(after.p, after.share, "s-", color=BLUE, label=name, **look)
+            axes.plot(after.p, after.share, "s-", color=style.BLUE, label=name, **look)
     note = "At most 5 bins of equal mass, from low to high P(malignant)."
     note += (
         "\nBars by case: Wilson 95 % of each bin at T = 1." if len(levels) == 2 else "\nCases are unknown."

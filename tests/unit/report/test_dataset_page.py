@@ -1,20 +1,16 @@
 """The data set's report and tables, with planted problems and hostile names."""
 
 import csv
-import re
+import io
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from histo_lightning.report.dataset import (
-    IMAGE_COLUMNS,
-    PROBLEM_COLUMNS,
-    DatasetFacts,
-    write_dataset_report,
-)
+from histo_lightning.data.inspection import Problem, inspect_names
+from PIL import Image
 
+from factories.html import Page
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.names import parse_name
 from histo_lightning.data.breakhis.problems import Problem, inspect_names
@@ -23,33 +19,15 @@ from histo_lightning.data.pixels.duplicates import Pair
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import unquote_cell
+from histo_lightning.report.dataset_page import (
+    IMAGE_COLUMNS,
+    PROBLEM_COLUMNS,
+    DatasetFacts,
+    write_dataset_report,
+)
 
 HOSTILE = '=HYPERLINK("x"),<script>alert(1)\r.png'
 CENSUS = "census: partial copy, 9 of the 7,909 BreakHis images are here"
-
-
-class Page(HTMLParser):
-    """Counts elements, and notes whether they are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-        self.sources: list[str] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in ("img", "br", "meta"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data) -> None:
-        self.text += data
 
 
 def names() -> list[str]:
@@ -126,12 +104,11 @@ def test_the_folder_holds_the_three_files_and_nothing_else(written: Path) -> Non
 
 def test_the_page_is_whole_and_loads_nothing(html: str) -> None:
     page = Page(html)
-    assert page.open == []
-    assert "script" not in page.counts
-    assert page.sources
-    assert all(source.startswith("data:image/") for source in page.sources)
+    assert page.is_self_contained()
+    assert page.images
     assert "default-src 'none'" in html
     assert len(html) < 5e6
+    assert {"images.csv", "problems.csv"} <= set(page.links)
 
 
 def test_hostile_names_are_shown_as_text(html: str) -> None:
@@ -149,7 +126,7 @@ def test_the_verdict_says_what_was_found(html: str, facts: DatasetFacts) -> None
     assert f"missing ({7909 - 24:,})" in said
     assert "look like copies: 2." in said
     assert said in Page(html).text
-    assert Page(html).text.count("training refuses this copy") == 1
+    assert Page(html).labels == ["training refuses this copy"]
 
 
 def test_a_clean_copy_is_called_so(facts: DatasetFacts, tmp_path: Path) -> None:
@@ -213,16 +190,27 @@ def test_problems_csv_holds_all_and_runs_no_formula(written: Path, facts: Datase
 
 
 def test_counts_of_the_tables(html: str) -> None:
-    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr.*?</tr>", html, re.S)]
-    assert ["benign", "7", "0", "6", "0", "13"] in rows  # one 40X image stands twice
-    assert ["malignant", "6", "0", "6", "0", "12"] in rows
-    assert ["all", "13", "0", "12", "0", "25"] in rows
-    assert ["A", "adenosis", "3", "0", "2", "0", "5"] in rows
-    assert ["PT", "phyllodes", "tumor", "0", "0", "0", "0", "0"] in rows
-    assert ["benign", "3", "3", "13", "14-22549", "(5)"] in rows
-    assert ["700", "×", "460", "24"] in rows
-    assert ["700", "×", "456", "1"] in rows
-    assert "Not counted here, since their names say no magnification: 1." in html
+    page = Page(html)
+    assert page.row("benign") == ["7", "0", "6", "0", "13"]  # one 40X image is there twice
+    assert page.row("malignant") == ["6", "0", "6", "0", "12"]
+    assert page.row("all") == ["13", "0", "12", "0", "25"]
+    assert page.row("A adenosis") == ["3", "0", "2", "0", "5"]
+    assert page.row("PT phyllodes tumor") == ["0", "0", "0", "0", "0"]
+    assert page.row("benign", 1) == ["3", "3", "13", "14-22549 (5)"]
+    assert page.row("700 × 460") == ["24"]
+    assert page.row("700 × 456") == ["1"]
+    assert page.row("unreadable") == ["1"]
+    assert page.row("14-22549")[:2] == ["benign", "A-14-22549AB"]
+    assert "Not counted here, since their names say no magnification: 1." in page.text
+
+
+def test_stains_are_means_over_readable_images(html: str, facts: DatasetFacts) -> None:
+    own = [i for i, r in enumerate(facts.records) if r.subtype == "F" and facts.states[i] == "ok"]
+    mean = facts.stains[own].mean(axis=0)
+    count, colour, *amounts = Page(html).row("F")
+    assert count == str(len(own))
+    assert colour == " / ".join(f"{value:.0f}" for value in mean[:3])
+    assert amounts == [f"{mean[3]:.3f}", f"{mean[4]:.3f}", f"{100 * mean[5]:.0f} %"]
 
 
 def test_only_some_of_many_problems_are_on_the_page(html: str) -> None:
@@ -234,13 +222,22 @@ def test_only_some_of_many_problems_are_on_the_page(html: str) -> None:
 
 
 def test_pairs_and_mosaic_are_drawn(html: str, facts: DatasetFacts) -> None:
-    alts = re.findall(r'<img alt="([^"]*)"', html)
+    page = Page(html)
     mosaic = 12  # six subtypes at two magnifications
-    assert len(alts) == mosaic + 1 + 2 * len(facts.pairs)
-    assert alts[-6:] == [image for pair in facts.pairs for image in (pair.first, pair.second)]
-    assert html.count("<b>suspicious</b>") == 2
-    assert "correlation 0.97, 3 of 64 bits differ; second mirrored and turned by 90°" in html
-    assert "of them in more than one case: 1." in html
+    assert len(page.alts) == mosaic + 2 * len(facts.pairs)
+    assert page.alts[-6:] == [image for pair in facts.pairs for image in (pair.first, pair.second)]
+    assert page.text.count("suspicious :") == 2
+    assert "correlation 0.97, 3 of 64 bits differ; second mirrored and turned by 90°" in page.text
+    assert "of them in more than one case: 1." in page.text
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(data)).convert("L"), float) for data in page.images[-2:]
+    )
+    row = {record.image: i for i, record in reversed(list(enumerate(facts.records)))}
+    squares = [facts.pixels(np.array([row[name]]))[0][:, 12:58] for name in page.alts[-2:]]  # 46 x 70 pixels
+    whole = [np.asarray(Image.fromarray(square).convert("L"), float) for square in squares]
+    assert np.abs(first - whole[0]).mean() < 10
+    assert np.abs(second - np.rot90(whole[1], 2)).mean() < 10
+    assert np.abs(second - whole[1]).mean() > 20
 
 
 def test_a_set_without_cases_has_a_report(facts: DatasetFacts, tmp_path: Path) -> None:
