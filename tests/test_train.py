@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from histo_lightning.decisions import mark_apparent
+from histo_lightning.training.decisions import mark_apparent
 from histo_lightning.prediction import predict_part
 from histo_lightning.processes import end, wait_for
 from PIL import Image
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from histo_lightning.callbacks.checkpoints import save_atomic
+from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier import Classifier
 from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from histo_lightning.comparing import compare_runs
+from histo_lightning.comparison.results import compare_runs
 
 from factories.browser import CHROMIUM, DARK, Recorder, measured, opened
 from factories.runs import made_up_run, made_up_table

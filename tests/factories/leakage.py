@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import yaml
-from histo_lightning.data.shuffling import labelled
+from histo_lightning.data.splits.label_shuffling import labelled
 
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config, SplitConfig
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import record_of
-from histo_lightning.data.splits import SplitPlan, build_split
+from histo_lightning.config.tree import option
+from histo_lightning.data.splits import build_split
 from histo_lightning.evaluation import make_table, write_predictions
 
 GROUP = {"slide_kfold": "slide", "official": "slide", "image_random": "image"}
@@ -30,9 +31,10 @@ def write_leakage_run(folder: Path, name: str, fold: int, seed: int, **split: An
     """A finished run as ``train`` leaves it, but for its network: the margin of an image knows whether its case was seen."""
     config = Config()
     config.split = SplitConfig(name=name, group=GROUP.get(name, "case"), fold=fold, **split)
-    config.seed, config.magnification, config.model.name = seed, "100x", "resnet10"
+    config.seed, config.magnification = seed, "100x"
+    config.model = {**option("model", "resnet10"), "name": "resnet10"}
     settings = asdict(config.split)
-    plan = SplitPlan(kind=settings.pop("name"), **settings)
+    plan = SplitConfig(**settings)
     found = build_split(RECORDS, plan, magnification="100x")
     by_name = {r.image: r for r in labelled(RECORDS, plan)}
     tested = [by_name[image] for image in found.parts["test"]]

@@ -18,7 +18,7 @@ from scipy.special import expit
 from factories.coverage import layout
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.records import Record, record_of
-from histo_lightning.data.splits import SplitPlan, build_split
+from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.differences import Replicate, compare_levels
 from histo_lightning.evaluation.differences.paired import paired
@@ -75,7 +75,7 @@ def places(folds: int = 5) -> tuple[Integers, Integers, Integers, Integers, Inte
     fold_of = {
         name: k
         for k in range(folds if folds > 1 else 0)
-        for name in build_split(records, SplitPlan(fold=k)).cases["test"]
+        for name in build_split(records, SplitConfig(fold=k)).cases["test"]
     }
     names = np.unique(table.case)
     fold = np.array([fold_of.get(str(name), 0) for name in names])

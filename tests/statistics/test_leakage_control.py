@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from histo_lightning.data.shuffling import labelled
+from histo_lightning.data.splits.label_shuffling import labelled
 from scipy.special import expit
 
 from histo_lightning.comparison.leakage import write_leakage_study
@@ -17,7 +17,8 @@ from histo_lightning.config.checks import to_config
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.splits import SplitPlan, build_split
+from histo_lightning.config.schema import SplitConfig
+from histo_lightning.data.splits import build_split
 from histo_lightning.evaluation.differences.leakage import contrast, injection
 
 SHUFFLES = (0, 1, 2, 3)
@@ -37,7 +38,7 @@ def embedded(cache_dir: Path) -> tuple[list[Record], dict[str, np.ndarray]]:
     return data.source.records, features
 
 
-def predicted(records: list[Record], features: dict[str, np.ndarray], plan: SplitPlan) -> pd.DataFrame:
+def predicted(records: list[Record], features: dict[str, np.ndarray], plan: SplitConfig) -> pd.DataFrame:
     """Test predictions of the learner: how much nearer the nearest malignant training image is than the nearest benign."""
     split = build_split(records, plan, magnification="40x")
     known = {r.image: r for r in labelled(records, plan)}
@@ -58,7 +59,7 @@ def runs(embedded, arm: str, **plan) -> pd.DataFrame:
     """Predictions of a run for each fold; the shuffles take the place of seeds."""
     return pd.concat(
         [
-            predicted(*embedded, SplitPlan(fold=fold, seed=shuffle, shuffle_labels=True, **plan)).assign(
+            predicted(*embedded, SplitConfig(fold=fold, seed=shuffle, shuffle_labels=True, **plan)).assign(
                 arm=arm, seed=shuffle, magnification=40, fold=fold
             )
             for shuffle in SHUFFLES
@@ -94,7 +95,7 @@ def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
 
 
 def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> None:
-    plan = SplitPlan(kind="injection", injected=0.5, shuffle_labels=True)
+    plan = SplitConfig(name="injection", injected=0.5, shuffle_labels=True)
     data = BreakHisDataModule(plan=plan, cache_dir=cache_dir)
     data.setup()
     assert data.split is not None
@@ -105,7 +106,7 @@ def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> N
     for part in data.parts.values():
         assert [CLASSES[label] for label in part.labels] == [shuffled[r.case] for r in part.records]
     assert any(shuffled[r.case] != true[r.case] for r in data.parts["train"].records)
-    honest = BreakHisDataModule(plan=SplitPlan(kind="injection", injected=0.5), cache_dir=cache_dir)
+    honest = BreakHisDataModule(split=SplitConfig(name="injection", injected=0.5), cache_dir=cache_dir)
     honest.setup()
     assert [CLASSES[label] for label in honest.parts["train"].labels] == [
         true[r.case] for r in honest.parts["train"].records

@@ -16,9 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from histo_lightning.pooled_cells import score_out_of_fold
-from histo_lightning.report.results import figures, texts
-from histo_lightning.run_folders import find_folders, listed_folders
 from sklearn.metrics import (
     balanced_accuracy_score,
     log_loss,
@@ -44,7 +41,8 @@ from histo_lightning.evaluation import (
     unquote_cell,
     write_predictions,
 )
-from histo_lightning.report.comparison_page import figures, texts
+from histo_lightning.evaluation.differences import Replicate
+from histo_lightning.report.results import figures, texts
 from histo_lightning.runs import write_json
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
@@ -719,7 +717,7 @@ def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> Non
     assert results["families"] == []
     assert "test=false" in results["refusals"][0]["reasons"][0]
     text, _ = texts(results, tmp_path, [])
-    assert "left its test set unread" in text
+    assert "left its test part unread" in text
     assert choice["next"]["command"] in text
     assert cell_of(results, "resnet18")["val"] is not None
     one, _ = analyse([tmp_path / "my runs"], select=choice["runs"][0])
@@ -820,7 +818,7 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
         "all pairs",
         "detectable from",
         "train loss reached",
-        "The test set was read 40 time(s) in 40 runs",
+        "The test part was read 40 time(s) in 40 runs",
         "before the first job started",
         "Tuning:",
         "Selection: largest mean validation case auroc",
@@ -833,7 +831,9 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
     assert "default-src 'none'" in page
     assert page.count("<img") == 7
     assert {path.name for path in (out / "plots").iterdir()} == {
-        f"{name}.png" for name in ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
+        f"{name}.{kind}"
+        for name in ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
+        for kind in ("png", "svg")
     }
 
 
@@ -930,9 +930,7 @@ def test_shortened_runs_are_left_out_and_named(copied: Path, capsys: pytest.Capt
     assert (results["runs"]["finished"], results["runs"]["shortened"]) == (19, 1)
     assert results["families"][0]["replicates"] == ["seed 0"]
     assert [row["state"] for row in rows_in(runs) if row["run"] == short.name] == ["shortened"]
-    assert (
-        "fold 2 is missing (shortened: limit_train_batches=2)" in cell_of(results, "resnet34")["problems"][0]
-    )
+    assert "fold 2 is missing (shortened: limit_train_batches=2)" in cell_of(results, "resnet34")["problems"][0]
     print_comparison(results, copied)
     assert "shortened runs are never pooled" in " ".join(capsys.readouterr().out.split())
 
@@ -966,8 +964,6 @@ def test_a_damaged_file_is_said_in_one_line_and_never_taken_for_an_empty_one(cop
     results, _ = analyse([copied])
     (row,) = results["unfinished"]
     assert (row["run"], row["state"]) == (folder.name, "damaged")
-    assert re.fullmatch(
-        rf"{re.escape(name)} is damaged \(.+\); delete the folder and train again", row["error"]
-    )
+    assert re.fullmatch(rf"{re.escape(name)} is damaged \(.+\); delete the folder and train again", row["error"])
     assert "\n" not in row["error"]
     assert results["families"][0]["replicates"] == ["seed 0"]

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from histo_lightning.report.cell_pictures import curves_figure
-from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
-from histo_lightning.report.results import figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
     auc,
@@ -26,6 +23,9 @@ from histo_lightning.comparison.settings import names_of
 from histo_lightning.comparison.summaries import mean_roc
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
+from histo_lightning.report.cell_pictures import curves_figure
+from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
+from histo_lightning.report.results import figures
 
 
 def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
     for frozen in (False, True):
         for fold in range(5):
             config = config_of(fold=fold)
-            write_run(tmp_path / "runs", replace(config, model=replace(config.model, freeze_backbone=frozen)))
+            write_run(tmp_path / "runs", replace(config, model={**config.model, "freeze_backbone": frozen}))
     factor = "model.freeze_backbone"
     plan = {
         "comparison": {
@@ -150,8 +150,8 @@ def crossed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("resnet101", "resnet18"), (0.1, 0.02, 0.003), (True, False), range(5)
     ):
         config = config_of(model, fold=fold)
-        model_config = replace(config.model, freeze_backbone=frozen)
-        optimizer = replace(config.optimizer, lr=rate)
+        model_config = {**config.model, "freeze_backbone": frozen}
+        optimizer = {**config.optimizer, "lr": rate}
         write_run(folder, replace(config, model=model_config, optimizer=optimizer))
     return folder
 

@@ -20,7 +20,8 @@ from histo_lightning.inference.predict import (
     malignant_probability,
     predict,
 )
-from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented, prepare_device
+from histo_lightning.classifier.hardware import device_of
+from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
 
@@ -58,7 +59,7 @@ def test_predictions_of_files_are_those_of_the_run(run: Path, cache_dir: Path, t
 
 
 def test_test_time_augmentation_is_the_mean_of_the_eight_orientations(run: Path) -> None:
-    trained = Trained.load(run / "checkpoints" / "best.ckpt", prepare_device(QUIET))
+    trained = Trained.load(run / "checkpoints" / "best.ckpt", device_of(QUIET))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 37, 56, 3), dtype=np.uint8)
     expected = []
     for image in pixels:
@@ -130,7 +131,7 @@ def test_the_gpu_that_is_asked_for_is_used(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert prepare_device(TrainerConfig(gpu=gpu, threads=1)) == torch.device(device)
-    assert prepare_device(TrainerConfig(accelerator="cpu", gpu=gpu, threads=1)) == torch.device("cpu")
+    assert device_of(TrainerConfig(gpu=gpu, threads=1)) == torch.device(device)
+    assert device_of(TrainerConfig(accelerator="cpu", gpu=gpu, threads=1)) == torch.device("cpu")
     with pytest.raises(UserError, match=r"trainer\.gpu=3: this machine shows 3 GPU"):
-        prepare_device(TrainerConfig(gpu=3))
+        device_of(TrainerConfig(gpu=3))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from histo_lightning.baselines import mean_colour
-from histo_lightning.decisions import choose, store_choice
+from histo_lightning.training.baselines import mean_colour
+from histo_lightning.training.decisions import choose, store_choice
 from PIL import Image
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression

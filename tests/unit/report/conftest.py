@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from factories.sweeps import config_of, write_run, write_sweep
-from histo_lightning.comparing import analyse
+from histo_lightning.comparison.results import analyse
 
 Json = dict[str, Any]
 
@@ -27,8 +27,8 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Json:
         ("resnet101", "resnet18"), (0.1, 0.02, 0.003), (True, False), range(5)
     ):
         config = config_of(model, fold=fold)
-        model_config = replace(config.model, freeze_backbone=frozen)
-        write_run(folder, replace(config, model=model_config, optimizer=replace(config.optimizer, lr=rate)))
+        model_config = {**config.model, "freeze_backbone": frozen}
+        write_run(folder, replace(config, model=model_config, optimizer={**config.optimizer, "lr": rate}))
     return analyse([folder], factor="model.freeze_backbone", reference="true")[0]
 
 

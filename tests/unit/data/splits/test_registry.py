@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from histo_lightning.data.splits import SplitConfig, check_split_keys, split_kind, split_kinds
-from histo_lightning.data.splits.registry import split_words
+from histo_lightning.config.identity import split_words
+from histo_lightning.config.schema import Config
 from histo_lightning.errors import UserError
 
 SHIPPED = {"case_kfold", "slide_kfold", "official", "folders", "file", "image_random", "injection"}
@@ -84,11 +85,11 @@ def test_keys_that_go_together_pass() -> None:
 
 
 def test_a_runs_name_says_what_its_split_is() -> None:
-    assert split_words(SplitConfig()) == "case_kfold-0"
-    assert split_words(SplitConfig("injection", injected=0.25)) == "injection-0-0.25"
-    assert split_words(SplitConfig("injection")) == "injection-0-0"
-    assert split_words(SplitConfig("official", fold=1, clean=True)) == "official-1-clean"
-    assert split_words(SplitConfig(fold=3, shuffle_labels=True)) == "case_kfold-3-shuffled"
+    assert split_words(Config(split=SplitConfig())) == "case_kfold-0"
+    assert split_words(Config(split=SplitConfig("injection", injected=0.25))) == "injection-0-0.25"
+    assert split_words(Config(split=SplitConfig("injection", injected=0.0))) == "injection-0-0"
+    assert split_words(Config(split=SplitConfig("official", fold=1, clean=True))) == "official-1-clean"
+    assert split_words(Config(split=SplitConfig(fold=3, shuffle_labels=True))) == "case_kfold-3-shuffled"
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:

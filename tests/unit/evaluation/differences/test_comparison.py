@@ -17,8 +17,8 @@ from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.differences import Replicate, compare_levels
 from histo_lightning.evaluation.differences.over_folds import OFFICIAL_RATIO
 from histo_lightning.evaluation.levels import units
-from histo_lightning.evaluation.named_scores import NAMES, named_score
-from histo_lightning.evaluation.resampling import binary_statistics
+from histo_lightning.evaluation.registry import get_score
+from histo_lightning.evaluation.named_scores import named_score, score_names
 from histo_lightning.evaluation.scores import auroc
 
 Floats = NDArray[np.float64]
@@ -78,14 +78,14 @@ def test_the_difference_and_its_error_are_those_of_the_protocol() -> None:
     assert (found["simultaneous_low"], found["simultaneous_high"]) == (found["low"], found["high"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", score_names())
 def test_a_named_score_is_the_runs_own(name: str) -> None:
     """The score by name is the statistic that intervals use, whole, resampled and by fold."""
     r = replicate(5)
     score = named_score(name)
     here = units(r.table, score.level, fold=r.fold)
     weights = np.random.default_rng(0).integers(0, 3, (50, len(here.cases))).astype(np.float64)
-    expected = binary_statistics(here)[score.score](weights)
+    expected = get_score(score.score).statistic(here)(weights)
     np.testing.assert_allclose(score.statistic(here)(weights), expected, rtol=1e-12)
 
 
@@ -318,7 +318,7 @@ def test_a_fold_without_a_benign_case_is_told() -> None:
     json.dumps(found, allow_nan=False)
 
 
-@pytest.mark.parametrize("score", NAMES)
+@pytest.mark.parametrize("score", score_names())
 def test_every_score_gives_a_whole_answer(score: str) -> None:
     found = compare_levels(three(), reference="r18", score=score, draws=100)
     json.dumps(found, allow_nan=False)
