@@ -6,6 +6,7 @@ from typing import Any
 
 from histo_lightning.config.command_line import read_command
 from histo_lightning.config.exits import EXIT_FOUND, guard
+from histo_lightning.config.schema import Config
 from histo_lightning.training.checks import check_runs
 
 
@@ -25,6 +26,7 @@ def main() -> int:
     from histo_lightning.training.run import run_training  # as above
 
     job = command.jobs[0]
+    assert isinstance(job.config, Config)
     run_training(job.config, hydra=job.hydra)
     return 0
 

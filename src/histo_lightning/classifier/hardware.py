@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from histo_lightning.errors import UserError
 from histo_lightning.config.schema import TrainerConfig
+from histo_lightning.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -42,7 +43,7 @@ def help_text(command: str, group: str | None = None) -> str:
 
 def _groups(path: Path) -> Iterator[tuple[str, str]]:
     """Groups in the defaults list of a command's file, also of the file that it builds on."""
-    for entry in OmegaConf.load(path).get("defaults", []):
+    for entry in _defaults(path):
         if isinstance(entry, str):
             if entry != "_self_":
                 yield from _groups(conf_dir() / f"{entry}.yaml")
@@ -54,6 +55,11 @@ def _groups(path: Path) -> Iterator[tuple[str, str]]:
         yield "hydra/launcher", "basic"
 
 
+def _defaults(path: Path) -> list[Any]:
+    content: Any = OmegaConf.load(path)
+    return list(content.get("defaults") or [])
+
+
 def _options(group: str, default: str) -> str:
     names = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if not file.stem.startswith("_"))
     if default and default not in names:
@@ -63,7 +69,7 @@ def _options(group: str, default: str) -> str:
 
 def _keys(path: Path) -> Iterator[tuple[str, str]]:
     """``key: value`` and its comment, from a file's text; what it says about Hydra itself is left out."""
-    for entry in OmegaConf.load(path).get("defaults", []):
+    for entry in _defaults(path):
         if isinstance(entry, str) and entry != "_self_":
             yield from _keys(conf_dir() / f"{entry}.yaml")
     yield from _commented(path)

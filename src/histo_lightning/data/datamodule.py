@@ -198,7 +198,7 @@ class BreakHisDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
-        split, parts = self._ready()
+        split, _ = self._ready()
         height, width = self.evaluation_size
         return {
             "config": self.settings(),

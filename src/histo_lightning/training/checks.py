@@ -28,8 +28,10 @@ def check_runs(configs: Sequence[Any]) -> None:
     seen = set()
     for config in configs:
         described = repr(
-            [asdict(config.head), asdict(config.trainer)]
-            + [
+            [
+                asdict(config.head),
+                asdict(config.trainer),
+                [config.task, config.image_size, config.monitor],
                 config.model,
                 config.optimizer,
                 config.scheduler,

@@ -20,8 +20,8 @@ from histo_lightning.classifier.checkpoint import AtomicCheckpointIO
 from histo_lightning.classifier.hardware import Hardware
 from histo_lightning.config.schema import MONITORS, Config
 from histo_lightning.config.targets import arguments, build, class_of
-from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.cache import Progress
+from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.models import load_weights
 from histo_lightning.models.networks import OURS
 
@@ -134,9 +134,7 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
     for name, entry in config.logger.items():
         key = f"logger.{name}"
         kind = class_of(entry, Logger, key)
-        given = {n: v for n, v in arguments(entry).items()} | (
-            {"name": entry["name"]} if "name" in entry else {}
-        )
+        given = arguments(entry) | ({"name": entry["name"]} if "name" in entry else {})
         filled: dict[str, Any] = {"save_dir": str(folder), "run_name": folder.name, "name": folder.name}
         if "tracking_uri" in inspect.signature(kind).parameters:  # MLflow
             database, artifacts = folder.resolve() / "mlflow.db", folder.resolve() / "mlruns"

@@ -1,8 +1,8 @@
 """Which split keys go together."""
 
+from histo_lightning.config.schema import Config
 from histo_lightning.data.split_plan import LEAST_SHARE, SHUFFLED_KINDS
 from histo_lightning.errors import UserError
-from histo_lightning.config.schema import Config
 
 GROUP_OF = {
     "case_kfold": "case",

@@ -38,7 +38,7 @@ def check_targets(config: Config) -> None:
         monitor = entry.get("monitor")
         if monitor in MONITORS and config.task == "subtype" and monitor.endswith("auroc"):
             raise UserError(f"callbacks.{name}.monitor={monitor}: is not defined with task=subtype")
-    build_callbacks(config, Path("."))  # nothing is written before a fit
+    build_callbacks(config, Path())  # nothing is written before a fit
     for name, entry in config.logger.items():
         kind = class_of(_mapping(f"logger.{name}", entry), Logger, f"logger.{name}")
         package = LOGGER_PACKAGES.get(kind.__name__)
