@@ -18,13 +18,13 @@ import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
 from histo_lightning.config.identity import as_primitives, hashed, readable_name
+from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
+from histo_lightning.config.tree import option
 from histo_lightning.data.census import census_names
 from histo_lightning.data.records import Record, record_of
 from histo_lightning.data.splits import Split, SplitPlan, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.runs import write_json
-from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
-from histo_lightning.config.tree import option
 from histo_lightning.sweep_plans import plan_hash
 
 OPTIMIZERS = {name: {**option("optimizer", name), "name": name} for name in ("sgd", "adam", "adamw")}

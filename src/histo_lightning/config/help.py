@@ -12,8 +12,9 @@ from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 
 WIDTH = 110
+SWEEPING = ("train", "tune")  # commands that take -m
 FLAGS = (
-    ("-m, --multirun", "run every combination of the values given (train, tune)"),
+    ("-m, --multirun", "run every combination of the values given"),
     ("-c, --cfg job", "print the composed config of each job and stop; hydra and all print more"),
     ("-cd, --config-dir", "a folder with config files of your own, beside conf/"),
     ("-h, --help [group]", "this page, or the keys of a group's options"),
@@ -37,7 +38,8 @@ def help_text(command: str, group: str | None = None) -> str:
         lines.append("Groups (group=option; the default is in brackets; --help <group> lists its keys):")
         lines += _columns((name, _options(name, default)) for name, default in groups)
         lines.append("")
-    lines += ["Keys (key=value):", *_columns(_keys(path)), "", "Flags:", *_columns(FLAGS)]
+    flags = FLAGS if command in SWEEPING else FLAGS[1:]
+    lines += ["Keys (key=value):", *_columns(_keys(path)), "", "Flags:", *_columns(flags)]
     return "\n".join(lines)
 
 
@@ -50,7 +52,8 @@ def _groups(path: Path) -> Iterator[tuple[str, str]]:
             continue
         for name, default in entry.items():
             if (conf_dir() / str(name)).is_dir():
-                yield str(name), "" if default is None else str(default)
+                chosen = [default] if isinstance(default, str) else default or []
+                yield str(name), ", ".join(chosen)
     if path.stem == "train":
         yield "hydra/launcher", "basic"
 

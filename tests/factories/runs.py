@@ -1,0 +1,127 @@
+"""Small runs, in this process or as a command, and what they leave."""
+
+import csv
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from factories.configs import composed
+from histo_lightning.config.exits import guard
+from histo_lightning.evaluation import score_predictions
+from histo_lightning.training.decisions import mark_apparent
+from histo_lightning.training.run import run_training
+
+SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def logits_of(path: Path) -> dict[str, list[float]]:
+    """The logits of a table of predictions, by image."""
+    return {
+        row["image"]: [float(value) for name, value in row.items() if name.startswith("logit_")]
+        for row in rows(path)
+    }
+
+
+def run_folder(root: Path) -> Path:
+    """The only run below ``outputs/``."""
+    (folder,) = [path for path in (root / "outputs" / "runs").iterdir() if path.is_dir()]
+    return folder
+
+
+def scores_again(folder: Path, part: str) -> dict[str, Any]:
+    """The scores of a part from its table alone, at 0.5 and at the run's operating point."""
+    threshold = read(folder / "metrics.json")["operating_point"]["threshold"]
+    scores = score_predictions(folder / "predictions" / f"{part}.csv", threshold=threshold)
+    if part == "val":
+        mark_apparent(scores)
+    return scores
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """What a run sets for its whole process is set back."""
+    threads = torch.get_num_threads()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+        signal.signal(signal.SIGTERM, handler)
+
+
+def train_here(root: Path, cache_dir: Path, *overrides: str, **options: Any) -> Path:
+    """A small run in this process: the functions of the command, without its start. Returns its folder."""
+    config = composed(
+        *SMALL,
+        "trainer.threads=1",
+        f"output_dir={root / 'outputs'}",
+        f"cache_dir={cache_dir / 'histo_lightning'}",
+        *overrides,
+    )
+    with restored():
+        return run_training(config, **options)
+
+
+def main_here(command: str, *arguments: str) -> int:
+    """The front door of a command in this process; its exit status."""
+    main = importlib.import_module(f"histo_lightning.{command}").main
+    with restored(), mock.patch.object(sys, "argv", [command, *arguments]):
+        return guard(main)
+
+
+def environment(cache_dir: Path, **more: str) -> Mapping[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(cache_dir), **more}
+
+
+def start(root: Path, cache_dir: Path, *arguments: str, program: str = "histo_lightning.train") -> Any:
+    """Start a command as a user does, in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *program.split(), *arguments],
+        cwd=root,
+        env=environment(cache_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run started in the background (`make test &`) has Ctrl-C ignored, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(process: Any) -> int:
+    """Wait, close the pipes, show what went wrong; the exit status."""
+    _, err = process.communicate(timeout=300)
+    if process.returncode > 0:
+        print(err)
+    return int(process.returncode)
+
+
+def wait_for_epoch(root: Path, process: Any, epoch: int) -> None:
+    """Until an epoch has its line: bounded by the test's timeout."""
+    while process.poll() is None:
+        files = list(root.glob("outputs/runs/*/history.csv"))
+        if files and len(rows(files[0])) > epoch:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"ended before epoch {epoch}: {process.communicate()}")
