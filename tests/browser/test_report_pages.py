@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from histo_lightning.comparison.results import compare_runs
 
 from factories.browser import CHROMIUM, DARK, Recorder, measured, opened
-from factories.runs import made_up_run, made_up_table
+from factories.report_runs import made_up_run, made_up_table
 from factories.sweeps import config_of, write_run, write_sweep
+from histo_lightning.comparison.results import compare_runs
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.report.gallery import Shown, write_gallery
 from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst

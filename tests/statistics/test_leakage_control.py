@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from histo_lightning.data.splits.label_shuffling import labelled
 from scipy.special import expit
 
 from histo_lightning.comparison.leakage import write_leakage_study
 from histo_lightning.config.checks import to_config
+from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.splits import build_split
+from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.evaluation.differences.leakage import contrast, injection
 
 SHUFFLES = (0, 1, 2, 3)

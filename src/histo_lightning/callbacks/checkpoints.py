@@ -33,7 +33,7 @@ class BestAndLast(ModelCheckpoint):
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a property made by a function
             return
         if self.monitor in trainer.callback_metrics:  # not where validation was left out
             super().on_train_epoch_end(trainer, pl_module)

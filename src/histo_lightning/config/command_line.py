@@ -9,12 +9,11 @@ from omegaconf import OmegaConf
 
 from histo_lightning.config.checks import as_text
 from histo_lightning.config.compose import Composition, config_tree, read_jobs
-from histo_lightning.config.help import help_text
+from histo_lightning.config.help import SWEEPING, help_text
 from histo_lightning.config.schema import AnyConfig
 from histo_lightning.errors import UserError
 from histo_lightning.runs.version import __version__
 
-SWEEPING = ("train", "tune")  # commands that take -m
 Check = Callable[[Sequence[Any]], None]
 
 

@@ -231,11 +231,13 @@ def read_jobs(
         products = sweeper.get("products") or [sweeper.get("params") or {}]
     extra = [] if given_path else list(search)
     lists: list[list[str]] = []
+    chosen = {override.key_or_group for override in overrides}  # the command line wins
     for product in products:
-        own = parse(
-            [prepare_argument(f"{name}={value}") for name, value in product.items()], config_name, search
-        )
-        lists += [[*extra, *job] for job in expand([*own, *overrides], multirun)]  # the command line wins
+        values = [
+            prepare_argument(f"{name}={value}") for name, value in product.items() if name not in chosen
+        ]
+        own = parse(values, config_name, search)
+        lists += [[*extra, *job] for job in expand([*own, *overrides], multirun)]
     if not multirun and lists == [[*extra, *fixed]]:
         return Composition(given, (job_of(config_name, tree, lists[0]),), False, launcher)
     jobs = []

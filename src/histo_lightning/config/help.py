@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -11,8 +12,9 @@ from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 
 WIDTH = 110
+SWEEPING = ("train", "tune")  # commands that take -m
 FLAGS = (
-    ("-m, --multirun", "run every combination of the values given (train, tune)"),
+    ("-m, --multirun", "run every combination of the values given"),
     ("-c, --cfg job", "print the composed config of each job and stop; hydra and all print more"),
     ("-cd, --config-dir", "a folder with config files of your own, beside conf/"),
     ("-h, --help [group]", "this page, or the keys of a group's options"),
@@ -36,22 +38,29 @@ def help_text(command: str, group: str | None = None) -> str:
         lines.append("Groups (group=option; the default is in brackets; --help <group> lists its keys):")
         lines += _columns((name, _options(name, default)) for name, default in groups)
         lines.append("")
-    lines += ["Keys (key=value):", *_columns(_keys(path)), "", "Flags:", *_columns(FLAGS)]
+    flags = FLAGS if command in SWEEPING else FLAGS[1:]
+    lines += ["Keys (key=value):", *_columns(_keys(path)), "", "Flags:", *_columns(flags)]
     return "\n".join(lines)
 
 
 def _groups(path: Path) -> Iterator[tuple[str, str]]:
     """Groups in the defaults list of a command's file, also of the file that it builds on."""
-    for entry in OmegaConf.load(path).get("defaults", []):
+    for entry in _defaults(path):
         if isinstance(entry, str):
             if entry != "_self_":
                 yield from _groups(conf_dir() / f"{entry}.yaml")
             continue
         for name, default in entry.items():
             if (conf_dir() / str(name)).is_dir():
-                yield str(name), "" if default is None else str(default)
+                chosen = [default] if isinstance(default, str) else default or []
+                yield str(name), ", ".join(chosen)
     if path.stem == "train":
         yield "hydra/launcher", "basic"
+
+
+def _defaults(path: Path) -> list[Any]:
+    content: Any = OmegaConf.load(path)
+    return list(content.get("defaults") or [])
 
 
 def _options(group: str, default: str) -> str:
@@ -63,7 +72,7 @@ def _options(group: str, default: str) -> str:
 
 def _keys(path: Path) -> Iterator[tuple[str, str]]:
     """``key: value`` and its comment, from a file's text; what it says about Hydra itself is left out."""
-    for entry in OmegaConf.load(path).get("defaults", []):
+    for entry in _defaults(path):
         if isinstance(entry, str) and entry != "_self_":
             yield from _keys(conf_dir() / f"{entry}.yaml")
     yield from _commented(path)

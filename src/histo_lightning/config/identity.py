@@ -17,18 +17,21 @@ SILENT_FLAGS = (
     "detect_anomaly",
     "enable_autolog_hparams",
 )
+SILENT_CALLBACKS = ("progress", "dashboard")
 
 
 def hashed(config: Config) -> str:
     """Eight hex digits of the config without what does not change the result."""
-    left_out = {*unhashed_keys(), *(f"trainer.flags.{flag}" for flag in SILENT_FLAGS)}
-    values = {
-        name: value
-        for name, value in flatten(asdict(config))
-        if name not in left_out
-        and not name.startswith(("logger", "callbacks.progress.", "callbacks.dashboard."))
-    }
+    tree, left_out = asdict(config), unhashed_keys()
+    del tree["logger"]
+    tree["trainer"]["flags"] = _without(tree["trainer"]["flags"], SILENT_FLAGS)
+    tree["callbacks"] = _without(tree["callbacks"], SILENT_CALLBACKS)
+    values = {name: value for name, value in flatten(tree) if name not in left_out}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _without(entries: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name not in names}
 
 
 def readable_name(config: Config) -> str:
@@ -57,7 +60,7 @@ def shortened(config: Config) -> str:
     flags = {
         name: value
         for name, value in config.trainer.flags.items()
-        if (name.startswith("limit_") and value not in (None, 1.0))
+        if (name.startswith("limit_") and value is not None and repr(value) != "1.0")  # 1 is one batch
         or (name in ("fast_dev_run", "overfit_batches") and value)
     }
     words = [f"debug={config.debug}"] if config.debug else []

@@ -24,9 +24,7 @@ NAME = r"[A-Za-z0-9._-]{1,100}"
 
 
 def key(default: Any, **metadata: Any) -> Any:
-    """A field with what its value may be; a callable default makes a new value each time."""
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
+    """A field with what its value may be."""
     return field(default=default, metadata=metadata)
 
 
@@ -84,8 +82,8 @@ class AugmentConfig:
     """What is done to training images, and what validation and test images look like; all off by default."""
 
     name: str = "none"
-    crop_scale: list[float] = key(lambda: [1.0, 1.0], pair=(0.01, 1.0))
-    crop_ratio: list[float] = key(lambda: [1.0, 1.0], pair=(0.1, 10.0))
+    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"pair": (0.01, 1.0)})
+    crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"pair": (0.1, 10.0)})
     dihedral: bool = False
     horizontal_flip: bool = False
     rotation_degrees: float = key(0.0, low=0, high=180)
@@ -94,7 +92,7 @@ class AugmentConfig:
     channel_gain: float = key(0.0, low=0, high=0.9)
     stain_gain: float = key(0.0, low=0, high=0.9)
     stain_shift: float = key(0.0, low=0, high=0.5)
-    steps: dict[str, Any] = key(dict)
+    steps: dict[str, Any] = field(default_factory=dict)
     evaluate: str = key("field", choices=("field", "center"))
     normalisation: str = key("train", choices=("train", "imagenet"))
 
@@ -115,7 +113,7 @@ class TrainerConfig:
     workers: int = key(0, low=0, high=256, hashed=False)
     gpu: int | None = key(None, low=0, high=1023, hashed=False)
     progress: str = key("auto", choices=("auto", "bar", "lines", "none"), hashed=False)
-    flags: dict[str, Any] = key(dict)
+    flags: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -142,7 +140,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=_from("callbacks", "default"))
     logger: dict[str, Any] = field(default_factory=_from("logger", "tensorboard"))
     study: StudyConfig = field(default_factory=StudyConfig)
-    imports: list[str] = key(list, hashed=False)
+    imports: list[str] = field(default_factory=list, metadata={"hashed": False})
     debug: str | None = None
     magnification: str = key("40x", choices=("40x", "100x", "200x", "400x", "all"))
     task: str = key("binary", choices=("binary", "subtype"))
@@ -231,7 +229,7 @@ class EvaluateConfig:
     allow_seen_cases: bool = False
     batch_size: int = key(32, low=2, high=65536)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    imports: list[str] = key(list)
+    imports: list[str] = field(default_factory=list)
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
@@ -248,7 +246,7 @@ class PredictConfig:
     gradcam: bool = False
     batch_size: int = key(32, low=2, high=65536)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    imports: list[str] = key(list)
+    imports: list[str] = field(default_factory=list)
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
@@ -260,7 +258,7 @@ class ExportConfig:
 
     checkpoint: str = key("", literal=True)
     format: str = key("onnx", choices=("onnx", "torch_export", "safetensors"))
-    imports: list[str] = key(list)
+    imports: list[str] = field(default_factory=list)
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)

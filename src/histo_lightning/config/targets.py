@@ -174,14 +174,19 @@ def check_arguments(
         if name not in named:
             if open_ended:
                 continue
-            kind = getattr(callee, "__name__", str(callee))
             raise UserError(
-                f"{key}.{name}: {kind} has no such argument{nearest(name, allowed)}; it takes {', '.join(allowed)}"
+                f"{key}.{name}: {_name_of(callee)} has no such argument{nearest(name, allowed)}; it takes {', '.join(allowed)}"
             )
         _check_type(f"{key}.{name}", value, named[name], types_of.get(name))
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in filled:
-            raise UserError(f"{key}.{name} is missing: {getattr(callee, '__name__', callee)} needs it")
+            raise UserError(f"{key}.{name} is missing: {_name_of(callee)} needs it")
+
+
+def _name_of(callee: Any) -> str:
+    while isinstance(callee, partial):
+        callee = callee.func
+    return str(getattr(callee, "__name__", callee))
 
 
 def _annotations(callee: Callable[..., Any]) -> dict[str, Any]:
@@ -264,6 +269,4 @@ def build(callee: Callable[..., Any], given: Mapping[str, Any], key: str, **fill
         ) from error
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{key}: {getattr(callee, '__name__', callee)} refuses its arguments ({reason[0]})"
-        ) from error
+        raise UserError(f"{key}: {_name_of(callee)} refuses its arguments ({reason[0]})") from error

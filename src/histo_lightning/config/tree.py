@@ -34,7 +34,7 @@ def option(group: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         names = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
         raise UserError(f"{group}={name}: no such option; allowed are {', '.join(names)}")
-    content: Any = OmegaConf.to_container(OmegaConf.load(path)) or {}
+    content: dict[str, Any] = dict(OmegaConf.to_container(OmegaConf.load(path)) or {})  # type: ignore[arg-type]
     merged: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":

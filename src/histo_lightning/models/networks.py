@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from histo_lightning.config.targets import arguments, build, network_factory
+from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.errors import UserError
 from histo_lightning.models.heads import build_head
 from histo_lightning.models.resnet import ResNet
@@ -20,8 +21,11 @@ FAMILY = "histo_lightning.models.resnet"
 
 
 def network_settings(model: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with ``_target_`` from the name of a network of the family, or the settings themselves."""
-    return {"_target_": f"{FAMILY}.{model}"} if isinstance(model, str) else dict(model)
+    """The settings of an option in ``conf/model`` by its name, or the settings themselves."""
+    if not isinstance(model, str):
+        return dict(model)
+    shipped = (conf_dir() / "model" / f"{model}.yaml").is_file()
+    return option("model", model) if shipped else {"_target_": f"{FAMILY}.{model}"}
 
 
 def build_network(
@@ -39,7 +43,7 @@ def build_network(
     keeps its own last layer, unless ``head="mlp"``, which replaces it.
 
     Args:
-        model: a name of the family (``resnet18``), or ``_target_`` and arguments.
+        model: an option of ``conf/model`` (``resnet18``), or ``_target_`` and arguments.
         num_classes: outputs.
         head, hidden, dropout: see :func:`build_head`.
         imported_only: the settings come from a checkpoint; see :func:`histo_lightning.config.targets.locate`.
@@ -99,10 +103,10 @@ def check_network(model: str | Mapping[str, Any], num_classes: int, size: int, *
     try:
         with torch.no_grad():
             logits = network(torch.empty(2, 3, size, size, device="meta"))
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever a network raises
         target = network_settings(model)["_target_"]
         raise UserError(
-            f"model._target_={target}: fails on images of {size} x {size} ({str(error).splitlines()[0]}); set image_size"
+            f"model._target_={target}: fails on images of {size} x {size} ({(str(error).splitlines() or [type(error).__name__])[0]}); set image_size"
         ) from error
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

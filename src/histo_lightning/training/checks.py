@@ -31,6 +31,7 @@ def check_runs(configs: Sequence[Any]) -> None:
             [
                 asdict(config.head),
                 asdict(config.trainer),
+                [config.task, config.image_size, config.monitor],
                 config.model,
                 config.optimizer,
                 config.scheduler,

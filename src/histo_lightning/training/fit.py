@@ -108,7 +108,7 @@ def _fit(
     hardware: Hardware,
 ) -> None:
     if config.trainer.channels_last:
-        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        classifier.to(memory_format=torch.channels_last)
     if hardware.compile:
         classifier.network.compile()
     last = folder / "checkpoints" / "last.ckpt"

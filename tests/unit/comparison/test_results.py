@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from histo_lightning.report.results import figures, texts
 from sklearn.metrics import (
     balanced_accuracy_score,
     log_loss,
@@ -42,7 +43,6 @@ from histo_lightning.evaluation import (
     write_predictions,
 )
 from histo_lightning.evaluation.differences import Replicate
-from histo_lightning.report.results import figures, texts
 from histo_lightning.runs import write_json
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
@@ -930,7 +930,9 @@ def test_shortened_runs_are_left_out_and_named(copied: Path, capsys: pytest.Capt
     assert (results["runs"]["finished"], results["runs"]["shortened"]) == (19, 1)
     assert results["families"][0]["replicates"] == ["seed 0"]
     assert [row["state"] for row in rows_in(runs) if row["run"] == short.name] == ["shortened"]
-    assert "fold 2 is missing (shortened: limit_train_batches=2)" in cell_of(results, "resnet34")["problems"][0]
+    assert (
+        "fold 2 is missing (shortened: limit_train_batches=2)" in cell_of(results, "resnet34")["problems"][0]
+    )
     print_comparison(results, copied)
     assert "shortened runs are never pooled" in " ".join(capsys.readouterr().out.split())
 
@@ -964,6 +966,8 @@ def test_a_damaged_file_is_said_in_one_line_and_never_taken_for_an_empty_one(cop
     results, _ = analyse([copied])
     (row,) = results["unfinished"]
     assert (row["run"], row["state"]) == (folder.name, "damaged")
-    assert re.fullmatch(rf"{re.escape(name)} is damaged \(.+\); delete the folder and train again", row["error"])
+    assert re.fullmatch(
+        rf"{re.escape(name)} is damaged \(.+\); delete the folder and train again", row["error"]
+    )
     assert "\n" not in row["error"]
     assert results["families"][0]["replicates"] == ["seed 0"]

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from histo_lightning.report.cell_pictures import curves_figure
+from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
+from histo_lightning.report.results import figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
     auc,
@@ -23,9 +26,6 @@ from histo_lightning.comparison.settings import names_of
 from histo_lightning.comparison.summaries import mean_roc
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.report.cell_pictures import curves_figure
-from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
-from histo_lightning.report.results import figures
 
 
 def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:

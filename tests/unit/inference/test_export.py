@@ -15,8 +15,8 @@ import torch
 
 import histo_lightning.inference.export as exporting
 import histo_lightning.inference.formats as formats
-from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier import Classifier
+from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.config.schema import ExportConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError

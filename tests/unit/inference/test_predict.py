@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import PredictConfig, TrainerConfig
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import read_predictions
@@ -20,7 +21,6 @@ from histo_lightning.inference.predict import (
     malignant_probability,
     predict,
 )
-from histo_lightning.classifier.hardware import device_of
 from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")

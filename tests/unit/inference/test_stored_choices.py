@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from histo_lightning.training.baselines import mean_colour
-from histo_lightning.training.decisions import choose, store_choice
 from PIL import Image
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +19,8 @@ from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import Recipe
 from histo_lightning.evaluation import make_table, read_predictions
+from histo_lightning.training.baselines import mean_colour
+from histo_lightning.training.decisions import choose, store_choice
 
 
 def test_what_is_chosen_comes_from_validation_and_is_kept_in_the_checkpoint(

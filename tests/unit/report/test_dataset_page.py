@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from histo_lightning.data.breakhis.problems import Problem, inspect_names
 from PIL import Image
 
 from factories.html import Page

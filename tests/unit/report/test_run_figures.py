@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from factories.runs import made_up_run, made_up_table, many_cases
+from factories.report_runs import made_up_run, made_up_table, many_cases
 from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table

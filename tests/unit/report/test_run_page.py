@@ -12,7 +12,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from factories.html import Page
-from factories.runs import made_up_run, made_up_table, many_cases
+from factories.report_runs import made_up_run, made_up_table, many_cases
 from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import score_predictions, write_predictions

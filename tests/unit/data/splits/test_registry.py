@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.splits import SplitConfig, check_split_keys, split_kind, split_kinds
 from histo_lightning.config.identity import split_words
 from histo_lightning.config.schema import Config
+from histo_lightning.data.splits import SplitConfig, check_split_keys, split_kind, split_kinds
 from histo_lightning.errors import UserError
 
 SHIPPED = {"case_kfold", "slide_kfold", "official", "folders", "file", "image_random", "injection"}

@@ -1,4 +1,4 @@
-"""The data module: usable by any LightningModule, fitted on train alone, honest about groups."""
+"""The data module: usable by any LightningModule, fitted on train alone, the same with any loader."""
 
 from pathlib import Path
 
@@ -12,26 +12,18 @@ from torchvision import transforms
 
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
-from histo_lightning.data.augment import IMAGENET_MEAN, Recipe
+from histo_lightning.data.augment import IMAGENET_MEAN, STEPS, augmentation_step, check_steps
 from histo_lightning.data.datamodule import resident_pixels
-from histo_lightning.data.sampling import Batches, EpochOrder, ResidentLoader
-from histo_lightning.data.splits import SplitConfig
+from histo_lightning.data.sampling import ResidentLoader
 from histo_lightning.errors import UserError
 
-RECIPE = Recipe(size=32, name="d4", dihedral=True, brightness=0.1)
-PILLOW = Recipe(
-    size=32,
-    name="thesis_pillow",
-    horizontal_flip=True,
-    rotation_degrees=15,
-    crop_scale=(0.3, 1),
-    evaluate="center",
-)
-RECIPES = {
-    "d4": RECIPE,
-    "d4_stain": Recipe(size=32, name="d4_stain", dihedral=True, stain_gain=0.2, stain_shift=0.02),
-    "thesis": Recipe(size=32, name="thesis", horizontal_flip=True, rotation_degrees=15, crop_scale=(0.3, 1)),
-    "none": Recipe(size=32, name="none"),
+D4 = {"name": "d4", "dihedral": True, "brightness": 0.1}
+PILLOW = {
+    "name": "thesis_pillow",
+    "horizontal_flip": True,
+    "rotation_degrees": 15,
+    "crop_scale": (0.3, 1),
+    "evaluate": "center",
 }
 QUIET = {
     "enable_checkpointing": False,
@@ -55,8 +47,8 @@ def tree(root: Path, seed: int = 0) -> Path:
 
 
 def module(root: Path, cache: Path, **more) -> BreakHisDataModule:
-    settings = {"recipe": RECIPE, "batch_size": 4, "cache_dir": cache} | more
-    data = BreakHisDataModule("folders", str(root), plan=SplitConfig(name="folders"), **settings)
+    settings = {"image_size": 32, "augment": D4, "batch_size": 4, "cache_dir": cache} | more
+    data = BreakHisDataModule("folders", str(root), **settings)
     data.setup()
     return data
 
@@ -140,23 +132,6 @@ def test_subtypes_need_names_that_say_them(tmp_path: Path) -> None:
         module(tree(tmp_path / "t"), tmp_path / "c", task="subtype")
 
 
-@pytest.mark.parametrize("count", [1, 3, 10, 31, 32, 33, 300, 301])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_batches_cover_everything_on_any_number_of_processes(count: int, world: int) -> None:
-    order = EpochOrder([], [], "sequential", 0)
-    order.count = count
-    shares = [
-        list(Batches(order, 32 // world * world, training=False, rank=rank, world=world))
-        for rank in range(world)
-    ]
-    assert len({len(batch) for share in shares for batch in share}) == 1
-    assert {len(share) for share in shares} == {len(Batches(order, 32 // world * world, training=False))}
-    seen = [index for share in shares for batch in share for index in batch]
-    assert set(seen) == set(range(count))
-    assert len(seen) - count < max(len(shares[0]) * world, world + 1)  # hardly an image more than one a batch
-    assert max(len(batch) for batch in shares[0]) * world <= max(32, world)
-
-
 def assert_same_batches(one, two) -> None:
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
@@ -168,8 +143,8 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path: Path, augment:
     root = tree(tmp_path / "t")
     found = []
     for workers in (0, 1, 2):
-        recipe = RECIPE if augment == "d4" else PILLOW
-        data = module(root, tmp_path / "c", workers=workers, recipe=recipe)
+        keys = D4 if augment == "d4" else PILLOW
+        data = module(root, tmp_path / "c", workers=workers, augment=keys)
         loader = data.train_dataloader()
         epochs = []
         for epoch in (0, 1, 2):
@@ -202,7 +177,7 @@ def test_batches_after_a_resume_are_those_of_an_undisturbed_run(tmp_path: Path) 
 
 def test_the_thesis_s_pipeline_is_torchvision_s(tmp_path: Path) -> None:
     """Evaluation against a hand-written torchvision chain; training against it under the same seed."""
-    data = module(tree(tmp_path / "t"), tmp_path / "c", recipe=PILLOW)
+    data = module(tree(tmp_path / "t"), tmp_path / "c", augment=PILLOW)
     record = data.parts["val"].records[3]
     image = Image.open(tmp_path / "t" / record.path)
     chain = transforms.Compose([transforms.Resize(37), transforms.CenterCrop(32), transforms.ToTensor()])
@@ -242,8 +217,8 @@ class Transfers(TorchDispatchMode):
 @pytest.mark.parametrize("recipe", ["d4", "d4_stain", "thesis", "none"])
 def test_no_step_waits_for_the_device_or_copies_to_it(tmp_path: Path, recipe: str) -> None:
     """Run on the CPU, where the same operations would be called: a step reads nothing back and lifts nothing in."""
-    data = module(tree(tmp_path / "t"), tmp_path / "c", recipe=RECIPES[recipe])
-    classifier = Classifier("resnet10", 2, stem="small")
+    data = module(tree(tmp_path / "t"), tmp_path / "c", augment=recipe)
+    classifier = Classifier({"_target_": "histo_lightning.models.resnet.resnet10", "stem": "small"})
     loader = ResidentLoader(
         data.parts["train"].dataset,
         data.train_dataloader().batch_sampler,
@@ -272,3 +247,72 @@ def test_pixels_in_device_memory_give_the_same_batches(tmp_path: Path) -> None:
         resident = ResidentLoader(data.parts[part].dataset, direct.batch_sampler, stored)
         assert len(resident) == len(direct)
         assert_same_batches(list(direct), list(resident))
+
+
+# --- an augmentation step of one's own ---
+
+
+@pytest.fixture
+def darken():
+    """A step registered as a user's module does it; gone afterwards."""
+
+    @augmentation_step("darken")
+    def step(images: torch.Tensor, numbers: torch.Tensor, *, low: float = 0.5, twice: bool = False):
+        share = low + (1 - low) * numbers[:, :1, None, None]
+        return images.float() * (share**2 if twice else share)
+
+    yield step
+    del STEPS["darken"]
+
+
+def test_a_step_of_one_s_own_changes_training_images_alone(tmp_path: Path, darken) -> None:
+    root = tree(tmp_path / "t")
+    keys = {"name": "d4", "steps": {"darken": {"low": 0.25}}}
+    plain = module(root, tmp_path / "c", augment={"name": "d4"})
+    mine = module(root, tmp_path / "c", augment=keys)
+    one, two = (next(iter(data.train_dataloader()))["image"] for data in (plain, mine))
+    values = [data * plain.std[:, None, None] + plain.mean[:, None, None] for data in (one, two)]
+    shares = [float(b.sum() / a.sum()) for a, b in zip(*values, strict=True)]
+    assert all(0.25 <= share <= 1 for share in shares)
+    assert len({round(share, 4) for share in shares}) == len(shares)
+    again = next(iter(module(root, tmp_path / "c", augment=keys).train_dataloader()))["image"]
+    assert torch.equal(two, again)
+    assert_same_batches(list(plain.val_dataloader()), list(mine.val_dataloader()))
+    assert "darken {'low': 0.25}" in mine.recipe.text()
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ({"darkn": {}}, r"augment.steps.darkn: no such step; allowed are darken; did you mean 'darken'"),
+        ({"darken": {"lw": 1}}, r"augment.steps.darken.lw: step has no such argument; did you mean 'low'"),
+        ({"darken": {"low": "x"}}, r"augment.steps.darken.low=x: is of another type; allowed is a number"),
+        ({"darken": 3}, r"augment.steps.darken=3: give its arguments"),
+    ],
+)
+def test_what_is_no_step_or_no_argument_of_it_is_refused(darken, steps, message: str) -> None:
+    check_steps({"darken": {"low": 1, "twice": True}, "other": None})
+    with pytest.raises(UserError, match=message):
+        BreakHisDataModule(augment={"name": "d4", "steps": steps})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augment": {"nme": "d4"}}, "augment: 'nme' is no key of it; allowed are"),
+        ({"augment": "d5"}, "augment=d5: no such option; allowed are d4"),
+        ({"dataset": "breakhiss"}, "dataset=breakhiss: no such option"),
+        ({"magnification": "45x"}, "magnification=45x: allowed are 40x"),
+        ({"sampler": "cases"}, "sampler=cases: allowed are shuffle, case_balanced"),
+        ({"normalisation": "zero"}, "normalisation=zero: allowed are train, imagenet"),
+        ({"task": "grade"}, "task=grade: allowed are binary, subtype"),
+    ],
+)
+def test_wrong_settings_are_refused_when_constructed(settings, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        BreakHisDataModule(**settings)
+
+
+def test_stored_pixels_must_be_as_large_as_what_is_cut_from_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset.short_side=20: smaller than image_size=32; leave it null"):
+        module(tree(tmp_path / "t"), tmp_path / "c", short_side=20)

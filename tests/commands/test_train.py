@@ -19,20 +19,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from histo_lightning.training.decisions import mark_apparent
 from histo_lightning.prediction import predict_part
 from histo_lightning.processes import end, wait_for
 from PIL import Image
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier import Classifier
+from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import Recipe
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.evaluation import score_predictions
+from histo_lightning.training.decisions import mark_apparent
 
 SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
 HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc,images_per_second"
