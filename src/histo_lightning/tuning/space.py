@@ -59,13 +59,11 @@ def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, M
     for name, value in space.items():
         if value is not None and not isinstance(value, dict):
             raise UserError(f"{SPACE}.{prefix}{name}={value}: give low and high, or choices")
-        if (
-            value
-            and not set(value) & set(asdict(Given()))
-            and isinstance(next(iter(value.values())), dict | None)
-        ):
+        if not value or set(map(str, value.values())) == {"None"}:
+            continue
+        if any(isinstance(item, dict) for item in value.values()) and not set(value) & set(asdict(Given())):
             yield from _leaves(value, f"{prefix}{name}.")
-        elif value and set(map(str, value.values())) != {"None"}:
+        else:
             yield f"{prefix}{name}", value
 
 
