@@ -16,7 +16,9 @@ from histo_lightning.report import words
 from histo_lightning.report.tables import cell_parts, markdown_text
 from histo_lightning.runs import write_atomic
 
-WIDE = 850  # pixels, above which a picture scrolls by itself on a narrow screen, so that its text stays readable
+WIDE = (
+    850  # pixels, above which a picture scrolls by itself on a narrow screen, so that its text stays readable
+)
 
 
 class Picture(NamedTuple):
@@ -84,5 +86,3 @@ def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-

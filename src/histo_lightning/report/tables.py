@@ -78,7 +78,9 @@ def cell_parts(text: str) -> CellParts:
     parts = _CELL.fullmatch(text)
     if parts is None:
         return CellParts(text, "", "")
-    return CellParts(parts["value"], parts["interval"] or "", parts["marks"].replace("[", "").replace("]", ""))
+    return CellParts(
+        parts["value"], parts["interval"] or "", parts["marks"].replace("[", "").replace("]", "")
+    )
 
 
 def markdown_text(text: str) -> str:
