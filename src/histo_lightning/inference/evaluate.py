@@ -47,9 +47,12 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
             logits.append(trained.logits(pixels.take(rows[start : start + config.batch_size])))
             progress(min(start + config.batch_size, len(rows)), len(rows))
     table = _table(trained, chosen, np.concatenate(logits))
-    threshold = _threshold(trained)
+    chosen_point = (trained.about.get("operating_point") or {}).get(
+        "threshold"
+    )  # None where validation gave none
+    threshold = None if chosen_point is None else float(trained.about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name
-    metrics = {
+    metrics: dict[str, Any] = {
         "schema": 1,
         "checkpoint": Path(config.checkpoint).name,
         "run": run,
@@ -77,12 +80,6 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     if config.json:
         write_json(Path(config.json), metrics)
     return folder, metrics
-
-
-def _threshold(trained: Trained) -> float | None:
-    """The stored operating point, or None where validation gave none."""
-    point = trained.about.get("operating_point") or {}
-    return None if point.get("threshold") is None else float(trained.about["threshold"])
 
 
 def _load(

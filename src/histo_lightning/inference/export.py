@@ -24,11 +24,11 @@ from histo_lightning.inference.formats import (
     takes_any_size,
 )
 from histo_lightning.inference.trained import Trained
-from histo_lightning.report.console import console
 from histo_lightning.runs import read_json, write_atomic, write_json
 from histo_lightning.runs.version import __version__
 
 TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
+KEPT = "transforms threshold operating_point temperature seen_cases split_hash"  # as the checkpoint has them
 PATCH = 8  # pixels a side of the squares in a test image: noise of single pixels would average out
 
 
@@ -107,9 +107,7 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
     free = takes_any_size(trained)
     scale = "divided by 255" if graph else "divided by 255, minus mean, divided by std (by channel)"
     columns = trained.malignant_columns
-    malignant = (
-        f"the sum of probabilities[:, {columns}]" if columns[1:] else f"probabilities[:, {columns[0]}]"
-    )
+    total = f"the sum of probabilities[:, {columns}]" if columns[1:] else f"probabilities[:, {columns[0]}]"
     return {
         "format": format_name,
         "classes": trained.classes,
@@ -133,18 +131,8 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
             "shape": ["batch", len(trained.classes)],
             "probabilities": "softmax of the logits, without the temperature",
         },
-        "threshold_rule": f"malignant where {malignant} >= threshold",
-        **{
-            key: about.get(key)
-            for key in (
-                "transforms",
-                "threshold",
-                "operating_point",
-                "temperature",
-                "seen_cases",
-                "split_hash",
-            )
-        },
+        "threshold_rule": f"malignant where {total} >= threshold",
+        **{key: about.get(key) for key in KEPT.split()},
         "versions": {"histo_lightning": __version__}
         | {package: version(package) for package in ("torch", *FORMATS[format_name].packages)},
     }
@@ -193,11 +181,10 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
 
 def print_export(folder: Path, metadata: dict[str, Any]) -> None:
     """Where the model is, its size, and how closely it agrees with the checkpoint."""
-    out, worst = console(), metadata["parity"]["largest_difference"]
-    out.print(f"{'model:':<14} {folder / metadata['file']} ({metadata['bytes'] / 1e6:.1f} MB)", markup=False)
-    out.print(f"{'metadata.json:':<14} {folder / 'metadata.json'}", markup=False)
-    out.print(
+    worst = metadata["parity"]["largest_difference"]
+    print(f"{'model:':<14} {folder / metadata['file']} ({metadata['bytes'] / 1e6:.1f} MB)")
+    print(f"{'metadata.json:':<14} {folder / 'metadata.json'}")
+    print(
         f"{'parity:':<14} largest difference from the checkpoint {worst['logits']:.2g} in logits, "
-        f"{worst['probabilities']:.2g} in probabilities (allowed {TOLERANCE:g})",
-        markup=False,
+        f"{worst['probabilities']:.2g} in probabilities (allowed {TOLERANCE:g})"
     )

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,11 +59,17 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
                 one.stored = None  # a folder of images may be larger than the memory
             predictions += batch
             progress(len(predictions), len(paths))
-    write_atomic(folder / "predictions.csv", table_text(predictions, trained))
+    rows = [table_row(one, trained) for one in predictions]
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    write_atomic(folder / "predictions.csv", "".join(",".join(map(csv_text, line)) + "\n" for line in lines))
     if config.gradcam:
         write_gallery(folder / "index.html", heat_maps, trained.classes, "gradcam")
     if config.json:
-        write_json(Path(config.json), as_json(predictions, trained, folder))
+        decisions = [row["decision"] for row in rows if row["decision"]]
+        numbers = {"images": len(rows), "unreadable": len(rows) - len(decisions)}
+        rule = {"threshold": float(trained.about["threshold"])}
+        counts = {name: decisions.count(name) for name in CLASSES}
+        write_json(Path(config.json), {"folder": str(folder), **numbers, **rule, "decisions": counts})
     return folder, predictions
 
 
@@ -121,41 +126,19 @@ def _fill(batch: Sequence[Prediction], trained: Trained, *, tta: bool) -> None:
             one.probabilities = values
 
 
-def malignant_probability(one: Prediction, trained: Trained) -> float | None:
-    """The probability of a malignant tumour from those of the classes or subtypes; None for an unreadable image."""
-    return None if one.probabilities is None else float(one.probabilities[trained.malignant_columns].sum())
-
-
-def table_text(predictions: Sequence[Prediction], trained: Trained) -> str:
-    """The CSV: path, size, probability by class, of malignant, the likeliest class, the stored threshold's decision."""
+def table_row(one: Prediction, trained: Trained) -> dict[str, str]:
+    """Path, size, probability by class and of a malignant tumour, the likeliest class, the stored threshold's decision."""
     classes, threshold = trained.classes, float(trained.about["threshold"])
-    heads = [*(f"p_{name}" for name in classes), *([] if "malignant" in classes else ["p_malignant"])]
-    lines = [["path", "width", "height", *heads, "predicted", "threshold", "decision", "error"]]
-    for one in predictions:
-        cells = [quote_cell(str(one.path)), *(str(side) for side in one.size)]
-        malignant = malignant_probability(one, trained)
-        if one.probabilities is None or malignant is None:
-            lines.append([*cells, *[""] * (len(heads) + 3), quote_cell(one.error)])
-            continue
-        values = [float(p) for p in one.probabilities] + [malignant]
-        decision = CLASSES[int(malignant >= threshold)]
-        cells += [repr(value) for value in values[: len(heads)]]
-        lines.append([*cells, classes[int(one.probabilities.argmax())], repr(threshold), decision, ""])
-    return "".join(",".join(csv_text(cell) for cell in line) + "\n" for line in lines)
-
-
-def as_json(predictions: Sequence[Prediction], trained: Trained, folder: Path) -> dict[str, Any]:
-    """How many images got which decision."""
-    threshold = float(trained.about["threshold"])
-    values = [malignant_probability(one, trained) for one in predictions]
-    decisions = [value >= threshold for value in values if value is not None]
-    return {
-        "folder": str(folder),
-        "images": len(predictions),
-        "unreadable": len(predictions) - len(decisions),
-        "threshold": threshold,
-        "decisions": {"benign": decisions.count(False), "malignant": decisions.count(True)},
-    }
+    row = {"path": quote_cell(str(one.path)), "width": str(one.size[0]), "height": str(one.size[1])}
+    row |= dict.fromkeys(
+        [*(f"p_{name}" for name in classes), "p_malignant", "predicted", "threshold", "decision"], ""
+    )
+    if one.probabilities is not None:
+        malignant = float(one.probabilities[trained.malignant_columns].sum())
+        row |= {f"p_{name}": repr(float(p)) for name, p in zip(classes, one.probabilities, strict=True)}
+        row |= {"p_malignant": repr(malignant), "predicted": classes[int(one.probabilities.argmax())]}
+        row |= {"threshold": repr(threshold), "decision": CLASSES[int(malignant >= threshold)]}
+    return row | {"error": quote_cell(one.error)}
 
 
 def _explain(one: Prediction, trained: Trained, folder: Path, number: int) -> Shown:

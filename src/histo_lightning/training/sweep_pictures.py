@@ -12,8 +12,8 @@ from histo_lightning.classifier.hardware import cores
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
-from histo_lightning.report.console import StepProgress
 from histo_lightning.errors import UserError
+from histo_lightning.report.console import StepProgress
 from histo_lightning.training.results import draw_run
 from histo_lightning.training.run import prepare_data
 

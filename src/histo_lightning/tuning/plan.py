@@ -10,7 +10,7 @@ import yaml
 
 from histo_lightning.config.compose import config_of
 from histo_lightning.config.schema import MONITORS, Config, TuneConfig
-from histo_lightning.tuning.space import Search, folds, overrides, searches
+from histo_lightning.tuning.space import Search, overrides, searches
 
 OWN = ("tune", "nested", "study_name")  # keys of the search itself, which a run does not have
 
@@ -21,13 +21,12 @@ def run_config(given: Sequence[str], settings: Mapping[str, Any]) -> Config:
     Raises:
         UserError: as for a command line.
     """
-    keys = [override.partition("=")[0].lstrip("+~") for override in given]
-    kept = [
-        override
-        for override, key in zip(given, keys, strict=True)
-        if key.split(".")[0] not in OWN and key not in settings
-    ]
-    config = config_of("train", [*kept, *overrides(settings)])
+    lines = list(overrides(settings))
+    for override in given:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.split(".")[0] not in OWN and key not in settings:
+            lines.append(override)
+    config = config_of("train", lines)
     assert isinstance(config, Config)
     return config
 
@@ -53,8 +52,8 @@ class Plan:
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """The outer folds whose validation is read."""
-        return folds(self.config)
+        """The outer folds whose validation sets the objective reads: one, or several with ``nested=false``."""
+        return tuple(self.config.tune.folds or (self.config.split.fold,))
 
     @property
     def minimise(self) -> bool:

@@ -1,15 +1,11 @@
 """What a study found: ``study.json``, ``trials.csv`` and ``curves.csv``, from Optuna's records."""
 
-import csv
-import io
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import ExperimentalWarning
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+import pandas
 from optuna.trial import TrialState
 
 from histo_lightning.config.identity import as_primitives
@@ -20,7 +16,6 @@ from histo_lightning.tuning.space import Search, attributes, edge, overrides
 
 OPTIMISTIC = "selected on the same cases that are scored: optimistic"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-ENOUGH = 10  # completed trials, below which an importance would be noise
 Row = Mapping[str, Any]
 
 
@@ -54,28 +49,10 @@ def best_row(rows: Sequence[Row], minimise: bool) -> Row | None:
     return min(complete, key=lambda row: row["value"] if minimise else -row["value"], default=None)
 
 
-def importance_evaluator() -> PedAnovaImportanceEvaluator:
-    """PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) of being in the best quarter of the completed trials."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return PedAnovaImportanceEvaluator(target_quantile=0.25)
-
-
-def importances(studies: Studies, search: Search) -> dict[str, Any]:
-    """Shares of the keys, which sum to 1; ``values`` is None with a ``reason`` where they would be noise."""
-    count = len(studies.trials(search, TrialState.COMPLETE))
-    if count < ENOUGH:
-        return {"values": None, "reason": f"{ENOUGH} completed trials are needed, there are {count}"}
-    if len(search.space) < 2:
-        return {"values": None, "reason": "one key was searched"}
-    shares = get_param_importances(studies.by_name[search.name], evaluator=importance_evaluator())
-    return {"values": {key: float(share) for key, share in shares.items()}, "reason": None}
-
-
 def summarise(
     studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final: Row | None
 ) -> dict[str, Any]:
-    """The content of ``study.json``: protocol, search, budget and best setting by depth, importances, test scores.
+    """The content of ``study.json``: protocol, search, budget and best setting by depth, test scores.
 
     Args:
         facts: what each fold's split is (see ``study.prepare``).
@@ -112,7 +89,6 @@ def summarise(
         "counts": _counts(rows, config.tune.trials),
         "best": by_depth[best["depth"]]["best"] if best else None,
         "by_depth": by_depth,
-        "importances": {search.name: importances(studies, search) for search in plan.searches},
         "final": final,
         "identity": studies.identity,
         "versions": versions(),
@@ -152,9 +128,5 @@ def write_tables(folder: Path, rows: Sequence[Row], study: Row) -> None:
         for epoch, value in enumerate(row["curve"])
     ]
     for name, lines in (("trials", trials), ("curves", curves)):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        write_atomic(folder / f"{name}.csv", text.getvalue())
+        write_atomic(folder / f"{name}.csv", pandas.DataFrame(lines).to_csv(index=False))
     write_json(folder / "study.json", study)

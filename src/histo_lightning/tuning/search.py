@@ -5,6 +5,7 @@ whoever asks next. Trials are counted without such repetitions, and the count se
 that was killed ends like one that was not.
 """
 
+import gc
 import hashlib
 import sqlite3
 import time
@@ -175,7 +176,9 @@ class Studies:
                 attempt = self._run(train)
             if attempt is not None:
                 trial = self.trials(attempt.search)[attempt.trial.number]
-                failed += trial.state == TrialState.FAIL
+                if trial.state == TrialState.FAIL:
+                    failed += 1
+                    gc.collect()  # what a failed fit holds: a GPU that was full would fail the next trial too
                 announce(attempt, trial)
             elif running:
                 time.sleep(POLL_SECONDS)
@@ -220,7 +223,7 @@ class Studies:
                 raise
 
         try:
-            study.optimize(objective, n_trials=1, catch=(Exception,), gc_after_trial=True)
+            study.optimize(objective, n_trials=1, catch=(Exception,))
         except KeyboardInterrupt:
             if attempts:
                 _repeat(study, self.trials(search)[attempts[0].trial.number])

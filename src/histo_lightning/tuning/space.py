@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,16 +24,11 @@ from histo_lightning.errors import UserError
 SPACE = "tune.space"
 DEPTH = "model"  # the group that has a budget of its own for each choice
 EDGE = 0.05  # share of a range, at either end, that counts as its edge
-SHARED = (
-    "split dataset magnification task monitor scored_weights target_sensitivity test seed trainer experiment"
+# Keys that are the same in all trials, or no part of a run.
+FIXED = re.compile(
+    r"(split|dataset|magnification|task|monitor|scored_weights|target_sensitivity|test|seed|trainer|experiment|study|nested|"
+    r"tune|output_dir|run_name|sweep_name|study_name|json|resume|cache_dir)(\..+)?|.+\.monitor"
 )
-PLACES = "output_dir run_name sweep_name study_name json resume cache_dir study nested tune"
-FIXED = {
-    **dict.fromkeys(
-        SHARED.split(), "trials are compared on the same data, split and seed, by the same value"
-    ),
-    **dict.fromkeys(PLACES.split(), "it does not change a network"),
-}
 
 
 @dataclass
@@ -44,6 +40,9 @@ class Given:
     log: bool = False
     step: float | None = None
     choices: list[Any] | None = None
+
+
+FIELDS = list(asdict(Given()))
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,11 @@ def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, M
     for name, value in space.items():
         if value is not None and not isinstance(value, dict):
             raise UserError(f"{SPACE}.{prefix}{name}={value}: give low and high, or choices")
-        if (
-            value
-            and not set(value) & set(asdict(Given()))
-            and isinstance(next(iter(value.values())), dict | None)
-        ):
+        if not value or set(map(str, value.values())) == {"None"}:
+            continue
+        if any(isinstance(item, dict) for item in value.values()) and not set(value) & set(FIELDS):
             yield from _leaves(value, f"{prefix}{name}.")
-        elif value and set(map(str, value.values())) != {"None"}:
+        else:
             yield f"{prefix}{name}", value
 
 
@@ -76,19 +73,17 @@ def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]
 
     Numbers are whole where the key's present value is, or where it has none and all of them are written without a point.
     """
-    root, last = key.split(".")[0], key.split(".")[-1]
-    if reason := FIXED.get(root) or FIXED.get(last):
-        raise UserError(f"{SPACE}.{key}: cannot be searched: {reason}; start a study for each")
     group = (conf_dir() / key).is_dir()
+    if FIXED.fullmatch(key):
+        raise UserError(
+            f"{SPACE}.{key}: cannot be searched: trials share data, split, seed and what compares them"
+        )
     if key not in present and not group:
-        raise UserError(
-            f"{SPACE}: unknown key {key!r}{nearest(key, list(present))} (conf/train.yaml has all)"
-        )
-    if unknown := [str(name) for name in value if name not in asdict(Given())]:
-        raise UserError(
-            f"{SPACE}.{key}: unknown key {unknown[0]!r}{nearest(unknown[0], list(asdict(Given())))}"
-        )
+        raise UserError(f"{SPACE}: unknown key {key!r}{nearest(key, list(present))}")
+    if unknown := [str(name) for name in value if name not in FIELDS]:
+        raise UserError(f"{SPACE}.{key}: unknown key {unknown[0]!r}{nearest(unknown[0], FIELDS)}")
     try:
+        value = {name: setting for name, setting in value.items() if setting is not None}
         given = Given(**OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Given), value)))  # type: ignore[arg-type]
         if given.choices is not None:
             if (given.low, given.high, given.step, given.log) != (None, None, None, False):
@@ -99,70 +94,49 @@ def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]
         if group or isinstance(present[key], (str, bool, list)):
             raise ValueError("is no number, so give choices=[...]")
         if given.low is None or given.high is None:
-            raise ValueError(
-                f"{'low' if given.low is None else 'high'} is missing; give low and high, or choices"
-            )
+            raise ValueError("low or high is missing; give both, or choices")
         numbers = {name: number for name, number in asdict(given).items() if isinstance(number, float)}
+        unset = present[key] is None and all(type(value[name]) is int for name in numbers)
         with warnings.catch_warnings(action="error"):  # Optuna's, of a step that does not fit
-            unset = present[key] is None and all(type(value[name]) is int for name in numbers)
-            if unset or type(present[key]) is int:
-                if not all(number.is_integer() for number in numbers.values()):
-                    raise ValueError("takes whole numbers")
-                return Integers(**{name: int(number) for name, number in numbers.items()}, log=given.log)
-            return Floats(**numbers, log=given.log)
+            if not unset and type(present[key]) is not int:
+                return Floats(**numbers, log=given.log)
+            if not all(number.is_integer() for number in numbers.values()):
+                raise ValueError("takes whole numbers")
+            return Integers(**{name: int(number) for name, number in numbers.items()}, log=given.log)
     except (OmegaConfBaseException, ValueError, UserWarning) as error:
         raise UserError(f"{SPACE}.{key}: {str(error).splitlines()[0]}") from error
 
 
 def searches(config: TuneConfig) -> tuple[Search, ...]:
-    """One search for each depth, each with the same number of trials; or a single one.
-
-    Raises:
-        UserError: an unknown key, a range that is none, a key that must not move, nothing to search, or trials that cannot
-            be divided equally.
-    """
+    """One search for each depth, each with the same number of trials, or a single one; UserError where that cannot be."""
     present, trials = dict(flatten(asdict(config))), config.tune.trials
     space = {key: _distribution(key, value, present) for key, value in sorted(_leaves(config.tune.space))}
     depth = space.pop(DEPTH, None)
     if not space:
-        but = " but the depth" if depth else ""
-        raise UserError(
-            f"{SPACE}: nothing to search{but}; choose tune=..., or give tune.space.optimizer.lr.low and .high"
-        )
+        raise UserError(f"{SPACE}: nothing to search{' but the depth' if depth else ''}; choose tune=<space>")
     if not isinstance(depth, Choices):
         return (Search(config.model["name"], {}, space, trials),)
     count = len(depth.choices)
     if trials % count:
-        raise UserError(
-            f"tune.trials={trials}: {count} depths share the trials equally, so it must be a multiple of {count}, "
-            f"e.g. {-(-trials // count) * count}"
-        )
+        multiple = -(-trials // count) * count
+        raise UserError(f"tune.trials={trials}: {count} depths share them equally; a multiple is {multiple}")
     return tuple(Search(str(name), {DEPTH: name}, space, trials // count) for name in depth.choices)
-
-
-def folds(config: TuneConfig) -> tuple[int, ...]:
-    """The outer folds whose validation sets the objective reads: one, or several with ``nested=false``."""
-    return tuple(config.tune.folds or (config.split.fold,))
 
 
 def check_tuning(config: TuneConfig) -> None:
     """Check the protocol and the space; raise UserError. The ends of its ranges are checked as configs of runs later."""
-    chosen = list(folds(config))
-    if len(set(chosen)) < len(chosen):
-        raise UserError(f"tune.folds={chosen}: a fold is given twice")
-    if len(chosen) > 1 and config.nested:
+    folds = config.tune.folds or []
+    if len(set(folds)) < len(folds):
+        raise UserError(f"tune.folds={folds}: a fold is given twice")
+    if len(folds) > 1 and config.nested:
         raise UserError(
-            f"tune.folds={chosen}: a study belongs to one outer fold, since the validation cases of one fold are test "
+            f"tune.folds={folds}: a study belongs to one outer fold, since the validation cases of one fold are test "
             "cases of another; nested=false allows it and marks the result as optimistic"
         )
     if config.trainer.strategy == "ddp":
-        raise UserError(
-            "trainer=ddp: a trial runs in one process; use trainer=gpu, and start the command once a GPU"
-        )
+        raise UserError("trainer=ddp: a trial runs in one process; use trainer=gpu, the command once a GPU")
     if config.resume not in ("auto", "never"):
-        raise UserError(
-            f"resume={config.resume}: a study takes auto or never; model.weights starts from weights"
-        )
+        raise UserError(f"resume={config.resume}: a study takes auto or never")
     searches(config)
 
 
@@ -173,17 +147,16 @@ def attributes(distribution: BaseDistribution) -> dict[str, Any]:
 
 def corners(search: Search) -> list[dict[str, Any]]:
     """Settings that hold both ends of every range and each choice at least once."""
-    ends = {key: getattr(d, "choices", None) or [d.low, d.high] for key, d in search.space.items()}  # type: ignore[attr-defined]
-    count = max(map(len, ends.values()))
-    return [
-        {**search.fixed, **{key: values[min(i, len(values) - 1)] for key, values in ends.items()}}
-        for i in range(count)
-    ]
+    space = {key: attributes(distribution) for key, distribution in search.space.items()}
+    ends = {key: d.get("choices") or [d["low"], d["high"]] for key, d in space.items()}
+    last = max(map(len, ends.values())) - 1
+    chosen = [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(last + 1)]
+    return [{**search.fixed, **setting} for setting in chosen]
 
 
 def edge(distribution: BaseDistribution, value: Any) -> str | None:
-    """``low`` or ``high`` where ``value`` is in the outer twentieth of a range (on the scale that is searched), or the first
-    or last of choices that are numbers; else None."""
+    """``low`` or ``high`` in the outer twentieth of a range (on the scale that is searched), or at the first or last of
+    choices that are numbers; else None."""
     ends: Any = attributes(distribution)
     if grid := ends.get("choices"):
         if any(isinstance(choice, (bool, str, type(None))) for choice in grid):

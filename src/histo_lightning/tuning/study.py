@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import as_primitives, hashed
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
-from histo_lightning.runs import read_json, versions, write_atomic, write_json
-from histo_lightning.training.run import check_monitors, prepare_data, run_training
+from histo_lightning.runs import read_json, write_atomic, write_json
+from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
 from histo_lightning.tuning.page import draw_study, write_study_page
 from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import Row, best_row, summarise, trial_rows, write_tables
@@ -76,11 +77,9 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
 
 def _folder(config: TuneConfig, parent: Path) -> Path:
     """The study's folder; with ``resume=never`` one that is not there yet."""
-    folder, name, number = parent / study_name(config), study_name(config), 1
-    while config.resume == "never" and folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+    name = study_name(config)
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(parent / one for one in names if config.resume != "never" or not (parent / one).exists())
 
 
 def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
@@ -90,36 +89,18 @@ def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
         UserError: the data or the split cannot be used, or validation cannot define what is watched.
     """
     facts: list[Row] = []
-    fingerprint = ""
+    identity = {"settings": hashed(replace(plan.config, test=True))}
     for fold in plan.folds:
-        config = plan.run_config({}, fold)
+        config = plan.run_config({}, fold, test=True)  # as a study is the same with or without the final test
         data = prepare_data(config)
         check_monitors(config, data)
         assert data.split is not None
         assert data.source is not None
-        fingerprint, validation = data.fingerprint, data.parts["val"]
-        cases = {
-            record.case: label for record, label in zip(validation.records, validation.labels, strict=True)
-        }
-        labels = list(cases.values())
-        facts.append(
-            {
-                "fold": fold,
-                "split": data.split.kind,
-                "label": data.split.label,
-                "split_hash": data.split.hash,
-                "source": data.source.message,
-                "images": {part: len(names) for part, names in data.split.parts.items()},
-                "cases": {part: len(names) for part, names in data.split.cases.items()},
-                "val_cases_by_label": [labels.count(label) for label in sorted(set(labels))],
-            }
-        )
-    identity = {
-        "settings": hashed(replace(plan.config, test=True)),
-        "split": " ".join(str(fact["split_hash"]) for fact in facts),
-        "data": fingerprint,
-        "package version": versions()["histo_lightning"],
-    }
+        split = data.split.as_dict()
+        sizes = {key: {part: len(names) for part, names in split[key].items()} for key in ("parts", "cases")}
+        about = {key: split[key] for key in ("kind", "label", "hash")}
+        facts.append({"fold": fold, "source": data.source.message, **about, **sizes})
+        identity |= {f"{key} of fold {fold}": value for key, value in identity_of(config, data).items()}
     return facts, identity
 
 
@@ -132,7 +113,7 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     final = _final(plan, best) if best and searched and settings.final and plan.config.test else None
     study = summarise(studies, rows, facts, final)
     write_tables(plan.folder, rows, study)
-    write_study_page(plan.folder, rows, study, draw_study(studies, rows, study))
+    write_study_page(plan.folder, rows, study, draw_study(studies, rows))
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
@@ -162,26 +143,22 @@ def _final(plan: Plan, best: Row) -> Row:
 
 
 def _print_study(folder: Path, study: Row) -> None:
-    counts, protocol = study["counts"], study["protocol"]
-    states = ", ".join(f"{counts[state]} trials {state}" for state in ("complete", "pruned", "failed"))
-    lines = [f"{study['state']}: {states}"]
+    counts, protocol, read = study["counts"], study["protocol"], study["protocol"]["test_read"]
+    print(
+        f"{study['state']}: {', '.join(f'{counts[n]} trials {n}' for n in ('complete', 'pruned', 'failed'))}"
+    )
     for depth, results in study["by_depth"].items():
         best = results["best"] or {
             "value": float("nan"),
             "overrides": ["no trial was completed"],
             "edges": [],
         }
-        lines.append(
-            f"best of {depth}: {protocol['monitor']} {best['value']:.4f}, {' '.join(best['overrides'])}"
-        )
-        edges = [
-            f"  {e['key']} lies at the {e['edge']} edge of what was searched"
-            for e in best["edges"]
-            if e["edge"]
-        ]
-        lines += edges
-    lines += [protocol["warning"]] if protocol["warning"] else []
-    read = protocol["test_read"]
-    lines.append(f"test set read {read} time(s)" if read else "test set: left unread")
-    lines += [f"{name + ':':<12} {folder / name}" for name in ("report.html", "trials.csv", "study.json")]
-    print("\n".join(lines))
+        print(f"best of {depth}: {protocol['monitor']} {best['value']:.4f}, {' '.join(best['overrides'])}")
+        for edge in best["edges"]:
+            if edge["edge"]:
+                print(f"  {edge['key']} lies at the {edge['edge']} edge of what was searched")
+    if protocol["warning"]:
+        print(protocol["warning"])
+    print(f"test set read {read} time(s)" if read else "test set: left unread")
+    for name in ("report.html", "trials.csv", "study.json"):
+        print(f"{name + ':':<12} {folder / name}")

@@ -18,8 +18,8 @@ from histo_lightning.inference.predict import (
     Prediction,
     find_images,
     folder_name,
-    malignant_probability,
     predict,
+    table_row,
 )
 from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented
 
@@ -121,7 +121,9 @@ def test_the_subtypes_of_malignant_tumours_are_added_up(run: Path) -> None:
     trained.classifier.metadata["class_to_idx"] = {name: index for index, name in enumerate(names)}
     assert trained.malignant_columns == [0, 3, 6, 7]
     one = Prediction(Path("a.png"), probabilities=np.array([0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]))
-    assert malignant_probability(one, trained) == pytest.approx(0.6)
+    row = table_row(one, trained)
+    assert float(row["p_malignant"]) == pytest.approx(0.6)
+    assert (row["p_PC"], row["predicted"]) == ("0.3", "PC")
 
 
 @pytest.mark.parametrize(("gpu", "device"), [(None, "cuda:0"), (0, "cuda:0"), (2, "cuda:2")])
