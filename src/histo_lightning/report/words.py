@@ -1,7 +1,7 @@
 """How numbers, counts, parts and labels read wherever a person meets them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from histo_lightning.evaluation.table import Table
@@ -110,8 +110,3 @@ def run_title(config: Json, split: Json) -> str:
 def coverage_sentence(image_auroc: float | None) -> str:
     """How often the intervals hold, for a network of this image-level AUROC."""
     return "With 16 benign cases they hold in about 91 to 96 of 100 samples; another training run may differ by more."
-
-
-def names_listed(names: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
