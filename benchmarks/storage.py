@@ -23,7 +23,8 @@ READY = 2000  # images of P6: about one magnification
 
 
 def _pillow(data: bytes, name: str, sizes: Any = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return decode.with_pillow(data)
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = decode.with_pillow(data)
+    return pixels
 
 
 def build_rows(source: Source, short_side: int, rounds: int) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,19 +153,28 @@ def image_table(facts: DatasetFacts) -> pd.DataFrame:
     return table.assign(**dict(zip(COLUMNS, facts.stains.T, strict=True)))
 
 
-def _numbers(values: Iterable[Any]) -> list[str]:
-    return [f"{int(value):,}" for value in values]
+def _counts(images: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Images by a column and magnification, and in all."""
+    counts = pd.crosstab(images[column], images["magnification"])
+    counts = counts.reindex(columns=list(MAGNIFICATIONS), fill_value=0)
+    return counts.set_axis([f"{m}X" for m in MAGNIFICATIONS], axis=1).assign(all=counts.sum(axis=1))
+
+
+def _table(heading: str, frame: pd.DataFrame, align: str = "") -> Table:
+    """A data frame, whose index names the rows."""
+    rows = [
+        [c if isinstance(c, str) else f"{c:,}" for c in row]
+        for row in frame.reset_index().to_numpy().tolist()
+    ]
+    return Table([heading, *map(str, frame.columns)], rows, align=align)
 
 
 def _count_table(column: str, images: pd.DataFrame, titles: dict[str, str]) -> Table:
-    """Images by a column and magnification, with sums; ``titles`` are the column's values and their long names."""
-    counts = pd.crosstab(images[column], images["magnification"])
-    counts = counts.reindex(index=list(titles), columns=list(MAGNIFICATIONS), fill_value=0)
-    names = [f"{value} {title.replace('_', ' ')}".strip() for value, title in titles.items()]
-    rows = [[name, *_numbers([*row, row.sum()])] for name, row in zip(names, counts.to_numpy(), strict=True)]
-    total = counts.to_numpy().sum(axis=0)
-    rows.append(["all", *_numbers([*total, total.sum()])])
-    return Table([column, *(f"{m}X" for m in MAGNIFICATIONS), "all"], rows)
+    """Counts with sums; ``titles`` are the column's values and their long names."""
+    counts = _counts(images, column).reindex(list(titles), fill_value=0)
+    counts.index = pd.Index([f"{value} {title.replace('_', ' ')}".strip() for value, title in titles.items()])
+    counts.loc["all"] = counts.sum()
+    return _table(column, counts)
 
 
 def _class_table(named: pd.DataFrame) -> Table:
@@ -172,43 +182,35 @@ def _class_table(named: pd.DataFrame) -> Table:
     rows = []
     for class_name in CLASSES:
         own = named[named["class"] == class_name]
-        sizes = own.groupby("case").size().sort_index().sort_values(kind="stable")
+        sizes = own.groupby("case").size().sort_values(kind="stable")
         largest = f"{sizes.index[-1]} ({sizes.iloc[-1]:,})" if len(sizes) else "none"
-        rows.append([class_name, *_numbers([own.slide.nunique(), len(sizes), len(own)]), largest])
+        numbers = (own.slide.nunique(), len(sizes), len(own))
+        rows.append([class_name, *(f"{number:,}" for number in numbers), largest])
     return Table(["class", "slides", "cases", "images", "largest case (images)"], rows)
 
 
 def _case_table(named: pd.DataFrame) -> Table:
     """Every case with its slides and numbers of images."""
-    rows = []
-    for case, own in named.groupby("case"):
-        counts = [(own.magnification == m).sum() for m in MAGNIFICATIONS]
-        slides = ", ".join(sorted(set(own.slide)))
-        rows.append([str(case), own["class"].iloc[0], slides, *_numbers([*counts, len(own)])])
-    return Table(
-        ["case", "class", "slides", *(f"{m}X" for m in MAGNIFICATIONS), "all"], rows, align="lllrrrrr"
-    )
+    by_case = named.groupby("case")
+    slides = by_case["slide"].unique().map(sorted).str.join(", ")
+    about = pd.DataFrame({"class": by_case["class"].first(), "slides": slides})
+    return _table("case", about.join(_counts(named, "case")), "lllrrrrr")
 
 
 def _size_table(images: pd.DataFrame) -> Table:
-    counts = (
-        images.groupby(["width", "height"]).size().sort_index().sort_values(ascending=False, kind="stable")
-    )
-    names = [f"{width} × {height}" if width else "unreadable" for width, height in counts.index]
-    rows = [[name, f"{count:,}"] for name, count in zip(names, counts, strict=True)]
-    return Table(["width × height (pixels)", "images"], rows[:SHOWN])
+    sizes = [f"{w} × {h}" if w else "unreadable" for w, h in zip(images.width, images.height, strict=True)]
+    counts = Counter(sizes).most_common(SHOWN)
+    return Table(["width × height (pixels)", "images"], [[size, f"{count:,}"] for size, count in counts])
 
 
 def _stain_table(images: pd.DataFrame) -> Table:
     """Mean stain statistics by subtype, over the readable images."""
     rows = []
-    for subtype in SUBTYPES:
-        own = images[(images.subtype == subtype) & (images.state == "ok")]
-        if len(own):
-            mean = own[list(COLUMNS)].mean()
-            colour = f"{mean.red:.0f} / {mean.green:.0f} / {mean.blue:.0f}"
-            amounts = [f"{mean.haematoxylin:.3f}", f"{mean.eosin:.3f}", f"{100 * mean.tissue:.0f} %"]
-            rows.append([subtype, f"{len(own):,}", colour, *amounts])
+    for subtype, own in images[(images.state == "ok") & (images.subtype != "")].groupby("subtype"):
+        mean = own[list(COLUMNS)].mean()
+        colour = f"{mean.red:.0f} / {mean.green:.0f} / {mean.blue:.0f}"
+        amounts = [f"{mean.haematoxylin:.3f}", f"{mean.eosin:.3f}", f"{100 * mean.tissue:.0f} %"]
+        rows.append([str(subtype), f"{len(own):,}", colour, *amounts])
     return Table(["subtype", "images", "red / green / blue", "haematoxylin", "eosin", "tissue"], rows)
 
 

@@ -103,26 +103,30 @@ def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
     recalls = {level: (levels.get(level) or {}).get("recall") or {} for level in LEVELS}
     notes, rows = Notes(), []
     for subtype, score in recalls["image"].items():
-        cases = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
-        name = f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {cases}"
-        rows.append([name, *(score_cell(recalls[level].get(subtype), notes) for level in LEVELS)])
+        count = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
+        cells = []
+        for entry in [recalls[level].get(subtype) or {} for level in LEVELS]:
+            reason = str(entry.get("reason") or "").partition(" (")[
+                0
+            ]  # the row says how many cases there are
+            cells.append(score_cell(dict(entry) | {"reason": reason} if entry else None, notes))
+        rows.append([f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {count}", *cells])
     return (
         table_with_notes(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes) if rows else None
     )
 
 
 def group_tables(table: Predictions) -> dict[str, Table]:
-    """The share called right of each subtype, and AUROC and balanced accuracy at each of several magnifications.
+    """The share called right of each subtype (binary task), and the scores at each of several magnifications.
 
-    Right means the true class for the binary task, the true subtype for the eight-class one. A case that holds two
-    subtypes counts once for each; its interval by case is Wilson's.
+    A case that holds two subtypes counts once for each; its interval by case is Wilson's.
     """
     tables, rows = {}, []
     levels = ("image", "case") if is_grouped(table) else ("image",)
-    for subtype in [name for name in SUBTYPES if (table.subtype == name).any()]:
+    for subtype in [name for name in SUBTYPES if table.task == "binary" and (table.subtype == name).any()]:
         row = [subtype]
         for level in levels:
-            own = units(table.rows(table.subtype == subtype), level, binary=table.task == "binary")
+            own = units(table.rows(table.subtype == subtype), level)
             right = own.decision == own.truth
             low, high = wilson(int(right.sum()), len(right)) if level == "case" else (None, None)
             row += [str(len(right)), interval_text({"value": float(right.mean()), "low": low, "high": high})]

@@ -1,7 +1,7 @@
 """How numbers, counts, parts and labels read wherever a person meets them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from histo_lightning.evaluation.coverage import coverage_of
@@ -111,8 +111,3 @@ def run_title(config: Json, split: Json) -> str:
 def coverage_sentence(image_auroc: float | None) -> str:
     """How often the intervals hold, for a network of this image-level AUROC."""
     return f"{coverage_of(image_auroc).sentence} Another training run may differ by more."
-
-
-def names_listed(names: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

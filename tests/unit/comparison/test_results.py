@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from histo_lightning.report.results import figures, texts
+from histo_lightning.report.comparison_page import figures, texts
 from sklearn.metrics import (
     balanced_accuracy_score,
     log_loss,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from histo_lightning.report.cell_pictures import curves_figure
-from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
-from histo_lightning.report.results import figures
+from histo_lightning.report.figures.cells import curves_figure
+from histo_lightning.report.figures.cells import confusion_cells_figure, roc_cells_figure
+from histo_lightning.report.comparison_page import figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
     auc,

@@ -42,7 +42,9 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
     wrong = int((table.predicted[rows] != table.label[rows]).sum())
     title = f"The {len(rows)} images with the largest loss, {part_of(table)}:\n{wrong} called wrong"
     title += f", from {counted(cases, 'case')}" if cases else ""
-    figure, grid = new_grid(max(1, -(-len(rows) // COLUMNS)), COLUMNS, INCHES, title)
+    lines = max(1, -(-len(rows) // COLUMNS))
+    figure, grid = new_grid(lines, COLUMNS, INCHES, title)
+    figure.set_figheight(lines * (0.66 * INCHES + 0.4) + 0.6)  # fields are 1.5 times as wide as high
     panels = [panel for line in grid for panel in line]
     for panel in panels[len(rows) :]:
         panel.set_visible(False)
