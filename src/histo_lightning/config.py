@@ -90,7 +90,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "suite": ("quick", "full"),
     "part": ("all", "unseen", "train", "val", "test"),
     "tta": ("none", "d4"),
-    "gradcam_method": ("gradcam", "gradcam++"),
     "study.score": STUDY_SCORES,
     "format": ("onnx", "torch_export", "safetensors"),
     "tune.sampler": ("tpe", "random"),
@@ -142,7 +141,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "tune.random_trials": (1, 100000),
     "tune.pruner_trials": (1, 100000),
     "tune.warmup_epochs": (1, 100000),
-    "tune.workers": (1, 256),
     "tune.max_failed": (1, 100000),
 }
 # Keys that only some choices of their group use: set elsewhere, they would be silently ignored.
@@ -188,7 +186,6 @@ NOT_HASHED = (
     "study.score",
     "study_name",
     "tune.trials",
-    "tune.workers",
     "tune.max_failed",
     "tune.final",
     "tune.keep",
