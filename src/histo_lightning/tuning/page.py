@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import pyplot
-from optuna.exceptions import ExperimentalWarning
+from matplotlib.ticker import MaxNLocator
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
@@ -34,14 +34,15 @@ def draw_study(studies: Studies, rows: Sequence[Row]) -> dict[str, str]:
         axes = np.ravel(drawn)
         if clipped and values:
             axes[0].set_ylim(*visible_range(values, plan.minimise))
-        axes[0].figure.set_layout_engine("constrained")
+        if not name.startswith("values"):  # it cannot lay out the colour bar of a single key
+            axes[0].figure.set_layout_engine("constrained")
         save_picture(axes[0].figure, plan.folder / "plots" / name)
         pyplot.close(axes[0].figure)
         titles[name] = title
 
     matplotlib.use("Agg")  # no window, whatever the machine has
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore")  # experimental, one value only, nothing to put in a legend
         history = plots.plot_optimization_history(list(studies.by_name.values()), target_name=monitor)
         save("history", "The search as it went on", history)
         for search in plan.searches:
@@ -50,6 +51,8 @@ def draw_study(studies: Studies, rows: Sequence[Row]) -> dict[str, str]:
             save(f"values_{depth}", f"Values of the keys, {depth}", values_by_key)
             curves = plots.plot_intermediate_values(study)
             curves.set(ylabel=monitor, xlabel="fold" if len(plan.folds) > 1 else "epoch")
+            curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+            curves.xaxis.set_major_formatter(lambda step, position: f"{step + 1:.0f}")
             if legend := curves.get_legend():
                 legend.remove()  # an entry a trial
             save(f"curves_{depth}", f"Trials of {depth}", curves)

@@ -167,3 +167,30 @@ def test_diverged_values_do_not_press_the_others_into_a_line() -> None:
     assert low < 0.5 < 0.6 < high < 1
     low, high = visible_range([0.9, 0.88, 0.86, 0.01], minimise=False)
     assert 0.5 < low < 0.86 < 0.9 < high
+
+
+@pytest.mark.parametrize("key", ["optimizer.weight_decay", "both"])
+def test_a_study_of_one_key_and_one_value_can_be_drawn(key: str, tmp_path: Path) -> None:
+    one = "tune.space.optimizer.lr={low:null,high:null,log:null,choices:[0.001,100.0]}"
+    left = [f"tune.space.{key}=null"] if key != "both" else []
+    plan = plan_of(tmp_path, "tune.trials=1", one, *left)
+    rows = finish(plan)
+    titles = draw_study(Studies(plan, IDENTITY), rows)
+    assert (tmp_path / "plots" / "values_resnet18.png").is_file()
+    assert list(titles) == ["history", "values_resnet18", "curves_resnet18"]
+
+
+def test_a_study_in_which_everything_failed_has_a_page(tmp_path: Path) -> None:
+    def train(attempt: Attempt) -> float:
+        raise UserError("val_loss became nan")
+
+    plan = plan_of(tmp_path, "tune.trials=2", "tune.max_failed=2")
+    rows = finish(plan, train)
+    failed = Studies(plan, IDENTITY)
+    study = summarise(failed, rows, FACTS, None)
+    assert (study["state"], study["best"], study["counts"]["failed"]) == ("stopped", None, 2)
+    write_tables(tmp_path, rows, study)
+    write_study_page(tmp_path, rows, study, draw_study(failed, rows))
+    page = (tmp_path / "report.html").read_text()
+    assert "No trial was completed, so nothing was chosen." in page
+    assert "This study stopped before its budget was used up" in page
