@@ -311,7 +311,7 @@ def test_nothing_is_chosen_on_validation_in_the_study() -> None:
         (["split=injection", "split.group=slide"], "groups by case"),
         (["split.matched=true"], "only split=official"),
         (["split=official", "split.matched=true", "split.clean=true"], "give one of them"),
-        (["split=official", "split.shuffle_labels=true"], "no control with split=official"),
+        (["split=official", "split.shuffle_labels=true"], "only split=case_kfold, image_random"),
         (["split.shuffle_labels=true", "task=subtype"], "use task=binary"),
     ],
 )
