@@ -78,23 +78,23 @@ def table(findings: list[Findings]) -> Table:
 
     It fits 80 columns, as long as the names of the splits are short.
     """
-    found = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    found.add_column("split", overflow="fold", min_width=6)
-    found.add_column("sides", no_wrap=True)
+    rows = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    rows.add_column("split", overflow="fold", min_width=6)
+    rows.add_column("sides", no_wrap=True)
     for heading in HEADINGS:
-        found.add_column(heading, justify="right", no_wrap=True)
+        rows.add_column(heading, justify="right", no_wrap=True)
     for each in findings:
         for row, shared in enumerate([each.headline, *(each.pairs if len(each.pairs) > 1 else ())]):
             same_pixels = "-" if shared.identical is None else f"{len(shared.identical):,}"
             lists = (shared.slides, shared.cases, shared.images, shared.twins)
             slides, cases, images, twins = (f"{len(names):,}" for names in lists)
-            found.add_row(
+            rows.add_row(
                 Text(each.name if row == 0 else ""),
                 " | ".join(shared.sides).replace(" or ", "+"),
                 f"{shared.first:,} | {shared.held:,}",
                 *(slides, cases, f"{shared.touched:,}", images, twins, same_pixels),
             )
-    return found
+    return rows
 
 
 def _some(count: int, one: str, many: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Records: one image each, found on disk in any of the layouts people keep BreakHis in."""
+"""Records: one image each, in any of the layouts people keep BreakHis in."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

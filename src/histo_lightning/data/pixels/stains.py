@@ -52,8 +52,8 @@ def measure_stains(
     Args:
         pixels: rows (int64) -> uint8 RGB, B x H x W x 3.
     """
-    found = np.empty((count, len(COLUMNS)))
+    statistics = np.empty((count, len(COLUMNS)))
     for start in range(0, count, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, count), dtype=np.int64)
-        found[rows] = stain_statistics(pixels(rows))
-    return found
+        statistics[rows] = stain_statistics(pixels(rows))
+    return statistics

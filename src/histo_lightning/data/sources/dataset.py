@@ -1,4 +1,4 @@
-"""A data set on disk: its files, its records, and what is to be said about it."""
+"""A data set on disk: its files, its records, and a sentence about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

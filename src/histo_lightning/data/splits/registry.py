@@ -131,8 +131,8 @@ def check_options(config: SplitConfig, magnification: str) -> SplitKind:
     if kind.one_magnification and magnification == "all":
         choices = ", ".join(f"{m}x" for m in MAGNIFICATIONS)
         raise UserError(
-            f"magnification=all: a field is photographed at every magnification, and split={config.name} knows "
-            f"siblings at one only; give one of {choices}"
+            f"magnification=all: split={config.name} tells siblings apart at one magnification only, since a field is "
+            f"photographed at every magnification; give one of {choices}"
         )
     kind.check(config)
     return kind
