@@ -26,6 +26,7 @@ from histo_lightning.evaluation.levels import Units
 from histo_lightning.report.cell_pictures import curves_figure
 from histo_lightning.report.decision_pictures import confusion_cells_figure, roc_cells_figure
 from histo_lightning.report.results import figures
+from histo_lightning.runs import write_json
 
 
 def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:
@@ -79,7 +80,8 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
             "levels": ["True", "False"],
         }
     }
-    results, _ = analyse([tmp_path / "runs"], plan, factor=factor, reference=given)
+    write_json(tmp_path / "runs" / "sweep.json", plan)
+    results, _ = analyse([tmp_path / "runs"], factor=factor, reference=given)
     assert results["reference"] == "freeze_backbone=true"
     assert list(results["families"][0]["comparison"]["arms"]) == [
         "freeze_backbone=true",
@@ -91,9 +93,10 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
 
 
 @pytest.mark.parametrize("levels", [3, "true", None, {}])
-def test_a_damaged_plan_is_no_defect(crossed_runs: Path, levels: object) -> None:
+def test_a_damaged_plan_is_no_defect(crossed_runs: Path, tmp_path: Path, levels: object) -> None:
     plan = {"comparison": {"factor": "model.freeze_backbone", "reference": True, "levels": levels}}
-    results, _ = analyse([crossed_runs], plan)
+    write_json(tmp_path / "sweep.json", plan)
+    results, _ = analyse([crossed_runs, tmp_path])
     assert results["reference"] == "freeze_backbone=true"
 
 
