@@ -80,9 +80,9 @@ def _shared_settings(placed: pd.DataFrame, factor: str, reference: str) -> tuple
         pair = settings_of(placed.loc[[index, first.index[0]]])
         keys = [key for key in varying(pair) if not is_of(key, factor)]
         keys = [key for key in keys if not key.startswith(("trainer.", "dataset.", "split."))]
-        told = ", ".join(f"{key} {' and '.join(map(value_text, pair[key]))}" for key in keys)
+        differences = ", ".join(f"{key} {' and '.join(map(value_text, pair[key]))}" for key in keys)
         titles = " and ".join(placed.loc[[index, first.index[0]], "title"])
-        warnings.append(f"{titles} differ in more than {factor}: {told}")
+        warnings.append(f"{titles} differ in more than {factor}: {differences}")
     if shared or not own or len(cells) < 2 or not cells["level"].is_unique:
         return shared, warnings
     return UNEQUAL, warnings
@@ -216,8 +216,8 @@ def _compared(
     if len(own) > 1:  # each magnification appears once for each setting: say so in the sentences
         several = f"{len(magnifications)} magnifications and " if len(magnifications) > 1 else ""
         for pair in comparison["pairs"]:
-            told = f"mean over {len(places)} magnifications"
-            pair["words"] = pair["words"].replace(told, f"mean over {several}{over}")
+            average = f"mean over {len(places)} magnifications"
+            pair["words"] = pair["words"].replace(average, f"mean over {several}{over}")
     suffix = f", mean over {over}" if len(own) > 1 else f" with {over}" if own else ""
     runs = {
         run for level in levels.values() for rows in level.values() for row in rows for run in row["runs"]

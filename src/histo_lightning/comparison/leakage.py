@@ -86,11 +86,11 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
         return runs, missing, []
     first = max(counts, key=lambda recipe: (counts[recipe], recipe))
     differing = settings.loc[runs.index, keys].nunique() > 1
-    told = ", ".join(sorted(differing.index[differing])[:5])
+    differing_keys = ", ".join(sorted(differing.index[differing])[:5])
     others = runs[runs["recipe"] != first]
-    missing += [{"run": run, "why": f"another recipe ({told})"} for run in others["run"]]
+    missing += [{"run": run, "why": f"another recipe ({differing_keys})"} for run in others["run"]]
     problem = (
-        f"The folder holds {len(counts)} recipes (they differ in {told}); only the one with most runs "
+        f"The folder holds {len(counts)} recipes (they differ in {differing_keys}); only the one with most runs "
         f"({counts[first]}) is analysed, the other {len(others)} runs are listed as left out."
     )
     return runs[runs["recipe"] == first], missing, [problem]
@@ -201,7 +201,9 @@ def unequal(runs: pd.DataFrame) -> list[str]:
         if shuffled:
             sized = pd.DataFrame({what: sized.filter(like=what).sum(axis=1) for what in ("cases", "images")})
         values = {str(key): sorted(set(sized[key].tolist())) for key in sized}
-        told = [f"{key} {' or '.join(map(str, found))}" for key, found in sorted(values.items()) if found[1:]]
-        if told:
-            texts.append(f"{where}: the training parts differ in size: {', '.join(told)}.")
+        unlike = [
+            f"{key} {' or '.join(map(str, found))}" for key, found in sorted(values.items()) if found[1:]
+        ]
+        if unlike:
+            texts.append(f"{where}: the training parts differ in size: {', '.join(unlike)}.")
     return texts

@@ -40,9 +40,9 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             _refuse_incomplete(runs, scored)
             chosen = []
             for fold, own in scored.groupby("fold"):
-                distinct, told = _distinct(own)
+                distinct, remarks = _distinct(own)
                 chosen.append(distinct.index)
-                notes += [f"{where}: fold {fold} {text}" for text in told]
+                notes += [f"{where}: fold {fold} {text}" for text in remarks]
             poolings = [
                 runs.loc[[index[min(n, len(index) - 1)] for index in chosen]]
                 for n in range(max(map(len, chosen)))

@@ -159,10 +159,10 @@ def _results(
     protocols = sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol))
     for protocol in protocols:
         own = placed[placed["protocol"] == protocol], pools[pools.index.get_level_values(0) == protocol]
-        found, reasons, told = compare_protocol(*own, factor, held, reference, score)
+        found, reasons, cautions = compare_protocol(*own, factor, held, reference, score)
         families += [{"world": protocol} | family for family in found]
         refusals += [{"world": protocol, "reasons": reasons}] if reasons else []
-        warnings += [text for text in told if text not in warnings]
+        warnings += [text for text in cautions if text not in warnings]
     planned = set(runs.loc[runs["overrides"].map(bool), "run"])
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
     unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]]
@@ -197,12 +197,12 @@ def _results(
 def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     """Runs that are left out because they were shortened, and trainers that differ, which no cell holds equal."""
     shortened = runs.loc[runs["state"] == SHORTENED, ["run", "error"]].to_numpy().tolist()
-    told = "; ".join(f"{run} ({why})" for run, why in shortened)
-    warnings = [f"shortened runs are never pooled or compared, left out: {told}"] if told else []
+    names = "; ".join(f"{run} ({why})" for run, why in shortened)
+    warnings = [f"shortened runs are never pooled or compared, left out: {names}"] if names else []
     settings = settings_of(runs)
     differing = [key for key in varying(settings) if key.startswith(ENVIRONMENT) and not is_of(key, factor)]
     values = {key: ", ".join(sorted(set(settings[key].map(value_text)))) for key in differing}
-    return warnings + [f"the runs differ in {key}: {told}" for key, told in values.items()]
+    return warnings + [f"the runs differ in {key}: {found}" for key, found in values.items()]
 
 
 def _environment(runs: pd.DataFrame) -> dict[str, dict[str, int]]:
