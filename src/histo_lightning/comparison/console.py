@@ -37,8 +37,8 @@ def print_comparison(results: Json, out: Path, *, unfinished: bool = True) -> No
     show(runs_sentence(results))
     labels = [SYNTHETIC_IMAGES] if results["data"] == "synthetic" else []
     for label in dict.fromkeys([*labels, *labels_of(results)]):
-        told = ": results with this label do not say how a network does on new cases"
-        screen.print(f"[bold red]{label}[/]{'' if label == SYNTHETIC_IMAGES else told}")
+        meaning = ": results with this label do not say how a network does on new cases"
+        screen.print(f"[bold red]{label}[/]{'' if label == SYNTHETIC_IMAGES else meaning}")
     for warning in results["warnings"]:
         show(f"warning: {warning}")
     for world in results["worlds"]:

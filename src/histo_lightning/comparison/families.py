@@ -80,9 +80,9 @@ def _shared_settings(placed: pd.DataFrame, factor: str, reference: str) -> tuple
         pair = settings_of(placed.loc[[index, first.index[0]]])
         keys = [key for key in varying(pair) if not is_of(key, factor)]
         keys = [key for key in keys if not key.startswith(("trainer.", "dataset.", "split."))]
-        told = ", ".join(f"{key} {' and '.join(map(value_text, pair[key]))}" for key in keys)
+        differences = ", ".join(f"{key} {' and '.join(map(value_text, pair[key]))}" for key in keys)
         titles = " and ".join(placed.loc[[index, first.index[0]], "title"])
-        warnings.append(f"{titles} differ in more than {factor}: {told}")
+        warnings.append(f"{titles} differ in more than {factor}: {differences}")
     if shared or not own or len(cells) < 2 or not cells["level"].is_unique:
         return shared, warnings
     return UNEQUAL, warnings
@@ -104,20 +104,14 @@ def _family(pools: pd.DataFrame, reference: str, settings: Sequence[str]) -> Jso
         rows["setting"] = ""
     rows = rows[rows["setting"].isin(["", *settings])]
     rows["place"] = (rows["magnification"] + " " + rows["setting"]).str.strip()
-    theirs = set(rows["place"][rows["level"] != reference])
-    places = [place for place in rows["place"][rows["level"] == reference].unique() if place in theirs]
+    own, others = rows[rows["level"] == reference], rows[rows["level"] != reference]
+    places = [place for place in own["place"].unique() if place in set(others["place"])]
     if not places:
         raise _Refusal(f"no other level was run where {reference} was")
     rows = rows[rows["place"].isin(places)]
-    mine, theirs = (
-        set(rows["replicate"][is_own]) for is_own in (rows["level"] == reference, rows["level"] != reference)
-    )
-    notes = (
-        [f"{reference} {_listed(mine - theirs)} has no counterpart and is left out"] if mine - theirs else []
-    )
-    notes += (
-        [f"{_listed(theirs - mine)} was not run for {reference} and is left out"] if theirs - mine else []
-    )
+    mine, theirs = (set(each.loc[each["place"].isin(places), "replicate"]) for each in (own, others))
+    notes = [f"{reference} {_listed(mine - theirs)} has no counterpart and is left out"][: len(mine - theirs)]
+    notes += [f"{_listed(theirs - mine)} was not run for {reference} and is left out"][: len(theirs - mine)]
     wanted = sorted(mine & theirs)
     if not wanted:
         raise _Refusal(f"no replicate (seed and repeat of the split) of {reference} has a counterpart")
@@ -126,11 +120,9 @@ def _family(pools: pd.DataFrame, reference: str, settings: Sequence[str]) -> Jso
 
     def gaps(level: str, replicates: Sequence[Any]) -> list[str]:
         texts = []
-        for place, one in ((place, one) for place in places for one in replicates):
-            name = f" {replicate_text(one)}" if (level, place) in begun else ""
-            texts.append(
-                at.get((level, place, one), {"problem": f"{level} {place}{name}: no run"})["problem"]
-            )
+        for key in ((level, place, one) for place in places for one in replicates):
+            name = f" {replicate_text(key[2])}" if key[:2] in begun else ""
+            texts.append(at[key]["problem"] if key in at else f"{level} {key[1]}{name}: no run")
         return [text for text in dict.fromkeys(texts) if text]
 
     levels = [reference, *(level for level in rows["level"].unique() if level != reference)]
@@ -187,14 +179,13 @@ def _folds(replicate: Replicate) -> dict[str, int]:
 
 
 def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
-    for number, one in enumerate(replicates):
-        count = len({rows[number]["partition"] for rows in places.values()})
-        if count > 1:
-            return [
-                f"{replicate_text(one)}: the magnifications were split by {count} different partitions of the cases, so "
-                "they cannot be averaged; train them on one copy of the data set"
-            ]
-    return []
+    counts = [len({rows[n]["partition"] for rows in places.values()}) for n in range(len(replicates))]
+    return [
+        f"{replicate_text(one)}: the magnifications were split by {count} different partitions of the cases, so they "
+        "cannot be averaged; train them on one copy of the data set"
+        for one, count in zip(replicates, counts, strict=True)
+        if count > 1
+    ]
 
 
 def _compared(
@@ -225,8 +216,8 @@ def _compared(
     if len(own) > 1:  # each magnification appears once for each setting: say so in the sentences
         several = f"{len(magnifications)} magnifications and " if len(magnifications) > 1 else ""
         for pair in comparison["pairs"]:
-            told = f"mean over {len(places)} magnifications"
-            pair["words"] = pair["words"].replace(told, f"mean over {several}{over}")
+            average = f"mean over {len(places)} magnifications"
+            pair["words"] = pair["words"].replace(average, f"mean over {several}{over}")
     suffix = f", mean over {over}" if len(own) > 1 else f" with {over}" if own else ""
     runs = {
         run for level in levels.values() for rows in level.values() for row in rows for run in row["runs"]

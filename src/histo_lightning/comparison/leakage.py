@@ -58,48 +58,41 @@ def arm_of(run: Any) -> str | None:
     kind = run["split.name"]
     if kind == "injection":
         return f"injected {float(run['split.injected'] or 0):g}"
-    variant = next(
-        (f" {name}" for name in ("matched", "clean") if kind == "official" and run[f"split.{name}"]), ""
-    )
-    return f"{kind}{variant}" if kind in KINDS else None
+    names = [
+        f"official {name}" for name in ("matched", "clean") if kind == "official" and run[f"split.{name}"]
+    ]
+    return names[0] if names else kind if kind in KINDS else None
 
 
 def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[str]]:
     """The runs of a study that can be analysed, with the columns of ``KEY``; the others and why not; problems in words."""
     runs = read_runs(find_folders([folder] if folder.is_dir() else []))[0]
-    known = runs["magnification"].notna()
-    runs["arm"] = [
-        arm_of(run) if has_config else None
-        for has_config, (_, run) in zip(known, runs.iterrows(), strict=True)
-    ]
-    runs = runs[runs["arm"].notna() | ~known].copy()
+    runs["arm"] = [arm_of(run) for _, run in runs.iterrows()]
+    runs = runs[runs["arm"].notna() | runs["magnification"].isna()]
     why = [_why_left_out(run) for _, run in runs.iterrows()]
     missing = [{"run": run, "why": text} for run, text in zip(runs["run"], why, strict=True) if text]
     runs = runs.loc[[not text for text in why]].copy()
     runs["shuffled"], runs["fold"] = runs["split.shuffle_labels"].map(bool), runs["split.fold"].map(int)
-    runs["magnification"] = [
-        0 if text == "all" else int(text[:-1]) for text in runs["magnification"].map(str)
-    ]
+    runs["magnification"] = [0 if text == "all" else int(text.rstrip("x")) for text in runs["magnification"]]
     settings = settings_of(runs).map(str)
     keys = [
         key for key in settings if key not in (*unhashed_keys(), *KEY) and not str(key).startswith(DESIGN)
     ]
     runs["recipe"] = list(settings[keys].itertuples(index=False, name=None))
     twice = runs.duplicated([*KEY, "recipe"])
-    missing += [
-        {"run": run, "why": "is in the folder twice; the first copy is used"} for run in runs["run"][twice]
-    ]
+    again = "is in the folder twice; the first copy is used"
+    missing += [{"run": run, "why": again} for run in runs.loc[twice, "run"]]
     runs = runs[~twice]
     counts = Counter(runs["recipe"])
     if len(counts) < 2:
         return runs, missing, []
     first = max(counts, key=lambda recipe: (counts[recipe], recipe))
     differing = settings.loc[runs.index, keys].nunique() > 1
-    told = ", ".join(sorted(differing.index[differing])[:5])
+    differing_keys = ", ".join(sorted(differing.index[differing])[:5])
     others = runs[runs["recipe"] != first]
-    missing += [{"run": run, "why": f"another recipe ({told})"} for run in others["run"]]
+    missing += [{"run": run, "why": f"another recipe ({differing_keys})"} for run in others["run"]]
     problem = (
-        f"The folder holds {len(counts)} recipes (they differ in {told}); only the one with most runs "
+        f"The folder holds {len(counts)} recipes (they differ in {differing_keys}); only the one with most runs "
         f"({counts[first]}) is analysed, the other {len(others)} runs are listed as left out."
     )
     return runs[runs["recipe"] == first], missing, [problem]
@@ -123,22 +116,7 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     """
     counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
     runs = runs.assign(**counts, tested=[len(table) for table in runs["table"]])
-    columns = {
-        "image": "image",
-        "slide": "slide",
-        "case": "case",
-        "malignant": "malignant",
-        "p": "p_malignant",
-    }
-    rows = pd.concat(
-        [
-            pd.DataFrame({name: getattr(run["table"], column) for name, column in columns.items()}).assign(
-                **run[KEY]
-            )
-            for _, run in runs.iterrows()
-        ],
-        ignore_index=True,
-    )
+    rows = pd.concat([_predictions(run) for _, run in runs.iterrows()], ignore_index=True)
     blocks, control = (
         {"contrast": contrast(own), "injection": injection(own[own["arm"].str.startswith("injected")])}
         for own in (rows[~rows["shuffled"]], rows[rows["shuffled"]])
@@ -163,6 +141,12 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
         "missing": missing,
     }
     return study | {"words": sentences(study)}
+
+
+def _predictions(run: "pd.Series[Any]") -> pd.DataFrame:
+    """A run's test set as ``differences.leakage`` takes it."""
+    columns = {name: getattr(run["table"], name) for name in ("image", "slide", "case", "malignant")}
+    return pd.DataFrame(columns | {"p": run["table"].p_malignant}).assign(**run[KEY])
 
 
 def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -219,7 +203,9 @@ def unequal(runs: pd.DataFrame) -> list[str]:
         if shuffled:
             sized = pd.DataFrame({what: sized.filter(like=what).sum(axis=1) for what in ("cases", "images")})
         values = {str(key): sorted(set(sized[key].tolist())) for key in sized}
-        told = [f"{key} {' or '.join(map(str, found))}" for key, found in sorted(values.items()) if found[1:]]
-        if told:
-            texts.append(f"{where}: the training parts differ in size: {', '.join(told)}.")
+        unlike = [
+            f"{key} {' or '.join(map(str, found))}" for key, found in sorted(values.items()) if found[1:]
+        ]
+        if unlike:
+            texts.append(f"{where}: the training parts differ in size: {', '.join(unlike)}.")
     return texts

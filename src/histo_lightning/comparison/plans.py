@@ -18,12 +18,11 @@ def plan_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def plan_record(content: Mapping[str, Any], sweep: Path | None, starts: Iterable[Any]) -> Json:
+def plan_record(content: Mapping[str, Any], sweep: Path, starts: Iterable[Any]) -> Json:
     """A plan, and what can be said of its age.
 
     Args:
-        content: of ``sweep.json``.
-        sweep: its folder; None for a plan given from Python.
+        content: of ``sweep.json``; sweep: its folder.
         starts: ISO times at which runs started, None where unknown. A run that was started again only keeps its last one,
             its job file too, so the earliest counts.
     """
@@ -31,7 +30,7 @@ def plan_record(content: Mapping[str, Any], sweep: Path | None, starts: Iterable
     started = min(sorted(moments), key=lambda text: moments[text], default=None)
     created, known = _moment(content.get("created")), str(content.get("hash") or "")
     return {
-        "folder": None if sweep is None else str(sweep),
+        "folder": str(sweep),
         "hash": known,
         "created": content.get("created"),
         "first_start": started,
@@ -71,16 +70,14 @@ def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[
     """
     for plan in plans:
         asked, given = plan["comparison"], {key: results[key] for key in ("factor", "reference", "score")}
-        plan["not_this"] = [
-            f"it fixed {key}={asked[key]}, here {key}={value}"
-            for key, value in given.items()
-            if asked.get(key) not in (None, value)
-        ]
-        plan["not_this"] += [] if asked else ["it names no comparison"]
-        late = plan["came_first"] is False
-        plan["not_this"] += ["it was written after the first run had started"] if late else []
-        changed = not plan["untouched"]
-        plan["not_this"] += ["its content does not have the hash that it was written with"] if changed else []
+        changed = [key for key, value in given.items() if asked.get(key) not in (None, value)]
+        checks = {
+            "it names no comparison": not asked,
+            "it was written after the first run had started": plan["came_first"] is False,
+            "its content does not have the hash that it was written with": not plan["untouched"],
+        }
+        plan["not_this"] = [f"it fixed {key}={asked[key]}, here {key}={given[key]}" for key in changed]
+        plan["not_this"] += [reason for reason, is_so in checks.items() if is_so]
     levels = dict.fromkeys(level for plan in plans for level in plan["comparison"].get("levels") or [])
     for family in families:
         why = [reason for plan in plans for reason in plan["not_this"]]

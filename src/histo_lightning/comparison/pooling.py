@@ -39,9 +39,9 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             _refuse_incomplete(runs, scored)
             chosen = []
             for fold, own in scored.groupby("fold"):
-                distinct, told = _distinct(own)
+                distinct, remarks = _distinct(own)
                 chosen.append(distinct.index)
-                notes += [f"{where}: fold {fold} {text}" for text in told]
+                notes += [f"{where}: fold {fold} {text}" for text in remarks]
             poolings = [
                 runs.loc[[index[min(n, len(index) - 1)] for index in chosen]]
                 for n in range(max(map(len, chosen)))
@@ -59,10 +59,8 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Runs of one place with different settings of the environment, the newest of each; and what was left out."""
-    identity = [
-        str(status.get("config_hash") or folder)
-        for status, folder in zip(runs["status"], runs["folder"], strict=True)
-    ]
+    pairs = zip(runs["status"], runs["folder"], strict=True)
+    identity = [str(status.get("config_hash") or folder) for status, folder in pairs]
     again = pd.Series(identity, runs.index).duplicated()
     notes = [
         f"has two runs with the same settings: the newest is kept, {folder} is left out"

@@ -46,22 +46,12 @@ FACTS = (
 )
 COSTS = ("parameters", "flops", "train_seconds", "peak_memory_bytes")
 PARTS = ("test", "val", "train")
-_SHOWN = (
-    "auroc",
-    "balanced_accuracy",
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "auprc",
-    "brier",
-    "log_loss",
-)
 SHOWN_SCORES = [
     f"{level}_{score}"
     for level in reversed(LEVELS)
-    for score in (*_SHOWN, *(("patient_recognition_rate",) if level == "slide" else ()))
-]
+    for score in ("auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1", "auprc", "brier",
+                  "log_loss", *(["patient_recognition_rate"] if level == "slide" else []))
+]  # fmt: skip
 """``case_auroc``, ...: the scores that tables show, in the order of their columns."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
@@ -76,12 +66,9 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
     for sweep in folders.sweeps:
         plan = read_json(sweep / "sweep.json")
         jobs = {path.stem: read_json(path) for path in sorted((sweep / "jobs").glob("*.json"))}
-        inside = {
-            row["run"]: row
-            for row in rows
-            if row["folder"] and row["folder"].resolve().parent == sweep.resolve()
-        }
-        for row in inside.values():
+        own = [row for row in rows if row["folder"] and row["folder"].resolve().parent == sweep.resolve()]
+        inside = {row["run"]: row for row in own}
+        for row in own:
             row["sweep"] = sweep
             if row["state"] != FINISHED:
                 row["error"] = row["error"] or str(jobs.get(row["run"], {}).get("error") or "")
@@ -94,12 +81,10 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
                 inside[name]["overrides"] = overrides
             else:
                 absent.append(_unstarted(job, sweep, overrides, jobs.get(job, {})))
-        siblings = [row for row in inside.values() if row["config"] and row["overrides"]]
+        siblings = [row for row in own if row["config"] and row["overrides"]]
         rows += [row | {"config": _implied_config(row["overrides"], siblings)} for row in absent]
-        starts = [
-            known.get("started") for known in [*(row["status"] for row in inside.values()), *jobs.values()]
-        ]
-        plans.append(plan_record(plan, sweep, starts))
+        known = [*(row["status"] for row in own), *jobs.values()]
+        plans.append(plan_record(plan, sweep, [one.get("started") for one in known]))
     facts = pd.DataFrame([{name: row[name] for name in FACTS} for row in rows], columns=FACTS, dtype=object)
     keys = dict.fromkeys(key for config in [defaults(), *(row["config"] for row in rows)] for key in config)
     settings = pd.DataFrame([row["config"] for row in rows], columns=list(keys), dtype=object)
@@ -116,10 +101,8 @@ def _numbers(metrics: Json) -> dict[str, float | None]:
         level, _, score = name.partition("_")
         for part in PARTS:
             entry = entries[f"{part}_{level}"].get(score) or {}
-            numbers |= {
-                f"{part}_{name}{suffix}": entry.get(key)
-                for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
-            }
+            values = {"": entry.get("value"), "_low": entry.get("low"), "_high": entry.get("high")}
+            numbers |= {f"{part}_{name}{suffix}": value for suffix, value in values.items()}
     return numbers
 
 

@@ -1,6 +1,5 @@
 """``compare``: any mix of runs in; a table, the statistics, pictures and a report out."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
 from histo_lightning.comparison.names import defaults, level_name, natural, value_text
-from histo_lightning.comparison.plans import mark_families, plan_record
+from histo_lightning.comparison.plans import mark_families
 from histo_lightning.comparison.pooling import pool_runs
 from histo_lightning.comparison.reading import FINISHED, SHORTENED, STATES, read_runs
 from histo_lightning.comparison.results_csv import results_csv
@@ -23,7 +22,6 @@ from histo_lightning.comparison.settings import (
     is_synthetic,
     place_runs,
     settings_of,
-    started,
     varying,
 )
 from histo_lightning.comparison.summaries import curve_records, curves_of, decisions_of, summarise
@@ -43,7 +41,6 @@ NOT_COMPARED = ("split", "dataset", "task", "magnification", "seed")
 def compare_runs(
     folders: Sequence[Path],
     out: Path,
-    plan: Mapping[str, Any] | None = None,
     *,
     factor: str | None = None,
     reference: str | None = None,
@@ -55,7 +52,6 @@ def compare_runs(
     Args:
         folders: run folders, sweep folders, or folders that hold them, at any depth.
         out: made where it is missing.
-        plan: content of a ``sweep.json``; None: that of the sweep folders among ``folders``.
         factor: what is compared, a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where
             it differs, else the first setting that does.
         reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
@@ -70,7 +66,7 @@ def compare_runs(
     """
     if is_run(out):
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
-    results, runs = analyse(folders, plan, factor=factor, reference=reference, score=score, select=select)
+    results, runs = analyse(folders, factor, reference, score, select)
     write_atomic(out / "results.csv", results_csv(runs))
     write_results(out, results)
     return {key: value for key, value in results.items() if key not in ONLY_DRAWN}
@@ -78,8 +74,6 @@ def compare_runs(
 
 def analyse(
     folders: Sequence[Path],
-    plan: Mapping[str, Any] | None = None,
-    *,
     factor: str | None = None,
     reference: str | None = None,
     score: str | None = None,
@@ -93,8 +87,6 @@ def analyse(
             f"runs={', '.join(str(folder) for folder in folders)}: holds no run; give a run folder, a sweep folder or "
             "what holds them"
         )
-    if plan is not None:
-        plans = [plan_record(plan, None, (started(run) for _, run in runs.iterrows()))]
     settings = settings_of(runs)
     asked = _planned_comparison(plans, settings)
     score = score or str(asked.get("score") or "case_auroc")
@@ -113,11 +105,11 @@ def analyse(
 
 def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
     """The comparison that the plans ask for, where they agree; else what all runs' configs say under ``study``."""
-    asked = [plan["comparison"] for plan in plans if plan["comparison"]]
+    planned = [plan["comparison"] for plan in plans if plan["comparison"]]
     keys = ["factor", "reference", "score"]
     studies = settings[[f"study.{key}" for key in keys]].to_numpy().tolist()
-    asked = asked or [dict(zip(keys, study, strict=True)) for study in studies]
-    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys[: 2 if plans else 3])
+    asked = planned or [dict(zip(keys, study, strict=True)) for study in studies]
+    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys[: 2 if planned else 3])
     return dict(asked[0]) if asked and alike else {}
 
 
@@ -167,10 +159,10 @@ def _results(
     protocols = sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol))
     for protocol in protocols:
         own = placed[placed["protocol"] == protocol], pools[pools.index.get_level_values(0) == protocol]
-        found, reasons, told = compare_protocol(*own, factor, held, reference, score)
+        found, reasons, cautions = compare_protocol(*own, factor, held, reference, score)
         families += [{"world": protocol} | family for family in found]
         refusals += [{"world": protocol, "reasons": reasons}] if reasons else []
-        warnings += [text for text in told if text not in warnings]
+        warnings += [text for text in cautions if text not in warnings]
     planned = set(runs.loc[runs["overrides"].map(bool), "run"])
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
     unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]]
@@ -204,47 +196,40 @@ def _results(
 
 def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     """Runs that are left out because they were shortened, and trainers that differ, which no cell holds equal."""
+    shortened = runs.loc[runs["state"] == SHORTENED, ["run", "error"]].to_numpy().tolist()
+    names = "; ".join(f"{run} ({why})" for run, why in shortened)
+    warnings = [f"shortened runs are never pooled or compared, left out: {names}"] if names else []
     settings = settings_of(runs)
-    warnings = []
-    shortened = runs[runs["state"] == SHORTENED]
-    if len(shortened):
-        told = "; ".join(
-            f"{run} ({why})" for run, why in zip(shortened["run"], shortened["error"], strict=True)
-        )
-        warnings.append(f"shortened runs are never pooled or compared, left out: {told}")
-    for key in varying(settings):
-        if key.startswith(ENVIRONMENT) and not is_of(key, factor):
-            warnings.append(
-                f"the runs differ in {key}: {', '.join(sorted(set(settings[key].map(value_text))))}"
-            )
-    return warnings
+    differing = [key for key in varying(settings) if key.startswith(ENVIRONMENT) and not is_of(key, factor)]
+    values = {key: ", ".join(sorted(set(settings[key].map(value_text)))) for key in differing}
+    return warnings + [f"the runs differ in {key}: {found}" for key, found in values.items()]
 
 
 def _environment(runs: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Versions, device and commit: name to how many runs say which value; only what differs has several."""
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for status, metrics in zip(runs["status"], runs["metrics"], strict=True):
-        facts = dict(status.get("versions") or {})
-        facts |= {"git commit": status.get("git_commit") or "not in a checkout"} if status else {}
-        device = (metrics.get("cost") or {}).get("device")
-        facts |= {"device": device} if device else {}
+        facts = dict(status.get("versions") or {}) | {"device": (metrics.get("cost") or {}).get("device")}
+        facts["git commit"] = (status.get("git_commit") or "not in a checkout") if status else None
         for name, value in facts.items():
-            counts.setdefault(str(name), Counter())[str(value)] += 1
-    return {name: dict(count) for name, count in counts.items()}
+            if value is not None:
+                count = counts.setdefault(str(name), {})
+                count[str(value)] = count.get(str(value), 0) + 1
+    return counts
 
 
 def _study(folder: Path, study: Mapping[str, Any]) -> Json:
     """A hyper-parameter search: its budget by depth, and where its best settings lie in their ranges."""
+    budget = ("trials", "complete", "pruned", "failed", "epochs")
     depths = study.get("by_depth")
-    keys = ("trials", "complete", "pruned", "failed", "epochs")
     records = []
     for depth, about in (depths if isinstance(depths, dict) else {}).items():
+        record = {"depth": depth} | {key: (about.get("budget") or {}).get(key) for key in budget}
         best = about.get("best") or {}
-        edges = [edge for edge in best.get("edges") or [] if edge.get("edge")]
-        records.append(
-            {"depth": depth}
-            | {key: (about.get("budget") or {}).get(key) for key in keys}
-            | {"value": best.get("value")}
-            | {"edges": [f"{edge['key']}={edge['value']} ({edge['edge']})" for edge in edges]}
-        )
+        edges = [
+            f"{one['key']}={one['value']} ({one['edge']})"
+            for one in best.get("edges") or []
+            if one.get("edge")
+        ]
+        records.append(record | {"value": best.get("value"), "edges": edges})
     return {"folder": str(folder), "warning": (study.get("protocol") or {}).get("warning"), "depths": records}

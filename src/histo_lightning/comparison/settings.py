@@ -80,11 +80,11 @@ def names_of(
     base = values if column == f"{group}.name" else f"{group if ambiguous else short}=" + values
     names = base.copy()
     for _, own in settings[list(keys)].groupby(base):
-        told = {key: key.split(".")[-1] for key in varying(own) if key != f"{group}.name"}
-        if told:
+        differing = {key: key.split(".")[-1] for key in varying(own) if key != f"{group}.name"}
+        if differing:
             parts = [
                 own[key].map(lambda value, name=name: f"{name}={value_text(value)}")
-                for key, name in told.items()
+                for key, name in differing.items()
             ]
             names[own.index] += [f" ({', '.join(each)})" for each in zip(*parts, strict=True)]
     return names
@@ -135,10 +135,10 @@ def started(run: Any) -> str:
 
 
 def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
-    """A name of data, task, split and label; keys of the data and the split that differ are told apart by value."""
-    told = [key for key in differing if key not in IN_PROTOCOL]
+    """A name of data, task, split and label; keys of the data and the split that differ are in it with their values."""
+    shown = [key for key in differing if key not in IN_PROTOCOL]
     if runs["split.name"].isin(GROUPED).all():
-        told = [key for key in told if key != "split.group"]
+        shown = [key for key in shown if key != "split.group"]
     # Runs that never got a split have the label of the others.
     kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs.iterrows() if run["split"]}
     protocols = []
@@ -150,7 +150,7 @@ def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
         name += ", cleaned" if run["split.clean"] else ""
         name += f", {run['task']}" if run["task"] != "binary" else ""
         name += ", all magnifications in one" if run["magnification"] == "all" else ""
-        name += "".join(f", {key}={value_text(run[key])}" for key in told if run[key] is not None)
+        name += "".join(f", {key}={value_text(run[key])}" for key in shown if run[key] is not None)
         label = label_kind(run["label"]) if run["split"] else kinds.get(split, "")
         protocols.append(f"{name}: {label}" if label else name)
     return protocols

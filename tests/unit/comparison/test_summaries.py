@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from histo_lightning.report.figures.cells import curves_figure
-from histo_lightning.report.figures.cells import confusion_cells_figure, roc_cells_figure
-from histo_lightning.report.comparison_page import figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import (
     auc,
@@ -26,6 +23,9 @@ from histo_lightning.comparison.settings import names_of
 from histo_lightning.comparison.summaries import mean_roc
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
+from histo_lightning.report.comparison_page import figures
+from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
+from histo_lightning.runs import write_json
 
 
 def decisions(results: dict[str, Any], level: str, magnification: str) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
             "levels": ["True", "False"],
         }
     }
-    results, _ = analyse([tmp_path / "runs"], plan, factor=factor, reference=given)
+    write_json(tmp_path / "runs" / "sweep.json", plan)
+    results, _ = analyse([tmp_path / "runs"], factor=factor, reference=given)
     assert results["reference"] == "freeze_backbone=true"
     assert list(results["families"][0]["comparison"]["arms"]) == [
         "freeze_backbone=true",
@@ -91,9 +92,10 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
 
 
 @pytest.mark.parametrize("levels", [3, "true", None, {}])
-def test_a_damaged_plan_is_no_defect(crossed_runs: Path, levels: object) -> None:
+def test_a_damaged_plan_is_no_defect(crossed_runs: Path, tmp_path: Path, levels: object) -> None:
     plan = {"comparison": {"factor": "model.freeze_backbone", "reference": True, "levels": levels}}
-    results, _ = analyse([crossed_runs], plan)
+    write_json(tmp_path / "sweep.json", plan)
+    results, _ = analyse([crossed_runs, tmp_path])
     assert results["reference"] == "freeze_backbone=true"
 
 

@@ -40,17 +40,16 @@ def contrast(rows: pd.DataFrame) -> Json:
         for each of ``SCORES`` (differences with ``p_holm`` over all pairs) and ``coverage``.
     """
     slides = rows[rows.arm.isin(CONTRAST[1:])].groupby("case").slide.nunique()
-    many = rows.case.isin(slides.index[slides > 1])
-    pairs = _records(rows, [("image_random", "case_kfold")])
-    pairs += _records(rows.assign(among=many.map({True: MANY_SLIDES})), [("slide_kfold", "case_kfold")])
-    return {"arms": _records(rows, [(arm, None) for arm in CONTRAST]), "pairs": _adjusted(pairs)}
+    many = rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES})
+    block = _block(rows, CONTRAST, [("image_random", "case_kfold")])
+    block["pairs"] += _records(rows.assign(among=many), [("slide_kfold", "case_kfold")])
+    return _adjusted(block)
 
 
 def injection(rows: pd.DataFrame) -> Json:
     """B: scores on the probe by share of siblings in train, and their differences to the clean arm, ``injected 0``."""
     arms = sorted(rows.arm.unique(), key=lambda arm: float(arm.split()[-1]))
-    pairs = _records(rows, [(arm, "injected 0") for arm in arms if arm != "injected 0"])
-    return {"arms": _records(rows, [(arm, None) for arm in arms]), "pairs": _adjusted(pairs)}
+    return _adjusted(_block(rows, arms, [(arm, "injected 0") for arm in arms[1:]]))
 
 
 def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
@@ -65,8 +64,11 @@ def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
     is_touched = [case in shared.get(fold, ()) for fold, case in zip(rows.fold, rows.case, strict=True)]
     rows = rows.assign(among=np.where(is_touched, TOUCHED, UNTOUCHED))
     full, clean, matched = OFFICIAL
-    pairs = _records(rows, [(full, clean), (matched, clean), (full, matched)])
-    return {"arms": _records(rows, [(arm, None) for arm in OFFICIAL]), "pairs": _adjusted(pairs)}
+    return _adjusted(_block(rows, OFFICIAL, [(full, clean), (matched, clean), (full, matched)]))
+
+
+def _block(rows: pd.DataFrame, arms: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Json:
+    return {"arms": _records(rows, [(arm, None) for arm in arms]), "pairs": _records(rows, pairs)}
 
 
 def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> list[Json]:
@@ -90,13 +92,13 @@ def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> lis
     return records
 
 
-def _adjusted(pairs: list[Json]) -> list[Json]:
-    """The same records with Holm's ``p_holm`` over the table, score by score."""
+def _adjusted(block: Json) -> Json:
+    """The same block with Holm's ``p_holm`` over its pairs, score by score."""
     for score in SCORES:
-        p = np.array([record[score]["p"] for record in pairs], np.float64)
-        for record, value in zip(pairs, holm(p), strict=True):
-            record[score]["p_holm"] = float(value) if np.isfinite(value) else None
-    return pairs
+        p = holm(np.array([record[score]["p"] for record in block["pairs"]], np.float64))
+        for record, value in zip(block["pairs"], p.tolist(), strict=True):
+            record[score]["p_holm"] = value if np.isfinite(value) else None
+    return block
 
 
 def side_by_side(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[pd.DataFrame, Json]:
@@ -118,7 +120,8 @@ def side_by_side(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[pd.DataFrame,
 def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
     """The (seed, magnification, fold) by which ``runs`` are indexed, without those that leave a seed on other images.
 
-    What is left is a product of seeds and (magnification, fold). Where a run is missing, the seed or the fold that loses the fewest finished runs is left out, in turn.
+    What is left is a product of seeds and (magnification, fold). Where a run is missing, the seed or the fold that loses
+    the fewest finished runs is left out, in turn.
     """
     present = (runs > 0).unstack(["magnification", "fold"], fill_value=False).sort_index()
     while not present.all(axis=None):
@@ -200,9 +203,8 @@ def _inferred(scores: Floats, case_class: NDArray[np.int64], *, single: bool) ->
     record: Json = dict.fromkeys(names)
     if not np.isfinite(values).all():
         return record | {"reason": "these images are of one class only"}
-    several = len(values) > 1
-    record["value"] = float(values.mean())
-    record["seed_sd"] = float(values.std(ddof=1)) if several else None
+    value, several = float(values.mean()), len(values) > 1
+    record |= {"value": value, "seed_sd": float(values.std(ddof=1)) if several else None}
     if np.unique(case_class, return_counts=True)[1].min() < 2:
         return record | {"reason": "a class has a single case here: no standard error over cases"}
     if not np.isfinite(left_out).all():
@@ -212,11 +214,11 @@ def _inferred(scores: Floats, case_class: NDArray[np.int64], *, single: bool) ->
     record["seed_se"] = float(found.seed_se) if several else None
     if not found.se > 0:
         return record | {"reason": "no spread over cases and seeds, so there is no standard error"}
-    half, value = float(found.half_width(LEVEL)), float(found.difference)
+    half = float(found.half_width(LEVEL))
     record["df"] = float(found.df)
     if not single:
-        record |= {"t": float(found.t), "p": float(found.p)}
-        return record | {"low": value - half, "high": value + half}
+        test = {"t": float(found.t), "p": float(found.p)}
+        return record | test | {"low": value - half, "high": value + half}
     if not 0 < value < 1:
         return record | {"reason": "the score is at its limit, so its logit has no interval"}
     logit, scaled = np.log(value / (1 - value)), half / (value * (1 - value))

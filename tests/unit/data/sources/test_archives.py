@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.sources.archives import DamagedArchive, is_archive, unpack, unpacked
 from histo_lightning.data.sources import archives
+from histo_lightning.data.sources.archives import DamagedArchive, is_archive, unpack, unpacked
 from histo_lightning.errors import UserError
 
 PATHS = [f"BreaKHis_v1/benign/SOB/SOB_B_A-14-22549AB-40-{i:03d}.png" for i in range(1, 7)]
