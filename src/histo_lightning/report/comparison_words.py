@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from histo_lightning.report.scores import SCORES
+from histo_lightning.report.scores import titles
 from histo_lightning.report.words import NOTHING, SYNTHETIC, counted, fixed, is_synthetic
 
 Json = Mapping[str, Any]
@@ -43,7 +43,7 @@ def basis_words(cells: Sequence[Json]) -> str:
 def score_title(score: str) -> str:
     """``case_auroc`` as ``AUROC by case``."""
     level, _, name = score.partition("_")
-    return f"{SCORES[name][0] if name in SCORES else name.replace('_', ' ')} by {level}"
+    return f"{titles()[name][0] if name in titles() else name.replace('_', ' ')} by {level}"
 
 
 def is_error(score: str) -> bool:

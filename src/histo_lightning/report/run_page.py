@@ -15,7 +15,7 @@ from histo_lightning.evaluation.levels import kish
 from histo_lightning.report.figures.learning import read_history
 from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.plots import PICTURES, read_metrics
-from histo_lightning.report.scores import SCORES, group_tables, part_context
+from histo_lightning.report.scores import group_tables, part_context, titles
 from histo_lightning.report.tables import Table
 from histo_lightning.report.words import (
     PART_NAMES,
@@ -92,7 +92,7 @@ def _write(
         groups=group_tables(table),
         pictures=_pictures(folder / "plots", parts),
         coverage=coverage_sentence(score_value(metrics, parts[0], "image", "auroc")),
-        meanings=SCORES.values(),
+        meanings=titles().values(),
         files={name: "" for name in FILES.split() if (folder / name).exists()},
         **context,
     )

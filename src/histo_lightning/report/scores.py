@@ -7,7 +7,7 @@ import numpy as np
 
 from histo_lightning.data.breakhis.names import SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.evaluation import Table as Predictions
-from histo_lightning.evaluation import score_predictions
+from histo_lightning.evaluation import all_scores, score_predictions
 from histo_lightning.evaluation.intervals import wilson
 from histo_lightning.evaluation.levels import is_grouped, units
 from histo_lightning.report.tables import Notes, Table, table_with_notes
@@ -21,38 +21,14 @@ from histo_lightning.report.words import (
 Json = Mapping[str, Any]
 LEVELS = ("image", "slide", "case")
 MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
-# Title and meaning, in the order of the tables.
-SCORES = {
-    "auroc": ("AUROC", "probability that a malignant one is ranked above a benign one"),
-    "balanced_accuracy": ("Balanced accuracy", "mean of the shares called right, over the classes"),
-    "balanced_accuracy_headline": (
-        "Balanced accuracy, headline",
-        "the same, over subtypes with at least 5 cases",
-    ),
-    "accuracy": ("Accuracy", "share called right"),
-    "sensitivity": ("Sensitivity", "share of the malignant ones called malignant"),
-    "specificity": ("Specificity", "share of the benign ones called benign"),
-    "f1": ("F1", "harmonic mean of precision and sensitivity; over subtypes their mean"),
-    "micro_f1": ("Micro F1", "F1 of all decisions together; equals accuracy here, since each has one label"),
-    "mcc": ("MCC", "Matthews correlation of calls and truth"),
-    "auprc": ("AUPRC", "average precision for malignant"),
-    "auprc_benign": ("AUPRC, benign", "average precision for benign"),
-    "patient_recognition_rate": (
-        "Patient recognition rate",
-        "mean over slides of the share of images called right",
-    ),
-    "patient_recognition_rate_benign": ("\N{EM DASH} of benign slides", "the same over the benign slides"),
-    "patient_recognition_rate_malignant": (
-        "\N{EM DASH} of malignant slides",
-        "the same over the malignant slides",
-    ),
-    "log_loss": ("Log loss", "mean negative log probability of the truth, in nats; smaller is better"),
-    "brier": ("Brier score", "mean squared error of the probability; smaller is better"),
-    "ece": ("ECE", "calibration error over at most 5 bins of equal mass; smaller is better"),
-    "calibration_intercept": ("Calibration intercept", "0 where malignant is called as often as it is there"),
-    "calibration_slope": ("Calibration slope", "1 is calibrated; smaller is over-confident"),
-}
+TASKS = ("binary", "subtype")
 BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
+
+
+def titles() -> dict[str, tuple[str, str]]:
+    """Title and meaning of every score, in the order of ``metrics.json``; those of a user's module too."""
+    by_task = [{score.name: (score.title, score.meaning) for score in all_scores(task)} for task in TASKS]
+    return {**by_task[0], **by_task[1], **by_task[0]}  # of equal names, what it means for two classes
 
 
 def score_cell(score: Json | None, notes: Notes) -> str:
@@ -76,8 +52,8 @@ def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
     entries = [(name, value) for scores in by_level.values() for name, value in scores.items()]
     present = {name for name, value in entries if isinstance(value, Mapping) and "value" in value}
     main = [name for name in MAIN if name in present]
-    others = [name for name in SCORES if name in present and name not in main]
-    return _table(main, by_level), _table([*others, *sorted(present - set(SCORES))], by_level)
+    others = [name for name in titles() if name in present and name not in main]
+    return _table(main, by_level), _table([*others, *sorted(present - set(titles()))], by_level)
 
 
 def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
@@ -87,7 +63,7 @@ def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
             {"reason": scores["reason"]} if scores.get("reason") else None for scores in by_level.values()
         ]
         entries = [s.get(name) or missing for s, missing in zip(by_level.values(), reasons, strict=True)]
-        rows.append([SCORES.get(name, (name,))[0], *(score_cell(entry, notes) for entry in entries)])
+        rows.append([titles().get(name, (name,))[0], *(score_cell(entry, notes) for entry in entries)])
         baseline = [(scores.get("always_malignant") or {}).get(name) for scores in by_level.values()]
         if name in BASELINES and any(value is not None for value in baseline):
             rows.append(['\N{EM DASH} always "malignant"', *map(fixed, baseline)])
@@ -144,7 +120,7 @@ def group_tables(table: Predictions) -> dict[str, Table]:
                 score_cell(level_scores(scored, "part", level).get(name), notes) for level, name in names
             ]
             rows.append([f"{magnification}X" if magnification else "unknown", *cells])
-        heads = [f"{SCORES[name][0]} by {level}" for level, name in names]
+        heads = [f"{titles()[name][0]} by {level}" for level, name in names]
         tables["Scores by magnification"] = table_with_notes(["magnification", *heads], rows, notes)
     return tables
 

@@ -42,7 +42,7 @@ from histo_lightning.evaluation import (
     write_predictions,
 )
 from histo_lightning.evaluation.differences import Replicate
-from histo_lightning.evaluation.named_scores import NAMES
+from histo_lightning.evaluation.named_scores import score_names
 from histo_lightning.report.comparison_page import figures, texts
 from histo_lightning.runs import write_json
 
@@ -900,7 +900,7 @@ def test_every_score_is_compared_or_refused_with_what_is_allowed(copied: Path) -
         if isinstance(entry, dict) and "method" in entry
     }
     assert {"case_f1", "image_mcc", "case_ece", "slide_patient_recognition_rate"} <= values
-    allowed = values & set(NAMES)
+    allowed = values & set(score_names())
     assert {"case_f1", "image_mcc", "case_auroc", "case_brier", "slide_patient_recognition_rate"} <= allowed
     assert "case_ece" not in allowed
     for score in sorted(values - allowed):

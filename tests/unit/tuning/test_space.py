@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import pytest
-from histo_lightning.launch import compose_all
-from hydra import initialize_config_dir
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from factories.studies import settled
-from histo_lightning.config.compose import expand, parse, prepare_argument
+from histo_lightning.config.compose import config_of, config_tree, parse
 from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import Config, TuneConfig
 from histo_lightning.config.tree import conf_dir
@@ -27,16 +25,13 @@ LR = FloatDistribution(1e-5, 1e-1, log=True)
 
 def tune_config(*arguments: str) -> TuneConfig:
     """What a command line gives, through every check before work."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        given = parse([prepare_argument(argument) for argument in arguments], "tune")
-        (config,) = compose_all("tune", expand(given, multirun=False))
+    config = config_of("tune", arguments)
     assert isinstance(config, TuneConfig)
     return config
 
 
 def run_of(given: Sequence[str], settings: dict) -> Config:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return run_config(given, settings)
+    return run_config(given, settings)
 
 
 def space_of(*arguments: str) -> dict:
@@ -52,8 +47,8 @@ def test_every_space_that_ships_can_be_composed_at_its_ends(name: str) -> None:
     assert len({search.trials for search in plan}) == 1
     for setting in corners(plan[-1]):
         run = run_of(["optimizer=sgd", "++tune.trials=3", "nested=false"], setting)
-        assert (run.optimizer.lr, run.optimizer.name) == (setting["optimizer.lr"], "sgd")
-        assert run.model.name == setting.get("model", config.model.name)
+        assert (run.optimizer["lr"], run.optimizer["name"]) == (setting["optimizer.lr"], "sgd")
+        assert run.model["name"] == setting.get("model", config.model["name"])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +125,7 @@ def test_the_command_line_takes_them_too() -> None:
 
 
 def test_other_commands_do_not_take_a_space() -> None:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with config_tree():
         for name in ("train", "prepare", "evaluate"):
             with pytest.raises(UserError, match="unknown key"):
                 parse(["tune.space.optimizer.lr.low=1"], name)
@@ -143,7 +138,7 @@ def test_numbers_are_whole_where_the_key_s_are() -> None:
         "tune.space.head.dropout={low:0.0,high:1}",
         "tune.space.optimizer.eps={low:1e-9,high:1e-6,log:true}",
         "tune.space.label_smoothing={low:0,high:1}",
-        "tune.space.ema.decay={choices:[null,0.9]}",
+        "tune.space.head.hidden={choices:[null,64]}",
         "tune.space.model.zero_init_residual={choices:[true,false]}",
     )
     assert space["batch_size"] == IntDistribution(16, 64, step=16)
@@ -152,7 +147,7 @@ def test_numbers_are_whole_where_the_key_s_are() -> None:
     assert space["optimizer.eps"] == FloatDistribution(1e-9, 1e-6, log=True)
     assert space["label_smoothing"] == FloatDistribution(0, 1)
     assert space["optimizer.lr"] == LR
-    assert space["ema.decay"] == CategoricalDistribution([None, 0.9])
+    assert space["head.hidden"] == CategoricalDistribution([None, 64])
     assert space["model.zero_init_residual"] == CategoricalDistribution([True, False])
     assert list(space) == sorted(space)
     assert "optimizer.weight_decay" not in space_of("tune.space.optimizer.weight_decay=null")
@@ -171,24 +166,22 @@ def test_a_setting_takes_the_place_of_what_the_command_line_says() -> None:
         given, {"model": "resnet10", "optimizer.lr": 0.02, "test": False, "batch_size": 48, "json": None}
     )
     assert type(run) is Config
-    assert (run.model.name, run.optimizer.lr, run.test, run.batch_size) == ("resnet10", 0.02, False, 48)
-    assert run_of(given, {}).model.name == "resnet34"
+    assert (run.model["name"], run.optimizer["lr"], run.test, run.batch_size) == ("resnet10", 0.02, False, 48)
+    assert run_of(given, {}).model["name"] == "resnet34"
     assert hashed(run_of([], {})) == hashed(run_of([], {"optimizer.lr": run_of([], {}).optimizer.lr}))
 
 
 def test_overrides_can_be_given_back_to_training() -> None:
     values = {
         "optimizer.lr": 1.2345678901234567e-5,
-        "ema.decay": None,
+        "head.hidden": None,
         "model.zero_init_residual": False,
         "sampler": "shuffle",
     }
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        given = parse([prepare_argument(line) for line in overrides(values)], "train")
-        (config,) = compose_all("train", expand(given, multirun=False))
+    config = config_of("train", overrides(values))
     assert isinstance(config, Config)
-    assert config.optimizer.lr == 1.2345678901234567e-5
-    assert (config.ema.decay, config.model.zero_init_residual, config.sampler) == (None, False, "shuffle")
+    assert config.optimizer["lr"] == 1.2345678901234567e-5
+    assert (config.head.hidden, config.model["zero_init_residual"], config.sampler) == (None, False, "shuffle")
 
 
 @pytest.mark.parametrize(

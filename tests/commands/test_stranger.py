@@ -1,0 +1,125 @@
+"""docs/extend.md as a stranger follows it: parts of one's own from a folder outside the package."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
+MODULE, PLAIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = re.findall(r"^python -m histo_lightning\.train (.+)$", PAGE, re.MULTILINE)
+YAML = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "my_parts.py").write_text(MODULE)
+    (tmp_path / "my_conf" / "model").mkdir(parents=True)
+    (tmp_path / "my_conf" / "model" / "tiny.yaml").write_text(YAML)
+    yield tmp_path
+
+
+def test_five_parts_of_ones_own_in_one_run(folder: Path, command) -> None:
+    done = command("train", *COMMANDS[0].split(), "json=scores.json")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1 is over" in done.stdout
+    assert "epoch 2 is over" in done.stdout
+    scores = json.loads((folder / "scores.json").read_text())
+    image = scores["test"]["image"]
+    assert image["youden"]["value"] == pytest.approx(
+        image["sensitivity"]["value"] + image["specificity"]["value"] - 1
+    )
+    (run,) = (folder / "outputs" / "runs").iterdir()
+    assert run.name.startswith("tinynet_adamw_40x_last_digit-0_s0_")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["width"] == 16
+    split = json.loads((run / "split.json").read_text())
+    assert all(int(case[-1]) % 2 == 0 for case in split["cases"]["train"])
+    assert split["label"] == ""
+    state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert state["state_dict"]["network.body.0.weight"].shape == (16, 3, 3, 3)
+    assert "grey" in state["histo_lightning"]["transforms"]
+    assert "Youden&#39;s J" in (run / "report.html").read_text()
+
+    image_file = next((folder.parents[0]).rglob("SOB_*.png"), None) or _any_image(folder, config)
+    target = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"
+    refused = command("predict", target, f"input={image_file}")
+    assert refused.returncode == 2
+    assert "imports=[...]" in refused.stderr
+    predicted = command("predict", target, f"input={image_file}", "imports=[my_parts]")
+    assert predicted.returncode == 0, predicted.stderr
+
+
+def _any_image(folder: Path, config: dict) -> Path:
+    from PIL import Image
+
+    path = folder / "any.png"
+    Image.new("RGB", (350, 230), (200, 150, 180)).save(path)
+    return path
+
+
+def test_wrong_names_are_refused_with_what_is_allowed(folder: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train', *sys.argv[1:]]; from histo_lightning import train; "
+        "from histo_lightning.config.exits import guard; sys.exit(guard(train.main))"
+    )
+
+    def told(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 2, done.stdout
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    given = ("imports=[my_parts]", "model._target_=my_parts.TinyNet")
+    assert "did you mean 'width'" in told(*given, "model.widht=16")
+    assert "allowed are grey; did you mean 'grey'" in told(*given, "augment.steps.gray={}")
+    assert "last_digit" in told(*given, "split.name=last_digits")
+    assert "not a network of" in told("model._target_=my_parts.TinyNet")
+    assert "tiny" in told("--config-dir", "my_conf", "imports=[my_parts]", "model=tinyy")
+    assert not (folder / "outputs").exists()
+
+
+def test_options_of_ones_own_config_folder_compose_and_pass_the_checks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from histo_lightning.config.compose import config_tree, read_jobs
+    from histo_lightning.training.checks import check_runs
+
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    with config_tree([str(folder / "my_conf")]) as search:
+        read = read_jobs(
+            "train", ["imports=[my_parts]", "model=tiny,resnet10"], multirun=True, search=search
+        )
+    check_runs([job.config for job in read.jobs])
+    assert [job.config.model["name"] for job in read.jobs] == ["tinynet", "resnet10"]
+
+
+@pytest.mark.parametrize("line", COMMANDS[1:])
+def test_every_other_command_of_the_page_passes_the_checks(line: str) -> None:
+    from histo_lightning.config.compose import config_tree, read_jobs
+    from histo_lightning.training.checks import check_runs
+
+    with config_tree() as search:
+        read = read_jobs("train", line.split(), multirun=False, search=search)
+    check_runs([job.config for job in read.jobs])
+
+
+def test_the_plain_script_of_the_page(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir))
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(PLAIN, "extend.md", "exec"), names)
+    assert "test/case_auroc" in names["trainer"].callback_metrics
