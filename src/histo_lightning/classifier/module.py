@@ -98,6 +98,7 @@ class Classifier(LightningModule):
         self.val_metrics = EvaluationMetrics(num_classes)
         self.test_metrics = EvaluationMetrics(num_classes)
         self.metadata = {}
+        self.train()  # Lightning keeps the modes that it finds: a frozen batch norm must be in its own by now
 
     @property
     def lr(self) -> float:
