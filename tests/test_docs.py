@@ -6,15 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from histo_lightning.launch import compose_all
-from hydra import initialize_config_dir
 from sklearn.metrics import f1_score
 
+from factories.configs import configs_of
 from factories.pages import run_blocks
 from histo_lightning.classifier.metrics import TrainingMetrics
-from histo_lightning.config.compose import expand, parse, prepare_argument
 from histo_lightning.config.schema import Config
-from histo_lightning.config.tree import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 THESIS = ROOT / "docs" / "thesis.md"
@@ -91,36 +88,32 @@ def test_micro_f1_is_scikit_learn_s(claims) -> None:
 
 def composed(command: str) -> list[Config]:
     """The config of every run that a command of a page starts; the launcher has no part in it."""
-    arguments = command.split()
-    multirun = "-m" in arguments
-    prepared = [
-        prepare_argument(text) for text in arguments if text != "-m" and not text.startswith("hydra/")
-    ]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose_all("train", expand(parse(prepared), multirun=multirun))
+    return configs_of(*(text for text in command.split() if not text.startswith("hydra/")))
 
 
 def test_the_thesis_page_s_commands_compose_and_differ_in_what_it_says() -> None:
     text = THESIS.read_text(encoding="utf-8").replace("\\\n", "")
     commands = COMMAND.findall(text)
     found = [config for command in commands if not command.startswith("-m") for config in composed(command)]
-    assert [(c.model.freeze_backbone, c.optimizer.momentum) for c in found] == [
+    assert [(c.model["freeze_backbone"], c.optimizer["momentum"]) for c in found] == [
         (True, 0.09),
         (False, 0.09),
         (False, 0.9),
     ]
-    assert {(c.model.name, c.magnification, c.epochs, c.image_size, c.split.name) for c in found} == {
+    assert {(c.model["name"], c.magnification, c.epochs, c.image_size, c.split.name) for c in found} == {
         ("resnet50", "100x", 300, 224, "case_kfold")
     }
     sample, embedded, defaults, depths = [composed(c) for c in commands if c.startswith("-m")]
     assert [len(sample), len(embedded), len(defaults), len(depths)] == [20, 20, 5, 80]
     arms = {(True, 0.09), (True, 0.9), (False, 0.09), (False, 0.9)}
     for runs in (sample, embedded, depths):
-        assert {(c.model.freeze_backbone, c.optimizer.momentum) for c in runs} == arms
+        assert {(c.model["freeze_backbone"], c.optimizer["momentum"]) for c in runs} == arms
         assert {(c.monitor, c.study.factor) for c in runs} == {("val_accuracy", "model.freeze_backbone")}
     assert {c.epochs for c in sample + embedded} == {300}
-    assert {c.early_stopping.patience for c in sample + embedded} == {30}
+    assert {c.callbacks["early_stopping"]["patience"] for c in sample + embedded} == {30}
     assert {(c.image_size, c.batch_size, c.magnification) for c in sample + embedded + depths} == {
         (64, 16, "100x")
     }
-    assert {(c.optimizer.name, c.monitor, c.epochs) for c in defaults} == {("adamw", "val_case_log_loss", 40)}
+    assert {(c.optimizer["name"], c.monitor, c.epochs) for c in defaults} == {
+        ("adamw", "val_case_log_loss", 40)
+    }

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,30 @@ from histo_lightning.errors import UserError
 from histo_lightning.training.checks import check_runs
 
 
+def check(configs: Sequence[Any]) -> None:
+    """Check the runs of every study, and what it searches."""
+    try:
+        from histo_lightning.tuning.space import check_tuning  # Optuna: not for --help or a typo
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "optuna":
+            raise
+        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'") from error
+    for config in configs:
+        check_tuning(config)
+    check_runs(configs)
+
+
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped search goes on later, like one ended by Ctrl-C
-    command = read_command("tune", check_runs)
+    command = read_command("tune", check)
     if command is None:
         return 0
-    try:
-        from histo_lightning.tuning.study import tune  # Optuna and torch: not for --help or a typo
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "optuna":
-            raise
-        raise UserError("tune: needs Optuna; pip install 'histo-lightning[tune]'") from error
+    from histo_lightning.tuning.study import tune  # as above
+
     failed = 0
     for job in command.jobs:
         assert isinstance(job.config, TuneConfig)

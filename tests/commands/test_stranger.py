@@ -96,9 +96,7 @@ def test_options_of_ones_own_config_folder_compose_and_pass_the_checks(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     with config_tree([str(folder / "my_conf")]) as search:
-        read = read_jobs(
-            "train", ["imports=[my_parts]", "model=tiny,resnet10"], multirun=True, search=search
-        )
+        read = read_jobs("train", ["imports=[my_parts]", "model=tiny,resnet10"], multirun=True, search=search)
     check_runs([job.config for job in read.jobs])
     assert [job.config.model["name"] for job in read.jobs] == ["tinynet", "resnet10"]
 
@@ -113,7 +111,9 @@ def test_every_other_command_of_the_page_passes_the_checks(line: str) -> None:
     check_runs([job.config for job in read.jobs])
 
 
-def test_the_plain_script_of_the_page(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_script_of_the_page(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir))
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -1,17 +1,14 @@
-"""The real command, end to end, on the synthetic tree and on real images."""
+"""``train`` from outside: what a run leaves, how it goes on, and what it refuses."""
 
-import csv
 import json
 import math
-import multiprocessing
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
-import threading
-import time
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -19,37 +16,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from histo_lightning.prediction import predict_part
-from histo_lightning.processes import end, wait_for
 from PIL import Image
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from factories.configs import composed
+from factories.runs import (
+    SMALL,
+    environment,
+    finish,
+    logits_of,
+    main_here,
+    read,
+    rows,
+    run_folder,
+    scores_again,
+    start,
+    train_here,
+    wait_for_epoch,
+)
 from histo_lightning.classifier import Classifier
 from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule
-from histo_lightning.data.augment import Recipe
 from histo_lightning.data.breakhis.census import census
-from histo_lightning.evaluation import score_predictions
-from histo_lightning.training.decisions import mark_apparent
+from histo_lightning.errors import UserError
+from histo_lightning.training.run import run_training
 
-SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
+ROOT = Path(__file__).resolve().parents[2]
 HISTORY = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,val_auroc,val_case_auroc,images_per_second"
-
-
-def run_folder(root: Path) -> Path:
-    (folder,) = [path for path in (root / "outputs" / "runs").iterdir() if path.is_dir()]
-    return folder
-
-
-def read(path: Path):
-    return json.loads(path.read_text())
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +52,9 @@ def finished(tmp_path_factory, cache_dir: Path):
     """One whole run, in a folder with a space in its name; shared by the tests that only read it."""
     root = tmp_path_factory.mktemp("a run")
     done = subprocess.run(
-        [sys.executable, "-m", "histo_lightning.train", *SMALL, "epochs=3", "json=scores.json"],
+        [sys.executable, "-m", "histo_lightning", "train", *SMALL, "epochs=3", "json=scores.json"],
         cwd=root,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
+        env=environment(cache_dir),
         capture_output=True,
         text=True,
         timeout=300,
@@ -95,8 +90,23 @@ def test_the_run_folder_is_whole(finished) -> None:
     assert (status["state"], status["error"], status["test_read"]) == ("finished", None, 1)
     assert status["versions"]["torch"] == torch.__version__.split("+")[0]
     assert read(root / "scores.json") == read(folder / "metrics.json")
+    assert read(folder / "metrics.json")["data"] == "synthetic"
+    assert read(folder / "metrics.json")["shortened"] == ""
+    assert re.search(r"^epoch 3/3  train_loss \d\.\d{3}  val_loss", done.stdout, re.MULTILINE)
     for line in (f"report:      outputs/runs/{folder.name}/report.html", "checkpoint:", "tensorboard:"):
         assert line in done.stdout
+
+
+def test_the_log_holds_the_epochs_and_what_was_chosen(finished) -> None:
+    _, folder, _ = finished
+    text = (folder / "train.log").read_text()
+    for epoch in (1, 2, 3):
+        assert f"epoch {epoch}/3  train_loss" in text
+    metrics = read(folder / "metrics.json")
+    assert f"scored: best.ckpt, epoch {metrics['best_epoch'] + 1}" in text
+    assert f"'threshold': {metrics['operating_point']['threshold']}" in text
+    assert "temperature" in text
+    assert "WARNING" not in text
 
 
 def test_history_has_the_agreed_columns_and_finite_numbers(finished) -> None:
@@ -105,15 +115,6 @@ def test_history_has_the_agreed_columns_and_finite_numbers(finished) -> None:
     table = rows(folder / "history.csv")
     assert [row["epoch"] for row in table] == ["0", "1", "2"]
     assert all(math.isfinite(float(value)) for row in table for value in row.values())
-
-
-def scores_again(folder: Path, part: str) -> dict:
-    """The scores of a part from its table alone, at 0.5 and at the run's operating point."""
-    threshold = read(folder / "metrics.json")["operating_point"]["threshold"]
-    scores = score_predictions(folder / "predictions" / f"{part}.csv", threshold=threshold)
-    if part == "val":
-        mark_apparent(scores)
-    return scores
 
 
 def test_predictions_cover_the_split_and_give_the_scores_again(finished) -> None:
@@ -187,11 +188,11 @@ def test_the_checkpoint_loads_safely_and_says_what_it_is(finished) -> None:
 def small_data(cache_dir: Path) -> BreakHisDataModule:
     """The data of SMALL, by hand."""
     data = BreakHisDataModule(
-        recipe=Recipe(size=32),
+        image_size=32,
         images_per_slide=2,
-        image_size=140,
-        cache_dir=cache_dir / "histo_lightning",
+        synthetic_size=140,
         batch_size=7,
+        cache_dir=cache_dir / "histo_lightning",
     )
     data.setup()
     return data
@@ -207,14 +208,12 @@ def test_from_checkpoint_gives_the_predicted_logits_again(finished, cache_dir: P
     found = {}
     with torch.inference_mode():
         for batch in data.test_dataloader():
-            seen = data.view(batch, training=False)
-            for index, row in zip(
-                batch["index"].tolist(), classifier.logits(seen["image"]).tolist(), strict=True
-            ):
+            logits = classifier.logits(batch["image"]).tolist()
+            for index, row in zip(batch["index"].tolist(), logits, strict=True):
                 found[data.parts["test"].records[index].image] = row
-    table = rows(folder / "predictions" / "test.csv")
-    expected = np.array([[float(row["logit_benign"]), float(row["logit_malignant"])] for row in table])
-    assert np.allclose([found[row["image"]] for row in table], expected, atol=1e-4)
+    expected = logits_of(folder / "predictions" / "test.csv")
+    assert found.keys() == expected.keys()
+    assert np.allclose([found[image] for image in expected], list(expected.values()), atol=1e-4)
 
 
 def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:
@@ -244,12 +243,13 @@ def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:
 
 
 def test_the_same_command_again_reports_and_leaves_it(finished, cache_dir: Path) -> None:
+    """By the console script, which is the same command."""
     root, folder, _ = finished
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     done = subprocess.run(
-        [sys.executable, "-m", "histo_lightning.train", *SMALL, "epochs=3"],
+        [Path(sys.executable).parent / "histo-lightning", "train", *SMALL, "epochs=3"],
         cwd=root,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
+        env=environment(cache_dir),
         capture_output=True,
         text=True,
         timeout=300,
@@ -259,44 +259,25 @@ def test_the_same_command_again_reports_and_leaves_it(finished, cache_dir: Path)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-def start(root: Path, cache_dir: Path, *overrides: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "histo_lightning.train",
-            *SMALL,
-            "head=mlp",
-            "ema.decay=0.9",
-            "epochs=6",
-            *overrides,
-        ],
-        cwd=root,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run started in the background (`make test &`) has Ctrl-C ignored, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def test_a_damaged_status_is_one_line_and_nothing_is_touched(
+    finished, tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _, _ = finished
+    shutil.copytree(root / "outputs", tmp_path / "outputs")
+    copy = run_folder(tmp_path)
+    (copy / "status.json").write_text('{"state": "fini')
+    before = {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
+    given = [f"output_dir={tmp_path / 'outputs'}", f"cache_dir={cache_dir / 'histo_lightning'}", "epochs=3"]
+    assert main_here("train", *SMALL, *given) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "status.json: is damaged" in err
+    assert before == {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
 
 
-def finish(process: subprocess.Popen) -> int:
-    """Wait, close the pipes, show what went wrong."""
-    _, err = process.communicate(timeout=300)
-    if process.returncode > 0:
-        print(err)
-    return process.returncode
+# --- a run that is ended goes on ---
 
-
-def wait_for_epoch(root: Path, process: subprocess.Popen, epoch: int) -> None:
-    """Until an epoch has its line: bounded by the test's timeout."""
-    while process.poll() is None:
-        files = list(root.glob("outputs/runs/*/history.csv"))
-        if files and len(rows(files[0])) > epoch:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"ended before epoch {epoch}: {process.communicate()}")
+LONG = (*SMALL, "head=mlp", "callbacks=[default,ema]", "callbacks.ema.decay=0.9", "epochs=6")
 
 
 def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path, cache_dir: Path) -> None:
@@ -304,9 +285,9 @@ def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    first = start(whole, cache_dir)
+    first = start(whole, cache_dir, *LONG)
     assert finish(first) == 0
-    second = start(broken, cache_dir)
+    second = start(broken, cache_dir, *LONG, program="histo_lightning train")
     wait_for_epoch(broken, second, 1)
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=60)
@@ -314,12 +295,14 @@ def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path
     assert "the same command goes on" in err
     assert read(run_folder(broken) / "status.json")["state"] == "interrupted"
     assert not (run_folder(broken) / "metrics.json").exists()
-    third = start(broken, cache_dir)
+    third = start(broken, cache_dir, *LONG)
     wait_for_epoch(broken, third, 3)
     third.kill()
     finish(third)
+    shutil.move(broken, tmp_path / "moved")  # a folder that was moved goes on like one that was not
+    broken = tmp_path / "moved"
     assert read(run_folder(broken) / "status.json")["state"] == "running"
-    fourth = start(broken, cache_dir)
+    fourth = start(broken, cache_dir, *LONG)
     assert finish(fourth) == 0
     a, b = run_folder(whole), run_folder(broken)
     for name in ("predictions/test.csv", "predictions/val.csv", "split.json"):
@@ -362,103 +345,108 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_the_whole_file(
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["a"].sum() == 1000
 
 
-def test_two_processes_share_the_work_and_lose_nothing(command, tmp_path: Path, cache_dir: Path) -> None:
-    done = command(
-        "train",
+FROZEN = (
+    "model.freeze_backbone=true",
+    "model.frozen_norm=eval",  # batch statistics would be those of a process's share
+    "trainer.precision=32-true",
+    "scored_weights=last",
+    "epochs=3",
+)
+
+
+def test_two_processes_killed_between_fit_and_scores_go_on_to_one_process_s_scores(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    one = train_here(tmp_path / "one", cache_dir, *FROZEN)
+    line = (
         *SMALL[:3],
+        *FROZEN,
         "trainer=ddp",
-        "trainer.devices=2",
         "trainer.accelerator=cpu",
-        "trainer.precision=32-true",
+        "trainer.devices=2",
+        "trainer.threads=1",
     )
-    assert done.returncode == 0, done.stderr
+    first = start(tmp_path, cache_dir, *line)
+    while first.poll() is None:
+        found = list(tmp_path.glob("outputs/runs/*/status.json"))
+        if found and read(found[0]).get("fitted"):
+            first.kill()
+    finish(first)
+    assert first.returncode == -signal.SIGKILL
     folder = run_folder(tmp_path)
+    assert not (folder / "metrics.json").exists()
+    before = (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    history = (folder / "history.csv").read_text()
+    assert finish(start(tmp_path, cache_dir, *line)) == 0
+    assert (folder / "history.csv").read_text() == history
+    assert (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns > before  # the chosen threshold went in
+    assert read(folder / "status.json")["test_read"] == 2
     split = read(folder / "split.json")
     for part in ("val", "test"):
-        assert [row["image"] for row in rows(folder / "predictions" / f"{part}.csv")] == split["parts"][part]
-    # The same checkpoint scored by one process.
-    classifier = Classifier.from_checkpoint(folder / "checkpoints" / "best.ckpt")
-    data = small_data(cache_dir)
-    for part in ("val", "test"):
-        table = rows(folder / "predictions" / f"{part}.csv")
-        shared = [[float(row["logit_benign"]), float(row["logit_malignant"])] for row in table]
-        assert np.allclose(predict_part(classifier, data, part), shared, atol=1e-4)
+        table = folder / "predictions" / f"{part}.csv"
+        assert [row["image"] for row in rows(table)] == split["parts"][part]
         assert scores_again(folder, part) == read(folder / "metrics.json")[part]
+        for image, logits in logits_of(one / "predictions" / f"{part}.csv").items():
+            assert logits_of(table)[image] == pytest.approx(logits, abs=1e-3)
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["network.bn1.num_batches_tracked"] == 0  # its batch norms have been in evaluation mode
+    ours, theirs = (read(path / "metrics.json")["test"] for path in (folder, one))
+    for level in ("image", "slide", "case"):
+        for score in ("accuracy", "auroc", "log_loss", "brier"):
+            assert ours[level][score]["value"] == pytest.approx(theirs[level][score]["value"], abs=1e-3)
 
 
-def _ends_at_once(code: int) -> None:
-    raise SystemExit(code)
+def test_a_run_ended_between_fit_and_scores_is_not_trained_again(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from histo_lightning.training import run
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "write_results", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_here(tmp_path, cache_dir)
+    folder = run_folder(tmp_path)
+    assert read(folder / "status.json")["state"] == "interrupted"
+    history = (folder / "history.csv").read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr("pytorch_lightning.Trainer.fit", interrupt)
+        assert train_here(tmp_path, cache_dir) == folder
+    assert (folder / "history.csv").read_text() == history
+    assert read(folder / "status.json")["state"] == "finished"
+    assert read(folder / "metrics.json")["epochs"] == 2
 
 
-def _ignores_sigterm(ready) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ready.set()
-    time.sleep(600)
-
-
-class _JustEnded:
-    """A process that was alive at the first look and ended before the second."""
-
-    exitcode = 0
-
-    def __init__(self) -> None:
-        reader, writer = os.pipe()
-        os.close(writer)
-        self.sentinel = reader
-        self.looks = 0
-
-    def is_alive(self) -> bool:
-        self.looks += 1
-        return self.looks == 1
-
-    def join(self) -> None:
-        os.close(self.sentinel)
-
-
-def test_a_process_that_ends_between_two_looks_is_not_waited_for() -> None:
-    waiting = threading.Thread(target=wait_for, args=([_JustEnded()],), daemon=True)
-    waiting.start()
-    waiting.join(20)
-    assert not waiting.is_alive()
-
-
-def test_when_one_process_fails_the_others_are_ended_even_if_deaf() -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    deaf = context.Process(target=_ignores_sigterm, args=(ready,))
-    failing = context.Process(target=_ends_at_once, args=(3,))
-    deaf.start()
-    assert ready.wait(60)
-    failing.start()
-    wait_for([deaf, failing])
-    assert failing.exitcode == 3
-    assert deaf.is_alive()
-    end([deaf, failing], grace=0.5)
-    assert deaf.exitcode == -signal.SIGKILL
-
-
-def test_a_checkpoint_with_all_epochs_behind_it_is_not_resumed(finished, command) -> None:
+def test_resume_takes_a_checkpoint_that_fits_and_has_epochs_left(
+    finished, tmp_path: Path, cache_dir: Path
+) -> None:
     _, folder, _ = finished
-    done = command("train", *SMALL, f"resume={folder / 'checkpoints' / 'last.ckpt'}", "run_name=more")
-    assert done.returncode == 2
-    assert "3 epochs behind it; set epochs above that" in done.stderr
+    last = f"resume={folder / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(UserError, match=r"has 3 epochs behind it; set epochs above that \(epochs=3\)"):
+        train_here(tmp_path / "a", cache_dir, last, "epochs=3", "run_name=more")
+    with pytest.raises(UserError, match="do not fit this network"):
+        train_here(tmp_path / "b", cache_dir, last, "model=resnet14")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        train_here(tmp_path / "c", cache_dir, "resume=nowhere.ckpt")
+    assert read(run_folder(tmp_path / "b") / "status.json")["state"] == "failed"
+    more = train_here(tmp_path / "d", cache_dir, last, "epochs=4")
+    assert [row["epoch"] for row in rows(more / "history.csv")] == ["0", "1", "2", "3"]
+    assert rows(more / "history.csv")[:3] == rows(folder / "history.csv")
 
 
-def test_the_thesis_trains_its_head_on_a_frozen_random_backbone(command, tmp_path: Path) -> None:
-    done = command(
-        "train",
-        "experiment=thesis",
-        "model=resnet18",
-        "image_size=64",
-        "epochs=2",
-        "trainer=cpu",
-        *SMALL[1:3],
+# --- kinds of runs ---
+
+
+def test_the_thesis_trains_its_head_on_a_frozen_random_backbone(tmp_path: Path, cache_dir: Path) -> None:
+    folder = train_here(
+        tmp_path, cache_dir, "experiment=thesis", "model=resnet18", "image_size=64", "epochs=2", "trainer=cpu"
     )
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("outputs/runs/*/checkpoints/last.ckpt")
-    trained = torch.load(path, weights_only=True)["state_dict"]
+    trained = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     torch.manual_seed(0)
-    fresh = Classifier("resnet18", 2, head="mlp", zero_init_residual=False).state_dict()
+    network = {"_target_": "histo_lightning.models.resnet.resnet18", "zero_init_residual": False}
+    fresh = Classifier(network, 2, head="mlp").state_dict()
     changed = {
         name.split(".")[1]
         for name in trained
@@ -466,7 +454,7 @@ def test_the_thesis_trains_its_head_on_a_frozen_random_backbone(command, tmp_pat
     }
     assert changed == {"fc"}
     assert not torch.equal(trained["network.bn1.running_mean"], fresh["network.bn1.running_mean"])
-    metrics = read(path.parents[1] / "metrics.json")
+    metrics = read(folder / "metrics.json")
     assert metrics["monitor"] == "val_accuracy"
     assert metrics["test"]["image"]["micro_f1"]["value"] == metrics["test"]["image"]["accuracy"]["value"]
 
@@ -487,11 +475,12 @@ def test_a_random_image_split_scores_visibly_higher_than_a_split_by_case(command
     assert np.mean(scores["image_random"]) - np.mean(scores["case_kfold"]) >= 0.05
 
 
-def test_subtypes_and_an_unread_test_part(command, tmp_path: Path) -> None:
-    done = command("train", *SMALL, "task=subtype", "test=false", "epochs=1")
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(tmp_path)
-    assert "holds no image of" in done.stdout
+def test_subtypes_and_an_unread_test_part(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train_here(tmp_path, cache_dir, "task=subtype", "test=false", "epochs=1")
+    assert "holds no image of" in capsys.readouterr().out
+    assert "holds no image of" in (folder / "train.log").read_text()
     assert not (folder / "predictions" / "test.csv").exists()
     metrics = read(folder / "metrics.json")
     assert metrics["test"] is None
@@ -503,14 +492,15 @@ def test_subtypes_and_an_unread_test_part(command, tmp_path: Path) -> None:
     assert "13412" not in json.dumps(read(folder / "split.json")["parts"])
 
 
-def test_official_folds_carry_their_label_everywhere(command, tmp_path: Path) -> None:
-    done = command("train", *SMALL, "split=official", "split.fold=1", "epochs=1")
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(tmp_path)
+def test_official_folds_carry_their_label_everywhere(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train_here(tmp_path, cache_dir, "split=official", "split.fold=1", "epochs=1")
+    shown = capsys.readouterr().out
     split = read(folder / "split.json")
     assert re.fullmatch(r"CASE-LEAKY \(\d+ images\)", split["label"])
-    assert "shares 8 cases between train and test" in done.stdout
-    for text in (done.stdout, (folder / "report.html").read_text()):
+    assert "shares 8 cases between train and test" in shown
+    for text in (shown, (folder / "report.html").read_text()):
         assert split["label"] in text
     tested = {s.slide for s in census().values() if s.official[1] == "test"}
     assert {row["slide"] for row in rows(folder / "predictions" / "test.csv")} == tested
@@ -528,25 +518,83 @@ def folders_tree(root: Path, count: int = 6) -> Path:
     return root
 
 
-def test_the_thesis_s_tree_with_any_names(command, tmp_path: Path) -> None:
+def test_the_thesis_s_tree_with_any_names(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = folders_tree(tmp_path / "my tree, 40mag")
-    done = command(
-        "train",
-        "experiment=smoke",
-        "dataset=folders",
-        f"dataset.root={tree}",
-        "image_size=32",
-        "epochs=2",
-        "batch_size=4",
-    )
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(tmp_path)
-    assert "GROUPING UNKNOWN" in done.stdout
+    line = ("experiment=smoke", "dataset=folders", f"dataset.root={tree}", "trainer=cpu", "image_size=32")
+    folder = train_here(tmp_path, cache_dir, *line, "epochs=2", "batch_size=4", base=())
+    assert "GROUPING UNKNOWN" in capsys.readouterr().out
     assert "GROUPING UNKNOWN" in (folder / "report.html").read_text()
     metrics = read(folder / "metrics.json")
+    assert metrics["data"] == "folders"
     assert metrics["test"]["image"]["n"] == 12
     assert metrics["test"]["image"]["auroc"]["low"] is None
     assert not (metrics["test"]["case"] or {}).get("auroc", {}).get("value")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        (("debug=fast_dev_run",), "SHORTENED (debug=fast_dev_run)"),
+        (("debug=limit",), "SHORTENED (debug=limit)"),
+        (("debug=profile",), "SHORTENED (debug=profile)"),
+        (
+            ("trainer.limit_val_batches=0", "~callbacks.early_stopping"),
+            "SHORTENED (limit_val_batches=0)",
+        ),
+        (("trainer.limit_train_batches=2", "callbacks=none"), "SHORTENED (limit_train_batches=2)"),
+    ],
+)
+def test_a_shortened_run_carries_its_label(
+    tmp_path: Path,
+    cache_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    label: str,
+) -> None:
+    folder = train_here(tmp_path, cache_dir, *overrides)
+    shown = capsys.readouterr().out
+    assert label in shown
+    assert "never pooled or compared" in shown
+    metrics = read(folder / "metrics.json")
+    assert metrics["shortened"] == label
+    assert read(folder / "status.json")["state"] == "finished"
+    assert "baselines" not in metrics
+    if "debug=profile" in overrides:
+        assert "run_training_epoch" in (folder / "train.log").read_text()
+
+
+def test_without_progress_only_the_report_s_path_is_printed(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train_here(tmp_path, cache_dir, "trainer.progress=none", "epochs=1", "~callbacks.early_stopping")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (f"report: {folder / 'report.html'}\n", "")
+    assert "epoch 1/1  train_loss" in (folder / "train.log").read_text()
+
+
+def test_loggers_of_three_kinds_write_in_one_run(command, tmp_path: Path) -> None:
+    done = command(
+        "train", *SMALL, "logger=[csv,mlflow,wandb]", "logger.wandb.offline=true", "epochs=2", WANDB_SILENT="true",
+        MLFLOW_DISABLE_TELEMETRY="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path)
+    logged = rows(folder / "csv" / "metrics.csv")
+    history = rows(folder / "history.csv")
+    losses = [float(row["val/loss"]) for row in logged if row["val/loss"]]
+    assert losses == pytest.approx([float(row["val_loss"]) for row in history], rel=1e-5)
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        stored = database.execute("select value from metrics where key = 'val/loss' order by step").fetchall()
+    assert [value for (value,) in stored] == pytest.approx(losses, rel=1e-5)
+    (written,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    assert b"val/loss" in written.read_bytes()
+    assert not (folder / "tensorboard").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]
+
+
+# --- what is refused ---
 
 
 @pytest.fixture
@@ -582,44 +630,42 @@ def breakhis_tree(tmp_path: Path) -> Path:
 def test_bad_data_ends_in_one_line_and_leaves_nothing(
     breakhis_tree: Path, tmp_path: Path, mend, overrides, text: str
 ) -> None:
-    """In this process, through the same functions as the command: a fresh interpreter each would take minutes."""
-    from histo_lightning.launch import compose_all
-    from hydra import initialize_config_dir
-
-    from histo_lightning.config.compose import prepare_argument
-    from histo_lightning.config.tree import conf_dir
-    from histo_lightning.errors import UserError
-    from histo_lightning.training.run import run_training
-
     mend(breakhis_tree)
-    given = [
-        "dataset=breakhis",
-        f"dataset.root={breakhis_tree}",
-        "trainer.progress=none",
-        f"cache_dir={tmp_path / 'c'}",
-        *overrides,
-    ]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        (config,) = compose_all("train", [[prepare_argument(a) for a in given]])
+    given = ["dataset=breakhis", f"dataset.root={breakhis_tree}", "trainer.progress=none", *overrides]
+    config = composed(*given, f"cache_dir={tmp_path / 'c'}")
     with pytest.raises(UserError, match=re.escape(text)) as error:
-        run_training(config, tmp_path / "outputs" / "runs", {})
+        run_training(config, tmp_path / "outputs" / "runs")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(finished, command) -> None:
-    _, folder, _ = finished
-    done = command("train", *SMALL, "model=resnet14", f"resume={folder / 'checkpoints' / 'last.ckpt'}")
-    assert done.returncode == 2
-    assert "do not fit this network" in done.stderr
+def test_a_monitor_that_validation_cannot_define_is_refused(tmp_path: Path, cache_dir: Path) -> None:
+    tree = folders_tree(tmp_path / "tree")
+    shutil.rmtree(tree / "val" / "malignant")
+    (tree / "val" / "malignant").mkdir()
+    config = composed(
+        "dataset=folders",
+        f"dataset.root={tree}",
+        "image_size=32",
+        "monitor=val_auroc",
+        f"cache_dir={tmp_path / 'c'}",
+    )
+    with pytest.raises(UserError, match=r"malignant|validation holds one class only"):
+        run_training(config, tmp_path / "outputs" / "runs")
+
+
+def test_a_gpu_that_is_not_there_is_said_before_any_work(command, tmp_path: Path) -> None:
+    done = command("train", "trainer=gpu", CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "this machine shows 0 GPU" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_the_wheel_carries_its_config(finished, tmp_path: Path, cache_dir: Path) -> None:
     """Built, unpacked elsewhere and run from a folder that is not the repository."""
-    root = Path(__file__).resolve().parents[1]
     source = tmp_path / "source"
-    shutil.copytree(root, source, ignore=shutil.ignore_patterns(".*", "outputs", "__pycache__"))
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "outputs", "__pycache__"))
     built = [
         sys.executable,
         "-m",
@@ -644,9 +690,9 @@ def test_the_wheel_carries_its_config(finished, tmp_path: Path, cache_dir: Path)
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert "name: resnet34" in done.stdout
+    assert "_target_: histo_lightning.models.resnet.resnet34" in done.stdout
     where = subprocess.run(
-        [sys.executable, "-c", "from histo_lightning.launch import conf_dir; print(conf_dir())"],
+        [sys.executable, "-c", "from histo_lightning.config.tree import conf_dir; print(conf_dir())"],
         cwd=tmp_path / "work",
         env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 from torch.utils.data import DataLoader
 
 
@@ -40,7 +41,7 @@ def fit_scripted(
         max_epochs=len(losses),
         accelerator="cpu",
         logger=False,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,12 @@ def restored() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def train_here(root: Path, cache_dir: Path, *overrides: str, **options: Any) -> Path:
+def train_here(
+    root: Path, cache_dir: Path, *overrides: str, base: Sequence[str] = SMALL, **options: Any
+) -> Path:
     """A small run in this process: the functions of the command, without its start. Returns its folder."""
     config = composed(
-        *SMALL,
+        *base,
         "trainer.threads=1",
         f"output_dir={root / 'outputs'}",
         f"cache_dir={cache_dir / 'histo_lightning'}",

@@ -98,6 +98,7 @@ class Classifier(LightningModule):
         self.val_metrics = EvaluationMetrics(num_classes)
         self.test_metrics = EvaluationMetrics(num_classes)
         self.metadata = {}
+        self.train()  # Lightning keeps the modes that it finds: a frozen batch norm must be in its own by now
 
     @property
     def lr(self) -> float:
@@ -233,7 +234,7 @@ class Classifier(LightningModule):
             "output_size": int(self.hparams["num_classes"]),
             **(self.metadata or self._plain_metadata()),
             # After a fit Lightning counts one further.
-            "epoch": max(int(self.current_epoch) - bool(self.trainer.state.finished), 0),
+            "epoch": max(self.current_epoch - (self._trainer is not None and self.trainer.state.finished), 0),
         }
 
     def _plain_metadata(self) -> dict[str, Any]:

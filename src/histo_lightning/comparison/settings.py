@@ -47,7 +47,10 @@ def varying(settings: pd.DataFrame) -> list[str]:
     )
     left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
     keys = texts.columns[texts.nunique() > 1]
-    return sorted(key for key in keys if key not in left_out and not is_of(key, "study"))
+    named = "._target_"  # a group's name says it
+    return sorted(
+        key for key in keys if key not in left_out and not is_of(key, "study") and not key.endswith(named)
+    )
 
 
 def default_factor(settings: pd.DataFrame) -> str:

@@ -81,6 +81,12 @@ def check_keys(config: Config) -> None:
             f"batch_size={config.batch_size}: is shared by all devices, so it must be a multiple of "
             f"trainer.devices={config.trainer.devices}"
         )
+    if config.trainer.flags.get("limit_val_batches") == 0 and (
+        "early_stopping" in config.callbacks or config.scheduler["name"] == "plateau"
+    ):
+        raise UserError(
+            "trainer.limit_val_batches=0: leaves nothing to stop by; add ~callbacks.early_stopping, and no scheduler=plateau"
+        )
     factors = factor_names(config)
     if config.study.factor not in factors:
         raise UserError(

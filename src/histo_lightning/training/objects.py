@@ -160,6 +160,9 @@ def build_trainer(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products need it
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(
+        logging.INFO
+    )  # its table, where one is asked for
     ours: dict[str, Any] = {
         "num_sanity_val_steps": 0,
         "sync_batchnorm": settings.strategy == "ddp" and hardware.accelerator == "gpu",
@@ -193,6 +196,7 @@ def without_hints() -> Iterator[None]:
             ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
             ".*The number of training batches .* is smaller than the logging interval.*",  # nothing is logged per step
             ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning 2.6 on current torch
+            ".*module\\(s\\) in eval mode at the start of training.*",  # model.frozen_norm=eval
             ".*The `srun` command is available on your system but is not used.*",  # a run on a login node
             ".*`.fit\\(ckpt_path=.*\\)` .* resuming from .*",
         ):

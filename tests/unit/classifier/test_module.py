@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.hardware import cores, device_of, resolve, visible_gpus
@@ -14,6 +15,7 @@ from histo_lightning.config.schema import TrainerConfig
 from histo_lightning.errors import UserError
 
 FORMAT = 2
+pytestmark = pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
 
 
 def test_output_is_log_softmax_and_the_loss_its_nll() -> None:
@@ -32,8 +34,9 @@ def test_a_frozen_backbone_s_batch_norms_are_as_the_key_says() -> None:
     assert {name.split(".")[0] for name, p in classifier.network.named_parameters() if p.requires_grad} == {
         "fc"
     }
-    still = Classifier("resnet10", 2, freeze_backbone=True, frozen_norm="eval").train()
-    assert not still.network.bn1.training
+    still = Classifier("resnet10", 2, freeze_backbone=True, frozen_norm="eval")
+    assert not still.network.bn1.training  # Lightning calls no train() before a fit
+    assert not still.eval().train().network.bn1.training
     assert all(p.requires_grad for p in Classifier("resnet10", 2).parameters())
 
 
@@ -64,20 +67,31 @@ def test_all_hyper_parameters_are_primitives() -> None:
 # --- checkpoints ---
 
 
-def saved(path: Path, **changes: Any) -> Path:
-    """A checkpoint of a plain Trainer, with changes to its hyper-parameters."""
-    classifier = Classifier("resnet10")
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
-    trainer.strategy.connect(classifier)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a plain Trainer after one step."""
+    path = tmp_path_factory.mktemp("plain") / "a.ckpt"
+    trainer = Trainer(
+        max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=path.parent,
+    )  # fmt: skip
+    images = [{"image": torch.rand(3, 32, 32), "label": i % 2, "case": i, "index": i} for i in range(4)]
+    loader: Any = DataLoader(images, batch_size=4)  # type: ignore[arg-type]
+    trainer.fit(Classifier("resnet10"), loader, loader)
     trainer.save_checkpoint(path)
-    checkpoint = torch.load(path, weights_only=True)
+    return path
+
+
+def changed(plain: Path, path: Path, **changes: Any) -> Path:
+    """The checkpoint with changes to its hyper-parameters."""
+    checkpoint = torch.load(plain, weights_only=True)
     checkpoint["hyper_parameters"] |= changes
     torch.save(checkpoint, path)
     return path
 
 
-def test_a_plain_trainer_s_checkpoint_loads(tmp_path: Path) -> None:
-    classifier = Classifier.from_checkpoint(saved(tmp_path / "a.ckpt"))
+def test_a_plain_trainer_s_checkpoint_loads(plain: Path) -> None:
+    classifier = Classifier.from_checkpoint(plain)
     assert not classifier.training
     assert (classifier.metadata["format"], classifier.metadata["output_size"]) == (FORMAT, 2)
     assert "config" not in classifier.metadata  # no data module of ours was there
@@ -98,9 +112,9 @@ def test_a_plain_trainer_s_checkpoint_loads(tmp_path: Path) -> None:
     ],
 )
 def test_a_checkpoint_names_nothing_that_is_no_network_optimizer_or_schedule(
-    tmp_path: Path, changes: dict[str, Any], message: str
+    plain: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    path = saved(tmp_path / "a.ckpt", **changes)
+    path = changed(plain, tmp_path / "a.ckpt", **changes)
     with pytest.raises(UserError, match=message) as error:
         Classifier.from_checkpoint(path)
     assert "\n" not in str(error.value)

@@ -112,7 +112,7 @@ def test_any_schedule_of_torch_with_an_interval_of_its_own() -> None:
         ({**SGD, "nesterov": True}, COSINE, "optimizer: SGD refuses its arguments"),
         (SGD, {**COSINE, "final_ratio": 2.0}, "scheduler: Cosine refuses its arguments"),
         (SGD, {"_target_": "torch.optim.lr_scheduler.StepLR"}, "scheduler.step_size is missing"),
-        (SGD, {"_target_": "torch.optim.lr_scheduler.torch.hub.load"}, "is no LRScheduler"),
+        (SGD, {"_target_": "torch.optim.lr_scheduler.Optimizer"}, "is no LRScheduler"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_any_work(

@@ -711,7 +711,7 @@ def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> Non
     assert results["families"] == []
     assert "test=false" in results["refusals"][0]["reasons"][0]
     text, _ = texts(results, tmp_path, [])
-    assert "left its test part unread" in text
+    assert "left its test set unread" in text
     assert choice["next"]["command"] in text
     assert cell_of(results, "resnet18")["val"] is not None
     one, _ = analyse([tmp_path / "my runs"], select=choice["runs"][0])
@@ -812,7 +812,7 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
         "all pairs",
         "detectable from",
         "train loss reached",
-        "The test part was read 40 time(s) in 40 runs",
+        "The test set was read,
         "before the first job started",
         "Tuning:",
         "Selection: largest mean validation case auroc",

@@ -170,6 +170,7 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
         (("augment=thesis_pillow", "augment.dihedral=true"), "has no effect with augment=thesis_pillow"),
         (("dataset.download=true",), "dataset=synthetic is not downloaded"),
         (("trainer=ddp", "trainer.devices=3"), "must be a multiple"),
+        (("trainer.limit_val_batches=0",), "leaves nothing to stop by; add ~callbacks.early_stopping"),
         (("-m", "epochs=1,abc"), "epochs: Value 'abc'"),
         (("-m", "model=resnet18,resnet19"), "did you mean 'resnet18'"),
         (("-m", "seed=0,1", "hydra/launcher=jobli"), "launcher"),

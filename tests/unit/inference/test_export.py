@@ -205,7 +205,12 @@ def test_models_carry_their_metadata_and_no_path_of_this_machine(exported: Path)
 def test_eight_classes_and_a_stem_that_fixes_the_size(tmp_path: Path) -> None:
     import onnxruntime
 
-    path = save_checkpoint(tmp_path / "run", SUBTYPES, stem="deep", head="linear")
+    path = save_checkpoint(
+        tmp_path / "run",
+        SUBTYPES,
+        model={"_target_": "histo_lightning.models.resnet.resnet10", "stem": "deep"},
+        head="linear",
+    )
     folder, metadata = export(config(path, tmp_path, format="onnx"))
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).random((3, 3, 64, 96), dtype=np.float32)

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from factories.processes import hold_run
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 
@@ -71,17 +71,10 @@ def test_seconds_and_reads_of_the_test_part_add_up_over_starts(tmp_path: Path) -
     assert 100.0 <= run.status["seconds"] < 110.0
 
 
-def _hold(path: Path, ready) -> None:  # type: ignore[no-untyped-def]
-    run = RunFolder(path)
-    with run.locked(), run.recorded():
-        ready.set()
-        signal.pause()
-
-
 def test_a_killed_run_is_interrupted_whatever_its_file_says(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    worker = context.Process(target=_hold, args=(tmp_path, ready))
+    worker = context.Process(target=hold_run, args=(tmp_path, ready))
     worker.start()
     assert ready.wait(60)
     run = RunFolder(tmp_path)

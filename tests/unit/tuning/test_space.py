@@ -17,7 +17,7 @@ from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 from histo_lightning.tuning.plan import run_config
 from histo_lightning.tuning.results import best_row
-from histo_lightning.tuning.space import corners, edge, overrides, searches, study_name
+from histo_lightning.tuning.space import check_tuning, corners, edge, overrides, searches, study_name
 
 SPACES = sorted(path.stem for path in (conf_dir() / "tune").glob("*.yaml"))
 LR = FloatDistribution(1e-5, 1e-1, log=True)
@@ -27,6 +27,7 @@ def tune_config(*arguments: str) -> TuneConfig:
     """What a command line gives, through every check before work."""
     config = config_of("tune", arguments)
     assert isinstance(config, TuneConfig)
+    check_tuning(config)
     return config
 
 
@@ -181,7 +182,11 @@ def test_overrides_can_be_given_back_to_training() -> None:
     config = config_of("train", overrides(values))
     assert isinstance(config, Config)
     assert config.optimizer["lr"] == 1.2345678901234567e-5
-    assert (config.head.hidden, config.model["zero_init_residual"], config.sampler) == (None, False, "shuffle")
+    assert (config.head.hidden, config.model["zero_init_residual"], config.sampler) == (
+        None,
+        False,
+        "shuffle",
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ def test_the_same_settings_have_the_same_name_whatever_the_budget() -> None:
 def test_a_typo_needs_neither_torch_nor_optuna() -> None:
     script = (
         "import sys; sys.argv = ['tune', 'tune.trails=3']\n"
-        "from histo_lightning import tune\nfrom histo_lightning.launch import guard\n"
+        "from histo_lightning import tune\nfrom histo_lightning.config.exits import guard\n"
         "status = guard(tune.main); print(status, sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -253,7 +258,7 @@ def test_a_typo_needs_neither_torch_nor_optuna() -> None:
 def test_without_optuna_one_line_names_the_extra() -> None:
     script = (
         "import sys; sys.modules['optuna'] = None; sys.argv = ['tune', 'tune.trials=3']\n"
-        "from histo_lightning import tune\nfrom histo_lightning.launch import guard\nprint(guard(tune.main))"
+        "from histo_lightning import tune\nfrom histo_lightning.config.exits import guard\nprint(guard(tune.main))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "2"
