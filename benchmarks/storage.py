@@ -10,9 +10,9 @@ from unittest import mock
 
 import numpy as np
 
-from histo_lightning.data import cache, decode
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels import cache, decode
 from histo_lightning.data.pixels.cache import load_pixels
 from histo_lightning.data.sources.dataset import Source
 

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,11 @@ YAML = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "my_parts.py").write_text(MODULE)
     (tmp_path / "my_conf" / "model").mkdir(parents=True)
     (tmp_path / "my_conf" / "model" / "tiny.yaml").write_text(YAML)
-    yield tmp_path
+    return tmp_path
 
 
 def test_five_parts_of_ones_own_in_one_run(folder: Path, command) -> None:

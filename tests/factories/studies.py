@@ -22,6 +22,7 @@ from histo_lightning.tuning import search
 from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import Row, trial_rows
 from histo_lightning.tuning.search import Attempt, Studies
+from histo_lightning.tuning.space import check_tuning
 from histo_lightning.tuning.trial import objective
 
 EPOCHS = 5  # of a fit
@@ -44,6 +45,7 @@ def settled(*arguments: str) -> TuneConfig:
         OmegaConf.update(config, key, yaml.safe_load(value.replace(":", ": ")), force_add=True)
     found = to_config(config, TuneConfig)
     assert isinstance(found, TuneConfig)
+    check_tuning(found)
     return found
 
 

@@ -61,12 +61,17 @@ def reference(trained: Trained, images: Tensor) -> tuple[Tensor, Tensor]:
         return trained.classifier.logits(inputs), trained.classifier(inputs).exp()
 
 
+def _has_deep_stem(trained: Trained) -> bool:
+    model = trained.classifier.hparams.get("model")
+    return isinstance(model, dict) and model.get("stem") == "deep"
+
+
 def takes_any_size(trained: Trained) -> bool:
     """Whether height and width of an exported graph are free; only our ResNets are known to allow it.
 
     The deep stem pools its shortcuts with rounding up, so odd and even sides would be different graphs.
     """
-    free = isinstance(trained.classifier.network, ResNet) and trained.classifier.hparams.get("stem") != "deep"
+    free = isinstance(trained.classifier.network, ResNet) and not _has_deep_stem(trained)
     return free and min(trained.sides) >= SMALLEST_SIDE
 
 

@@ -15,6 +15,7 @@ from histo_lightning.config.identity import as_primitives, hashed
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json, write_atomic, write_json
+from histo_lightning.training.checks import check_runs
 from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
 from histo_lightning.tuning.page import draw_study, write_study_page
 from histo_lightning.tuning.plan import Plan
@@ -40,9 +41,8 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     """
     resolve(config.trainer)  # a missing GPU is named before any work
     plan = Plan(_folder(config, parent), config, hydra)
-    for search in plan.searches:
-        for setting in corners(search):
-            plan.run_config(setting, plan.folds[0])
+    ends = [setting for search in plan.searches for setting in corners(search)]
+    check_runs([plan.run_config(setting, plan.folds[0]) for setting in ends])
     facts, identity = prepare(plan)
     studies = Studies(plan, identity)
     status = [read_json(path) for path in (plan.folder / "final").glob("*/status.json")]

@@ -812,7 +812,7 @@ def test_the_report_has_everything_that_the_protocol_asks_for(answered: tuple[Pa
         "all pairs",
         "detectable from",
         "train loss reached",
-        "The test set was read,
+        "The test set was read",
         "before the first job started",
         "Tuning:",
         "Selection: largest mean validation case auroc",

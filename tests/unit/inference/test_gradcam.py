@@ -12,11 +12,13 @@ from histo_lightning.errors import UserError
 from histo_lightning.inference.gradcam import attribution, scaled_heat
 from histo_lightning.report.gallery import overlay
 
+SMALL = {"_target_": "histo_lightning.models.resnet.resnet10", "stem": "small", "zero_init_residual": False}
+
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     torch.manual_seed(3)
-    network = Classifier("resnet10", 3, stem="small", zero_init_residual=False)
+    network = Classifier(SMALL, 3)
     network.train()
     with torch.no_grad():  # running statistics that fit the images
         network.logits(torch.rand(16, 3, 64, 96))

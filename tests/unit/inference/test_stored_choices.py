@@ -17,7 +17,6 @@ from sklearn.preprocessing import StandardScaler
 
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
-from histo_lightning.data.augment import Recipe
 from histo_lightning.evaluation import make_table, read_predictions
 from histo_lightning.training.baselines import mean_colour
 from histo_lightning.training.decisions import choose, store_choice
@@ -100,8 +99,8 @@ def test_nothing_that_is_fitted_depends_on_the_test_images(tmp_path: Path) -> No
 def test_the_mean_colour_baseline_is_scikit_learn_s_regression(run: Path, cache_dir: Path) -> None:
     data = BreakHisDataModule(
         images_per_slide=1,
-        image_size=140,
-        recipe=Recipe(size=32, name="d4", dihedral=True),
+        synthetic_size=140,
+        image_size=32,
         cache_dir=cache_dir / "histo_lightning",
     )
     data.setup()

@@ -150,7 +150,7 @@ def server(body: bytes, send: int | None = None, announce: bool = True) -> Itera
 @pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("histo_lightning.downloads.FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("histo_lightning.data.sources.downloads.FIRST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

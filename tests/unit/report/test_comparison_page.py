@@ -35,7 +35,7 @@ def test_the_page_is_one_file_and_the_answer_is_first(depths: Json, written: tup
     assert page.is_self_contained()
     (pair,) = depths["families"][0]["comparison"]["pairs"]
     assert page.text.startswith(
-        f"Comparison: model, AUROC by case {pair['words']} Primary: the one comparison"
+        f"Comparison: model, AUROC by case SYNTHETIC IMAGES: says nothing about tissue {pair['words']} Primary: the one comparison"
     )
     assert text.startswith("# Comparison: model, AUROC by case\n\n")
     assert pair["words"] in text

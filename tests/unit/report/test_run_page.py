@@ -17,6 +17,7 @@ from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import score_predictions, write_predictions
 from histo_lightning.evaluation.intervals import wilson
+from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.pages import _environment
 from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst
 from histo_lightning.report.run_page import contents_of, write_evaluation, write_report
@@ -214,9 +215,10 @@ def test_judgements_in_words(tmp_path: Path) -> None:
     for part, value in (("train", 0.99), ("val", 0.45), ("test", 0.7)):
         metrics[part]["image"]["auroc"]["value"] = value
     metrics["test"]["image"]["confusion"] = [[0, 60], [0, 180]]
+    metrics["remarks"] = remarks(metrics, epochs=20, warmup_epochs=0)
     page = changed(run, **metrics)
     for words in (
-        "Validation is below chance: AUROC 0.45 by image",
+        "The network ranks validation images worse than chance: AUROC 0.450.",
         "Train and test set are far apart: AUROC 0.99 against 0.70 by image.",
         "Validation and test set differ by 0.25 of AUROC",
         "It calls every image the same",
@@ -397,7 +399,7 @@ def test_missing_and_damaged_tables_are_said(tmp_path: Path) -> None:
         draw_plots(run)
     (run / "metrics.json").write_text('{"schema":')
     for function in (draw_plots, write_report):
-        with pytest.raises(UserError, match=r"metrics\.json: is missing or damaged"):
+        with pytest.raises(UserError, match=r"metrics\.json: is damaged"):
             function(run)
     assert not (run / "report.html").exists()
 

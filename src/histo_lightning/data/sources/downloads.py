@@ -12,6 +12,7 @@ import logging
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
 
     Without a validator nobody could say whether the rest is the rest of the same file.
     """
-    version = read_json(_note(part))
+    version: dict[str, Any] = {}
+    with suppress(UserError):  # a damaged note: the download starts anew
+        version = read_json(_note(part))
     size = part.stat().st_size if part.is_file() else 0
     usable = version.get("url") == url and version.get("validator") and size <= (version.get("total") or size)
     return (size, version) if usable else (0, {})
