@@ -234,6 +234,7 @@ class EvaluateConfig:
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)
+    imports: list[str] = key(list)
 
 
 @dataclass
@@ -250,6 +251,7 @@ class PredictConfig:
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
+    imports: list[str] = key(list)
 
 
 @dataclass
@@ -262,6 +264,7 @@ class ExportConfig:
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
+    imports: list[str] = key(list)
 
 
 @dataclass

@@ -48,6 +48,7 @@ def test_runs_find_what_was_prepared(copy: Path, tmp_path: Path, monkeypatch: py
             str(copy),
             split=SplitConfig(name=kind, folds=3, group="image", seed=1),
             magnification=magnification,
+            image_size=112,
             short_side=128,
             cache_dir=cache,
         )
@@ -98,7 +99,12 @@ def test_a_tree_of_foreign_names_is_prepared_as_it_is_trained_on(tmp_path: Path)
     assert len(outcome.facts.records) == 12
     assert outcome.facts.census == "folders: train 4 images; val 4 images; test 4 images"
     data = BreakHisDataModule(
-        "folders", dataset.root, split=SplitConfig("folders"), short_side=128, cache_dir=tmp_path / "cache"
+        "folders",
+        dataset.root,
+        split=SplitConfig("folders"),
+        image_size=112,
+        short_side=128,
+        cache_dir=tmp_path / "cache",
     )
     data.setup()
     assert {part: len(members.records) for part, members in data.parts.items()} == {

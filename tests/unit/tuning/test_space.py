@@ -170,7 +170,7 @@ def test_a_setting_takes_the_place_of_what_the_command_line_says() -> None:
     assert type(run) is Config
     assert (run.model["name"], run.optimizer["lr"], run.test, run.batch_size) == ("resnet10", 0.02, False, 48)
     assert run_of(given, {}).model["name"] == "resnet34"
-    assert hashed(run_of([], {})) == hashed(run_of([], {"optimizer.lr": run_of([], {}).optimizer.lr}))
+    assert hashed(run_of([], {})) == hashed(run_of([], {"optimizer.lr": run_of([], {}).optimizer["lr"]}))
 
 
 def test_overrides_can_be_given_back_to_training() -> None:
