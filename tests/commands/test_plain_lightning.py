@@ -137,28 +137,32 @@ def test_overfit_batches_are_the_same_ones_every_epoch(tmp_path: Path, data: Bre
     assert seen[0] != seen[1]
 
 
-def test_a_schedule_spans_max_steps_and_accumulated_steps(tmp_path: Path, data: BreakHisDataModule) -> None:
-    for flags, steps in (
+class Rates(pl.Callback):
+    """The learning rate of every step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
         ({"max_steps": 9}, 9),
         ({"max_epochs": 2, "limit_train_batches": 6, "accumulate_grad_batches": 3}, 4),
-    ):
-        rates: list[float] = []
-
-        class Watch(pl.Callback):
-            def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-                rates.append(optimizer.param_groups[0]["lr"])
-
-        settings = {
-            "_target_": "histo_lightning.models.schedules.Cosine",
-            "warmup_epochs": 0,
-            "final_ratio": 0.0,
-        }
-        module = Classifier("resnet10", scheduler=settings, lr=0.1)
-        trainer(tmp_path, logger=False, enable_checkpointing=False, callbacks=[Watch()], **flags).fit(
-            module, data
-        )
-        wanted = [0.1 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
-        assert rates == pytest.approx(wanted)
+    ],
+)
+def test_a_schedule_spans_max_steps_and_accumulated_steps(
+    tmp_path: Path, data: BreakHisDataModule, flags: dict[str, Any], steps: int
+) -> None:
+    watch = Rates()
+    cosine = {"_target_": "histo_lightning.models.schedules.Cosine", "warmup_epochs": 0, "final_ratio": 0.0}
+    module = Classifier("resnet10", scheduler=cosine, lr=0.1)
+    trainer(tmp_path, logger=False, enable_checkpointing=False, callbacks=[watch], **flags).fit(module, data)
+    wanted = [0.1 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert watch.rates == pytest.approx(wanted)
 
 
 def test_without_an_end_the_fit_goes_on_until_a_callback_stops_it(
