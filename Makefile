@@ -36,10 +36,11 @@ dashboard: setup ## serve TensorBoard over all runs in outputs/
 browser: ## install Debian's chromium, for the browser test (needs root)
 	test -x /usr/bin/chromium || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
-test: setup ## everything CI runs: format, lint, types, tests
+test: setup ## everything CI runs: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take long: kills, soak

@@ -229,12 +229,11 @@ class EvaluateConfig:
     allow_seen_cases: bool = False
     batch_size: int = key(32, low=2, high=65536)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    imports: list[str] = field(default_factory=list)
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)
-    imports: list[str] = key(list)
+    imports: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -247,11 +246,10 @@ class PredictConfig:
     gradcam: bool = False
     batch_size: int = key(32, low=2, high=65536)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    imports: list[str] = field(default_factory=list)
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
-    imports: list[str] = key(list)
+    imports: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -260,11 +258,10 @@ class ExportConfig:
 
     checkpoint: str = key("", literal=True)
     format: str = key("onnx", choices=("onnx", "torch_export", "safetensors"))
-    imports: list[str] = field(default_factory=list)
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
-    imports: list[str] = key(list)
+    imports: list[str] = field(default_factory=list)
 
 
 @dataclass
