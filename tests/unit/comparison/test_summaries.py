@@ -206,8 +206,12 @@ def test_curves_have_a_panel_for_each_setting_on_the_scale_of_the_means(crossed:
     losses = [curve["val_loss"] for curve in crossed["curves"] if curve["arm"] == arm]
     assert len(losses) == 5
     (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "resnet101 lr=0.02\n40x"]
-    columns = len({round(axes.get_position().x0, 3) for axes in figure.axes})
-    below = figure.axes[figure.axes.index(panel) + columns]
+    box = panel.get_position()
+    same_column = [axes for axes in figure.axes if abs(axes.get_position().x0 - box.x0) < 1e-3]
+    below = max(
+        (axes for axes in same_column if axes.get_position().y1 <= box.y0 + 1e-3),
+        key=lambda axes: axes.get_position().y0,
+    )
     means = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
     assert len(means) == 2
     assert any(np.allclose(mean, np.mean(losses, axis=0)) for mean in means)
