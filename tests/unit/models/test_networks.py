@@ -14,7 +14,6 @@ from histo_lightning.models import build_network
 from histo_lightning.models.heads import build_head
 from histo_lightning.models.networks import check_network, head_of, network_settings
 
-
 SEGMENTS = {"_target_": "torchvision.models.segmentation.lraspp_mobilenet_v3_large"}
 
 
