@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from factories.runs import SMALL, read, rows
+from factories.runs import SMALL, main_here, read, rows
 from histo_lightning.runs import RunFolder
 
 SWEEP = (
@@ -120,6 +120,17 @@ def test_a_sweep_that_was_killed_ends_in_the_same_results(swept, cache_dir: Path
     assert again.returncode == 0, again.stderr
     assert predictions(tmp_path) == predictions(whole)
     assert {row["state"] for row in results(tmp_path)} == {"finished"}
+
+
+def test_slurm_without_slurm_is_one_line(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    given = [f"output_dir={tmp_path}", f"cache_dir={cache_dir / 'histo_lightning'}", "trainer.progress=none"]
+    assert main_here("train", "-m", *SMALL, "seed=0,1", "hydra/launcher=submitit_slurm", *given) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "login node" in err
 
 
 @pytest.mark.long

@@ -114,7 +114,7 @@ def start(root: Path, cache_dir: Path, *arguments: str, program: str = "histo_li
 def finish(process: Any) -> int:
     """Wait, close the pipes, show what went wrong; the exit status."""
     _, err = process.communicate(timeout=300)
-    if process.returncode > 0:
+    if process.returncode:
         print(err)
     return int(process.returncode)
 

@@ -31,11 +31,16 @@ def first_of_several(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_group()
         for name in set(os.environ) - set(before):
             if name in (FOLDER, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
                 del os.environ[name]
+
+
+def leave_group() -> None:
+    """Close the connections between the processes: one that ends with them open may end with a status that is not 0."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def folder_of_first(parent: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from histo_lightning.report.run_page import write_report
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.objects import build_datamodule
-from histo_lightning.training.processes import first_of_several, folder_of_first, rank
+from histo_lightning.training.processes import first_of_several, folder_of_first, leave_group, rank
 from histo_lightning.training.results import draw_run, labels_of, write_results
 
 log = logging.getLogger("histo_lightning")
@@ -79,7 +79,10 @@ def run_training(
         config.trainer.progress = "none"
         data = prepare_data(config)
         folder = folder_of_first(parent, readable_name(config))
-        fit_and_predict(config, folder, data, callbacks)
+        try:
+            fit_and_predict(config, folder, data, callbacks)
+        finally:
+            leave_group()
         return folder
     data = prepare_data(config)
     check_monitors(config, data)
