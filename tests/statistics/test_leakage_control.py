@@ -71,7 +71,7 @@ def runs(embedded, arm: str, **plan) -> pd.DataFrame:
 
 def test_shuffled_labels_leave_memory_alone(embedded) -> None:
     # Each shuffle has halves of its own, so the arms of one shuffle are compared, and their means asserted.
-    rows = pd.concat([runs(embedded, f"injected {s:g}", kind="injection", injected=s) for s in (0.0, 1.0)])
+    rows = pd.concat([runs(embedded, f"injected {s:g}", name="injection", injected=s) for s in (0.0, 1.0)])
     clean, leaky = [], []
     for shuffle in SHUFFLES:
         block = injection(rows[rows["seed"] == shuffle])
@@ -86,7 +86,7 @@ def test_shuffled_labels_leave_memory_alone(embedded) -> None:
 def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
     values = {"image_random": [], "case_kfold": []}
     for kind, group in (("image_random", "image"), ("case_kfold", "case")):
-        rows = runs(embedded, kind, kind=kind, group=group)
+        rows = runs(embedded, kind, name=kind, group=group)
         for shuffle in SHUFFLES:
             block = contrast(rows[rows["seed"] == shuffle])
             values[kind].append(block["arms"][0]["auroc"]["value"])
@@ -96,7 +96,7 @@ def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
 
 def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> None:
     plan = SplitConfig(name="injection", injected=0.5, shuffle_labels=True)
-    data = BreakHisDataModule(plan=plan, cache_dir=cache_dir)
+    data = BreakHisDataModule(split=plan, cache_dir=cache_dir)
     data.setup()
     assert data.split is not None
     assert data.source is not None
