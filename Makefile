@@ -25,7 +25,7 @@ train: setup ## train on the embedded data set; ARGS="model=resnet34 magnificati
 
 sweep: setup ## a small depth study on the embedded data set (12 minutes on 2 cores); prints where its report is
 	$(BIN)/python -m histo_lightning.train experiment=depth_study hydra/launcher=joblib model=resnet10,resnet18,resnet34 \
-	  magnification=40x seed=0 image_size=64 epochs=15 callbacks=[default,ema] callbacks.ema.decay=0.95 $(ARGS)
+	  magnification=40x seed=0 image_size=64 epochs=15 callbacks.ema.decay=0.95 $(ARGS)
 
 bench: setup ## measure the speed against the limits and the naive pipeline (8 minutes on 2 cores)
 	$(BIN)/python -m histo_lightning.benchmark $(ARGS)
