@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 MODULE, PLAIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -46,21 +48,14 @@ def test_five_parts_of_ones_own_in_one_run(folder: Path, command) -> None:
     assert "grey" in state["histo_lightning"]["transforms"]
     assert "Youden&#39;s J" in (run / "report.html").read_text()
 
-    image_file = next((folder.parents[0]).rglob("SOB_*.png"), None) or _any_image(folder, config)
+    image_file = folder / "any.png"
+    Image.new("RGB", (350, 230), (200, 150, 180)).save(image_file)
     target = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"
     refused = command("predict", target, f"input={image_file}")
     assert refused.returncode == 2
     assert "imports=[...]" in refused.stderr
     predicted = command("predict", target, f"input={image_file}", "imports=[my_parts]")
     assert predicted.returncode == 0, predicted.stderr
-
-
-def _any_image(folder: Path, config: dict) -> Path:
-    from PIL import Image
-
-    path = folder / "any.png"
-    Image.new("RGB", (350, 230), (200, 150, 180)).save(path)
-    return path
 
 
 def test_wrong_names_are_refused_with_what_is_allowed(folder: Path) -> None:
@@ -116,8 +111,6 @@ def test_the_plain_script_of_the_page(
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exec(compile(PLAIN, "extend.md", "exec"), names)

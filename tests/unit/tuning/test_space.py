@@ -100,7 +100,7 @@ def test_a_wrong_space_ends_in_one_line(arguments: Sequence[str], message: str) 
 @pytest.mark.parametrize(
     ("arguments", "given", "message"),
     [
-        (["tune.space.optimizer.momentum={low:-1.0,high:1.0}"], ["optimizer=sgd"], "Invalid momentum"),
+        (["tune.space.optimizer.eps={low:-1.0,high:1.0}"], [], "Invalid epsilon"),
         (["tune.space.batch_size={choices:[16,1]}"], [], "batch_size=1: allowed is a number from 2 to 65536"),
         (["tune.space.sampler={choices:[shuffle,case_balancd]}"], [], "did you mean 'case_balanced'?"),
         (["tune.space.scheduler.warmup_epochs={low:0,high:3}"], ["scheduler=onecycle"], "OneCycleLR has no such argument"),
