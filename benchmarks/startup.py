@@ -153,7 +153,10 @@ def _fixed_costs() -> tuple[float, float]:
                 p.parent.name: json.loads(p.read_text()) for p in Path(folder).glob("sweeps/*/*/metrics.json")
             }
             trained.append(sum(m["train_seconds"] for m in metrics.values()))
-            jobs = [json.loads(p.read_text()) for p in Path(folder).glob("sweeps/*/jobs/*.json")]
+            jobs = [
+                {"run": path.parent.name, "started": json.loads(path.read_text())["started"]}
+                for path in Path(folder).glob("sweeps/*/*/status.json")
+            ]
             jobs.sort(key=lambda job: str(job["started"]))
             between = [
                 (

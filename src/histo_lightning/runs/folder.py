@@ -120,7 +120,7 @@ class RunFolder:
         self.update(
             state="running",
             error=None,
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
             seconds=before.get("seconds", 0.0),
             versions=versions(),
             git_commit=git_commit(),
