@@ -21,7 +21,7 @@ def run(config: CompareConfig) -> None:
 
     out = Path(config.output_dir) / (f"comparisons/{config.run_name}" if config.run_name else "")
     options = {key: getattr(config, key) for key in ("factor", "reference", "score", "select")}
-    results = compare_runs(folders, out, **options)
+    results = compare_runs(folders, out, **options, formats=config.report.formats)
     if config.json:
         write_json(Path(config.json), results)
     print_comparison(results, out)

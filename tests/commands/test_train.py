@@ -52,7 +52,16 @@ def finished(tmp_path_factory, cache_dir: Path):
     """One whole run, in a folder with a space in its name; shared by the tests that only read it."""
     root = tmp_path_factory.mktemp("a run")
     done = subprocess.run(
-        [sys.executable, "-m", "histo_lightning", "train", *SMALL, "epochs=3", "json=scores.json"],
+        [
+            sys.executable,
+            "-m",
+            "histo_lightning",
+            "train",
+            *SMALL,
+            "epochs=3",
+            "json=scores.json",
+            "report.formats=[svg]",
+        ],
         cwd=root,
         env=environment(cache_dir),
         capture_output=True,
@@ -83,7 +92,9 @@ def test_the_run_folder_is_whole(finished) -> None:
         "report.html",
     ]:
         assert (folder / name).stat().st_size > 0, name
-    assert len(list((folder / "plots").glob("*.png"))) >= 6
+    pictures = {kind: {path.stem for path in (folder / "plots").glob(f"*.{kind}")} for kind in ("png", "svg")}
+    assert len(pictures["png"]) >= 6  # the page needs them, also where only others were asked for
+    assert pictures["svg"] == pictures["png"]
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert not list(folder.rglob("*.tmp"))
     status = read(folder / "status.json")

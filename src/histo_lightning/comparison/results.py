@@ -46,6 +46,7 @@ def compare_runs(
     reference: str | None = None,
     score: str | None = None,
     select: str | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> Json:
     """Compare every run at or below ``folders`` and write ``out/{results.csv,results.md,report.html,plots/*}``.
 
@@ -57,6 +58,7 @@ def compare_runs(
         reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
         score: ``<level>_<score>``; None: the plan's, else ``case_auroc``.
         select: ``best``, a validation score or a run; see ``selection.select_cells``.
+        formats: of the pictures.
 
     Returns:
         What the files say, as values that JSON can hold.
@@ -68,7 +70,7 @@ def compare_runs(
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
     results, runs = analyse(folders, factor, reference, score, select)
     write_atomic(out / "results.csv", results_csv(runs))
-    write_results(out, results)
+    write_results(out, results, formats)
     return {key: value for key, value in results.items() if key not in ONLY_DRAWN}
 
 

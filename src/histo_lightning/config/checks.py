@@ -158,6 +158,8 @@ def _check_value(name: str, value: Any, entry: Field[Any], values: dict[str, Any
     if "choices" in rules and value not in rules["choices"]:
         choices = list(rules["choices"])
         raise UserError(f"{name}={value}: allowed are {', '.join(choices)}{nearest(str(value), choices)}")
+    if "items" in rules and not set(value) <= set(rules["items"]):
+        raise UserError(f"{name}={value}: allowed are lists of {', '.join(rules['items'])}")
     if "low" in rules and not rules["low"] <= value <= rules["high"]:
         raise UserError(f"{name}={value}: allowed is a number from {rules['low']:g} to {rules['high']:g}")
     if "pattern" in rules and not re.fullmatch(rules["pattern"], value):

@@ -2,7 +2,7 @@
 
 A field's metadata holds what a value may be, beside the field: ``choices``, ``low`` and ``high``, ``pattern``; ``only``
 (the names of its group's option it belongs to), ``hashed=False`` (it changes no result) and ``literal`` (its value is taken
-from the command line as it is). Groups that are built from ``_target_`` are plain dicts.
+from the command line as it is); ``items`` are the members that a list may have. Groups that are built from ``_target_`` are plain dicts.
 """
 
 import re
@@ -125,6 +125,19 @@ class StudyConfig:
     score: str = key("case_auroc", hashed=False)
 
 
+def _formats() -> list[str]:
+    return ["png"]
+
+
+@dataclass
+class ReportConfig:
+    """Kinds of picture files; pages show the PNG, which is always drawn."""
+
+    formats: list[str] = field(
+        default_factory=_formats, metadata={"items": ("png", "svg", "pdf"), "hashed": False}
+    )
+
+
 @dataclass
 class Config:
     """Everything a training run depends on; the defaults are those of ``conf/train.yaml``."""
@@ -140,6 +153,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=_from("callbacks", "default"))
     logger: dict[str, Any] = field(default_factory=_from("logger", "tensorboard"))
     study: StudyConfig = field(default_factory=StudyConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     imports: list[str] = field(default_factory=list, metadata={"hashed": False})
     debug: str | None = None
     magnification: str = key("40x", choices=("40x", "100x", "200x", "400x", "all"))
@@ -234,6 +248,7 @@ class EvaluateConfig:
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)
     imports: list[str] = field(default_factory=list)
+    report: ReportConfig = field(default_factory=ReportConfig)
 
 
 @dataclass
@@ -286,6 +301,7 @@ class CompareConfig:
     output_dir: str = key("outputs", literal=True)
     run_name: str | None = key(None, pattern=NAME)
     json: str | None = key(None, literal=True)
+    report: ReportConfig = field(default_factory=ReportConfig)
 
 
 AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig | CompareConfig

@@ -75,6 +75,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         threshold,
         trained.about.get("temperature"),
         lambda path: pixels.take(np.array([path_row[path]]))[0] if path in path_row else None,
+        config.report.formats,
     )
     write_evaluation(folder, metrics, table)
     if config.json:

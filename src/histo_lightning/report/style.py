@@ -118,8 +118,9 @@ def save_picture(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) 
     Raises:
         UserError: a file cannot be written.
     """
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
-    for kind, path in zip(formats, paths, strict=True):
+    kinds = list(dict.fromkeys(["png", *formats]))
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
+    for kind, path in zip(kinds, paths, strict=True):
         if kind == "png":
             save_png(figure, path)
             continue

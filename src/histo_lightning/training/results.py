@@ -1,7 +1,7 @@
 """From a fitted network's predictions to tables, scores, pictures and pages."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,10 @@ def _table(task: str, part: str, data: BreakHisDataModule, rows: Rows) -> Table:
     )
 
 
-def draw_run(folder: Path, data: BreakHisDataModule) -> None:
-    """Pictures and ``report.html`` of a finished run."""
-    draw_plots(folder)
-    draw_worst(folder, _reader(data))
+def draw_run(folder: Path, data: BreakHisDataModule, formats: Sequence[str]) -> None:
+    """Pictures, in each of ``formats``, and ``report.html`` of a finished run."""
+    draw_plots(folder, formats)
+    draw_worst(folder, _reader(data), formats)
     write_report(folder)
 
 

@@ -93,7 +93,7 @@ def run_training(
             if (
                 pictures and not (run.path / "report.html").is_file()
             ):  # of a sweep that was killed before its end
-                draw_run(run.path, data)
+                draw_run(run.path, data, config.report.formats)
             _report_finished(run, config)
             return run.path
         _do(config, run, data, identity, hydra or {}, callbacks, pictures=pictures)
@@ -131,7 +131,7 @@ def _do(
         log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
         write_results(config, run.path, data, fitted)
         if pictures:
-            draw_run(run.path, data)
+            draw_run(run.path, data, config.report.formats)
 
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:

@@ -81,7 +81,7 @@ def write_results(folder: SweepFolder, jobs: Jobs, *, pictures: bool) -> None:
 
         for line in draw_missing(finished_runs(folder, jobs), shown):
             print(line, file=sys.stderr)
-    results = compare_runs([folder.path], folder.path)
+    results = compare_runs([folder.path], folder.path, formats=first.report.formats)
     if first.json:
         write_json(Path(first.json), results)
     study = write_leakage_study(folder.path)

@@ -43,7 +43,7 @@ def test_help_is_at_most_two_screens_and_lists_the_command_s_own_keys(command: s
     for name in root:
         if name in ("defaults", "hydra", "dataset", "study"):
             continue
-        (line,) = [line for line in lines if re.match(rf"  {name}(=|\s)", line)]
+        (line,) = [line for line in lines if re.match(rf"  {name}(=|\.formats=|\s)", line)]
         assert re.search(r"\S  +\S", line.strip()), line  # with its comment
 
 

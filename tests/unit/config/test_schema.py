@@ -15,12 +15,14 @@ from histo_lightning.config.checks import (
     to_config,
     unhashed_keys,
 )
+from histo_lightning.config.compose import config_of
 from histo_lightning.config.help import help_text
+from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import SCHEMAS, Config, EvaluateConfig, TrainerConfig, short_name
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 
-RULES = {"choices", "low", "high", "pattern", "only", "pair", "hashed", "literal"}
+RULES = {"choices", "low", "high", "pattern", "only", "pair", "items", "hashed", "literal"}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -143,3 +145,12 @@ def test_a_config_written_to_yaml_reads_back_the_same() -> None:
 def test_one_check_reads_the_fields(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check(replace(Config(), **changes))
+
+
+def test_picture_formats_are_a_list_of_known_ones_and_change_no_hash() -> None:
+    both = config_of("train", ["report.formats=[png,svg]"])
+    assert both.report.formats == ["png", "svg"]
+    assert hashed(both) == hashed(config_of("train", []))
+    for command in ("train", "compare", "evaluate"):
+        with pytest.raises(UserError, match=r"report\.formats=\['gif'\]: allowed are lists of png, svg, pdf"):
+            config_of(command, ["report.formats=[gif]"])
