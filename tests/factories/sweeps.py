@@ -239,10 +239,6 @@ def write_sweep(
         ]
         run = write_run(folder, config, **options)
         jobs.append({"run": run.name, "overrides": overrides})
-        write_json(
-            folder / "jobs" / f"{run.name}.json",
-            {"state": "finished", "error": None, "started": "2026-05-02T10:00:00+00:00", "seconds": 100.0},
-        )
     levels = {"model": models, "optimizer": optimizers}[factor]
     write_plan(folder, jobs, {"factor": factor, "reference": levels[0], "levels": list(levels)}, created)
     return folder

@@ -5,9 +5,9 @@ Columns: ``FACTS``, every key of the config by its dotted name (NaN where it is 
 is a row all the same, with its state and the reason.
 """
 
-import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from histo_lightning.evaluation.named_scores import score_names
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_csv import read_predictions
 from histo_lightning.report.words import level_scores
-from histo_lightning.runs import read_json
+from histo_lightning.runs import RunFolder, read_json
 
 Json = dict[str, Any]
 
@@ -65,26 +65,23 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
     rows, plans = [_read_run(folder) for folder in folders.runs], []
     for sweep in folders.sweeps:
         plan = read_json(sweep / "sweep.json")
-        jobs = {path.stem: read_json(path) for path in sorted((sweep / "jobs").glob("*.json"))}
         own = [row for row in rows if row["folder"] and row["folder"].resolve().parent == sweep.resolve()]
         inside = {row["run"]: row for row in own}
         for row in own:
             row["sweep"] = sweep
-            if row["state"] != FINISHED:
-                row["error"] = row["error"] or str(jobs.get(row["run"], {}).get("error") or "")
         absent = []
         for planned in plan.get("jobs") or []:
             job = str(planned.get("run"))
-            name = str(jobs.get(job, {}).get("run") or job)  # a numbered folder: <job>-2
+            numbered = re.compile(rf"{re.escape(job)}(-\d+)?")  # <job>-2: it was run again, resume=never
+            runs = [row for name, row in inside.items() if numbered.fullmatch(name)]
             overrides = tuple(str(text) for text in planned.get("overrides") or [])
-            if name in inside:
-                inside[name]["overrides"] = overrides
-            else:
-                absent.append(_unstarted(job, sweep, overrides, jobs.get(job, {})))
+            for row in runs:
+                row["overrides"] = overrides
+            if not runs:
+                absent.append(_unstarted(job, sweep, overrides))
         siblings = [row for row in own if row["config"] and row["overrides"]]
         rows += [row | {"config": _implied_config(row["overrides"], siblings)} for row in absent]
-        known = [*(row["status"] for row in own), *jobs.values()]
-        plans.append(plan_record(plan, sweep, [one.get("started") for one in known]))
+        plans.append(plan_record(plan, sweep, [row["status"].get("started") for row in own]))
     facts = pd.DataFrame([{name: row[name] for name in FACTS} for row in rows], columns=FACTS, dtype=object)
     keys = dict.fromkeys(key for config in [defaults(), *(row["config"] for row in rows)] for key in config)
     settings = pd.DataFrame([row["config"] for row in rows], columns=list(keys), dtype=object)
@@ -117,7 +114,7 @@ def _read_run(folder: Path) -> Json:
     try:
         if row["state"] not in STATES[:4] or (not config and row["state"] in STATES[:2]):
             raise UserError(next(iter(problems), "status.json is damaged (it names no state); train again"))
-        if row["state"] == "running" and not _is_alive(folder):
+        if row["state"] == "running" and not RunFolder(folder).alive:
             killed = "killed: its status says running, but no process holds its lock"
             return row | {"state": "interrupted", "error": killed}
         if row["state"] != FINISHED:
@@ -168,23 +165,10 @@ def _test_table(folder: Path, metrics: Json, split: Json) -> Table | None:
     return table
 
 
-def _is_alive(folder: Path) -> bool:
-    """Whether a process works in a run folder: it then holds the folder's lock."""
-    try:
-        with (folder / ".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:  # without a lock file it was copied from elsewhere
-        return isinstance(error, BlockingIOError)
-    return False
-
-
-def _unstarted(name: str, sweep: Path, overrides: Sequence[str], job: Mapping[str, Any]) -> Json:
-    """A planned job without a run folder: it failed before it could make one, or it has not started."""
+def _unstarted(name: str, sweep: Path, overrides: Sequence[str]) -> Json:
+    """A planned job without a run folder: it has not started."""
     row = _row(name, None) | {"sweep": sweep, "overrides": overrides}
-    if job.get("state") in ("failed", "interrupted"):
-        return row | {"state": job["state"], "error": str(job.get("error") or "left no run folder")}
-    known = f"its job file says {job['state']}" if job.get("state") else "it has no job file"
-    return row | {"state": MISSING, "error": f"planned, but there is no run folder ({known})"}
+    return row | {"state": MISSING, "error": "planned, but never started"}
 
 
 def _implied_config(overrides: Sequence[str], siblings: Sequence[Json]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run folder: its status, its lock, and which folder a run goes into."""
 
+import fcntl
 import platform
 import subprocess
 import time
@@ -90,17 +91,12 @@ class RunFolder:
 
     @property
     def alive(self) -> bool:
-        """Whether a process holds the lock."""
-        if not self.path.is_dir():
-            return False
-        lock = FileLock(self.path / ".lock", timeout=0)
+        """Whether a process holds the lock; looking takes nothing from others and leaves no file behind."""
         try:
-            lock.acquire()
-        except Timeout:
-            return True
-        except OSError:  # a folder of somebody else, read-only
-            return False
-        lock.release()
+            with (self.path / ".lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:  # without a lock file it was copied from elsewhere
+            return isinstance(error, BlockingIOError)
         return False
 
     @property

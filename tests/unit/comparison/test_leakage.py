@@ -104,11 +104,11 @@ def test_failed_and_missing_runs_are_said_and_the_rest_is_computed(copy: Path) -
     damaged = next(copy.glob("*_official-2-clean_s1_*"))
     (damaged / "predictions" / "test.csv").write_text("image\n")
     jobs = [{"run": p.name, "overrides": []} for p in copy.glob("*/")] + [
-        {"run": "never_started", "overrides": []}
+        {"run": "failed_at_once", "overrides": []}
     ]
     (copy / "sweep.json").write_text(json.dumps({"jobs": jobs}))
-    (copy / "jobs").mkdir()
-    (copy / "jobs" / "never_started.json").write_text(
+    (copy / "failed_at_once").mkdir()
+    (copy / "failed_at_once" / "status.json").write_text(
         json.dumps({"state": "failed", "error": "split: <no> such fold"})
     )
     page = write_leakage_study(copy)
@@ -116,7 +116,7 @@ def test_failed_and_missing_runs_are_said_and_the_rest_is_computed(copy: Path) -
     told = {m["run"]: m["why"] for m in found["missing"]}
     assert told[lost.name] == "failed: the loss is not finite"
     assert "test.csv" in told[damaged.name]
-    assert told["never_started"] == "failed: split: <no> such fold"
+    assert told["failed_at_once"] == "failed: split: <no> such fold"
     full = next(p for p in found["blocks"]["injection"]["pairs"] if p["arm"] == "injected 1")
     assert full["coverage"]["folds"] == [1, 2, 3, 4]
     assert full["coverage"]["runs_left_out"] == 3

@@ -244,13 +244,13 @@ def test_two_factors_make_one_primary_family_and_one_beside_each_level(tmp_path:
 
 
 def test_every_state_is_a_row_with_its_reason(copied: Path, tmp_path: Path) -> None:
-    shutil.rmtree(folder_of(copied, "resnet34", 0))
-    write_json(
-        copied / "jobs" / f"{folder_of(copied, 'resnet34', 0).name}.json",
-        {"state": "failed", "error": "no memory"},
-    )
+    unready = folder_of(copied, "resnet34", 0)  # as a job leaves it whose data cannot be prepared
+    config = (unready / "config.yaml").read_text()
+    shutil.rmtree(unready)
+    unready.mkdir()
+    (unready / "config.yaml").write_text(config)
+    write_json(unready / "status.json", {"state": "failed", "error": "no memory", "seconds": 0.0})
     shutil.rmtree(folder_of(copied, "resnet34", 1))
-    (copied / "jobs" / f"{folder_of(copied, 'resnet34', 1).name}.json").unlink()
     set_status(folder_of(copied, "resnet34", 2), state="failed", error="the loss is not finite")
     set_status(folder_of(copied, "resnet34", 3), state="running")
     alive = folder_of(copied, "resnet34", 4)
@@ -336,7 +336,6 @@ def test_a_half_sweep_goes_on_to_the_answer_of_an_undisturbed_one(copied: Path, 
     late = list(copied.glob("resnet34*_s1_*"))
     for folder in late:
         shutil.move(folder, away / folder.name)
-        (copied / "jobs" / f"{folder.name}.json").unlink()
     half, _ = analyse([copied])
     assert half["runs"]["missing"] == 5
     assert half["families"][0]["replicates"] == ["seed 0"]
@@ -607,7 +606,6 @@ def test_runs_outside_the_plan_and_several_plans_make_it_exploratory(copied: Pat
 def test_a_run_in_a_numbered_folder_is_the_plans_job(copied: Path) -> None:
     folder = folder_of(copied, "resnet34", 2, 1)
     shutil.move(folder, folder.with_name(f"{folder.name}-2"))
-    changed(copied / "jobs" / f"{folder.name}.json", lambda content: content.update(run=f"{folder.name}-2"))
     results, runs = analyse([copied])
     assert len(runs) == results["runs"]["finished"] == 20
     assert results["families"][0]["primary"]
