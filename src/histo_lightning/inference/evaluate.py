@@ -57,6 +57,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         "checkpoint": Path(config.checkpoint).name,
         "run": run,
         "dataset": source.name,
+        "data": config.dataset.name,
+        "shortened": str(trained.about.get("shortened") or ""),
         "source": source.message,
         "part": config.part,
         "label": f"SEEN CASES ({seen} images)" if seen else "",

@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from histo_lightning.report.words import labels_of
+
 LINE_EVERY_SECONDS = 15.0
 
 
@@ -116,7 +118,7 @@ def _score_table(label: str) -> Table:
 def print_evaluation(folder: Path, metrics: Mapping[str, Any]) -> None:
     """The closing summary of an evaluation."""
     out = console()
-    table = _score_table(str(metrics["label"]))
+    table = _score_table("\n".join(labels_of(metrics, str(metrics["label"]))))
     _score_rows(table, {metrics["part"]: metrics["scores"]}, str(metrics["part"]))
     out.print(table)
     for name in ("report.html", "predictions.csv", "metrics.json"):

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger
 from histo_lightning.classifier import Classifier
 from histo_lightning.classifier.checkpoint import AtomicCheckpointIO
 from histo_lightning.classifier.hardware import Hardware
+from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import MONITORS, Config
 from histo_lightning.config.targets import arguments, build, class_of
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -92,7 +93,7 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     )
     if config.model.get("weights"):
         load_weights(classifier.network, config.model["weights"], cache_dir=data.cache_dir / "weights")
-    classifier.metadata = {**data.describe(), "config": asdict(config)}
+    classifier.metadata = {**data.describe(), "config": asdict(config), "shortened": shortened(config)}
     return classifier
 
 

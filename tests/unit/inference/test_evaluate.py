@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from histo_lightning.config.schema import DatasetConfig, EvaluateConfig, TrainerConfig
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import read_predictions, score_predictions
 from histo_lightning.inference.evaluate import evaluate
+from histo_lightning.report.console import print_evaluation
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
 
@@ -47,6 +49,22 @@ def test_evaluation_on_the_unseen_cases_is_the_run_s_own_test(
     scores = score_predictions(again, threshold=stored["operating_point"]["threshold"])
     assert json.loads((folder / "metrics.json").read_text())["scores"] == scores
     assert "http" not in (folder / "report.html").read_text().replace("http-equiv", "")
+
+
+def test_an_evaluation_on_drawn_images_and_of_a_shortened_run_says_so(
+    settings: EvaluateConfig, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["histo_lightning"]["shortened"] == ""
+    checkpoint["histo_lightning"]["shortened"] = "SHORTENED (debug=limit)"
+    torch.save(checkpoint, tmp_path / "short.ckpt")
+    folder, metrics = evaluate(replace(settings, part="unseen", checkpoint=str(tmp_path / "short.ckpt")))
+    assert (metrics["data"], metrics["shortened"]) == ("synthetic", "SHORTENED (debug=limit)")
+    print_evaluation(folder, metrics)
+    page = (folder / "report.html").read_text()
+    for text in (capsys.readouterr().out, page):
+        assert "SYNTHETIC IMAGES: says nothing about tissue" in text
+        assert "SHORTENED (debug=limit)" in text
 
 
 def test_seen_cases_are_refused_unless_they_are_asked_for_and_then_it_is_said(
