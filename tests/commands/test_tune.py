@@ -130,6 +130,7 @@ def test_the_same_command_reports_and_more_trials_after_the_test_are_refused(
     assert done.returncode == 0, done.stderr
     assert study_folder(root) == folder
     assert "finished: 2 trials complete" in done.stdout
+    assert "SYNTHETIC IMAGES: says nothing about tissue" in done.stdout
     assert times_read(folder, "final") == [1]
     assert before
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())

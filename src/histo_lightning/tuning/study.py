@@ -14,6 +14,7 @@ from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import as_primitives, hashed
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
+from histo_lightning.report.words import SYNTHETIC
 from histo_lightning.runs import read_json, write_atomic, write_json
 from histo_lightning.training.checks import check_runs
 from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
@@ -144,6 +145,8 @@ def _final(plan: Plan, best: Row) -> Row:
 
 def _print_study(folder: Path, study: Row) -> None:
     counts, protocol, read = study["counts"], study["protocol"], study["protocol"]["test_read"]
+    if study["data"] == "synthetic":
+        print(SYNTHETIC)
     print(
         f"{study['state']}: {', '.join(f'{counts[n]} trials {n}' for n in ('complete', 'pruned', 'failed'))}"
     )
