@@ -286,7 +286,7 @@ def test_changed_test_images_leave_the_study_bit_identical(finished, tmp_path: P
     """The poison test: noise in place of every test image, and everything that was searched stays as it was."""
     parts = read(next((finished[1] / "final").glob("*/split.json")))["parts"]
     drawn = {
-        path.name: path for path in (cache_dir / "histo_lightning/synthetic/v1-2x140-seed0").rglob("*.png")
+        path.name: path for path in (cache_dir / "histo_lightning/synthetic/v2-2x140-seed0").rglob("*.png")
     }
     noise = np.random.default_rng(0)
     few = (

@@ -12,7 +12,6 @@ import pytest
 from scipy.special import expit
 
 from histo_lightning.comparison.leakage import write_leakage_study
-from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
@@ -116,32 +115,30 @@ def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> N
 @pytest.mark.long
 def test_a_network_remembers_cases_and_nothing_else(cache_dir: Path, tmp_path: Path) -> None:
     """Two folds of the control through the real training, its folders, its reports and the analysis."""
-    from hydra import compose, initialize_config_dir
-
-    from histo_lightning.config.tree import conf_dir
+    from histo_lightning.classifier.hardware import device_of
+    from histo_lightning.config.compose import config_of
     from histo_lightning.errors import UserError
-    from histo_lightning.inference import Trained
+    from histo_lightning.inference.trained import Trained
     from histo_lightning.training.run import run_training
 
     for share in (0, 1):
         for fold in range(2):
-            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                composed = compose(
-                    "train",
-                    overrides=[
-                        "split=injection", f"++split.fold={fold}", f"++split.injected={share}",
-                        "++split.shuffle_labels=true", "model=resnet10", "image_size=48", "epochs=30", "scored_weights=last",
-                        "++ema.decay=0.9", "++trainer.progress=none", "++trainer.threads=1", f"cache_dir={cache_dir}",
-                    ],
-                )  # fmt: skip
-            config = to_config(composed)
+            config = config_of(
+                "train",
+                [
+                    "split=injection", f"split.fold={fold}", f"split.injected={share}", "split.shuffle_labels=true",
+                    "model=resnet10", "image_size=48", "epochs=30", "scored_weights=last", "callbacks=[default,ema]",
+                    "callbacks.ema.decay=0.9", "~callbacks.early_stopping", "trainer.progress=none", "trainer.threads=1",
+                    f"cache_dir={cache_dir}",
+                ],
+            )  # fmt: skip
             path = run_training(config, tmp_path, {})
             report = (path / "report.html").read_text()
             assert "A control with shuffled labels, no result" in report
             assert "SHUFFLED LABELS" in report
             assert "shuffled" in path.name
             with pytest.raises(UserError, match="was trained on shuffled labels"):
-                Trained.load(path / "checkpoints" / "last.ckpt", config.trainer)
+                Trained.load(path / "checkpoints" / "last.ckpt", device_of(config.trainer))
     assert write_leakage_study(tmp_path) is not None
     import json
 

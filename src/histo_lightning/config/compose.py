@@ -210,14 +210,26 @@ def sweep_id(arguments: Sequence[str]) -> str:
 
 
 def read_jobs(
-    config_name: str, arguments: Sequence[str], *, multirun: bool, search: Sequence[str] = ()
+    config_name: str,
+    arguments: Sequence[str],
+    *,
+    multirun: bool,
+    search: Sequence[str] = (),
+    prepared: Sequence[str] = (),
 ) -> Composition:
     """Compose and check every job of a command line, inside :func:`config_tree`.
+
+    Args:
+        config_name: of the command.
+        arguments: as typed.
+        multirun: whether several values of a key make a sweep.
+        search: what :func:`config_tree` yields.
+        prepared: more overrides, that :func:`prepare_argument` has made already; quoting them again would change them.
 
     Raises:
         UserError: anything the user can mend.
     """
-    given = tuple(prepare_argument(argument) for argument in arguments)
+    given = (*map(prepare_argument, arguments), *prepared)
     if given_path := [a for a in given if a.startswith(("hydra.searchpath=", "++hydra.searchpath="))]:
         search = [*search, *given_path]
     overrides = parse(given, config_name, search)
@@ -250,11 +262,11 @@ def read_jobs(
     return Composition(given, tuple(jobs), multirun, launcher)
 
 
-def config_of(config_name: str, arguments: Sequence[str]) -> AnyConfig:
-    """The checked config that a command line without ``-m`` describes.
+def config_of(config_name: str, arguments: Sequence[str], prepared: Sequence[str] = ()) -> AnyConfig:
+    """The checked config that a command line without ``-m`` describes; ``prepared`` as in :func:`read_jobs`.
 
     Raises:
         UserError: anything the user can mend.
     """
     with config_tree():
-        return read_jobs(config_name, arguments, multirun=False).jobs[0].config
+        return read_jobs(config_name, arguments, multirun=False, prepared=prepared).jobs[0].config

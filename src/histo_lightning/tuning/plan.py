@@ -21,12 +21,12 @@ def run_config(given: Sequence[str], settings: Mapping[str, Any]) -> Config:
     Raises:
         UserError: as for a command line.
     """
-    lines = list(overrides(settings))
+    kept = []
     for override in given:
         key = override.partition("=")[0].lstrip("+~")
         if key.split(".")[0] not in OWN and key not in settings:
-            lines.append(override)
-    config = config_of("train", lines)
+            kept.append(override)
+    config = config_of("train", overrides(settings), prepared=kept)
     assert isinstance(config, Config)
     return config
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from factories.studies import settled
-from histo_lightning.config.compose import config_of, config_tree, parse
+from histo_lightning.config.compose import config_of, config_tree, parse, prepare_argument
 from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import Config, TuneConfig
 from histo_lightning.config.tree import conf_dir
@@ -264,3 +264,9 @@ def test_without_optuna_one_line_names_the_extra() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "2"
     assert done.stderr == "error: tune: needs Optuna; pip install 'histo-lightning[tune]'\n"
+
+
+def test_what_was_quoted_once_is_not_quoted_again() -> None:
+    root = "/a b/it's, here=1"
+    run = run_of([prepare_argument(f"dataset.root={root}"), "dataset=breakhis"], {"optimizer.lr": 0.02})
+    assert run.dataset.root == root
