@@ -13,8 +13,9 @@ from histo_lightning.config.identity import as_primitives, hashed, readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.report.console import StepProgress, console, print_summary
+from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.run_page import write_report
+from histo_lightning.report.summaries import print_summary
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.objects import build_datamodule
