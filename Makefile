@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep bench dashboard browser test test-long format clean
+.PHONY: help setup train sweep bench docs dashboard browser test test-long format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,11 @@ sweep: setup ## a small depth study on the embedded data set (12 minutes on 2 co
 bench: setup ## measure the speed against the limits and the naive pipeline (8 minutes on 2 cores)
 	$(BIN)/python -m histo_lightning.benchmark $(ARGS)
 
+docs: setup ## build the site of docs/ into site/, strictly
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 dashboard: setup ## serve TensorBoard over all runs in outputs/
 	$(BIN)/tensorboard --logdir outputs $(ARGS)
 
@@ -51,4 +56,4 @@ format: setup ## format and mend what the linter can
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and build products; outputs/ and caches stay
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -75,10 +75,11 @@ def _keys(path: Path) -> Iterator[tuple[str, str]]:
     for entry in _defaults(path):
         if isinstance(entry, str) and entry != "_self_":
             yield from _keys(conf_dir() / f"{entry}.yaml")
-    yield from _commented(path)
+    yield from commented_keys(path)
 
 
-def _commented(path: Path) -> Iterator[tuple[str, str]]:
+def commented_keys(path: Path) -> Iterator[tuple[str, str]]:
+    """``key=value`` and its comment, line by line of a config file, without what concerns Hydra itself."""
     parents: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         match = re.match(r"( *)([\w.]+):(?: +([^#]*?))?(?: *# *(.*))?$", line)
@@ -106,7 +107,7 @@ def _group_page(group: str) -> str:
         lines.append(f"{group}={path.stem}: {comments[0] if comments else ''}")
         packaged = "@package _global_" in path.read_text(encoding="utf-8")
         prefix = "" if packaged else f"{group.replace('/', '.')}."
-        lines += _columns((f"{prefix}{key}", text) for key, text in _commented(path))
+        lines += _columns((f"{prefix}{key}", text) for key, text in commented_keys(path))
     return "\n".join(lines)
 
 

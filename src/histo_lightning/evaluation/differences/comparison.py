@@ -64,7 +64,7 @@ def compare_levels(
             validation as the next fold. The official folds' by slide is ``over_folds.OFFICIAL_RATIO``.
 
     Returns:
-        Values that JSON can hold (null with a ``reason`` where undefined), described in ``docs/comparison.md``.
+        Values that JSON can hold (null with a ``reason`` where undefined), described in ``docs/statistics.md``.
         Differences are level minus reference, in units of the score.
 
     Raises:

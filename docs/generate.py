@@ -1,0 +1,188 @@
+"""Write the pages that follow the code, ``configuration.md`` and ``scores.md``; with ``--check`` say whether they do.
+
+python docs/generate.py [--check]
+"""
+
+import sys
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import histo_lightning.evaluation as evaluation
+from histo_lightning.config.help import commented_keys
+from histo_lightning.config.schema import SCHEMAS
+from histo_lightning.config.tree import conf_dir
+
+DOCS = Path(__file__).resolve().parent
+COMMANDS = ("train", "evaluate", "predict", "compare", "prepare", "audit", "export", "tune", "benchmark")
+GROUPS = (
+    ("model", "The network. All options take the keys of the first table."),
+    ("head", "What turns features into logits."),
+    ("optimizer", "Built from `_target_`; any optimizer of torch can stand here."),
+    ("scheduler", "The learning rate over time; built from `_target_`."),
+    ("magnification", "Which images."),
+    ("dataset", "Where the images come from."),
+    ("split", "Which images train, validate and test."),
+    ("augment", "What is done to training images."),
+    ("trainer", "Where and how fast; any argument of Lightning's Trainer too."),
+    ("callbacks", "What watches or steers a fit; each entry is built from `_target_`."),
+    ("logger", "Where curves go beside the run's own files; each entry is built from `_target_`."),
+    ("debug", "Short runs, marked SHORTENED and never compared."),
+    ("experiment", "Several settings under one name; a sweep where the file says so."),
+    ("hydra/launcher", "How the jobs of a sweep are started."),
+    ("tune", "What `tune` searches over."),
+)
+
+
+def documented(schema: type, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Type and allowed values of every key of a schema, by dotted key."""
+    hints = typing.get_type_hints(schema)
+    found: dict[str, tuple[str, str]] = {}
+    for field in fields(schema):
+        hint, meta = hints[field.name], field.metadata
+        if is_dataclass(hint):
+            found |= documented(typing.cast(type, hint), f"{prefix}{field.name}.")
+            continue
+        kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        found[f"{prefix}{field.name}"] = (
+            kind.replace("NoneType", "null").replace("None", "null"),
+            allowed(meta),
+        )
+    return found
+
+
+def allowed(meta: Any) -> str:
+    """What a field's metadata allows, in words."""
+    if "choices" in meta:
+        return ", ".join(meta["choices"])
+    if "items" in meta:
+        return "any of " + ", ".join(meta["items"])
+    if "pair" in meta:
+        return "two numbers, {} to {}".format(*meta["pair"])
+    if "low" in meta or "high" in meta:
+        return f"{meta.get('low', '')} to {meta.get('high', '')}"
+    return ""
+
+
+def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> list[str]:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def key_table(path: Path, prefix: str, schema: dict[str, tuple[str, str]]) -> list[str]:
+    """The table of a config file's keys; empty where it has none."""
+    rows = []
+    for text, comment in commented_keys(path):
+        key, _, default = text.partition("=")
+        if key.startswith("override") or key.startswith("- "):
+            continue
+        kind, values = schema.get(prefix + key, ("", ""))
+        rows.append((code(prefix + key), code(kind), code(default), values, comment))
+    return ["", *table(rows, ("key", "type", "default", "allowed", "meaning")), ""] if rows else [""]
+
+
+def first_comment(path: Path) -> str:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "@package" not in line:
+            lines.append(line.lstrip("# "))
+        elif not line.startswith("#"):
+            break
+    return " ".join(lines)
+
+
+def configuration() -> Iterator[str]:
+    """The lines of configuration.md."""
+    schema = documented(SCHEMAS["train"]) | documented(SCHEMAS["tune"])
+    yield "# Configuration"
+    yield ""
+    yield "Every key and every option that ships, written from `conf/` and the schema by `docs/generate.py`. On the command line a key is"
+    yield "`key=value`, an option `group=option`; `--help` prints the same."
+    for command in COMMANDS:
+        path = conf_dir() / f"{command}.yaml"
+        yield f"\n## `{command}`\n"
+        yield first_comment(path)
+        yield from key_table(path, "", documented(SCHEMAS[command]))
+    for group, about in GROUPS:
+        yield f"\n## Group `{group}`\n"
+        yield about + "\n"
+        files = sorted((conf_dir() / group).glob("*.yaml"))
+        yield from table(
+            [
+                (code(f"{group}={path.stem}"), first_comment(path))
+                for path in files
+                if not path.stem.startswith("_")
+            ],
+            ("option", "what it is"),
+        )
+        for path in files:
+            content = path.read_text(encoding="utf-8")
+            prefix = "" if "@package _global_" in content else f"{group.replace('/', '.')}."
+            rows = key_table(path, prefix, schema)
+            if len(rows) > 1 and yaml.safe_load(content):
+                yield f"\n**{'every option' if path.stem.startswith('_') else f'`{group}={path.stem}`'}**"
+                yield from rows
+
+
+def scores() -> Iterator[str]:
+    """The lines of scores.md."""
+    yield "# Scores"
+    yield ""
+    yield "Every score of `metrics.json`, written from the registry by `docs/generate.py`. A score of your own appears beside these:"
+    yield "see [your own parts](extend.md). How intervals are made is in [statistics](statistics.md) and at the end of this page."
+    for task, title in (("binary", "Benign against malignant"), ("subtype", "Eight subtypes")):
+        yield f"\n## {title}\n"
+        yield from table(
+            [
+                (
+                    code(score.name),
+                    f"{score.meaning} Formula: {score.formula}.",
+                    ", ".join(score.levels),
+                    score.better or "neither",
+                    f"none: {score.no_interval}"
+                    if score.no_interval
+                    else f"{score.case_interval}"
+                    + (" (case); expanded BCa (others)" if "BCa" not in score.case_interval else ""),
+                )
+                for score in evaluation.all_scores(task)
+            ],
+            ("name", "meaning and formula", "levels", "better", "95 % interval"),
+        )
+    yield ""
+    yield "## Intervals"
+    yield ""
+    yield "Cases are drawn again within each class, with all their images (2,000 draws); the expanded, bias-corrected and accelerated"
+    yield "bootstrap (Hesterberg 2015) widens the percentiles for few cases. Shares of cases have Wilson intervals, balanced accuracy that of"
+    yield "two Wilson intervals (MOVER), differences of shares Newcombe's method 5. Where a class has fewer than five cases an interval that averages"
+    yield "classes is left out, and the reason is given. An interval covers other cases from the same source, not other training runs."
+
+
+PAGES = {"configuration.md": configuration, "scores.md": scores}
+
+
+def main() -> int:
+    """Write the pages, or with ``--check`` say which differ; exit status 1 where one does."""
+    stale = []
+    for name, lines in PAGES.items():
+        text = "\n".join(lines()).strip() + "\n"
+        path = DOCS / name
+        if "--check" in sys.argv:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                stale.append(name)
+        else:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"{', '.join(stale)}: not what the code says; run python docs/generate.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
