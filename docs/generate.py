@@ -82,7 +82,7 @@ def key_table(path: Path, prefix: str, schema: dict[str, tuple[str, str]]) -> li
     rows = []
     for text, comment in commented_keys(path):
         key, _, default = text.partition("=")
-        if key.startswith("override") or key.startswith("- "):
+        if key.startswith(("override", "- ")):
             continue
         kind, values = schema.get(prefix + key, ("", ""))
         rows.append((code(prefix + key), code(kind), code(default), values, comment))

@@ -1,0 +1,79 @@
+"""docs/tour.md and the README as a new user follows them: every command that needs no real data, in one folder."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXPECTED = {"train": 0, "compare": 0, "audit": 3}
+
+
+def test_every_command_of_the_tour(tmp_path: Path, command) -> None:
+    lines = [line for block in FENCE.findall(TOUR) for line in block.splitlines()]
+    split_line = next(line for line in lines if line.startswith("printf"))
+    subprocess.run(split_line, shell=True, cwd=tmp_path, check=True)
+    ran = []
+    for line in lines:
+        if not line.startswith("python -m") or "/data/" in line:
+            continue
+        _, _, module, *overrides = shlex.split(line)
+        name = module.removeprefix("histo_lightning.")
+        done = command(name, *overrides)
+        assert done.returncode == EXPECTED[name], done.stderr
+        ran.append(name)
+    assert ran == ["train", "train", "compare", "audit"]
+    (first,) = (tmp_path / "outputs" / "runs").glob("first_*")
+    assert (first / "report.html").is_file()
+    sweep = tmp_path / "outputs" / "sweeps" / "tour"
+    page = (sweep / "report.html").read_text(encoding="utf-8")
+    assert "ResNet-14 minus ResNet-10" in page or "resnet14 minus resnet10" in page
+    answers = json.loads((sweep / "compare.json").read_text()) if (sweep / "compare.json").exists() else None
+    assert answers is None or answers["comparisons"]
+    other = (tmp_path / "outputs" / "comparisons" / "by_accuracy" / "results.md").read_text(encoding="utf-8")
+    assert "xploratory" in other
+
+
+def test_the_tour_needs_only_targets_that_the_makefile_has() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\bmake ([a-z-]+)", TOUR + README))
+    assert targets >= {"setup", "train", "test", "docs", "dashboard"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_network_of_the_readme(tmp_path: Path, command) -> None:
+    (module,) = re.findall(r"```python\n(from torch import nn.*?)```", README, re.DOTALL)
+    (line,) = re.findall(r"^python -m histo_lightning\.train (imports=.*)$", README, re.MULTILINE)
+    (tmp_path / "my_parts.py").write_text(module)
+    done = command("train", *line.split(), "experiment=smoke")
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert run.name.startswith("tinynet_")
+
+
+def test_the_trainer_example_of_the_readme(tmp_path: Path, cache_dir: Path) -> None:
+    """Its lines, on the embedded data set and for one epoch."""
+    (code,) = re.findall(r"```python\n(import pytorch_lightning.*?)```", README, re.DOTALL)
+    code = code.replace(
+        '"breakhis", "/data/BreaKHis_v1", magnification="100x"', '"synthetic", image_size=64, batch_size=64'
+    )
+    code = code.replace("max_epochs=20", 'max_epochs=1, accelerator="cpu", logger=False').replace(
+        "resnet34", "resnet10"
+    )
+    assert '"/data' not in code
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache_dir)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test/case_auroc" in done.stdout
