@@ -84,9 +84,12 @@ def key_table(path: Path, prefix: str, schema: dict[str, tuple[str, str]]) -> li
         key, _, default = text.partition("=")
         if key.startswith(("override", "- ")):
             continue
+        if not default and prefix + key not in schema:  # the heading of a nested group
+            continue
         kind, values = schema.get(prefix + key, ("", ""))
-        rows.append((code(prefix + key), code(kind), code(default), values, comment))
-    return ["", *table(rows, ("key", "type", "default", "allowed", "meaning")), ""] if rows else [""]
+        type_and_values = f"{code(kind)}: {values}" if kind and values else code(kind)
+        rows.append((code(prefix + key), type_and_values, code(default), comment))
+    return ["", *table(rows, ("key", "type", "default", "meaning")), ""] if rows else [""]
 
 
 def first_comment(path: Path) -> str:

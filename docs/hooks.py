@@ -9,15 +9,18 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)\s]+)\)")
 
 
+MATH = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """``[text](../src/file.py)`` leads nowhere on the site: it becomes the text and the file's name."""
+    """GitHub's ```math becomes $$; ``[text](../src/file.py)``, which leads nowhere on the site, the text and the file's name."""
 
     def named(match: "re.Match[str]") -> str:
         text, path = match[1], match[2]
         name = f"`{path}`"
         return name if text.strip("`") in path else f"{text} ({name})"
 
-    return OUTSIDE.sub(named, markdown)
+    return MATH.sub(r"$$\n\1$$", OUTSIDE.sub(named, markdown))
 
 
 def on_page_content(content: str, **_: object) -> str:
