@@ -18,7 +18,18 @@ from histo_lightning.config.schema import SCHEMAS
 from histo_lightning.config.tree import conf_dir
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = ("train", "evaluate", "predict", "compare", "prepare", "audit", "export", "tune", "benchmark")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "compare",
+    "report",
+    "prepare",
+    "audit",
+    "export",
+    "tune",
+    "benchmark",
+)
 GROUPS = (
     ("model", "The network. All options take the keys of the first table."),
     ("head", "What turns features into logits."),

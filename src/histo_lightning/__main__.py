@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "write a checkpoint as ONNX, torch.export or safetensors, checked against it",
     "audit": "check any split for cases, slides and images on both sides",
     "prepare": "verify a data set and build its pixel cache; report, preview, download",
+    "report": "write one index page of everything below a folder",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
 }
 
@@ -34,7 +35,9 @@ def main() -> int:
         print("\n".join(candidates(words[1:], list(COMMANDS))))
         return 0
     if words and words[0] in COMMANDS:
-        module = importlib.import_module(f"histo_lightning.{words[0]}")
+        module = importlib.import_module(
+            f"histo_lightning.{words[0]}{'.__main__' if words[0] == 'report' else ''}"
+        )
         # Lightning's launcher starts further processes by this name.
         sys.modules["__main__"].__spec__ = module.__spec__
         sys.argv = [module.__file__ or words[0], *words[1:]]

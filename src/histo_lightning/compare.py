@@ -18,12 +18,14 @@ def run(config: CompareConfig) -> None:
     # Numbers and pictures: not for --help, nor before the first line.
     from histo_lightning.comparison.console import print_comparison
     from histo_lightning.comparison.results import compare_runs
+    from histo_lightning.report.index import refresh_index
 
     out = Path(config.output_dir) / (f"comparisons/{config.run_name}" if config.run_name else "")
     options = {key: getattr(config, key) for key in ("factor", "reference", "score", "select")}
     results = compare_runs(folders, out, **options, formats=config.report.formats)
     if config.json:
         write_json(Path(config.json), results)
+    refresh_index(Path(config.output_dir))
     print_comparison(results, out)
 
 

@@ -1,6 +1,7 @@
 """``python -m histo_lightning.predict``: predict any images with a checkpoint."""
 
 import sys
+from pathlib import Path
 
 from histo_lightning.config.command_line import launch
 from histo_lightning.config.exits import EXIT_USER, guard
@@ -10,8 +11,10 @@ from histo_lightning.config.schema import PredictConfig
 def run(config: PredictConfig) -> int:
     """One folder of predictions; the exit status is 2 where images could not be read."""
     from histo_lightning.inference.predict import predict  # torch takes seconds: not for --help or a typo
+    from histo_lightning.report.index import refresh_index
 
     folder, predictions = predict(config)
+    refresh_index(Path(config.output_dir))
     bad = [one for one in predictions if one.probabilities is None]
     if config.trainer.progress != "none":
         print(f"{len(predictions) - len(bad)} of {len(predictions)} images predicted")

@@ -14,6 +14,7 @@ def run(config: Config) -> int:
         prepare,
         print_outcome,
     )
+    from histo_lightning.report.index import refresh_index
 
     if not isinstance(config, PrepareConfig):
         raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
@@ -23,6 +24,7 @@ def run(config: Config) -> int:
         from histo_lightning.inspection.preview import write_preview
 
         write_preview(config, folder / "preview.png")
+    refresh_index(Path(config.output_dir))
     print_outcome(outcome, folder, config.preview)
     return EXIT_USER if outcome.refused else 0
 

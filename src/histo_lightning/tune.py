@@ -35,12 +35,15 @@ def main() -> int:
     command = read_command("tune", check)
     if command is None:
         return 0
+    from histo_lightning.report.index import refresh_index
     from histo_lightning.tuning.study import tune  # as above
 
     failed = 0
     for job in command.jobs:
         assert isinstance(job.config, TuneConfig)
-        failed += tune(job.config, Path(job.config.output_dir) / "studies", job.hydra)
+        output = Path(job.config.output_dir)
+        failed += tune(job.config, output / "studies", job.hydra)
+        refresh_index(output)
     if failed:
         print(f"{failed} trial(s) failed; trials.csv says why", file=sys.stderr)
     return EXIT_FOUND if failed else 0

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXPECTED = {"train": 0, "compare": 0, "audit": 3}
+EXPECTED = {"train": 0, "compare": 0, "audit": 3, "report": 0}
 
 
 def test_every_command_of_the_tour(tmp_path: Path, command) -> None:
@@ -28,7 +28,9 @@ def test_every_command_of_the_tour(tmp_path: Path, command) -> None:
         done = command(name, *overrides)
         assert done.returncode == EXPECTED[name], done.stderr
         ran.append(name)
-    assert ran == ["train", "train", "compare", "audit"]
+    assert ran == ["train", "train", "compare", "audit", "report"]
+    index = (tmp_path / "outputs" / "index.html").read_text(encoding="utf-8")
+    assert index.count("<tr>") == 1 + 1 + 1 + 6 + 1  # heading, run, sweep and its runs, comparison
     (first,) = (tmp_path / "outputs" / "runs").glob("first_*")
     assert (first / "report.html").is_file()
     sweep = tmp_path / "outputs" / "sweeps" / "tour"

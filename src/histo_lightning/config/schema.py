@@ -304,7 +304,15 @@ class CompareConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
-AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig | CompareConfig
+@dataclass
+class IndexConfig:
+    """What ``report`` takes: a folder."""
+
+    output_dir: str = key("outputs", literal=True)
+    json: str | None = key(None, literal=True)
+
+
+AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig | CompareConfig | IndexConfig
 # The schema of each command, by the name of its config file at the root of ``conf/``.
 SCHEMAS: dict[str, type[AnyConfig]] = {
     "train": Config,
@@ -316,4 +324,5 @@ SCHEMAS: dict[str, type[AnyConfig]] = {
     "export": ExportConfig,
     "audit": AuditConfig,
     "compare": CompareConfig,
+    "report": IndexConfig,
 }

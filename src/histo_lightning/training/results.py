@@ -18,7 +18,7 @@ from histo_lightning.evaluation import Table, make_table, score_predictions, wri
 from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.plots import draw_plots, draw_worst
 from histo_lightning.report.run_page import write_report
-from histo_lightning.report.words import SYNTHETIC
+from histo_lightning.report.words import SYNTHETIC, run_title
 from histo_lightning.runs import write_json
 from histo_lightning.training.baselines import mean_colour
 from histo_lightning.training.decisions import choose, mark_apparent, store_choice
@@ -38,6 +38,7 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
     split_label = str(data.split.as_dict()["label"]) if data.split else ""
     metrics: dict[str, Any] = {
         "schema": 1,
+        "title": run_title(as_primitives(config), data.split.as_dict() if data.split else {}),
         **fitted.facts,
         "split": split_label,
         "data": config.dataset.name,

@@ -14,6 +14,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
+from histo_lightning.report.index import refresh_index
 from histo_lightning.report.run_page import write_report
 from histo_lightning.report.summaries import print_summary
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
@@ -100,6 +101,7 @@ def run_training(
         _do(config, run, data, identity, hydra or {}, callbacks, pictures=pictures)
     if pictures:
         write_report(run.path)  # again: the report shows the finished status
+        refresh_index(Path(config.output_dir))
     _say(run, config)
     return run.path
 

@@ -24,6 +24,7 @@ from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
 from histo_lightning.errors import UserError
+from histo_lightning.report.index import refresh_index
 from histo_lightning.runs import RunFolder, choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
 from histo_lightning.training.run import identity_of, prepare_data, run_training
@@ -85,6 +86,7 @@ def write_results(folder: SweepFolder, jobs: Jobs, *, pictures: bool) -> None:
     if first.json:
         write_json(Path(first.json), results)
     study = write_leakage_study(folder.path)
+    refresh_index(Path(first.output_dir))
     if not shown:
         print(f"report: {folder.path / 'report.html'}")
     elif study is not None:

@@ -1,0 +1,33 @@
+"""``python -m histo_lightning.report``: one index page of everything below a folder."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from histo_lightning.config.command_line import launch
+from histo_lightning.config.exits import guard
+from histo_lightning.config.schema import IndexConfig
+from histo_lightning.errors import UserError
+from histo_lightning.runs import write_json
+
+
+def run(config: IndexConfig) -> None:
+    """One index."""
+    from histo_lightning.report.index import entries, write_index  # templates: not for --help or a typo
+
+    page = write_index(Path(config.output_dir))
+    if page is None:
+        raise UserError(
+            f"output_dir={config.output_dir}: no run, sweep, study or evaluation below it; name another folder"
+        )
+    if config.json:
+        write_json(Path(config.json), [asdict(entry) for entry in entries(Path(config.output_dir))])
+    print(f"index: {page}")
+
+
+def main() -> int:
+    return launch("report", run)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

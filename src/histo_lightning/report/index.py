@@ -1,0 +1,113 @@
+"""One page that lists every run, sweep, study and evaluation below a folder: ``index.html``, sortable, searchable, offline."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from histo_lightning.errors import UserError
+from histo_lightning.report.pages import write_page
+from histo_lightning.report.words import interval_text, labels_of, level_scores
+from histo_lightning.runs import RunFolder, read_json
+
+INDEX = "index.html"
+PAGES = {  # what a folder is listed as, by the folder that holds it, and its page
+    "evaluations": ("evaluation", "report.html"),
+    "comparisons": ("comparison", "report.html"),
+    "datasets": ("data set", "report.html"),
+    "predictions": ("predictions", "index.html"),
+    "exports": ("export", "metadata.json"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the index: ``link`` is relative to it, empty where there is no page yet."""
+
+    kind: str
+    name: str
+    link: str
+    title: str = ""
+    state: str = ""
+    started: str = ""
+    scores: dict[str, Any] = field(default_factory=dict)
+    labels: str = ""
+
+    def score(self, name: str) -> str:
+        """``0.83 (0.70 to 0.92)``, empty where it was not scored."""
+        return interval_text(self.scores[name], 2) if name in self.scores else ""
+
+
+def entries(root: Path) -> Iterator[Entry]:
+    """Everything with a page below a folder, in the order of the folders; damaged records are listed as damaged."""
+    for here, folders, names in os.walk(root):
+        folder = Path(here)
+        folders.sort()
+        kind, page = "", "report.html"
+        if "study.json" in names or "study.db" in names:
+            kind, folders[:] = "study", []
+        elif ("config.yaml" in names and "split.json" in names) or "status.json" in names:
+            kind, folders[:] = "run", []
+        elif "sweep.json" in names:
+            kind = "sweep"
+        elif folder.parent.name in PAGES:
+            kind, page = PAGES[folder.parent.name]
+            folders[:] = []
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if not kind:
+            continue
+        link = (folder / page).relative_to(root).as_posix() if page in names else ""
+        try:
+            yield _entry(kind, folder, link)
+        except UserError:
+            yield Entry(kind, folder.name, link, state="damaged")
+
+
+def _entry(kind: str, folder: Path, link: str) -> Entry:
+    if kind == "run":
+        metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
+        return Entry(
+            kind,
+            folder.name,
+            link,
+            str(metrics.get("title") or ""),
+            RunFolder(folder).state,
+            str(status.get("started") or "")[:16].replace("T", " "),
+            dict(level_scores(metrics, "test", "case")),
+            ", ".join(labels_of(metrics, str(metrics.get("split") or ""))),
+        )
+    if kind == "evaluation":
+        metrics = read_json(folder / "metrics.json")
+        scores = {"test": metrics.get("scores")}
+        labels = ", ".join(labels_of(metrics, str(metrics.get("label") or "")))
+        return Entry(
+            kind, folder.name, link, scores=dict(level_scores(scores, "test", "case")), labels=labels
+        )
+    return Entry(kind, folder.name, link)
+
+
+def write_index(root: Path) -> Path | None:
+    """Write ``index.html`` into a folder; None where there is nothing to list.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    rows = list(entries(root))
+    if not rows:
+        return None
+    script = (files("histo_lightning.report") / "templates" / "index.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(
+        hashlib.sha256(script.encode()).digest()
+    ).decode()  # the only script that may run
+    return write_page(root / INDEX, "index.html", entries=rows, script=script, digest=digest)
+
+
+def refresh_index(root: Path) -> None:
+    """The index after a command; a folder that cannot be written has been reported by the command itself."""
+    with suppress(UserError, OSError):
+        write_index(root)
