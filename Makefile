@@ -36,10 +36,10 @@ docs: setup ## build the site of docs/ into site/, strictly
 	@echo "site/index.html"
 
 dashboard: setup ## serve TensorBoard over all runs in outputs/
-	$(BIN)/tensorboard --logdir outputs $(ARGS)
+	$(BIN)/python -m histo_lightning.report tensorboard=true $(ARGS)
 
-browser: ## install Debian's chromium, for the browser test (needs root)
-	test -x /usr/bin/chromium || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+browser: ## install Debian's chromium and its driver, for the browser tests (needs root)
+	test -x /usr/bin/chromedriver || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
 
 test: setup ## everything CI runs: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .

@@ -1,56 +1,180 @@
-"""What TensorBoard shows of a run beside its curves: its settings and its final scores."""
+"""What TensorBoard shows of a fit beside its curves: layout, graph, augmented images, heat maps, histograms."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_lightning import Callback
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
 
-SCORES = ("accuracy", "balanced_accuracy", "auroc", "log_loss")
-LEVELS = ("image", "case")
+from histo_lightning.errors import UserError
+from histo_lightning.models.gradcam import attribution, scaled_heat
+
+# The first charts of the tab Custom Scalars.
+LAYOUT = {
+    "Overview": {
+        "loss": ["Multiline", ["train/loss", "val/loss"]],
+        "AUROC by case, validation": ["Multiline", ["val/case_auroc"]],
+        "learning rate": ["Multiline", ["lr.*"]],
+        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy", "val/balanced_accuracy"]],
+    }
+}
+SHOWN = 16  # augmented images in the grid
+HEAT = torch.tensor([1.0, 0.35, 0.0])  # its colour
+STRENGTH = 0.55
 
 
 class Dashboard(Callback):
-    """Writes the settings of a run with its validation scores to HParams, and test scores under a tag of their own."""
+    """Writes to every TensorBoard logger of the Trainer, on the first process; without one it does nothing.
 
-    def write_scores(
-        self, loggers: list[Any], settings: Mapping[str, Any], scores: Mapping[str, Any], label: str
+    Args:
+        graph: the network's graph, once.
+        images: a grid of augmented training images, once.
+        gradcam: validation images whose heat maps are drawn over the epochs; 0 for none.
+        gradcam_times: how many epochs at most.
+        histograms: weights and gradients of every epoch (slow, and large files).
+    """
+
+    def __init__(
+        self,
+        graph: bool = True,
+        images: bool = True,
+        gradcam: int = 4,
+        gradcam_times: int = 5,
+        histograms: bool = False,
     ) -> None:
-        """Write to every TensorBoard logger; called once, when a run's scores are known.
+        self.graph, self.images, self.gradcam = graph, images, gradcam
+        self.gradcam_times, self.histograms = gradcam_times, histograms
+        self._fixed: Tensor | None = None
+        self._labels: Tensor | None = None
 
-        Args:
-            loggers: of the Trainer.
-            settings: dotted keys and values.
-            scores: ``val``, and ``test`` where it was read, as in ``metrics.json``.
-            label: what must be said of the result; a text where it is not empty.
-        """
-        chosen = {
-            name: value if isinstance(value, (bool, int, float, str)) else str(value)
-            for name, value in settings.items()
-        }
-        final = {
-            f"hparams/val_{level}_{name}": _value(scores["val"], level, name)
-            for level in LEVELS
-            for name in SCORES
-        }
-        for logger in loggers:
-            if not isinstance(logger, TensorBoardLogger):
-                continue
-            writer = logger.experiment
-            for summary in hparams(chosen, final):  # type: ignore[no-untyped-call]  # torch ships it without types
-                writer._get_file_writer().add_summary(summary)
-            for tag, value in final.items():
-                writer.add_scalar(tag, value, 0)
-            if label:
-                writer.add_text("label", label, 0)
-            if scores.get("test"):
-                for level in LEVELS:
-                    for name in SCORES:
-                        writer.add_scalar(f"test/{level}_{name}", _value(scores["test"], level, name), 0)
-            logger.save()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Layout and graph at the start; after a resume what an ended process wrote beyond its checkpoint is taken back."""
+        for writer in _writers(trainer):
+            if trainer.global_step:
+                start = Event(step=trainer.global_step, session_log=SessionLog(status=SessionLog.START))
+                file = writer._get_file_writer()  # type: ignore[no-untyped-call]  # torch ships no types
+                file.event_writer.add_event(start)  # torch's purge_step, for a writer that is there
+            else:
+                writer.add_custom_scalars(LAYOUT)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step or not isinstance(batch, Mapping):
+            return
+        for writer in _writers(trainer):
+            if self.images:
+                grid = make_grid(_colours(batch["image"][:SHOWN], trainer), nrow=4)
+                writer.add_image("train/augmented", grid, 0)
+            if self.graph:
+                _add_graph(writer, pl_module, batch["image"][:1])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for logger in trainer.loggers:
+            every = getattr(logger, "every_n_steps", None)
+            if every and trainer.global_step % every == 0 and isinstance(outputs, Mapping):
+                logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step - 1)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if self.histograms and trainer.is_last_batch:
+            for writer in _writers(trainer):
+                for name, parameter in pl_module.named_parameters():
+                    writer.add_histogram(f"weights/{name}", parameter, trainer.global_step)
+                    if parameter.grad is not None:
+                        writer.add_histogram(f"gradients/{name}", parameter.grad, trainer.global_step)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first validation images of each class."""
+        first = batch_idx == dataloader_idx == 0 and not trainer.sanity_checking
+        if (
+            first
+            and self._fixed is None
+            and self.gradcam
+            and isinstance(batch, Mapping)
+            and _writers(trainer)
+        ):
+            order = torch.argsort(_rank_in_class(batch["label"]), stable=True)[: self.gradcam]
+            with torch.inference_mode(False):  # they get gradients later
+                self._fixed, self._labels = batch["image"][order].clone(), batch["label"][order].clone()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        network = getattr(pl_module, "network", None)
+        if self._fixed is None or self._labels is None or not isinstance(network, nn.Module):
+            return
+        if trainer.sanity_checking or not self._due(trainer):
+            return
+        with torch.inference_mode(False), torch.autocast(pl_module.device.type, enabled=False):
+            try:
+                maps = attribution(network, self._fixed.float(), self._labels)
+            except UserError:  # a network without a map of features
+                self._fixed, self.gradcam = None, 0
+                return
+            height, width = self._fixed.shape[2:]
+            heat = torch.from_numpy(scaled_heat(maps, height, width))[:, None]
+        share = STRENGTH * heat
+        fields = _colours(self._fixed, trainer)
+        overlays = fields * (1 - share) + HEAT[:, None, None] * share
+        grid = make_grid(torch.cat([fields, overlays]), nrow=len(fields))
+        for writer in _writers(trainer):
+            writer.add_image("val/gradcam", grid, trainer.global_step)
+
+    def _due(self, trainer: Trainer) -> bool:
+        """Whether an epoch is one of ``gradcam_times``, evenly spread over all of them, the last included."""
+        epochs = trainer.max_epochs or 0
+        if epochs <= 0:  # without an end: 1, 2, 4, 8, ...
+            return (trainer.current_epoch + 1).bit_count() == 1
+        times = min(self.gradcam_times, epochs)
+        return trainer.current_epoch + 1 in {-(-epochs * k // times) for k in range(1, times + 1)}
 
 
-def _value(part: Mapping[str, Any] | None, level: str, name: str) -> float:
-    score = ((part or {}).get(level) or {}).get(name) or {}
-    return float("nan") if score.get("value") is None else float(score["value"])
+def _writers(trainer: Trainer) -> list[SummaryWriter]:
+    if not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _rank_in_class(labels: Tensor) -> Tensor:
+    """For each label how many equal ones are before it: sorted by it, classes take turns."""
+    return torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])
+
+
+def _colours(images: Tensor, trainer: Trainer) -> Tensor:
+    """Normalised images, float B x 3 x H x W, as colours in [0, 1] on the CPU."""
+    data = getattr(trainer, "datamodule", None)
+    mean, std = getattr(data, "mean", None), getattr(data, "std", None)
+    images = images.detach().float().cpu()
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
+        mean, std = -images.amin() / (spread := (images.amax() - images.amin()).clamp(min=1e-6)), 1 / spread
+        return (images * std + mean).clamp(0, 1)
+    return (images * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+
+
+def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) -> None:
+    """The graph of the network; one that cannot be traced is left out."""
+    network = getattr(module, "network", None)
+    if not isinstance(network, nn.Module):
+        return
+    training = network.training
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's tracer, about itself
+            writer.add_graph(network.eval(), image.detach().float())
+    except Exception as error:  # tracing runs a network of anybody's: none of its errors may end a fit
+        writer.add_text("graph", f"it cannot be traced: {type(error).__name__}", 0)
+    finally:
+        network.train(training)

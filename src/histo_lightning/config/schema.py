@@ -306,9 +306,11 @@ class CompareConfig:
 
 @dataclass
 class IndexConfig:
-    """What ``report`` takes: a folder."""
+    """What ``report`` takes: a folder, and whether TensorBoard is to serve it."""
 
     output_dir: str = key("outputs", literal=True)
+    tensorboard: bool = False
+    port: int = key(6006, low=1, high=65535)
     json: str | None = key(None, literal=True)
 
 

@@ -17,8 +17,8 @@ from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode
 from histo_lightning.data.sources.folder import Folder
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
-from histo_lightning.inference.gradcam import attribution, scaled_heat
 from histo_lightning.inference.trained import Floats, Pixels, Trained
+from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.gallery import Shown, write_gallery, write_overlay
 from histo_lightning.runs import write_atomic, write_json

@@ -11,9 +11,10 @@ from histo_lightning.errors import UserError
 from histo_lightning.runs import write_json
 
 
-def run(config: IndexConfig) -> None:
-    """One index."""
+def run(config: IndexConfig) -> int:
+    """One index, and TensorBoard on request."""
     from histo_lightning.report.index import entries, write_index  # templates: not for --help or a typo
+    from histo_lightning.report.tensorboard import serve
 
     page = write_index(Path(config.output_dir))
     if page is None:
@@ -23,6 +24,7 @@ def run(config: IndexConfig) -> None:
     if config.json:
         write_json(Path(config.json), [asdict(entry) for entry in entries(Path(config.output_dir))])
     print(f"index: {page}")
+    return serve(Path(config.output_dir), config.port) if config.tensorboard else 0
 
 
 def main() -> int:

@@ -81,14 +81,18 @@ def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
 
 
 def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = PNG) -> list[Path]:
-    """Draw ``plots/worst_test`` (``worst_val`` where the test set was left unread).
+    """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``.
 
     Raises:
         UserError: a table is missing or damaged, or a picture cannot be written.
     """
-    part = "test" if read_metrics(run_folder).get("test") else "val"
-    table = read_predictions(run_folder / "predictions" / f"{part}.csv")
-    return save_picture(worst_figure(table, read_image), run_folder / "plots" / f"worst_{part}", formats)
+    metrics, written = read_metrics(run_folder), list[Path]()
+    for part in ("val", "test"):
+        if metrics.get(part):
+            table = read_predictions(run_folder / "predictions" / f"{part}.csv")
+            figure = worst_figure(table, read_image)
+            written += save_picture(figure, run_folder / "plots" / f"worst_{part}", formats)
+    return written
 
 
 def draw_evaluation(

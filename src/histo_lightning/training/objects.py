@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from histo_lightning.classifier import Classifier
@@ -117,6 +117,8 @@ def build_callbacks(config: Config, folder: Path) -> list[Callback]:
         key = f"callbacks.{name}"
         kind = class_of(entry, Callback, key)
         parameters = inspect.signature(kind).parameters
+        if kind is LearningRateMonitor and not config.logger:  # it refuses to run where nothing can be logged
+            continue
         watches = "monitor" in parameters and "mode" in parameters
         given = arguments(_monitored(config, entry) if watches else entry)
         built.append(

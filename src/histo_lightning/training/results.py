@@ -1,16 +1,15 @@
 """From a fitted network's predictions to tables, scores, pictures and pages."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.callbacks.dashboard import Dashboard
 from histo_lightning.callbacks.predictions import Rows
-from histo_lightning.config.checks import flatten
+from histo_lightning.callbacks.scored import write_scored
 from histo_lightning.config.identity import as_primitives, shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -19,7 +18,7 @@ from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.plots import draw_plots, draw_worst
 from histo_lightning.report.run_page import write_report
 from histo_lightning.report.words import SYNTHETIC, run_title
-from histo_lightning.runs import write_json
+from histo_lightning.runs import read_json, write_json
 from histo_lightning.training.baselines import mean_colour
 from histo_lightning.training.decisions import choose, mark_apparent, store_choice
 from histo_lightning.training.fit import Fitted
@@ -64,14 +63,6 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
     for sentence in metrics["remarks"]:
         log.info("%s", sentence)
     write_json(folder / "metrics.json", metrics | scores)
-    settings = dict(flatten(as_primitives(config)))
-    for name in ("json", "run_name"):
-        settings.pop(name)
-    for callback in fitted.callbacks:
-        if isinstance(callback, Dashboard):
-            callback.write_scores(
-                list(fitted.loggers), settings, scores, "; ".join(labels_of(config, split_label))
-            )
 
 
 def _table(task: str, part: str, data: BreakHisDataModule, rows: Rows) -> Table:
@@ -91,11 +82,19 @@ def _table(task: str, part: str, data: BreakHisDataModule, rows: Rows) -> Table:
     )
 
 
-def draw_run(folder: Path, data: BreakHisDataModule, formats: Sequence[str]) -> None:
-    """Pictures, in each of ``formats``, and ``report.html`` of a finished run."""
-    draw_plots(folder, formats)
-    draw_worst(folder, _reader(data), formats)
+def draw_run(config: Config, folder: Path, data: BreakHisDataModule) -> None:
+    """Pictures, ``report.html`` and what TensorBoard shows of a scored run."""
+    draw_plots(folder, config.report.formats)
+    draw_worst(folder, _reader(data), config.report.formats)
     write_report(folder)
+    write_board(config, folder)
+
+
+def write_board(config: Config, folder: Path) -> None:
+    """The scores of a run in TensorBoard, where its callback and logger are not taken out."""
+    if "dashboard" in config.callbacks and "tensorboard" in config.logger:
+        label = str(read_json(folder / "split.json").get("label", ""))
+        write_scored(folder, "; ".join(labels_of(config, label)))
 
 
 def _reader(data: BreakHisDataModule) -> Callable[[str], NDArray[np.uint8] | None]:

@@ -21,7 +21,7 @@ from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, 
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.objects import build_datamodule
 from histo_lightning.training.processes import first_of_several, folder_of_first, leave_group, rank
-from histo_lightning.training.results import draw_run, labels_of, write_results
+from histo_lightning.training.results import draw_run, labels_of, write_board, write_results
 
 log = logging.getLogger("histo_lightning")
 
@@ -95,7 +95,7 @@ def run_training(
             if (
                 pictures and not (run.path / "report.html").is_file()
             ):  # of a sweep that was killed before its end
-                draw_run(run.path, data, config.report.formats)
+                draw_run(config, run.path, data)
             _report_finished(run, config)
             return run.path
         _do(config, run, data, identity, hydra or {}, callbacks, pictures=pictures)
@@ -134,7 +134,9 @@ def _do(
         log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
         write_results(config, run.path, data, fitted)
         if pictures:
-            draw_run(run.path, data, config.report.formats)
+            draw_run(config, run.path, data)
+        else:
+            write_board(config, run.path)
 
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:

@@ -50,7 +50,7 @@ def _draw(run: Path) -> list[str]:
         assert isinstance(config, Config)
         import_modules(config.imports)
         silent = replace(config, trainer=replace(config.trainer, progress="none"))
-        draw_run(run, prepare_data(silent), config.report.formats)
+        draw_run(silent, run, prepare_data(silent))
     except (UserError, OSError) as error:
         return [f"{run}: its pictures cannot be drawn ({error})"]
     return []

@@ -340,7 +340,7 @@ def test_the_worst_errors(tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run", draws=100, epochs=2)
     first = [path.read_bytes() for path in draw_worst(run, lambda _: np.full((46, 70, 3), 90, np.uint8))]
     again = draw_worst(run, lambda _: np.full((46, 70, 3), 90, np.uint8))
-    assert [path.name for path in again] == ["worst_test.png"]
+    assert [path.name for path in again] == ["worst_val.png", "worst_test.png"]
     assert [path.read_bytes() for path in again] == first
     with pytest.raises(UserError, match="has not been scored"):
         draw_worst(tmp_path, read)

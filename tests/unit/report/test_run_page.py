@@ -53,7 +53,7 @@ def test_the_report_is_one_file_that_needs_nothing(plain: Path, page: Page) -> N
     for words in ("default-src 'none'", "prefers-color-scheme: dark", 'name="viewport"'):
         assert words in text
     assert {path.read_bytes() for path in (plain / "plots").glob("*.png")} == set(page.images)
-    assert len(page.images) == 13
+    assert len(page.images) == 14
     assert not list(plain.glob(".report*"))
 
 

@@ -40,7 +40,7 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     handles = [layer.register_forward_hook(watch) for layer in layers]
     try:
         with torch.enable_grad():  # of the images, so that a frozen network has slopes too
-            logits = network(images.detach().requires_grad_())
+            logits = network.forward(images.detach().requires_grad_())  # a compiled network as it was written
     finally:
         for handle in handles:
             handle.remove()

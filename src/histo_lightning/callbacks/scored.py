@@ -1,0 +1,143 @@
+"""What TensorBoard shows of a run that has been scored, from the files of its folder: HParams, test scores, PR curves, pictures."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from histo_lightning.evaluation import read_predictions
+from histo_lightning.runs import read_json
+
+SUFFIX = ".scored"
+SCORES = ("auroc", "balanced_accuracy", "accuracy")
+LEVELS = ("case", "image")
+COLUMNS = {  # of HParams, in every run: its name, and where its value is in config.yaml
+    "model": "model.name",
+    "optimizer": "optimizer.name",
+    "lr": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "magnification": "magnification",
+    "split": "split.name",
+    "fold": "split.fold",
+    "seed": "seed",
+    "epochs": "epochs",
+    "image_size": "image_size",
+    "batch_size": "batch_size",
+    "augment": "augment.name",
+}
+SHOWN = {
+    "model",
+    "optimizer",
+    "lr",
+    "magnification",
+    "fold",
+}  # first, outside a sweep; TensorBoard shows five
+PICTURES = ("roc", "cases", "confusion", "reliability", "worst")
+
+
+def write_scored(folder: Path, labels: str) -> None:
+    """Write an event file of its own beside the run's curves; one of an earlier call is replaced.
+
+    Args:
+        folder: of a run, with ``metrics.json``; its ``tensorboard/`` gets the file, where it has one.
+        labels: what must be said of the result; a text where it is not empty.
+
+    Raises:
+        UserError: a table is damaged.
+    """
+    board = folder / "tensorboard"
+    if not board.is_dir():
+        return
+    for old in board.glob(f"*{SUFFIX}"):
+        old.unlink()
+    metrics = read_json(folder / "metrics.json")
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    step = int(metrics["best_epoch"])
+    with SummaryWriter(str(board), filename_suffix=SUFFIX) as writer:
+        final = dict(_scores(metrics, "val", "scored/val_"))
+        for summary in _hparams(config, _varied(folder.parent / "sweep.json")):
+            writer._get_file_writer().add_summary(summary)
+        for tag, value in final.items() | dict(_scores(metrics, "test", "test/")).items():
+            writer.add_scalar(tag, value, step)
+        for name, text in _texts(folder, metrics, labels):
+            writer.add_text(name, text, step)
+        for part in ("val", "test"):
+            if metrics.get(part):
+                table = read_predictions(folder / "predictions" / f"{part}.csv")
+                malignant = np.array(table.class_name) == "malignant"
+                writer.add_pr_curve(f"precision_recall/{part}", malignant, table.p_malignant, step)
+            for name in PICTURES:
+                path = folder / "plots" / f"{name}_{part}.png"
+                if path.is_file():
+                    with Image.open(path) as image:
+                        writer.add_image(
+                            f"{part}/{name}", np.asarray(image.convert("RGB")), step, dataformats="HWC"
+                        )
+
+
+def _hparams(config: Mapping[str, Any], varied: list[str]) -> list[Any]:
+    """The summaries of HParams: :data:`COLUMNS` and what a sweep varies, which TensorBoard then shows first."""
+    names = {path: name for name, path in COLUMNS.items()}
+    values = {names.get(path, path): _at(config, path) for path in [*varied, *COLUMNS.values()]}
+    plain = {
+        key: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in values.items()
+    }
+    metrics = {
+        f"scored/val_{level}_{name}": 0.0 for level in LEVELS for name in SCORES
+    }  # the same in every run
+    experiment, *session = hparams(plain, metrics)  # type: ignore[no-untyped-call]  # torch ships no types
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in ({names.get(path, path) for path in varied} or SHOWN)
+    plugin.content = content.SerializeToString()
+    return [experiment, *session]
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return "-" if value is None else value
+
+
+def _varied(plan: Path) -> list[str]:
+    """The keys whose values differ between the jobs of a sweep, a group as its name: ``model.name``; none without a plan."""
+    values: dict[str, set[str]] = {}
+    for job in read_json(plan).get("jobs") or []:
+        for override in job["overrides"]:
+            key, _, value = str(override).lstrip("+~").partition("=")
+            values.setdefault(key, set()).add(value)
+    keys = [key for key, several in values.items() if len(several) > 1 and not key.startswith("hydra")]
+    groups = {path.partition(".")[0] for path in COLUMNS.values() if path.endswith(".name")}
+    return [f"{key}.name" if key in groups else key for key in keys]
+
+
+def _scores(metrics: Mapping[str, Any], part: str, prefix: str) -> Iterator[tuple[str, float]]:
+    for level in LEVELS:
+        scores = (metrics.get(part) or {}).get(level) or {}
+        for name in SCORES:
+            value = (scores.get(name) or {}).get("value")
+            if value is not None:
+                yield f"{prefix}{level}_{name}", float(value)
+
+
+def _texts(folder: Path, metrics: Mapping[str, Any], labels: str) -> Iterator[tuple[str, str]]:
+    split = read_json(folder / "split.json")
+    if labels:
+        yield "label", labels
+    counts = ", ".join(
+        f"{part} {len(images)} images of {len(split['cases'].get(part, []))} cases"
+        for part, images in split["parts"].items()
+    )
+    sentences = [f"Split {split['kind']}, fold {split['fold']}: {counts}.", *(metrics.get("remarks") or [])]
+    yield "protocol", "  \n".join(sentences)
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    yield "config", "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,57 @@
+"""TensorBoard over everything below a folder, with names that can be read: ``report tensorboard=true``."""
+
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+SECONDS = 10.0  # between two looks for new runs
+
+
+def short_name(folder: str) -> str:
+    """``resnet34_sgd_40x_case_kfold-0_s0_1a2b3c4d`` -> ``resnet34 sgd 40x f0 s0``; the split is named where it is another one."""
+    name = re.sub(r"_[0-9a-f]{8}(-\d+)?$", "", folder)
+    return re.sub(r"case_kfold-(\d+)", r"f\1", name).replace("_", " ")
+
+
+def link_runs(root: Path, links: Path) -> int:
+    """Give every ``tensorboard/`` below ``root`` a link with a short name below ``links``; how many there are.
+
+    Runs of a sweep are below the sweep's name. Where two short names are equal, the later ones keep the whole folder's name.
+    """
+    count = 0
+    for board in sorted(root.rglob("tensorboard")):
+        run = board.parent
+        if not board.is_dir() or ".hydra" in board.parts:
+            continue
+        count += 1
+        group = links / run.parent.name if run.parent.name != "runs" else links
+        group.mkdir(parents=True, exist_ok=True)
+        for name in (short_name(run.name), run.name):
+            link = group / name
+            if link.is_symlink() and link.readlink() == board.resolve():
+                break
+            if not link.is_symlink():
+                link.symlink_to(board.resolve())
+                break
+    return count
+
+
+def serve(root: Path, port: int) -> int:
+    """Serve until Ctrl-C; runs that begin meanwhile appear. Returns TensorBoard's exit status."""
+    with tempfile.TemporaryDirectory(prefix="histo_lightning_") as folder:
+        links, stop = Path(folder), threading.Event()
+        print(f"{link_runs(root, links)} runs; open http://localhost:{port}/#custom_scalars", flush=True)
+
+        def look() -> None:
+            while not stop.wait(SECONDS):
+                link_runs(root, links)
+
+        threading.Thread(target=look, daemon=True).start()
+        try:
+            command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", str(port)]
+            return subprocess.run([*command, "--load_fast=false"], check=False).returncode
+        finally:
+            stop.set()
