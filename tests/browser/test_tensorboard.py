@@ -65,7 +65,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterato
         yield address, root
     finally:
         server.terminate()
-        server.wait(20)
+        assert server.wait(20) == 0  # it ends itself, and takes its links with it
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,15 @@ def test_hparams_shows_what_was_swept_and_real_numbers(sees: Callable[..., str])
         r"0\.\d{4}",
     )
     assert text.index("model") < text.index("batch_size")
+
+
+def test_a_port_that_is_taken_is_one_line(served: tuple[str, Path]) -> None:
+    port = served[0].rstrip("/").rpartition(":")[2]
+    command = [sys.executable, "-m", "histo_lightning.report", "tensorboard=true", f"port={port}"]
+    done = subprocess.run(command, cwd=served[1], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"port={port}: TensorBoard cannot use it" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_short_names() -> None:

@@ -11,7 +11,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.runs import write_json
 
 
-def run(config: IndexConfig) -> int:
+def run(config: IndexConfig) -> None:
     """One index, and TensorBoard on request."""
     from histo_lightning.report.index import entries, write_index  # templates: not for --help or a typo
     from histo_lightning.report.tensorboard import serve
@@ -24,7 +24,8 @@ def run(config: IndexConfig) -> int:
     if config.json:
         write_json(Path(config.json), [asdict(entry) for entry in entries(Path(config.output_dir))])
     print(f"index: {page}")
-    return serve(Path(config.output_dir), config.port) if config.tensorboard else 0
+    if config.tensorboard:
+        serve(Path(config.output_dir), config.port)
 
 
 def main() -> int:

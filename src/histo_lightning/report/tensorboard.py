@@ -1,11 +1,14 @@
 """TensorBoard over everything below a folder, with names that can be read: ``report tensorboard=true``."""
 
 import re
-import subprocess
-import sys
+import signal
 import tempfile
-import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from histo_lightning.errors import UserError
 
 SECONDS = 10.0  # between two looks for new runs
 
@@ -39,19 +42,27 @@ def link_runs(root: Path, links: Path) -> int:
     return count
 
 
-def serve(root: Path, port: int) -> int:
-    """Serve until Ctrl-C; runs that begin meanwhile appear. Returns TensorBoard's exit status."""
-    with tempfile.TemporaryDirectory(prefix="histo_lightning_") as folder:
-        links, stop = Path(folder), threading.Event()
-        print(f"{link_runs(root, links)} runs; open http://localhost:{port}/#custom_scalars", flush=True)
+def serve(root: Path, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM; runs that begin meanwhile appear.
 
-        def look() -> None:
-            while not stop.wait(SECONDS):
-                link_runs(root, links)
+    Raises:
+        UserError: the port is taken.
+    """
+    from tensorboard import program  # takes a second
 
-        threading.Thread(target=look, daemon=True).start()
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with tempfile.TemporaryDirectory(prefix="histo_lightning_") as folder, suppress(KeyboardInterrupt):
+        links, board = Path(folder), program.TensorBoard()
+        count = link_runs(root, links)
+        board.configure(argv=["tensorboard", "--logdir", folder, "--port", str(port), "--load_fast", "false"])
         try:
-            command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", str(port)]
-            return subprocess.run([*command, "--load_fast=false"], check=False).returncode
-        finally:
-            stop.set()
+            address = board.launch()
+        except program.TensorBoardServerException as error:
+            raise UserError(f"port={port}: TensorBoard cannot use it ({error}); give another one") from error
+        print(f"{count} runs; open {address}#custom_scalars (Ctrl-C ends)", flush=True)
+        while True:
+            time.sleep(SECONDS)
+            link_runs(root, links)
