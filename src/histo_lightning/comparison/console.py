@@ -4,24 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from histo_lightning.report.comparison_tables import main_table, unfinished_table
-from histo_lightning.report.comparison_words import (
-    basis_words,
-    conclusions,
-    family_rank,
-    labels_of,
-    left_out,
-    runs_sentence,
-    score_title,
-    unread_sentence,
-)
+from histo_lightning.report import comparison_words as say
 from histo_lightning.report.console import console
+from histo_lightning.report.words import SYNTHETIC
 
 Json = Mapping[str, Any]
 MOST_UNFINISHED = 10
-SYNTHETIC_IMAGES = "SYNTHETIC IMAGES: says nothing about tissue"
 
 
 def print_comparison(results: Json, out: Path, *, unfinished: bool = True) -> None:
@@ -30,42 +18,30 @@ def print_comparison(results: Json, out: Path, *, unfinished: bool = True) -> No
     ``unfinished=False`` leaves out the jobs that are not done, where they are named elsewhere.
     """
     screen = console()
-
-    def show(text: str) -> None:
-        screen.print(text, markup=False)
-
-    show(runs_sentence(results))
-    labels = [SYNTHETIC_IMAGES] if results["data"] == "synthetic" else []
-    for label in dict.fromkeys([*labels, *labels_of(results)]):
+    lines = [say.runs_sentence(results)]
+    for label in say.labels_of(results):
         meaning = ": results with this label do not say how a network does on new cases"
-        screen.print(f"[bold red]{label}[/]{'' if label == SYNTHETIC_IMAGES else meaning}")
-    for warning in results["warnings"]:
-        show(f"warning: {warning}")
-    for world in results["worlds"]:
-        cells = [cell for cell in results["cells"] if cell["world"] == world]
-        show(f"\n{world}; {score_title(results['score'])}, {basis_words(cells)}")
-        found = main_table(cells, str(results["score"]))
-        table = Table(*(heading.replace("[", r"\[") for heading in ["", *found.head[1:]]))
-        for row in found.rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        screen.print(table)
-        for number, note in enumerate(found.notes):
-            show(f"[{number + 1}] {note}")
-    missing = unfinished_table(results).rows if unfinished else []
-    for name, state, error in missing[:MOST_UNFINISHED]:
-        show(f"{state}: {name}: {error}")
+        lines.append(label + meaning * (label != SYNTHETIC))
+    lines += [f"warning: {warning}" for warning in results["warnings"]]
+    for protocol in results["worlds"]:
+        cells = [cell for cell in results["cells"] if cell["world"] == protocol]
+        lines.append(f"\n{protocol}; {say.basis_words(cells)}")
+        screen.print("\n".join(lines), markup=False)
+        screen.print(say.main_table(cells, results["score"]).console())
+        lines = []
+    missing = say.unfinished_table(results).rows if unfinished else []
+    lines += [f"{state}: {name}: {error}" for name, state, error in missing[:MOST_UNFINISHED]]
     if len(missing) > MOST_UNFINISHED:
-        show(f"... and {len(missing) - MOST_UNFINISHED} more, all in results.csv")
-    show("")
-    sentences = [*conclusions(results), *left_out(results), unread_sentence(results)]
-    main = [family for family in results["families"] if family["main"]]
-    sentences += [family_rank(main[0])] if main else []
-    sentences += _selection(results.get("selection") or {})
-    for sentence in dict.fromkeys(sentences):
-        if sentence:
-            show(sentence)
-    for name in ("report.html", "results.md", "results.csv"):
-        show(f"{name + ':':<12} {out / name}")
+        lines.append(f"... and {len(missing) - MOST_UNFINISHED} more, all in results.csv")
+    main = say.main_family(results)
+    sentences = [*say.conclusions(results), *say.cautions(results), say.family_rank(main) if main else ""]
+    lines += [
+        "",
+        *dict.fromkeys(text for text in sentences if text),
+        *_selection(results.get("selection") or {}),
+    ]
+    lines += [f"{name + ':':<12} {out / name}" for name in ("report.html", "results.md", "results.csv")]
+    screen.print("\n".join(lines), markup=False)
 
 
 def _selection(selection: Json) -> list[str]:
@@ -78,16 +54,12 @@ def _selection(selection: Json) -> list[str]:
         if choice["arm"] is None:
             lines.append(f"{where}: nothing is selected: {choice['reason']}")
             continue
-        lines.append(
-            f"{where}: {choice['arm']}, {selection['score']} {choice['value']:.3f}, the best of "
-            f"{len(choice['candidates'])}"
-        )
+        best = f"{selection['score']} {choice['value']:.3f}, the best of {len(choice['candidates'])}"
+        lines.append(f"{where}: {choice['arm']}, {best}")
         runs += [choice["next"]] if choice["next"] else []
-    lines += [selection["warning"] or ""]
+    lines += [selection["warning"]] if selection["warning"] else []
     for run in runs:
-        lines.append(
-            f"its test part is unread; score {run['run']} next:\n  {run['command']}"
-            if run["command"]
-            else f"{run['run']}: {run['state']}, its test part is not to be scored again"
-        )
+        todo = f"its test part is unread; score {run['run']} next:\n  {run['command']}"
+        done = f"{run['run']}: {run['state']}, its test part is not to be scored again"
+        lines.append(todo if run["command"] else done)
     return lines

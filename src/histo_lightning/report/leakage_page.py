@@ -1,48 +1,55 @@
-"""``leakage.html`` and ``leakage.md``: the leakage study's answer, its tables, and what is missing."""
+"""``leakage.html``, ``leakage.md`` and the picture: the leakage study's answer, its tables, and what is missing."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from histo_lightning.report import pages
-from histo_lightning.report.leakage_words import NAMES, points
+from histo_lightning.report.figures.leakage import NAMES, draw_leakage
 from histo_lightning.report.words import fixed, is_synthetic
+from histo_lightning.runs import write_atomic
 
 Json = Mapping[str, Any]
 ALT = "Image scores by share of siblings in the train set, split and official fold"
+SENTENCES = ("injection", "contrast", "slides", "official", "control")
 
 
-def write_page(found: Json, folder: Path) -> Path:
-    """Write ``leakage.html``; ``leakage.png`` in the folder goes into it.
+def write_study(study: Json, folder: Path) -> Path:
+    """Write ``leakage.png``, ``leakage.md`` and ``leakage.html``.
 
     Args:
-        found: the content of ``leakage.json``.
+        study: the content of ``leakage.json``.
+
+    Returns:
+        The page.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: a file cannot be written.
     """
-    drawn = pages.picture(folder / "leakage.png", ALT)
-    return pages.write_page(folder / "leakage.html", "leakage.html", **_context(found, drawn))
-
-
-def markdown_text(found: Json) -> str:
-    """The whole study as Markdown."""
-    return pages.render_markdown("leakage.md", **_context(found, pages.Picture("", ALT, link="leakage.png")))
-
-
-def _context(found: Json, drawn: pages.Picture | None) -> dict[str, Any]:
-    words = found["words"]
+    draw_leakage(study, folder / "leakage")
+    drawn = pages.picture(folder / "leakage.png", ALT, "leakage.png")
+    words = study["words"]
     headline = words.get("injection") or next(iter(words.values()), "No two arms could be compared.")
-    return {
-        "found": found,
+    context = {
+        "study": study,
         "headline": headline,
         "others": [text for text in words.values() if text != headline],
-        "synthetic": is_synthetic(found, {"dataset": {"name": found["recipe"].get("dataset.name")}}),
+        "synthetic": is_synthetic(study, {"dataset": {"name": study["recipe"].get("dataset.name")}}),
         "pictures": [drawn] if drawn else [],
         "names": NAMES,
         "score_text": score_text,
         "basis_text": basis_text,
     }
+    write_atomic(folder / "leakage.md", pages.render_markdown("leakage.md", **context))
+    return pages.write_page(folder / "leakage.html", "leakage.html", **context)
+
+
+def points(value: float) -> str:
+    """A difference in points (hundredths) with its sign; the minus sign cannot be read as a dash."""
+    shown = f"{100 * value:.1f}"
+    if float(shown) == 0:
+        return "0.0"
+    return f"+{shown}" if value > 0 else f"\N{MINUS SIGN}{shown[1:]}"
 
 
 def score_text(score: Json, difference: bool) -> str:
@@ -60,3 +67,31 @@ def basis_text(record: Json) -> str:
     score, left = record["auroc"], record["coverage"]["runs_left_out"]
     text = f"{score['images']}, {score['cases']} ({score['benign']}), {score['seeds']}"
     return text + (f"; finished runs without a counterpart left out: {left}" if left else "")
+
+
+def sentences(study: Json) -> dict[str, str]:
+    """A sentence or two on each arm that could be compared, by block: ``injection`` (the headline), ``contrast``, ...
+
+    Args:
+        study: the content of ``leakage.json``.
+    """
+    blocks, control = study["blocks"], study["control"]
+    context = {
+        "pairs": {name: (block or {}).get("pairs") or [] for name, block in blocks.items()},
+        "control": {
+            r["arm"]: r["auroc"] for name in ("contrast", "injection") for r in control[name]["arms"]
+        },
+        "largest": largest_share(blocks["injection"]),
+        "largest_control": largest_share(control["injection"]),
+        "doses": study["doses"] or {},
+        "names": NAMES,
+        "points": points,
+    }
+    texts = {name: pages.render_page("leakage.sentences", name=name, **context) for name in SENTENCES}
+    return {name: " ".join(text.split()) for name, text in texts.items() if text.strip()}
+
+
+def largest_share(block: Json) -> str | None:
+    """The arm of ``injection`` with most siblings that was compared with the clean one."""
+    arms = [record["arm"] for record in block.get("pairs", ())]
+    return max(arms, key=lambda arm: float(arm.split()[-1]), default=None)

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from histo_lightning.report import style
-from histo_lightning.report.comparison_words import basis_of, is_error, score_title
+from histo_lightning.report.comparison_words import basis_of, distinct, is_error, score_title
 from histo_lightning.report.style import label_axes, legend_below, new_figure, shown
 from histo_lightning.report.words import fixed
 
@@ -28,15 +29,23 @@ THICK: Mapping[str, Any] = {"color": style.BLUE, "linewidth": 3.4, "solid_capsty
 THIN: Mapping[str, Any] = {"color": style.BLUE, "linewidth": 1.2, "marker": "|", "markersize": 7}
 
 
-def distinct(cells: Sequence[Json], key: str) -> list[str]:
-    """The values of a key of the cells, in order of appearance; magnifications by size."""
-    values = list(dict.fromkeys(str(cell[key]) for cell in cells))
-    return sorted(values, key=len) if key == "magnification" else values
-
-
 def colours_of(levels: Sequence[str]) -> dict[str, str]:
     """A colour for each level; beyond seven they come again."""
     return {level: style.COLOURS[number % len(style.COLOURS)] for number, level in enumerate(levels)}
+
+
+def panel_grid(
+    count: int, columns: int, size: tuple[float, float], title: str, extra: float = 0.9
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels of ``size`` inches below a title, which gets ``extra`` inches with the legend."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, panels = new_figure(max(size[0] * columns, 5.5), size[1] * rows + extra, columns, rows)
+    for axes in panels[count:]:
+        figure.delaxes(axes)
+    wrapped = textwrap.fill(title, int(LETTERS_PER_INCH * figure.get_figwidth()) - 12)
+    figure.suptitle(wrapped, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
+    return figure, panels[:count]
 
 
 def forest_figure(families: Sequence[Json], score: str) -> Figure:
@@ -103,57 +112,47 @@ def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
 
 
 def heat_figure(cells: Sequence[Json], score: str) -> Figure:
-    """The score of every level by magnification, a panel for each level of the other factors, on one fixed scale.
+    """The score of every level by magnification, a panel for each other setting, on one fixed scale.
 
     Args:
         cells: of one data set and split, as the comparison's record has them.
         score: ``<level>_<score>``.
     """
     basis = basis_of(cells)
-    levels, strata, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
+    levels, settings, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
     values = {(cell["level"], cell["stratum"], cell["magnification"]): cell[basis.key] for cell in cells}
     scale = Normalize(*SCALES.get(score.partition("_")[2], (0.0, 1.0)))
-    columns, rows = min(len(strata), 3), -(-len(strata) // 3)
-    width = max(columns * max(3.2, 1.6 + 0.85 * len(names)), 5.0)
-    figure, panels = new_figure(width, 0.6 + (1.1 + 0.5 * len(levels)) * rows, columns, rows)
-    for axes in panels[len(strata) :]:
-        figure.delaxes(axes)
-    for number, (axes, stratum) in enumerate(zip(panels, strata, strict=False)):
+    title = f"{score_title(score)}, {basis.words}; colours from {scale.vmin:g} to {scale.vmax:g}"
+    size = max(3.2, 1.6 + 0.85 * len(names)), 1.1 + 0.5 * len(levels)
+    figure, panels = panel_grid(len(settings), 3, size, title, extra=0.6)
+    for number, (axes, setting) in enumerate(zip(panels, settings, strict=True)):
         grid = np.array(
-            [[values.get((level, stratum, name)) for name in names] for level in levels], np.float64
+            [[values.get((level, setting, name)) for name in names] for level in levels], np.float64
         )
         axes.imshow(np.ma.masked_invalid(grid), cmap=style.SHADES, norm=scale, aspect="auto")
         for (row, column), value in np.ndenumerate(grid):
             known = bool(np.isfinite(value))
-            colour = (
-                style.GREY if not known else "white" if _is_dark(style.SHADES(scale(value))) else style.INK
-            )
-            text = fixed(float(value) if known else None)
-            axes.text(column, row, text, ha="center", va="center", fontsize=style.TEXT_SIZE, color=colour)
+            colour = style.GREY if not known else "white" if scale(value) > 0.55 else style.INK
+            look: dict[str, Any] = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": style.TEXT_SIZE,
+                "color": colour,
+            }
+            axes.text(column, row, fixed(float(value) if known else None), **look)
         axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(
-            range(len(levels)), [shown(level) if number % columns == 0 else "" for level in levels]
-        )
+        axes.set_yticks(range(len(levels)), [shown(level) if number % 3 == 0 else "" for level in levels])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        label_axes(axes, shown(stratum))
-    text = f"{score_title(score)}, {basis.words}; colours from {scale.vmin:g} to {scale.vmax:g}"
-    wrapped = textwrap.fill(text, int(LETTERS_PER_INCH * width) - 8)
-    figure.suptitle(wrapped, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
+        label_axes(axes, shown(setting))
     return figure
-
-
-def _is_dark(colour: Any) -> bool:
-    """Whether white can be read better than black on a colour (relative luminance of WCAG 2.1)."""
-    red, green, blue = (((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in colour[:3])
-    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2)
 
 
 def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     """The score with its interval against parameters (above) and seconds (below), a column for each magnification."""
     basis = basis_of(cells)
-    levels, strata, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
-    colours = colours_of(levels)
+    settings, names = distinct(cells, "stratum"), distinct(cells, "magnification")
+    colours = colours_of(distinct(cells, "level"))
     figure, panels = new_figure(max(2.6 * len(names), 5.0), 6.0, len(names), 2)
     look: dict[str, Any] = {"markersize": 5, "elinewidth": 1, "capsize": 2, "alpha": 0.8}
     for number, axes in enumerate(panels):
@@ -164,7 +163,7 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
                 continue
             known = basis.has_interval and cell["low"] is not None
             spread = [[max(0.0, value - cell["low"])], [max(0.0, cell["high"] - value)]] if known else None
-            marker = MARKERS[strata.index(cell["stratum"]) % len(MARKERS)]
+            marker = MARKERS[settings.index(cell["stratum"]) % len(MARKERS)]
             axes.errorbar([cell[cost]], [value], spread, fmt=marker, color=colours[cell["level"]], **look)
         title = score_title(score) if number % len(names) == 0 else ""
         label_axes(axes, name if number < len(names) else "", COSTS[cost], title)
@@ -178,18 +177,20 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     drawn = [axes for axes in panels if axes.has_data()]
     for axes in drawn:
         axes.set_ylim(min(a.get_ylim()[0] for a in drawn), max(a.get_ylim()[1] for a in drawn))
-    key_below(figure, colours, strata)
+    key_below(figure, colours, settings)
     return figure
 
 
-def key_below(figure: Figure, colours: Mapping[str, str], strata: Sequence[str] = (), note: str = "") -> None:
-    """Colours say the level, markers the level of the other factors; without ``strata`` the key has lines."""
+def key_below(
+    figure: Figure, colours: Mapping[str, str], settings: Sequence[str] = (), note: str = ""
+) -> None:
+    """Colours say the level, markers the other settings; without ``settings`` the key has lines."""
     axes = figure.axes[0]
-    look: dict[str, Any] = {"marker": "o", "linestyle": ""} if strata else {"linewidth": 2}
+    look: dict[str, Any] = {"marker": "o", "linestyle": ""} if settings else {"linewidth": 2}
     for level, colour in colours.items():
         axes.plot([], [], color=colour, label=shown(level), **look)
-    for number, stratum in enumerate(strata if len(strata) > 1 else []):
-        axes.plot([], [], MARKERS[number % len(MARKERS)], color=style.GREY, label=shown(stratum))
+    for number, setting in enumerate(settings if len(settings) > 1 else []):
+        axes.plot([], [], MARKERS[number % len(MARKERS)], color=style.GREY, label=shown(setting))
     letters = [len(str(name)) + 6 for name in axes.get_legend_handles_labels()[1]]  # with a key and a gap
     columns = min(len(letters), 6, int(LETTERS_PER_INCH * figure.get_figwidth() / max(letters)))
     legend_below(figure, axes, note, columns=max(1, columns))
