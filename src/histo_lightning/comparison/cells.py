@@ -1,7 +1,4 @@
-"""The cells of a comparison (level, setting, magnification): pooled out-of-fold predictions, scores, costs, curves.
-
-Folds are pooled where they belong together, else refused with the reason.
-"""
+"""The cells of a comparison (level, setting, magnification): pooled out-of-fold predictions, scores, costs, curves."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
@@ -27,19 +24,18 @@ from histo_lightning.report.words import level_scores
 Json = dict[str, Any]
 
 KEY = [*CELL, "replicate"]
-NAMES = dict(
-    zip(("world", "arm", "level", "stratum", "magnification"), ("protocol", "title", *CELL[1:]), strict=True)
-)
-"""What the record calls the columns of a placed run."""
+NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stratum",
+         "magnification": "magnification"}  # fmt: skip
+"""Columns of a placed run: what the record calls them."""
 
 
 def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
 
     Returns:
-        A row a replicate: ``KEY``, ``title``; ``pooled``, the out-of-fold predictions, empty where there are none; ``runs,
-        fingerprint, partition`` of the first pooling; ``problem``, why nothing is pooled. A replicate with several runs
-        of one fold has as many poolings; the first holds the newest runs. And notes on runs of one fold.
+        A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several
+        times, of the newest runs first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is
+        pooled. And notes on runs of one fold.
     """
     rows, notes = [], []
     for key, runs in placed.groupby(KEY, sort=False):
@@ -47,7 +43,8 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         row: Json = dict(zip(KEY, key, strict=True)) | {"title": first["title"], "pooled": []}
         where = f"{first['title']} {first['magnification']} {replicate_text(first['replicate'])}"
         try:
-            _refuse_incomplete(runs, scored := runs[runs["table"].notna()])
+            scored = runs[runs["table"].notna()]
+            _refuse_incomplete(runs, scored)
             folds = []
             for fold, own in scored.groupby("fold"):
                 distinct, remarks = _distinct(own)
@@ -55,11 +52,14 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 notes += [f"{where}: fold {fold} {text}" for text in remarks]
             count = max(map(len, folds))
             poolings = [pd.DataFrame([own.iloc[min(n, len(own) - 1)] for own in folds]) for n in range(count)]
-            row["pooled"] = [_pool(members) for members in poolings]
             newest = poolings[0]
-            row |= {"runs": newest["run"].tolist(), "problem": None}
-            row["fingerprint"] = newest["status"].iloc[0].get("data_fingerprint")
-            row["partition"] = newest["split"].iloc[0]["partition_hash"]
+            row |= {
+                "pooled": [_pool(members) for members in poolings],
+                "runs": newest["run"].tolist(),
+                "fingerprint": newest["status"].iloc[0].get("data_fingerprint"),
+                "partition": newest["split"].iloc[0]["partition_hash"],
+                "problem": None,
+            }
         except UserError as error:
             row["problem"] = f"{where}: {error}"
         rows.append(row)
@@ -68,7 +68,7 @@ def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Runs of one place with different settings of the environment, the newest of each; and what was left out."""
+    """Runs of one fold with different settings of the environment, the newest of each; and what was left out."""
     identity = [run["status"].get("config_hash") or str(run["folder"]) for _, run in runs.iterrows()]
     again = pd.Series(identity, runs.index).duplicated()
     notes = [
@@ -77,9 +77,10 @@ def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     ]
     distinct = runs[~again]
     if len(distinct) > 1:
+        folders = ", ".join(map(str, distinct["folder"]))
         notes.append(
-            f"was run {len(distinct)} times on different machines or trainers ({', '.join(map(str, distinct['folder']))}): "
-            "their scores are averaged in the table, and the newest is compared"
+            f"was run {len(distinct)} times on different machines or trainers ({folders}): their scores are averaged in "
+            "the table, and the newest is compared"
         )
     return distinct, notes
 
@@ -91,14 +92,13 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
         raise UserError("the official folds overlap, so they are never pooled; the table has their mean")
     folds = range(int(runs["split.folds"].iloc[0])) if kind in K_FOLDS else sorted(set(runs["fold"]))
     missing: dict[str, list[str]] = {}
-    for fold in folds:
-        if fold not in set(scored["fold"]):
-            missing.setdefault(_why(runs[runs["fold"] == fold]), []).append(str(fold))
-    texts = [
-        f"{'folds' if own[1:] else 'fold'} {', '.join(own)} {'are' if own[1:] else 'is'} missing ({why})"
-        for why, own in missing.items()
-    ]
-    if texts:
+    for fold in sorted(set(folds) - set(scored["fold"])):
+        missing.setdefault(_why_missing(runs[runs["fold"] == fold]), []).append(str(fold))
+    if missing:
+        texts = [
+            f"{'folds' if own[1:] else 'fold'} {', '.join(own)} {'are' if own[1:] else 'is'} missing ({why})"
+            for why, own in missing.items()
+        ]
         raise UserError("; ".join(texts))
     values = {
         "come from {} different partitions of the cases": scored["split"].str.get("partition_hash"),
@@ -110,7 +110,7 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
             raise UserError(f"its folds {text.format(count)}, so they do not belong together")
 
 
-def _why(runs: pd.DataFrame) -> str:
+def _why_missing(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "no such run"
     if FINISHED in set(runs["state"]):
@@ -123,11 +123,10 @@ def _pool(runs: pd.DataFrame) -> Replicate:
     first = runs.iloc[0]
     images = {image for part in first["split"]["parts"].values() for image in part}
     if str(first["split.name"]) in K_FOLDS and set(table.image.tolist()) != images:
-        raise UserError(
-            f"its test parts hold {len(table)} of the {len(images)} images of the split, so they do not cover it"
-        )
-    cases = set(zip(table.case.tolist(), fold.tolist(), strict=True))
-    if is_grouped(table) and len({case for case, _ in cases}) < len(cases):
+        held = f"{len(table)} of the {len(images)} images of the split"
+        raise UserError(f"its test parts hold {held}, so they do not cover it")
+    folds_of_cases = pd.Series(fold).groupby(table.case).nunique()
+    if is_grouped(table) and folds_of_cases.max() > 1:
         label = f" ({label_kind(first['label'])})" if first["label"] else ""
         raise UserError(
             f"cases are in the test parts of several folds{label}, so its folds are never pooled; the table has the "
@@ -136,9 +135,7 @@ def _pool(runs: pd.DataFrame) -> Replicate:
     return Replicate(table, fold)
 
 
-def score_out_of_fold(
-    replicate: Replicate, score: str, draws: int = 2000
-) -> tuple[Json, dict[str, float | None]]:
+def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str, float | None]]:
     """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval; and all others as plain values.
 
     Intervals of all scores would take a second a pooling; only the chosen one is made here, from the same draws.
@@ -149,19 +146,19 @@ def score_out_of_fold(
     """
     table, fold = replicate
     scored = {"test": score_pooled([table.rows(fold == k) for k in np.unique(fold)], intervals=False)}
-
-    def entry_of(name: str) -> Json:
-        level, _, own = name.partition("_")
-        return dict(level_scores(scored, "test", level).get(own) or {})
-
-    values = {name: entry_of(name).get("value") for name in SHOWN_SCORES}
-    entry, wanted = entry_of(score), named_score(score)
-    if entry["value"] is None or not is_grouped(table):
-        return entry | {"reason": entry["reason"] if is_grouped(table) else UNGROUPED}, values
-    own = units(table, wanted.level, fold=fold)
-    interval = score_units(own, draws=draws, names=[wanted.score])[wanted.score]
-    del entry["reason"]
-    return entry | {key: value for key, value in interval.items() if key != "value"}, values
+    entries: Json = {}
+    for name in dict.fromkeys([*SHOWN_SCORES, score]):
+        level, _, key = name.partition("_")
+        entries[name] = dict(level_scores(scored, "test", level).get(key) or {})
+    values = {name: entries[name].get("value") for name in SHOWN_SCORES}
+    entry, wanted = entries[score], named_score(score)
+    if not is_grouped(table):
+        entry["reason"] = UNGROUPED
+    elif entry["value"] is not None:
+        del entry["reason"]
+        own = units(table, wanted.level, fold=fold)
+        entry |= score_units(own, draws=2000, names=[wanted.score])[wanted.score]
+    return entry, values
 
 
 def mean(values: Any) -> float | None:
@@ -172,11 +169,9 @@ def mean(values: Any) -> float | None:
 
 def curve_records(placed: pd.DataFrame) -> list[Json]:
     """The losses of every run that has some, with ``arm, magnification, world`` and ``run``."""
-    names = {NAMES[key]: key for key in ("arm", "magnification", "world")}
-    runs = placed.loc[placed[LOSSES[0]].notna(), [*names, "run", *LOSSES]]
-    return [
-        dict(zip([*names.values(), "run", *LOSSES], row, strict=True)) for row in runs.itertuples(index=False)
-    ]
+    names = ["title", "magnification", "protocol", "run", *LOSSES]
+    runs = placed.loc[placed[LOSSES[0]].notna(), names].rename(columns=NAMES)
+    return [dict(zip(runs.columns, row, strict=True)) for row in runs.itertuples(index=False)]
 
 
 def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
@@ -190,11 +185,11 @@ def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Jso
 
 
 def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
-    replicates: list[Json] = []
+    replicates = []
     for _, row in pools.iterrows():
         folds = int(runs.loc[runs["replicate"] == row["replicate"], "fold"].nunique())
-        about = {"replicate": replicate_text(row["replicate"]), "folds": folds}
-        replicates.append(about | _replicate(row["pooled"], row["problem"], score))
+        about = {"replicate": replicate_text(row["replicate"]), "folds": folds, "problem": row["problem"]}
+        replicates.append(about | _replicate(row["pooled"], score))
     pooled = [one for one in replicates if one["value"] is not None]
     finished = runs[runs["state"] == FINISHED]
     own = finished[f"test_{score}"]
@@ -202,7 +197,7 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
     by_fold = own.groupby(finished["fold"]).mean().dropna()
     bounded = all(one["low"] is not None for one in pooled)
     names = sorted({name for one in pooled for name in one["scores"]})
-    return {key: runs[name].iloc[0] for key, name in NAMES.items()} | {
+    return {key: runs[name].iloc[0] for name, key in NAMES.items()} | {
         "label": next((label for label in runs["label"] if label), ""),
         "found": len(runs),
         "finished": len(finished),
@@ -227,28 +222,27 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
     }
 
 
-def _replicate(pooled: Sequence[Replicate], problem: str | None, score: str) -> Json:
-    if problem:
-        nothing = dict.fromkeys(("value", "low", "high", "method", "pooled", "warning"))
-        return nothing | {"scores": {}, "problem": problem}
+def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
+    """The means over the poolings of one replicate."""
+    if not pooled:
+        return dict.fromkeys(("value", "low", "high", "method", "pooled", "warning")) | {"scores": {}}
     entries, values = zip(*(score_out_of_fold(one, score) for one in pooled), strict=True)
     first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
     means = {key: mean(entry.get(key) for entry in entries) for key in ("value", "low", "high", "pooled")}
-    scores = {name: mean(each[name] for each in values) for name in values[0]}
-    return first | means | {"problem": None, "scores": scores}
+    return first | means | {"scores": {name: mean(each[name] for each in values) for name in values[0]}}
 
 
 def decisions_of(pools: pd.DataFrame) -> list[Json]:
-    """What each cell's networks decided on test, by image and (where known) by case.
+    """What the networks of each pooled cell decided on test, by image and (where known) by case.
 
     Returns:
-        For each cell with pooled predictions the keys of ``NAMES``, ``trainings`` and for each of ``image, case``:
-        ``confusion``, 2 x 2 counts (rows are the truth) summed over the replicates, and ``roc``, see ``mean_roc``.
+        For each cell its names, ``trainings`` and by level ``confusion``, 2 x 2 counts (rows are the truth) summed over
+        the replicates, and ``roc``, see ``mean_roc``.
     """
     records = []
     for _, cell in pools[pools["problem"].isna()].groupby(CELL, sort=False):
         replicates = [pooled[0] for pooled in cell["pooled"]]
-        record = {key: cell[name].iloc[0] for key, name in NAMES.items()} | {"trainings": len(replicates)}
+        record = {key: cell[name].iloc[0] for name, key in NAMES.items()} | {"trainings": len(replicates)}
         for level in ("image", "case") if all(is_grouped(one.table) for one in replicates) else ("image",):
             each = [units(one.table, level, fold=one.fold) for one in replicates]
             counts = np.sum([confusion(own.truth, own.decision, 2) for own in each], axis=0)

@@ -38,15 +38,11 @@ class _Refusal(Exception):
 def compare_protocol(
     placed: pd.DataFrame, pools: pd.DataFrame, question: Question
 ) -> tuple[list[Json], list[str], list[str]]:
-    """Compare every level of one protocol with the reference.
-
-    Args:
-        placed, pools: the protocol's rows of ``place_runs`` and ``pool_runs``.
+    """Compare every level of one protocol, of ``place_runs`` and ``pool_runs``, with the reference.
 
     Returns:
         Families, the main one first (simultaneous intervals), then, where other settings were crossed with the
-        compared factor, one for each with Holm's adjustment over all of their comparisons; the reasons why something is
-        not compared; and warnings.
+        compared factor, one for each; the reasons why something is not compared; and warnings.
     """
     levels, reference = list(dict.fromkeys(placed["level"])), question.reference
     settings, warnings = _shared_settings(placed, question)
@@ -72,17 +68,15 @@ def compare_protocol(
 
 
 def _shared_settings(placed: pd.DataFrame, question: Question) -> tuple[list[str], list[str]]:
-    """The settings at which the reference and another level were run, and what to warn about.
+    """The settings at which the reference and another level were run, and warnings that name keys which differ.
 
-    Returns:
-        Settings in order, ``UNEQUAL`` where they were never equal and the levels are compared all the same; and warnings
-        that name the keys.
+    Where the settings were never equal, and the levels are compared all the same, they are ``UNEQUAL``.
     """
     cells = placed.drop_duplicates(["level", "setting"])
     is_reference = cells["level"] == question.reference
     first, others = cells[is_reference], cells[~is_reference]
     own = first["setting"].tolist()
-    shared = [setting for setting in own if (others["setting"] == setting).any()]
+    shared = [setting for setting in own if setting in set(others["setting"])]
     warnings = []
     for index in others.index[~others["setting"].isin(own)] if own else ():
         pair = placed.loc[[index, first.index[0]]]
@@ -93,9 +87,8 @@ def _shared_settings(placed: pd.DataFrame, question: Question) -> tuple[list[str
             if not is_of(key, question.factor) and not key.startswith(("trainer.", "dataset.", "split."))
         )
         warnings.append(f"{' and '.join(pair['title'])} differ in more than {question.factor}: {differences}")
-    if shared or not own or len(cells) < 2 or not cells["level"].is_unique:
-        return shared, warnings
-    return UNEQUAL, warnings
+    never_equal = not shared and own and len(cells) > 1 and cells["level"].is_unique
+    return UNEQUAL if never_equal else shared, warnings
 
 
 def _family(pools: pd.DataFrame, question: Question, settings: Sequence[str], *, main: bool) -> Json:
@@ -105,20 +98,13 @@ def _family(pools: pd.DataFrame, question: Question, settings: Sequence[str], *,
         _Refusal: nothing can be compared.
     """
     reference = question.reference
-    rows = (
-        pools.assign(setting="")
-        if list(settings) == UNEQUAL
-        else pools[pools["setting"].isin(["", *settings])]
-    )
+    rows = pools.assign(setting="") if settings is UNEQUAL else pools[pools["setting"].isin(["", *settings])]
     rows = rows.assign(place=(rows["magnification"] + " " + rows["setting"]).str.strip())
-    is_reference = rows["level"] == reference
-    elsewhere = set(rows.loc[~is_reference, "place"])
-    places = [place for place in rows.loc[is_reference, "place"].unique() if place in elsewhere]
+    own, others = rows[rows["level"] == reference], rows[rows["level"] != reference]
+    places = [place for place in own["place"].unique() if place in set(others["place"])]
     if not places:
         raise _Refusal(f"no other level was run where {reference} was")
-    rows = rows[rows["place"].isin(places)]
-    is_reference = rows["level"] == reference
-    mine, theirs = set(rows.loc[is_reference, "replicate"]), set(rows.loc[~is_reference, "replicate"])
+    mine, theirs = (set(each.loc[each["place"].isin(places), "replicate"]) for each in (own, others))
     notes = (
         [f"{reference} {_listed(mine - theirs)} has no counterpart and is left out"] if mine - theirs else []
     )
@@ -128,25 +114,26 @@ def _family(pools: pd.DataFrame, question: Question, settings: Sequence[str], *,
     wanted = sorted(mine & theirs)
     if not wanted:
         raise _Refusal(f"no replicate (seed and repeat of the split) of {reference} has a counterpart")
+    rows = rows[rows["place"].isin(places)]
     at = {(row["level"], row["place"], row["replicate"]): row for row in rows.to_dict("records")}
     begun = {key[:2] for key in at}
-
-    def gap(level: str, place: str, one: Any) -> str | None:
-        name = f" {replicate_text(one)}" if (level, place) in begun else ""
-        row = at.get((level, place, one), {"problem": f"{level} {place}{name}: no run"})
-        return row["problem"] or None
-
-    def complete(level: str, among: Sequence[Any]) -> list[Any]:
-        return [one for one in among if not any(gap(level, place, one) for place in places)]
-
     levels = [reference, *(level for level in rows["level"].unique() if level != reference)]
-    own = complete(reference, wanted)
-    subsets = sorted((complete(level, own) for level in levels[1:]), key=len, reverse=True)
+
+    def gaps(level: str, replicates: Sequence[Any]) -> list[str]:
+        """Why a level is incomplete."""
+        texts = []
+        for place, one in ((place, one) for place in places for one in replicates):
+            name = f" {replicate_text(one)}" if (level, place) in begun else ""
+            row = at.get((level, place, one), {"problem": f"{level} {place}{name}: no run"})
+            texts += [row["problem"]] if row["problem"] else []
+        return list(dict.fromkeys(texts))
+
+    # All replicates; those at which the reference is complete; those at which another level is too.
+    complete = [one for one in wanted if not gaps(reference, [one])]
+    subsets = [[one for one in complete if not gaps(level, [one])] for level in levels[1:]]
     refusals = []
-    for replicates in [wanted, own, *subsets]:
-        pairs = [(place, one) for place in places for one in replicates]
-        gaps = {level: dict.fromkeys(gap(level, *pair) for pair in pairs) for level in levels}
-        missing = {level: [text for text in own_gaps if text] for level, own_gaps in gaps.items()}
+    for replicates in [wanted, complete, *sorted(subsets, key=len, reverse=True)]:
+        missing = {level: gaps(level, replicates) for level in levels}
         taken = {
             level: {place: [at[level, place, one] for one in replicates] for place in places}
             for level in levels
@@ -161,13 +148,14 @@ def _family(pools: pd.DataFrame, question: Question, settings: Sequence[str], *,
         elif problems := _other_partitions(taken[reference], replicates):
             refusals.append(problems)
         elif replicates:
-            if replicates is not wanted:
-                planned = "so this is not the comparison that was planned"
-                notes.append(f"only {_listed(replicates)} is complete, {planned}")
-            about: Json = {"replicates": [replicate_text(one) for one in replicates], "notes": notes}
-            about["missing"] = {level: reasons for level, reasons in missing.items() if reasons}
-            about["whole"] = replicates is wanted
-            return _compared(taken, question, settings, main=main) | about
+            planned = "so this is not the comparison that was planned"
+            note = f"only {_listed(replicates)} is complete, {planned}"
+            return _compared(taken, question, settings, main=main) | {
+                "replicates": [replicate_text(one) for one in replicates],
+                "missing": {level: reasons for level, reasons in missing.items() if reasons},
+                "notes": notes if replicates is wanted else [*notes, note],
+                "whole": replicates is wanted,
+            }
     raise _Refusal(*refusals[0])
 
 
@@ -179,11 +167,10 @@ def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
     """Why two levels were not tested on the same images in the same folds; empty where they were."""
     for place in mine:
         for pair in zip(mine[place], theirs[place], strict=True):
-            tested = [
-                dict(zip(own.table.image, own.fold, strict=True))
-                for own in (row["pooled"][0] for row in pair)
-            ]
-            if tested[0] != tested[1]:
+            one, other = (row["pooled"][0] for row in pair)
+            if dict(zip(one.table.image, one.fold, strict=True)) != dict(
+                zip(other.table.image, other.fold, strict=True)
+            ):
                 return f"{level} {place} was not tested on the same images in the same folds as {reference}"
             if pair[0]["fingerprint"] != pair[1]["fingerprint"]:
                 return f"{level} {place} and {reference} saw different pixels under the same names (data_fingerprint)"
@@ -201,38 +188,32 @@ def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
 
 
 def _compared(levels: Json, question: Question, settings: Sequence[str], *, main: bool) -> Json:
-    """The record of a family.
-
-    Args:
-        levels: level -> place (magnification and setting) -> rows of the pools, one a replicate.
-    """
-    comparison = compare_levels(
-        {
-            level: {place: [row["pooled"][0] for row in rows] for place, rows in places.items()}
-            for level, places in levels.items()
-        },
-        reference=question.reference,
-        score=question.score,
-        primary=main,
-        equal_budget=list(settings) != UNEQUAL and question.factor != "epochs",
-    )
-    places = levels[question.reference]
+    """The record of a family: ``levels`` is level -> place (magnification and setting) -> rows of the pools."""
+    blocks = {
+        level: {place: [row["pooled"][0] for row in rows] for place, rows in places.items()}
+        for level, places in levels.items()
+    }
+    factor, reference, score, held = question
+    alike = settings is not UNEQUAL and factor != "epochs"
+    comparison = compare_levels(blocks, reference=reference, score=score, primary=main, equal_budget=alike)
+    places = levels[reference]
     magnifications = list(dict.fromkeys(rows[0]["magnification"] for rows in places.values()))
     own = [setting for setting in settings if setting not in ("", *UNEQUAL)]
     # Two settings by name, more by their number; the report's first lines name them all.
-    over = " and ".join(own) if len(own) < 3 else f"{len(own)} settings of {' and '.join(question.held)}"
+    over = " and ".join(own) if len(own) < 3 else f"{len(own)} settings of {' and '.join(held)}"
+    suffix = f" with {over}" if own else ""
     if len(own) > 1:  # each magnification appears once for each setting: say so in the sentences
+        suffix = f", mean over {over}"
         several = f"{len(magnifications)} magnifications and " if len(magnifications) > 1 else ""
         for pair in comparison["pairs"]:
             average = f"mean over {len(places)} magnifications"
             pair["words"] = pair["words"].replace(average, f"mean over {several}{over}")
-    suffix = f", mean over {over}" if len(own) > 1 else f" with {over}" if own else ""
     runs = {run for each in levels.values() for rows in each.values() for row in rows for run in row["runs"]}
     return {
         "main": main,
         "held": own,
         "over": over,
-        "title": f"{question.factor} against {question.reference}{suffix}",
+        "title": f"{factor} against {reference}{suffix}",
         "magnifications": magnifications,
         "runs": sorted(runs),
         "places": list(places),

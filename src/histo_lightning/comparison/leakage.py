@@ -31,16 +31,14 @@ COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name 
 
 
 def write_leakage_study(sweep_folder: Path) -> Path | None:
-    """Analyse the arms that a sweep folder holds and write what they show.
-
-    Missing and failed runs are listed; what the others allow is computed.
+    """Analyse the arms that a sweep folder holds and write what they show; missing and failed runs are listed.
 
     Returns:
         ``leakage.html`` in the folder, beside ``leakage.json``, ``leakage.md`` and the picture; None where the folder holds
         no finished run of a contrast between a leaky and another split.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file is damaged or cannot be written.
     """
     runs, missing, problems = read_study(sweep_folder)
     arms = set(runs["arm"])
@@ -53,11 +51,10 @@ def write_leakage_study(sweep_folder: Path) -> Path | None:
 
 def arm_of(run: Any) -> str | None:
     """``case_kfold``, ``injected 0.25``, ``official clean``, ... from ``split.*`` settings; None outside the study."""
-    kind = run["split.name"]
+    kind, (_, clean, matched) = run["split.name"], OFFICIAL
     if kind == Injection.name:
         return f"{INJECTED} {float(run['split.injected'] or 0):g}"
     if kind == Official.name:
-        _, clean, matched = OFFICIAL
         return matched if run["split.matched"] else clean if run["split.clean"] else kind
     return kind if kind in KINDS else None
 
@@ -71,18 +68,17 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
     missing: list[dict[str, str]] = []
     problems: list[str] = []
 
-    def leave_out(why: "pd.Series[str]") -> pd.DataFrame:
-        left_out = why[why != ""]
-        missing.extend({"run": runs.at[index, "run"], "why": text} for index, text in left_out.items())
-        return runs.drop(index=left_out.index)
+    def without(why: "pd.Series[str]") -> pd.DataFrame:
+        missing.extend({"run": run, "why": text} for run, text in zip(runs["run"], why, strict=True) if text)
+        return runs[why == ""].copy()
 
-    runs = leave_out(pd.Series([_why_left_out(run) for _, run in runs.iterrows()], runs.index, dtype=object))
+    runs = without(pd.Series([_why_left_out(run) for _, run in runs.iterrows()], runs.index, dtype=object))
     runs["shuffled"], runs["fold"] = runs["split.shuffle_labels"].map(bool), runs["split.fold"].map(int)
     runs["magnification"] = [0 if text == "all" else int(text.rstrip("x")) for text in runs["magnification"]]
     keys = [key for key in varying(settings.loc[runs.index]) if not key.startswith(DESIGN)]
     runs["recipe"] = list(settings.loc[runs.index, keys].map(str).itertuples(index=False, name=None))
-    again = {True: "is in the folder twice; the first copy is used", False: ""}
-    runs = leave_out(runs.duplicated([*KEY, "recipe"]).map(again))
+    twice = "is in the folder twice; the first copy is used"
+    runs = without(runs.duplicated([*KEY, "recipe"]).map({True: twice, False: ""}))
     counts = Counter(runs["recipe"])
     if len(counts) > 1:
         first, names = max(counts, key=lambda recipe: (counts[recipe], recipe)), ", ".join(keys[:5])
@@ -90,8 +86,7 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
             f"The folder holds {len(counts)} recipes (they differ in {names}); only the one with most runs "
             f"({counts[first]}) is analysed, the other {len(runs) - counts[first]} runs are listed as left out."
         )
-        other = {True: "", False: f"another recipe ({names})"}
-        runs = leave_out((runs["recipe"] == first).map(other))
+        runs = without((runs["recipe"] == first).map({True: "", False: f"another recipe ({names})"}))
     return runs, missing, problems
 
 
@@ -104,13 +99,9 @@ def _why_left_out(run: "pd.Series[Any]") -> str:
 
 
 def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[str]) -> Json:
-    """All figures of a study, ready for JSON; ``docs/leakage.md`` says what each one is.
-
-    Args:
-        runs, missing, problems: of ``read_study``.
-    """
+    """All figures of a study, of what ``read_study`` returns, ready for JSON; ``docs/leakage.md`` says what each one is."""
     counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
-    runs = runs.assign(**counts, tested=[len(table) for table in runs["table"]])
+    runs = runs.assign(**counts, **{"test images": runs["table"].map(len)})
     rows = pd.concat([_predictions(run) for _, run in runs.iterrows()], ignore_index=True)
     blocks, control = (
         {"contrast": contrast(own), "injection": injection(own[own["arm"].str.startswith(INJECTED)])}
@@ -118,9 +109,8 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     )
     # The shared cases of a fold, from runs that kept them in train.
     shared: dict[int, set[str]] = {}
-    for _, run in runs[runs["arm"].isin([OFFICIAL[0], OFFICIAL[2]])].iterrows():
-        cases = run["split"]["cases"]
-        shared.setdefault(run["fold"], set()).update(set(cases["train"]) & set(cases["test"]))
+    for fold, split in runs.loc[runs["arm"].isin([OFFICIAL[0], OFFICIAL[2]]), ["fold", "split"]].to_numpy():
+        shared.setdefault(fold, set()).update(set(split["cases"]["train"]) & set(split["cases"]["test"]))
     study = {
         "schema": 1,
         "level": 0.95,
@@ -167,11 +157,11 @@ def _design(runs: pd.DataFrame) -> list[Json]:
     """What each arm trained and tested on: means over its runs, counted in their ``split.json``."""
     design = []
     for _, own in runs.groupby(["shuffled", "arm"]):
-        arm, shuffled = str(own["arm"].iloc[0]), bool(own["shuffled"].iloc[0])
-        labels = sorted({"; ".join(map(label_kind, label.split("; "))) for label in own["label"]} - {""})
-        means = {key: float(own[key].mean()) for key in COUNTS} | {"test images": float(own["tested"].mean())}
-        about = {"arm": arm, "shuffled": shuffled, "runs": len(own), "label": ", ".join(labels)}
-        design.append(about | means)
+        first = own.iloc[0]
+        labels = {"; ".join(map(label_kind, label.split("; "))) for label in own["label"]} - {""}
+        about = {"arm": first["arm"], "shuffled": bool(first["shuffled"]), "runs": len(own)}
+        means = {key: float(own[key].mean()) for key in (*COUNTS, "test images")}
+        design.append(about | {"label": ", ".join(sorted(labels))} | means)
     return sorted(design, key=lambda row: (row["shuffled"], KINDS.index(_kind(row["arm"])), row["arm"]))
 
 
@@ -188,15 +178,14 @@ def unequal(runs: pd.DataFrame) -> list[str]:
     for (kind, shuffled, magnification, fold), group in own.groupby(["kind", *KEY[1:2], *KEY[3:]]):
         where = f"{kind}{' with shuffled labels' if shuffled else ''}, fold {fold}, {magnification}X"
         if group["images"].nunique() > 1:
-            texts.append(
-                f"{where}: the arms were not tested on the same images; only common ones are compared."
-            )
+            different = "the arms were not tested on the same images; only common ones are compared"
+            texts.append(f"{where}: {different}.")
         # True classes say nothing where labels are shuffled, and the authors' fold as it is is larger.
         sizes = group.loc[group["arm"] != Official.name, COUNTS]
         if shuffled:
             sizes = pd.DataFrame({what: sizes.filter(like=what).sum(axis=1) for what in ("cases", "images")})
-        values = {str(key): sorted(set(sizes[key].tolist())) for key in sorted(sizes)}
-        unlike = [f"{key} {' or '.join(map(str, own))}" for key, own in values.items() if len(own) > 1]
+        values = {key: sorted(set(sizes[key].tolist())) for key in sorted(map(str, sizes))}
+        unlike = [f"{key} {' or '.join(map(str, each))}" for key, each in values.items() if each[1:]]
         if unlike:
             texts.append(f"{where}: the training parts differ in size: {', '.join(unlike)}.")
     return texts

@@ -12,11 +12,11 @@ from histo_lightning.comparison.families import Question, compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
 from histo_lightning.comparison.names import defaults, level_name, natural, value_text
 from histo_lightning.comparison.plans import mark_families
-from histo_lightning.comparison.reading import FINISHED, SHORTENED, STATES, read_runs
-from histo_lightning.comparison.results_csv import results_csv
+from histo_lightning.comparison.reading import COSTS, FINISHED, SHORTENED, SHOWN_SCORES, STATES, read_runs
 from histo_lightning.comparison.selection import checked_selection, select_cells
 from histo_lightning.comparison.settings import (
     ENVIRONMENT,
+    PLACE_KEYS,
     SYNTHETIC,
     default_factor,
     is_of,
@@ -28,6 +28,7 @@ from histo_lightning.comparison.settings import (
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.comparison_page import write_results
 from histo_lightning.runs import read_json, write_atomic
 
@@ -36,6 +37,8 @@ Json = dict[str, Any]
 REFERENCE = "resnet18"  # the protocol's: depths are compared against it
 ONLY_DRAWN = ("curves", "decisions")  # long lists that the pictures need
 NOT_COMPARED = ("split", "dataset", "task", "magnification", "seed")
+FIRST = {"model.name": "model", "optimizer.name": "optimizer", "magnification": "magnification",
+         "split.name": "split", "split.fold": "fold", "seed": "seed"}  # fmt: skip
 
 
 def compare_runs(
@@ -45,9 +48,7 @@ def compare_runs(
 
     Args:
         folders: run folders, sweep folders, or folders that hold them, at any depth.
-        out: made where it is missing.
-        formats: of the pictures.
-        asked: ``factor, reference, score, select`` of :func:`analyse`.
+        formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`.
 
     Returns:
         What the files say, as values that JSON can hold.
@@ -73,7 +74,6 @@ def analyse(
     """The results of a comparison and the table of its runs (see ``reading``), without writing anything.
 
     Args:
-        folders: as of :func:`compare_runs`.
         factor: what is compared, a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where
             it differs, else the first setting that does.
         reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
@@ -215,3 +215,33 @@ def _study(folder: Path, study: Mapping[str, Any]) -> Json:
         texts = [f"{edge['key']}={edge['value']} ({edge['edge']})" for edge in edges]
         records.append({"depth": depth, **record, "value": best.get("value"), "edges": texts})
     return {"folder": str(folder), "warning": (study.get("protocol") or {}).get("warning"), "depths": records}
+
+
+def results_csv(runs: pd.DataFrame) -> str:
+    """The table as CSV text; texts that a spreadsheet would run are quoted as in ``predictions/*.csv``."""
+    table = results_table(runs)
+    rows: list[Any] = [table.columns, *table.itertuples(index=False, name=None)]
+    return "".join(",".join(map(_cell, row)) + "\n" for row in rows)
+
+
+def results_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns of ``results.csv``; NaN or None is an empty cell."""
+    settings = settings_of(runs)
+    places = [key for key in PLACE_KEYS if settings[key].map(value_text).nunique() > 1]
+    own = [key for key in [*places, *varying(settings)] if key not in FIRST]
+    names = [f"{part}_{name}" for part in ("test", "val") for name in SHOWN_SCORES]
+    scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
+    reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
+    table = runs.drop(columns="split").rename(columns=FIRST).assign(test_read=reads)
+    return table[
+        ["run", "state", *FIRST.values(), *own, *COSTS, *scores, "label", "test_read", "folder", "error"]
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) >= 1e3:
+        return str(int(value))  # counts of parameters, FLOPs and bytes
+    text = value_text(value)
+    return text if isinstance(value, bool | int | float) else csv_text(quote_cell(text))

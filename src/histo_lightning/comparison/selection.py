@@ -42,25 +42,21 @@ def checked_selection(select: str, score: str, runs: Sequence[str]) -> str:
 
 
 def select_cells(placed: pd.DataFrame, runs: pd.DataFrame, select: str, score: str) -> Json:
-    """What is best by validation, in each protocol and magnification; or one run, where its name was given.
-
-    Raises:
-        UserError: as ``checked_selection``.
-    """
+    """What is best by validation, in each protocol and magnification; or one run, where its name was given."""
     wanted = checked_selection(select, score, runs["run"].tolist())
     for _, run in runs[runs["run"] == wanted].iterrows():
         return {"rule": f"the run {wanted}", "choices": [], "run": _next(run, score), "warning": None}
-    choices = [
-        dict(zip(("world", "magnification"), place, strict=True)) | _best(cells, wanted, score)
-        for place, cells in placed.groupby(["protocol", "magnification"], sort=False)
-    ]
+    choices: list[Json] = []
+    for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False):
+        choices.append({"world": protocol, "magnification": magnification} | _best(cells, wanted, score))
     better = "smallest" if named_score(wanted).lower_is_better else "largest"
+    several = any(len(choice.get("folds", ())) > 1 for choice in choices)
     return {
         "rule": f"{better} mean validation {wanted.replace('_', ' ')}, ties by name",
         "score": f"val_{wanted}",
         "choices": choices,
         "run": None,
-        "warning": OPTIMISTIC if any(len(choice.get("folds") or ()) > 1 for choice in choices) else None,
+        "warning": OPTIMISTIC if several else None,
     }
 
 
@@ -69,27 +65,29 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     finished = runs[runs["state"] == FINISHED]
     values = finished.groupby(["title", "replicate", "fold"])[f"val_{wanted}"].mean().unstack("title")
     values = values.dropna(axis=1, how="all")
-    left_out = [title for title in runs["title"].unique() if title not in values]
+    titles = runs["title"].unique().tolist()
+    left_out = [title for title in titles if title not in values]
     common = values.dropna().sort_index(axis=1)  # ties by name
     if common.empty:
         reason = "no fold and seed was validated for every candidate"
         return {"arm": None, "reason": reason, "left_out": left_out}
-    best = "idxmin" if named_score(wanted).lower_is_better else "idxmax"
-    chosen = str(getattr(common.mean(), best)())
+    sign = -1 if named_score(wanted).lower_is_better else 1
+    means = pd.Series({str(title): common[title].mean() for title in common})
+    by_fold = common.groupby("fold").mean()
+    best, values = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
+    chosen = str((sign * means).idxmax())
     own = finished[finished["title"] == chosen].set_index(["replicate", "fold"])
     own = own[own.index.isin(common.index)]
     unread = own[own["table"].isna()]
-    by_fold = common.groupby("fold").mean()
-    titles = [title for title in runs["title"].unique() if title in common]
     return {
         "arm": chosen,
-        "value": float(common[chosen].mean()),
-        "candidates": {title: float(common[title].mean()) for title in titles},
+        "value": float(means[chosen]),
+        "candidates": {title: float(means[title]) for title in titles if title in means},
         "folds": by_fold.index.tolist(),
         "replicates": sorted({replicate_text(replicate) for replicate, _ in common.index}),
         "by_fold": [
-            {"fold": fold, "arm": arm, "value": float(by_fold.loc[fold, arm])}
-            for fold, arm in getattr(by_fold, best)(axis=1).items()
+            {"fold": fold, "arm": arm, "value": value}
+            for fold, arm, value in zip(by_fold.index.tolist(), best.tolist(), values, strict=True)
         ],
         "test_read": len(own) - len(unread),
         "runs": own["run"].tolist(),
@@ -99,25 +97,19 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
 
 
 def _next(run: "pd.Series[Any]", score: str) -> Json:
+    """A run, and the command that scores its own test part, to be copied into a shell."""
     finished = run["state"] == FINISHED
     unread = finished and run["table"] is None
+    keys = [f"dataset.{key}" for key in ("root", "images_per_slide", "image_size", "seed", "short_side")]
+    weights = f"{run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt"
+    words = ["python", "-m", "histo_lightning.evaluate", f"checkpoint={weights}", "part=test"]
+    words += [f"dataset={run['dataset.name']}"]
+    words += [f"{key}={run[key]}" for key in keys if pd.notna(run.get(key)) and run[key] != ""]
     return {
         "run": run["run"],
         "folder": run["folder"] and str(run["folder"]),
         "state": run["state"],
         "value": run[f"val_{score}"] if finished and pd.notna(run[f"val_{score}"]) else None,
         "test_unread": unread,
-        "command": scoring_command(run) if unread else None,
+        "command": shlex.join(words) if unread else None,
     }
-
-
-def scoring_command(run: "pd.Series[Any]") -> str:
-    """The command that scores a run's own test part, to be copied into a shell."""
-    keys = ("root", "images_per_slide", "image_size", "seed", "short_side")
-    given = {key: run.get(f"dataset.{key}") for key in keys}
-    return shlex.join([
-        "python", "-m", "histo_lightning.evaluate",
-        f"checkpoint={run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt", "part=test",
-        f"dataset={run['dataset.name']}",
-        *(f"dataset.{key}={value}" for key, value in given.items() if pd.notna(value) and value != ""),
-    ])  # fmt: skip

@@ -47,18 +47,16 @@ def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
     """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
     protocols = _protocols(results)
     for protocol in protocols:
-        files = {name: f"{name}{protocol['suffix']}" for name in PICTURES}
-        shown = {
-            name: picture(plots / f"{file}.png", PICTURES[name], f"plots/{file}.png")
-            if file in drawn
-            else None
-            for name, file in files.items()
-        }
-        protocol["pictures"] = {name: [one] if one else [] for name, one in shown.items()}
+        pictures: dict[str, list[Any]] = {name: [] for name in PICTURES}
+        for name, alt in PICTURES.items():
+            file = f"{name}{protocol['suffix']}"
+            if file in drawn and (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")):
+                pictures[name].append(one)
+        protocol["pictures"] = pictures
     context = {
         "results": results,
         "protocols": protocols,
-        "main": say.main_family(results),
+        "summary": say.summary(results),
         "say": say,
         "title": f"Comparison: {results['factor']}, {say.score_title(results['score'])}",
     }
@@ -80,20 +78,20 @@ def figures(results: Json) -> Iterator[tuple[str, Figure]]:
     score = str(results["score"])
     for protocol in _protocols(results):
         cells, families, decisions, curves = (protocol[key] for key in PROTOCOL_KEYS[:4])
-        friedman = families[0]["comparison"]["friedman"] if families else {}
-        valued = any(cell[say.basis_of(cells).key] is not None for cell in cells)
-        drawn = {
-            "forest": forest_figure(families, score) if families else None,
-            "ranks": ranks_figure(friedman, int(friedman["blocks"])) if friedman else None,
-            "heat_map": heat_figure(cells, score) if valued else None,
-            "cost": cost_figure(cells, score) if valued else None,
-            "roc": roc_cells_figure(decisions) if decisions else None,
-            "confusion": confusion_cells_figure(decisions) if decisions else None,
-            "curves": curves_figure(curves, cells) if curves else None,
-        }
-        for name, figure in drawn.items():
-            if figure is not None:
-                yield f"{name}{protocol['suffix']}", figure
+        suffix = protocol["suffix"]
+        if families:
+            yield f"forest{suffix}", forest_figure(families, score)
+            friedman = families[0]["comparison"]["friedman"]
+            if (ranks := ranks_figure(friedman, int(friedman["blocks"]))) is not None:
+                yield f"ranks{suffix}", ranks
+        if any(cell[say.basis_of(cells).key] is not None for cell in cells):
+            yield f"heat_map{suffix}", heat_figure(cells, score)
+            yield f"cost{suffix}", cost_figure(cells, score)
+        if decisions:
+            yield f"roc{suffix}", roc_cells_figure(decisions)
+            yield f"confusion{suffix}", confusion_cells_figure(decisions)
+        if curves:
+            yield f"curves{suffix}", curves_figure(curves, cells)
 
 
 def draw_results(folder: Path, results: Json, formats: Sequence[str] = ("png",)) -> list[str]:

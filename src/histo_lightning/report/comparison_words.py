@@ -93,24 +93,6 @@ def quantity(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def runs_sentence(results: Json) -> str:
-    """``240 runs: 238 finished, 2 failed.``"""
-    runs = results["runs"]
-    parts = [f"{runs[state]} {state}" for state in runs if state != "found" and runs[state]]
-    return f"{counted(runs['found'], 'run').replace(',', '')}: {', '.join(parts)}."
-
-
-def labels_of(results: Json) -> list[str]:
-    """Labels that some result has, each once."""
-    labels = [str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"]]
-    return list(dict.fromkeys([SYNTHETIC] * is_synthetic(results) + labels))
-
-
-def main_family(results: Json) -> Json | None:
-    """The family that averages over all settings of the first protocol that has one."""
-    return next((family for family in results["families"] if family["main"]), None)
-
-
 def family_rank(family: Json) -> str:
     """Why a family may be believed more than another."""
     if family["primary"]:
@@ -118,12 +100,40 @@ def family_rank(family: Json) -> str:
     return f"Exploratory: {'; '.join(family['exploratory_because'])}."
 
 
-def conclusions(results: Json) -> list[str]:
-    """The conclusion in words: one sentence a comparison of the first family, or why there is none."""
-    if main := main_family(results):
-        return [str(pair["words"]) for pair in main["comparison"]["pairs"]]
-    reasons = [reason for refusal in results["refusals"] for reason in refusal["reasons"]]
-    return [f"No comparison: {text}." for text in dict.fromkeys(said_once(reasons).values())]
+def summary(results: Json) -> dict[str, Any]:
+    """The answer in words.
+
+    Returns:
+        ``runs``: how many, by state; ``labels`` that some result has; ``main``: the family that averages over all settings
+        of the first protocol that has one, or None; ``conclusions``: a sentence a comparison of it, or why there is
+        none; ``cautions``: what is not compared and what validation scores cannot say; ``rank`` of that family.
+    """
+    runs = results["runs"]
+    states = [f"{count} {state}" for state, count in runs.items() if state != "found" and count]
+    labels = [str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"]]
+    main: Json | None = next((family for family in results["families"] if family["main"]), None)
+    if main:
+        conclusions = [str(pair["words"]) for pair in main["comparison"]["pairs"]]
+    else:
+        reasons = [reason for refusal in results["refusals"] for reason in refusal["reasons"]]
+        conclusions = [f"No comparison: {text}." for text in dict.fromkeys(said_once(reasons).values())]
+    cautions = [
+        f"Not compared: {level}, since {reasons[0]}{f' (and {len(reasons) - 1} more)' if reasons[1:] else ''}."
+        for level, reasons in (main["missing"] if main else {}).items()
+    ]
+    if runs["finished"] and not any(cell["scored_runs"] for cell in results["cells"]):
+        cautions.append(
+            "Every finished run left its test set unread (test=false): only validation scores are known. They chose "
+            "epochs and thresholds, so they say nothing about new cases, and no interval or comparison is made from them."
+        )
+    return {
+        "runs": f"{counted(runs['found'], 'run').replace(',', '')}: {', '.join(states)}.",
+        "labels": list(dict.fromkeys([SYNTHETIC] * is_synthetic(results) + labels)),
+        "main": main,
+        "conclusions": conclusions,
+        "cautions": cautions,
+        "rank": family_rank(main) if main else "",
+    }
 
 
 def said_once(problems: Sequence[str]) -> dict[str, str]:
@@ -138,29 +148,11 @@ def said_once(problems: Sequence[str]) -> dict[str, str]:
     }
 
 
-def cautions(results: Json) -> list[str]:
-    """Levels that were run but are not in the first comparison, and what validation scores alone cannot say."""
-    main = main_family(results)
-    texts = [
-        f"Not compared: {level}, since {reasons[0]}{f' (and {len(reasons) - 1} more)' if reasons[1:] else ''}."
-        for level, reasons in (main["missing"] if main else {}).items()
-    ]
-    if results["runs"]["finished"] and not any(cell["scored_runs"] for cell in results["cells"]):
-        texts.append(
-            "Every finished run left its test set unread (test=false): only validation scores are known. They chose "
-            "epochs and thresholds, so they say nothing about new cases, and no interval or comparison is made from them."
-        )
-    return texts
-
-
-def missing_folds(cells: Sequence[Json]) -> str | None:
-    """The sentence that says what to add where folds are missing, so that nothing could be pooled."""
+def missing_folds(cells: Sequence[Json]) -> bool:
+    """Whether nothing could be pooled because folds are missing."""
     problems = [problem for cell in cells for problem in cell["problems"]]
-    some = any("folds" in problem and "missing" in problem for problem in problems)
-    if not some or any(cell["value"] is not None for cell in cells):
-        return None
-    advice = "run every fold: repeat the command with split.fold=0,1,2,3,4 added."
-    return f"To get scores with intervals and a comparison, {advice}"
+    nothing = all(cell["value"] is None for cell in cells)
+    return nothing and any("folds" in problem and "missing" in problem for problem in problems)
 
 
 def main_table(cells: Sequence[Json], score: str) -> Table:
@@ -189,15 +181,3 @@ def main_table(cells: Sequence[Json], score: str) -> Table:
 
     rows = [[arm, *(text(at.get((arm, name))) for name in names)] for arm in distinct(cells, "arm")]
     return table_with_notes([score_title(score), *names], rows, notes)
-
-
-def mean_of(cells: Sequence[Json], arm: str, name: str) -> float | None:
-    """The mean of an arm's cells that have a value, None without one."""
-    values = [float(cell[name]) for cell in cells if cell["arm"] == arm and cell[name] is not None]
-    return sum(values) / len(values) if values else None
-
-
-def unfinished_table(results: Json) -> Table:
-    """Runs that did not finish, and why."""
-    rows = [[str(run["run"]), str(run["state"]), str(run["error"])] for run in results["unfinished"]]
-    return Table(["run", "state", "why"], rows, align="lll")

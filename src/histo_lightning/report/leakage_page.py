@@ -11,31 +11,20 @@ from histo_lightning.runs import write_atomic
 
 Json = Mapping[str, Any]
 ALT = "Image scores by share of siblings in the train set, split and official fold"
-SENTENCES = ("injection", "contrast", "slides", "official", "control")
 
 
 def write_study(study: Json, folder: Path) -> Path:
-    """Write ``leakage.png``, ``leakage.md`` and ``leakage.html``.
-
-    Args:
-        study: the content of ``leakage.json``.
-
-    Returns:
-        The page.
+    """Write ``leakage.png``, ``leakage.md`` and ``leakage.html`` of ``leakage.json``'s content; return the page.
 
     Raises:
         UserError: a file cannot be written.
     """
     draw_leakage(study, folder / "leakage")
-    drawn = pages.picture(folder / "leakage.png", ALT, "leakage.png")
-    words = study["words"]
-    headline = words.get("injection") or next(iter(words.values()), "No two arms could be compared.")
     context = {
         "study": study,
-        "headline": headline,
-        "others": [text for text in words.values() if text != headline],
+        "sentences": list(study["words"].values()) or ["No two arms could be compared."],
         "synthetic": is_synthetic(study, {"dataset": {"name": study["recipe"].get("dataset.name")}}),
-        "pictures": [drawn] if drawn else [],
+        "pictures": [pages.picture(folder / "leakage.png", ALT, "leakage.png")],
         "names": NAMES,
         "score_text": score_text,
         "basis_text": basis_text,
@@ -44,12 +33,18 @@ def write_study(study: Json, folder: Path) -> Path:
     return pages.write_page(folder / "leakage.html", "leakage.html", **context)
 
 
+def sentences(study: Json) -> dict[str, str]:
+    """A sentence or two on each arm that could be compared, by block: ``injection`` (the headline), ``contrast``, ..."""
+    context = {"study": study, "names": NAMES, "points": points}
+    blocks = ("injection", "contrast", "slides", "official", "control")
+    texts = {name: pages.render_text("leakage.sentences", name=name, **context) for name in blocks}
+    return {name: " ".join(text.split()) for name, text in texts.items() if text.strip()}
+
+
 def points(value: float) -> str:
     """A difference in points (hundredths) with its sign; the minus sign cannot be read as a dash."""
-    shown = f"{100 * value:.1f}"
-    if float(shown) == 0:
-        return "0.0"
-    return f"+{shown}" if value > 0 else f"\N{MINUS SIGN}{shown[1:]}"
+    shown = f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "0.0" if float(shown[1:]) == 0 else shown
 
 
 def score_text(score: Json, difference: bool) -> str:
@@ -67,31 +62,3 @@ def basis_text(record: Json) -> str:
     score, left = record["auroc"], record["coverage"]["runs_left_out"]
     text = f"{score['images']}, {score['cases']} ({score['benign']}), {score['seeds']}"
     return text + (f"; finished runs without a counterpart left out: {left}" if left else "")
-
-
-def sentences(study: Json) -> dict[str, str]:
-    """A sentence or two on each arm that could be compared, by block: ``injection`` (the headline), ``contrast``, ...
-
-    Args:
-        study: the content of ``leakage.json``.
-    """
-    blocks, control = study["blocks"], study["control"]
-    context = {
-        "pairs": {name: (block or {}).get("pairs") or [] for name, block in blocks.items()},
-        "control": {
-            r["arm"]: r["auroc"] for name in ("contrast", "injection") for r in control[name]["arms"]
-        },
-        "largest": largest_share(blocks["injection"]),
-        "largest_control": largest_share(control["injection"]),
-        "doses": study["doses"] or {},
-        "names": NAMES,
-        "points": points,
-    }
-    texts = {name: pages.render_page("leakage.sentences", name=name, **context) for name in SENTENCES}
-    return {name: " ".join(text.split()) for name, text in texts.items() if text.strip()}
-
-
-def largest_share(block: Json) -> str | None:
-    """The arm of ``injection`` with most siblings that was compared with the clean one."""
-    arms = [record["arm"] for record in block.get("pairs", ())]
-    return max(arms, key=lambda arm: float(arm.split()[-1]), default=None)

@@ -29,8 +29,7 @@ from histo_lightning.comparison.folders import find_folders, listed_folders
 from histo_lightning.comparison.names import natural
 from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.comparison.reading import SHOWN_SCORES, read_runs
-from histo_lightning.comparison.results import analyse, compare_runs
-from histo_lightning.comparison.results_csv import results_table
+from histo_lightning.comparison.results import analyse, compare_runs, results_table
 from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (

@@ -14,13 +14,13 @@ from factories.html import Page
 from histo_lightning.report.comparison_page import figures, texts, write_results
 from histo_lightning.report.comparison_words import (
     between,
-    conclusions,
     main_table,
     missing_folds,
     p_text,
     quantity,
     said_once,
     size,
+    summary,
 )
 from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
 from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
@@ -93,9 +93,8 @@ def test_every_run_beside_the_page_is_linked(one_fold: tuple[Path, Json]) -> Non
 def test_missing_folds_are_said_once_with_what_to_add(one_fold: tuple[Path, Json]) -> None:
     folder, record = one_fold
     markdown, html = texts(record, folder / "plots", [])
-    advice = missing_folds(record["cells"])
-    assert advice is not None
-    assert "split.fold=0,1,2,3,4" in advice
+    assert missing_folds(record["cells"])
+    advice = "run every fold: repeat the command with split.fold=0,1,2,3,4 added."
     page = Page(html)
     told = page.text.split(advice)[0]
     assert told.count("No comparison:") == 1
@@ -108,8 +107,15 @@ def test_missing_folds_are_said_once_with_what_to_add(one_fold: tuple[Path, Json
 def test_said_once() -> None:
     problems = ["a 40x: no run", "b: no run", "c: other", "alone"]
     assert list(dict.fromkeys(said_once(problems).values())) == ["2 cells: no run", "c: other", "alone"]
-    nothing = {"families": [], "refusals": [{"reasons": ["only resnet18 was run"]}]}
-    assert conclusions(nothing) == ["No comparison: only resnet18 was run."]
+    nothing = {
+        "families": [],
+        "refusals": [{"reasons": ["only resnet18 was run"]}],
+        "cells": [],
+        "data": None,
+    }
+    nothing["runs"] = {"found": 1, "finished": 0, "failed": 1}
+    assert summary(nothing)["conclusions"] == ["No comparison: only resnet18 was run."]
+    assert summary(nothing)["runs"] == "1 run: 1 failed."
 
 
 def test_drawn_images_are_labelled(depths: Json, tmp_path: Path) -> None:

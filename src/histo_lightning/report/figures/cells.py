@@ -12,7 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.report import style
-from histo_lightning.report.comparison_words import distinct
 from histo_lightning.report.figures.comparison import colours_of, key_below, panel_grid
 from histo_lightning.report.figures.confusion import draw_matrix
 from histo_lightning.report.figures.ranking import GRID
@@ -93,7 +92,7 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
         cells: of the same, which say an arm's level and other setting.
     """
     about = {cell["arm"]: cell for cell in cells}
-    colours = colours_of(distinct(cells, "level"))
+    colours = colours_of(cells)
     pairs = sorted(
         {(cell["stratum"], cell["magnification"]): 0 for cell in cells}, key=lambda pair: len(pair[1])
     )
@@ -129,18 +128,20 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
 
 def _highest(lines: Sequence[Any]) -> float:
     """The largest mean (thick), or what 95 % of all values stay below; 1 where no value is finite."""
-    values = np.concatenate([line.get_ydata() for line in lines] or [[]])
-    means = np.concatenate([line.get_ydata() for line in lines if line.get_linewidth() > 1] or [[]])
-    values, means = values[np.isfinite(values)], means[np.isfinite(means)]
+    thick, every = (
+        np.concatenate([line.get_ydata() for line in lines if line.get_linewidth() > width] or [[]])
+        for width in (1, 0)
+    )
+    means, values = thick[np.isfinite(thick)], every[np.isfinite(every)]
     inside = float(np.quantile(values, MOST_VALUES)) if len(values) else 1.0
     return max(inside, 1.05 * float(means.max(initial=0)))
 
 
 def _draw_runs(axes: Axes, runs: Sequence[Any], colour: str) -> None:
     """Thin curves and their mean, only as far as all go: a mean over those that are left would jump."""
+    shared = min(map(len, runs))
+    mean = np.mean([values[:shared] for values in runs], axis=0)
     for values in runs:
         axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.6, alpha=0.4)
-    shared = min(len(values) for values in runs)
-    mean = np.mean([values[:shared] for values in runs], axis=0)
     marker = "o" if shared == 1 else ""
     axes.plot(range(1, shared + 1), mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
