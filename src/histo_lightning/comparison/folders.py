@@ -51,7 +51,7 @@ class Folders(NamedTuple):
 
 
 def find_folders(roots: Sequence[Path]) -> Folders:
-    """Run folders, sweep folders (with a ``sweep.json``) and studies of ``tune`` (``study.json``) at or below ``roots``.
+    """Run folders, sweep folders (``sweep.json``) and studies (``study.json``) at or below ``roots``.
 
     The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,15 @@ def read_plan(sweep: Path) -> Json:
     return plan
 
 
-def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Iterable[Any]) -> Json:
-    """A plan, and what can be said of its age.
+def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> Json:
+    """What can be said of the plan of a sweep folder and of its age.
 
-    Args:
-        plan: of ``read_plan``; sweep: its folder.
-        starts: ISO times at which runs started, None where unknown. A run that was started again only keeps its last one,
-            so the earliest counts.
+    ``starts`` are ISO times at which runs started, None where unknown. A run that was started again only keeps its last
+    one, so the earliest counts.
     """
-    moments = {text: _moment(text) for text in map(str, starts) if pd.notna(_moment(text))}
-    started = min(sorted(moments), key=lambda text: moments[text], default=None)
-    created, known = _moment(plan.get("created")), str(plan.get("hash") or "")
+    texts = [str(text) for text in (plan.get("created"), *starts)]
+    created, *moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
+    known = sorted(pair for pair in zip(moments, texts[1:], strict=True) if pd.notna(pair[0]))
     comparison = plan.get("comparison") or {}
     if comparison:  # levels as the comparison names them
         factor, reference = str(comparison.get("factor")), comparison.get("reference")
@@ -55,56 +53,47 @@ def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Iterable[Any]) -> 
         comparison = comparison | {"reference": reference, "levels": levels}
     return {
         "folder": str(sweep),
-        "hash": known,
+        "hash": str(plan.get("hash") or ""),
         "created": plan.get("created"),
-        "first_start": started,
-        "came_first": None if pd.isna(created) or started is None else bool(created <= moments[started]),
-        "untouched": bool(known) and known == plan_hash(plan),
+        "first_start": known[0][1] if known else None,
+        "came_first": bool(created <= known[0][0]) if known and pd.notna(created) else None,
+        "untouched": plan.get("hash") == plan_hash(plan),
         "earlier": plan.get("earlier") or [],
         "jobs": len(plan["jobs"]),
         "comparison": comparison,
     }
 
 
-def _moment(text: Any) -> Any:
-    """The time of an ISO text, NaT where it is none."""
-    return pd.to_datetime(str(text), format="ISO8601", errors="coerce", utc=True)
-
-
 def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[str], results: Json) -> None:
     """Say which family is primary: the main one of the first protocol, as one plan fixed it before the first job.
 
-    Args:
-        families: get the keys ``primary`` and ``exploratory_because``; plans: get ``not_this``.
-        planned: the names of the plans' runs.
-        results: with ``worlds``, and the ``factor``, ``reference`` and ``score`` of the comparison made here.
+    Families get the keys ``primary`` and ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the
+    plans' runs, and ``results`` holds ``worlds, factor, reference, score``.
     """
     for plan in plans:
         fixed, made = plan["comparison"], {key: results[key] for key in ("factor", "reference", "score")}
+        changed = [key for key, value in made.items() if fixed.get(key) not in (None, value)]
         checks = {
-            f"it fixed {key}={fixed.get(key)}, here {key}={value}": fixed.get(key) not in (None, value)
-            for key, value in made.items()
-        } | {
             "it names no comparison": not fixed,
             "it was written after the first run had started": plan["came_first"] is False,
             "its content does not have the hash that it was written with": not plan["untouched"],
         }
-        plan["not_this"] = [reason for reason, holds in checks.items() if holds]
+        plan["not_this"] = [f"it fixed {key}={fixed[key]}, here {key}={made[key]}" for key in changed]
+        plan["not_this"] += [reason for reason, holds in checks.items() if holds]
     levels = dict.fromkeys(level for plan in plans for level in plan["comparison"].get("levels") or [])
     for family in families:
-        absent = dict.fromkeys(level for level in levels if level not in family["comparison"]["arms"])
-        absent |= family["missing"]
+        absent = [level for level in levels if level not in family["comparison"]["arms"]]
+        absent += [level for level in family["missing"] if level not in absent]
         outside = len(set(family["runs"]) - planned)
+        checks = {
+            "no plan was written before the first job": not plans,
+            f"it joins the runs of {len(plans)} plans": len(plans) > 1,
+            f"{outside} of its runs are no jobs of the plan": len(plans) == 1 and outside > 0,
+            "replicates of it are incomplete": not family["whole"],
+            f"{', '.join(absent)} is missing": family["whole"] and bool(absent),
+        }
+        why = [reason for plan in plans for reason in plan["not_this"]]
+        why += [reason for reason, holds in checks.items() if holds]
         if family["world"] != results["worlds"][0] or not family["main"]:
             why = ["it accompanies the primary family"]
-        else:
-            checks = {
-                "no plan was written before the first job": not plans,
-                f"it joins the runs of {len(plans)} plans": len(plans) > 1,
-                f"{outside} of its runs are no jobs of the plan": len(plans) == 1 and outside > 0,
-                "replicates of it are incomplete": not family["whole"],
-                f"{', '.join(absent)} is missing": family["whole"] and bool(absent),
-            }
-            why = [reason for plan in plans for reason in plan["not_this"]]
-            why += [reason for reason, holds in checks.items() if holds]
         family["primary"], family["exploratory_because"] = not why, why

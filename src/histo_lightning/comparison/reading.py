@@ -70,9 +70,6 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fas
 def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
     """Every run and every planned job without a run, in order of folder; and the plans of their sweeps.
 
-    A run inside a sweep folder belongs to it also where only the run's own folder was given; then the sweep's other
-    jobs are not added.
-
     Raises:
         UserError: a plan or a ``history.csv`` is damaged.
     """
@@ -128,8 +125,8 @@ def _read_run(folder: Path) -> Json:
     names = ("config.yaml", "status.json", "metrics.json", "split.json")
     config, status, metrics, split = (_content(folder / name, problems) for name in names)
     row = _row(folder.resolve().name, folder, config) | {"status": status, "metrics": metrics, "split": split}
-    row |= {"state": str(status.get("state") or ""), "error": str(status.get("error") or "")}
-    row |= {"label": str(split.get("label") or "")}
+    texts = {"state": status.get("state"), "error": status.get("error"), "label": split.get("label")}
+    row |= {key: str(text or "") for key, text in texts.items()}
     try:
         if row["state"] not in STATES[:4] or (not config and row["state"] in STATES[:2]):
             raise UserError(next(iter(problems), "status.json is damaged (it names no state); train again"))

@@ -74,7 +74,7 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     sign = -1 if named_score(wanted).lower_is_better else 1
     means = pd.Series({str(title): common[title].mean() for title in common})
     by_fold = common.groupby("fold").mean()
-    best, values = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
+    best, heights = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
     chosen = str((sign * means).idxmax())
     own = finished[finished["title"] == chosen].set_index(["replicate", "fold"])
     own = own[own.index.isin(common.index)]
@@ -87,7 +87,7 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
         "replicates": sorted({replicate_text(replicate) for replicate, _ in common.index}),
         "by_fold": [
             {"fold": fold, "arm": arm, "value": value}
-            for fold, arm, value in zip(by_fold.index.tolist(), best.tolist(), values, strict=True)
+            for fold, arm, value in zip(by_fold.index.tolist(), best.tolist(), heights, strict=True)
         ],
         "test_read": len(own) - len(unread),
         "runs": own["run"].tolist(),

@@ -48,6 +48,7 @@ def _draw_arms(axes: Axes, study: Json, block: str, place: Callable[[Json], floa
     """AUROC of each arm at its place, with true labels left of it and with shuffled ones right; seeds beside."""
     heights: list[float] = []
     for labels, (colour, marker, side) in zip((study["blocks"], study["control"]), LOOKS, strict=True):
+        points = []
         for record in labels[block]["arms"]:
             score, x = record["auroc"], place(record) + side * apart
             if score["value"] is None:
@@ -59,6 +60,9 @@ def _draw_arms(axes: Axes, study: Json, block: str, place: Callable[[Json], floa
             if len(seeds) > 1:
                 axes.plot([x + side * apart] * len(seeds), seeds, ".", color=colour, markersize=4, alpha=0.55)
             heights += [score["value"], *ends, *seeds]
+            points.append((x, score["value"]))
+        if points and not apart:  # a response to a dose
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1, alpha=0.6)
     if not heights:
         say_empty(axes, "AUROC is undefined\nin every arm.")
         return
@@ -75,10 +79,6 @@ def _dose_response(axes: Axes, study: Json) -> None:
         return 100 * float(dose["share"] if dose else record["arm"].split()[-1])
 
     _draw_arms(axes, study, "injection", share, 0)
-    for labels, (colour, _, _) in zip((study["blocks"], study["control"]), LOOKS, strict=True):
-        points = [(share(r), r["auroc"]["value"]) for r in labels["injection"]["arms"]]
-        known = [point for point in points if point[1] is not None]
-        axes.plot([x for x, _ in known], [y for _, y in known], color=colour, linewidth=1, alpha=0.6)
     axes.set(xticks=[0, 25, 50, 100], xlim=(-8, 110))
     title = "Siblings of tested images\nput into the train set"
     label_axes(axes, title, "share of the siblings in train, %", "image AUROC on the probe")
