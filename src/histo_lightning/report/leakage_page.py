@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from histo_lightning.evaluation.differences.leakage import OFFICIAL
 from histo_lightning.report import pages
 from histo_lightning.report.figures.leakage import NAMES, draw_leakage
 from histo_lightning.report.words import fixed, is_synthetic
@@ -35,7 +36,7 @@ def write_study(study: Json, folder: Path) -> Path:
 
 def sentences(study: Json) -> dict[str, str]:
     """A sentence or two on each arm that could be compared, by block: ``injection`` (the headline), ``contrast``, ..."""
-    context = {"study": study, "names": NAMES, "points": points}
+    context = {"study": study, "names": NAMES, "points": points, "official": OFFICIAL}
     blocks = ("injection", "contrast", "slides", "official", "control")
     texts = {name: pages.render_text("leakage.sentences", name=name, **context) for name in blocks}
     return {name: " ".join(text.split()) for name, text in texts.items() if text.strip()}
