@@ -238,6 +238,7 @@ def write_sweep(
             )
         ]
         run = write_run(folder, config, **options)
+        write_json(folder / "jobs" / f"{run.name}.json", {"config": as_primitives(config), "hydra": {}})
         jobs.append({"run": run.name, "overrides": overrides})
     levels = {"model": models, "optimizer": optimizers}[factor]
     write_plan(folder, jobs, {"factor": factor, "reference": levels[0], "levels": list(levels)}, created)

@@ -24,21 +24,17 @@ def listed_folders(text: str) -> list[Path]:
     if Path(text).is_dir():
         return [Path(text)]
     bracketed = wanted.startswith("[") and wanted.endswith("]")
-    folders = list(_pieces(wanted[1:-1].split(","))) if bracketed else [Path(wanted)]
+    parts, folders = wanted[1:-1].split(",") if bracketed else [wanted], []
+    while parts:  # as many parts as name a folder together
+        paths = [Path(",".join(parts[: n + 1]).strip().strip("'\"")) for n in range(len(parts))]
+        count = next((n for n, path in enumerate(paths) if path.is_dir() and path != Path()), 0)
+        folders.append(paths[count])
+        del parts[: count + 1]
     for folder in folders:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise UserError(f"runs={folder}: {what}; give a run folder, a sweep folder or what holds them")
     return folders
-
-
-def _pieces(parts: list[str]) -> Iterator[Path]:
-    """Paths from the texts between commas: as many as needed are joined again to name a folder."""
-    while parts:
-        paths = [Path(",".join(parts[: n + 1]).strip().strip("'\"")) for n in range(len(parts))]
-        count = next((n for n, path in enumerate(paths) if path.is_dir() and str(path) != "."), 0)
-        del parts[: count + 1]
-        yield paths[count]
 
 
 def is_run(folder: Path) -> bool:
@@ -55,7 +51,7 @@ class Folders(NamedTuple):
 
 
 def find_folders(roots: Sequence[Path]) -> Folders:
-    """Run folders, sweep folders (with a ``sweep.json``) and studies of ``tune`` (``study.json``) at or below ``roots``.
+    """Run folders, sweep folders (``sweep.json``) and studies (``study.json``) at or below ``roots``.
 
     The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
 
@@ -66,12 +62,8 @@ def find_folders(roots: Sequence[Path]) -> Folders:
     for root in roots:
         for folder in _walk(root):
             folders.setdefault(folder.resolve(), folder)
-    each = list(folders.values())
-    return Folders(
-        [folder for folder in each if is_run(folder)],
-        [folder for folder in each if (folder / "sweep.json").is_file()],
-        [folder for folder in each if (folder / STUDY).is_file()],
-    )
+    holding = [[f for f in folders.values() if (f / name).is_file()] for name in ("sweep.json", STUDY)]
+    return Folders([folder for folder in folders.values() if is_run(folder)], *holding)
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -33,15 +33,9 @@ def level_name(factor: str, value: str) -> str:
 
 
 def natural(name: str) -> tuple[tuple[float, str], ...]:
-    """Sorts numbers by size and ``resnet50`` before ``resnet101``."""
+    """Sorts numbers by size, ``resnet50`` before ``resnet101``."""
     parts = re.findall(r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?|[^0-9]+", name)
     return tuple((float(part), "") if part[0] in ".0123456789" else (-1.0, part) for part in parts)
-
-
-def magnification_order(name: str) -> tuple[int, str]:
-    """40x, 100x, 200x, 400x, then ``all``."""
-    digits = name.rstrip("x")
-    return (int(digits) if digits.isdigit() else 10**6, name)
 
 
 def label_kind(label: str) -> str:

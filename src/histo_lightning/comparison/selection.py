@@ -35,35 +35,28 @@ def checked_selection(select: str, score: str, runs: Sequence[str]) -> str:
         )
     wanted = score if select == BEST else select if select in runs else select.removeprefix("val_")
     if wanted not in (*score_names(), *runs):
-        allowed = [BEST, f"val_{score}", *sorted(set(runs))]
-        raise UserError(
-            f"select={select}: give best, a validation score such as val_{score}, or the name of a run"
-            f"{nearest(select, allowed)}"
-        )
+        near = nearest(select, [BEST, f"val_{score}", *sorted(set(runs))])
+        allowed = f"give best, a validation score such as val_{score}, or the name of a run"
+        raise UserError(f"select={select}: {allowed}{near}")
     return wanted
 
 
 def select_cells(placed: pd.DataFrame, runs: pd.DataFrame, select: str, score: str) -> Json:
-    """What is best by validation, in each protocol and magnification; or one run, where its name was given.
-
-    Raises:
-        UserError: as ``checked_selection``.
-    """
+    """What is best by validation, in each protocol and magnification; or one run, where its name was given."""
     wanted = checked_selection(select, score, runs["run"].tolist())
     for _, run in runs[runs["run"] == wanted].iterrows():
         return {"rule": f"the run {wanted}", "choices": [], "run": _next(run, score), "warning": None}
-    choices = [
-        {"world": cells["protocol"].iloc[0], "magnification": cells["magnification"].iloc[0]}
-        | _best(cells, wanted, score)
-        for _, cells in placed.groupby(["protocol", "magnification"], sort=False)
-    ]
+    choices: list[Json] = []
+    for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False):
+        choices.append({"world": protocol, "magnification": magnification} | _best(cells, wanted, score))
     better = "smallest" if named_score(wanted).lower_is_better else "largest"
+    several = any(len(choice.get("folds", ())) > 1 for choice in choices)
     return {
         "rule": f"{better} mean validation {wanted.replace('_', ' ')}, ties by name",
         "score": f"val_{wanted}",
         "choices": choices,
         "run": None,
-        "warning": OPTIMISTIC if any(len(choice.get("folds", ())) > 1 for choice in choices) else None,
+        "warning": OPTIMISTIC if several else None,
     }
 
 
@@ -71,59 +64,52 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     """The best level and setting of some runs, over the folds and replicates that all of them have."""
     finished = runs[runs["state"] == FINISHED]
     values = finished.groupby(["title", "replicate", "fold"])[f"val_{wanted}"].mean().unstack("title")
-    titles = [title for title in runs["title"].unique() if title in values and values[title].notna().any()]
-    left_out = [title for title in runs["title"].unique() if title not in titles]
-    common = values[titles].dropna()
+    values = values.dropna(axis=1, how="all")
+    titles = runs["title"].unique().tolist()
+    left_out = [title for title in titles if title not in values]
+    common = values.dropna().sort_index(axis=1)  # ties by name
     if common.empty:
         reason = "no fold and seed was validated for every candidate"
         return {"arm": None, "reason": reason, "left_out": left_out}
-    sign = 1 if named_score(wanted).lower_is_better else -1
-    ranked = common[sorted(titles)]  # ties by name
-
-    def best(means: "pd.Series[float]") -> str:
-        return str((sign * means).idxmin())
-
-    chosen = best(ranked.mean())
-    places = set(common.index)
-    own = finished[finished["title"] == chosen]
-    own = own[[place in places for place in zip(own["replicate"], own["fold"], strict=True)]]
-    unread = [run for _, run in own.iterrows() if run["table"] is None]
-    by_fold = {int(str(fold)): means for fold, means in ranked.groupby("fold").mean().iterrows()}
+    sign = -1 if named_score(wanted).lower_is_better else 1
+    means = pd.Series({str(title): common[title].mean() for title in common})
+    by_fold = common.groupby("fold").mean()
+    best, heights = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
+    chosen = str((sign * means).idxmax())
+    own = finished[finished["title"] == chosen].set_index(["replicate", "fold"])
+    own = own[own.index.isin(common.index)]
+    unread = own[own["table"].isna()]
     return {
         "arm": chosen,
-        "value": float(common[chosen].mean()),
-        "candidates": {title: float(common[title].mean()) for title in titles},
-        "folds": list(by_fold),
-        "replicates": sorted({replicate_text(replicate) for replicate, _ in places}),
+        "value": float(means[chosen]),
+        "candidates": {title: float(means[title]) for title in titles if title in means},
+        "folds": by_fold.index.tolist(),
+        "replicates": sorted({replicate_text(replicate) for replicate, _ in common.index}),
         "by_fold": [
-            {"fold": fold, "arm": best(means), "value": float(means[best(means)])}
-            for fold, means in by_fold.items()
+            {"fold": fold, "arm": arm, "value": value}
+            for fold, arm, value in zip(by_fold.index.tolist(), best.tolist(), heights, strict=True)
         ],
         "test_read": len(own) - len(unread),
         "runs": own["run"].tolist(),
-        "next": _next(unread[0], score) if unread else None,
+        "next": _next(unread.iloc[0], score) if len(unread) else None,
         "left_out": left_out,
     }
 
 
 def _next(run: "pd.Series[Any]", score: str) -> Json:
-    unread = run["state"] == FINISHED and run["table"] is None
-    value = run[f"val_{score}"] if run["state"] == FINISHED else None
+    """A run, and the command that scores its own test part, to be copied into a shell."""
+    finished = run["state"] == FINISHED
+    unread = finished and run["table"] is None
+    keys = [f"dataset.{key}" for key in ("root", "images_per_slide", "image_size", "seed", "short_side")]
+    weights = f"{run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt"
+    words = ["python", "-m", "histo_lightning.evaluate", f"checkpoint={weights}", "part=test"]
+    words += [f"dataset={run['dataset.name']}"]
+    words += [f"{key}={run[key]}" for key in keys if pd.notna(run.get(key)) and run[key] != ""]
     return {
         "run": run["run"],
         "folder": run["folder"] and str(run["folder"]),
         "state": run["state"],
-        "value": value if pd.notna(value) else None,
+        "value": run[f"val_{score}"] if finished and pd.notna(run[f"val_{score}"]) else None,
         "test_unread": unread,
-        "command": scoring_command(run) if unread else None,
+        "command": shlex.join(words) if unread else None,
     }
-
-
-def scoring_command(run: "pd.Series[Any]") -> str:
-    """The command that scores a run's own test part, to be copied into a shell."""
-    words = ["python", "-m", "histo_lightning.evaluate"]
-    words += [f"checkpoint={run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt", "part=test"]
-    words += [f"dataset={run['dataset.name']}"]
-    words += [f"dataset.root={run['dataset.root']}"] if run["dataset.root"] else []
-    keys = ("dataset.images_per_slide", "dataset.image_size", "dataset.seed", "dataset.short_side")
-    return shlex.join([*words, *(f"{key}={run[key]}" for key in keys if pd.notna(run.get(key)))])

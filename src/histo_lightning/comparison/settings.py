@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.names import label_kind, magnification_order, natural, value_text
+from histo_lightning.comparison.names import label_kind, natural, value_text
 from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS
 from histo_lightning.config.checks import unhashed_keys
+from histo_lightning.data.splits.official import Official
 from histo_lightning.evaluation.levels import LEVELS
 
 CELL = ["protocol", "level", "setting", "magnification"]
@@ -22,7 +23,7 @@ PLACE_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
 UNREAD_KEYS = ("test", "target_sensitivity")  # what is done after the training, not the training
 ENVIRONMENT = "trainer."  # how fast, and on what: differences are warned about, not compared
 K_FOLDS = ("case_kfold", "slide_kfold", "image_random")
-GROUPED = (*K_FOLDS, "official")  # whose split.group follows from the name
+GROUPED = (*K_FOLDS, Official.name)  # whose split.group follows from the name
 IN_PROTOCOL = ("dataset.name", "split.name", "split.folds", "split.clean", "task")
 SYNTHETIC = "synthetic"
 
@@ -42,15 +43,15 @@ def is_of(key: str, factor: str) -> bool:
 
 def varying(settings: pd.DataFrame) -> list[str]:
     """Keys with more than one value, without those of place and of where things go, sorted."""
+    left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
     texts = settings.map(
         lambda value: json.dumps(value, sort_keys=True, default=str) if value == value else None
     )
-    left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
-    keys = texts.columns[texts.nunique() > 1]
-    named = "._target_"  # a group's name says it
-    return sorted(
-        key for key in keys if key not in left_out and not is_of(key, "study") and not key.endswith(named)
-    )
+    keys = [str(key) for key in texts.columns[texts.nunique() > 1]]
+    keys = [
+        key for key in keys if not is_of(key, "study") and not key.endswith("._target_")
+    ]  # the name says it
+    return sorted(key for key in keys if key not in left_out)
 
 
 def default_factor(settings: pd.DataFrame) -> str:
@@ -77,19 +78,16 @@ def names_of(
     A key is named by its last part (``momentum=0.9``), or as a whole where one of ``others`` ends in the same.
     """
     short = group.split(".")[-1]
-    ambiguous = any(other != group and other.split(".")[-1] == short for other in others)
-    column = next((key for key in (f"{group}.name", group) if key in settings), None)
-    values = settings[column].map(value_text) if column else pd.Series("null", settings.index)
-    base = values if column == f"{group}.name" else f"{group if ambiguous else short}=" + values
-    names = base.copy()
-    for _, own in settings[list(keys)].groupby(base):
-        differing = {key: key.split(".")[-1] for key in varying(own) if key != f"{group}.name"}
+    if any(other != group and other.split(".")[-1] == short for other in others):
+        short = group
+    choice = f"{group}.name"
+    column, prefix = (choice, "") if choice in settings else (group, f"{short}=")
+    names = prefix + settings.get(column, pd.Series(None, settings.index, dtype=object)).map(value_text)
+    for _, own in settings[list(keys)].groupby(names):
+        differing = [key for key in varying(own) if key != choice]
+        texts = [[f"{key.split('.')[-1]}={value_text(value)}" for value in own[key]] for key in differing]
         if differing:
-            parts = [
-                own[key].map(lambda value, name=name: f"{name}={value_text(value)}")
-                for key, name in differing.items()
-            ]
-            names[own.index] += [f" ({', '.join(each)})" for each in zip(*parts, strict=True)]
+            names[own.index] += [f" ({', '.join(each)})" for each in zip(*texts, strict=True)]
     return names
 
 
@@ -105,36 +103,34 @@ def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str,
     settings = settings_of(runs)
     placed = runs.loc[settings.index].copy()
     differing = [key for key in varying(settings) if not key.startswith(ENVIRONMENT) or is_of(key, factor)]
-    others = [key for key in differing if not is_of(key, factor) and not _is_fixed(key)]
-    groups = list(dict.fromkeys(_group_of(key, others) for key in others))
+    others = [key for key in differing if not is_of(key, factor)]
+    crossed = [key for key in others if not _is_fixed(key)]
+    groups = list(dict.fromkeys(_group_of(key, crossed) for key in crossed))
     names = {
-        group: names_of(settings, group, [key for key in others if is_of(key, group)], [factor, *groups])
+        group: names_of(settings, group, [key for key in crossed if is_of(key, group)], [factor, *groups])
         for group in groups
     }
     placed["level"] = names_of(settings, factor, [key for key in differing if is_of(key, factor)])
     placed["setting"] = [" ".join(each) for each in zip(*names.values(), strict=True)] if names else ""
     placed["title"] = (placed["level"].astype(object) + " " + placed["setting"]).str.strip()
-    placed["protocol"] = _protocols(
-        placed, [key for key in differing if _is_fixed(key) and not is_of(key, factor)]
-    )
+    placed["protocol"] = _protocols(placed, [key for key in others if _is_fixed(key)])
     keys = placed[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
     placed["replicate"] = list(keys.itertuples(index=False, name=None))
     placed["fold"] = [int(fold or 0) for fold in placed["split.fold"]]
-    run_at = placed.to_dict("index")
+    rows = placed.to_dict("index")
 
     def place(index: Any) -> tuple[Any, ...]:
-        run = run_at[index]
-        names = natural(run["level"]), natural(run["setting"]), magnification_order(str(run["magnification"]))
-        return run["protocol"], *names, run["replicate"], run["fold"]
+        run = rows[index]
+        size = run["magnification"].rstrip("x")
+        magnification = int(size) if size.isdigit() else float("inf")  # "all" is last
+        names = natural(run["level"]), natural(run["setting"])
+        return run["protocol"], *names, magnification, run["replicate"], run["fold"]
 
-    newest = sorted(run_at, key=lambda i: (run_at[i]["state"] == FINISHED, started(run_at[i])), reverse=True)
+    def newest(index: Any) -> tuple[bool, str]:
+        return rows[index]["state"] == FINISHED, str(rows[index]["status"].get("started") or "")
+
     held = {group: sorted(set(own), key=natural) for group, own in names.items()}
-    return placed.loc[sorted(newest, key=place)], held
-
-
-def started(run: Any) -> str:
-    """ISO time of a run's last start, empty where it is unknown."""
-    return str(run["status"].get("started") or "")
+    return placed.loc[sorted(sorted(rows, key=newest, reverse=True), key=place)], held
 
 
 def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
@@ -142,20 +138,23 @@ def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     shown = [key for key in differing if key not in IN_PROTOCOL]
     if runs["split.name"].isin(GROUPED).all():
         shown = [key for key in shown if key != "split.group"]
+    has_split = runs["split"].map(bool)
     # Runs that never got a split have the label of the others.
-    kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs.iterrows() if run["split"]}
+    kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs[has_split].iterrows()}
     protocols = []
     for _, run in runs.iterrows():
-        split = str(run["split.name"])
-        name = f"{run['dataset.name']}, {split}"
-        name += f" of {run['split.folds']}" if split in K_FOLDS else ""
-        name += ", drawn images" if is_synthetic(run) and run["dataset.name"] != SYNTHETIC else ""
-        name += ", cleaned" if run["split.clean"] else ""
-        name += f", {run['task']}" if run["task"] != "binary" else ""
-        name += ", all magnifications in one" if run["magnification"] == "all" else ""
-        name += "".join(f", {key}={value_text(run[key])}" for key in shown if run[key] is not None)
-        label = label_kind(run["label"]) if run["split"] else kinds.get(split, "")
-        protocols.append(f"{name}: {label}" if label else name)
+        kind = str(run["split.name"])
+        extras = {
+            "drawn images": is_synthetic(run) and run["dataset.name"] != SYNTHETIC,
+            "cleaned": run["split.clean"],
+            str(run["task"]): run["task"] != "binary",
+            "all magnifications in one": run["magnification"] == "all",
+        }
+        parts = [run["dataset.name"], f"{kind} of {run['split.folds']}" if kind in K_FOLDS else kind]
+        parts += [text for text, holds in extras.items() if holds]
+        parts += [f"{key}={value_text(run[key])}" for key in shown if run[key] is not None]
+        label = label_kind(run["label"]) if run["split"] else kinds.get(kind, "")
+        protocols.append(", ".join(parts) + (f": {label}" if label else ""))
     return protocols
 
 
@@ -166,6 +165,5 @@ def is_synthetic(run: Any) -> bool:
 
 def replicate_text(replicate: Any) -> str:
     """``seed 0 repeat 1`` from (seed, repeat of the split, seed of the split)."""
-    seed, repeat, split_seed = replicate
-    more = f" repeat {repeat}" if repeat else ""
-    return f"seed {seed}{more}" + (f" split seed {split_seed}" if split_seed else "")
+    names = zip(("seed", "repeat", "split seed"), replicate, strict=True)
+    return " ".join(f"{name} {value}" for name, value in names if value or name == "seed")

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from histo_lightning.report import comparison_tables, comparison_words
+from histo_lightning.report import comparison_words as say
 from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
 from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
 from histo_lightning.report.pages import picture, render_markdown, render_page
@@ -24,6 +24,7 @@ PICTURES = {
     "confusion": "Confusion matrices of every cell",
     "curves": "Learning curves of all runs",
 }
+PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 
 
 def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -> None:
@@ -37,68 +38,66 @@ def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -
     Raises:
         UserError: a file cannot be written.
     """
-    markdown, html = texts(results, out / "plots", draw_results(out / "plots", results, formats))
-    write_atomic(out / "results.md", markdown.encode("utf-8", errors="replace"))
-    write_atomic(out / "report.html", html.encode("utf-8", errors="replace"))
+    pages = texts(results, out / "plots", draw_results(out / "plots", results, formats))
+    for name, text in zip(("results.md", "report.html"), pages, strict=True):
+        write_atomic(out / name, text.encode("utf-8", errors="replace"))
 
 
 def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
     """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
-    worlds = []
-    for number, world in enumerate(results["worlds"]):
-        own = {key: [one for one in results[key] if one["world"] == world] for key in ("cells", "families")}
-        reasons = [text for one in results["refusals"] if one["world"] == world for text in one["reasons"]]
-        pictures = {
-            name: []
-            if file not in drawn or (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")) is None
-            else [one]
-            for name, alt in PICTURES.items()
-            for file in [f"{name}-{number + 1}" if number else name]
-        }
-        worlds.append({"name": world, "refused": reasons, "pictures": pictures, "number": number, **own})
+    protocols = _protocols(results)
+    for protocol in protocols:
+        pictures: dict[str, list[Any]] = {name: [] for name in PICTURES}
+        for name, alt in PICTURES.items():
+            file = f"{name}{protocol['suffix']}"
+            if file in drawn and (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")):
+                pictures[name].append(one)
+        protocol["pictures"] = pictures
     context = {
         "results": results,
-        "worlds": worlds,
-        "main": next((family for family in results["families"] if family["main"]), None),
-        "tables": comparison_tables,
-        "say": comparison_words,
-        "title": f"Comparison: {results['factor']}, {comparison_words.score_title(results['score'])}",
+        "protocols": protocols,
+        "summary": say.summary(results),
+        "say": say,
+        "title": f"Comparison: {results['factor']}, {say.score_title(results['score'])}",
     }
-    runs = _run_table(results, plots.parent)
-    markdown = render_markdown("comparison.md", runs=None, **context)
-    return markdown, render_page("comparison.html", runs=runs, **context)
+    page = render_page("comparison.html", runs=_run_table(results, plots.parent), **context)
+    return render_markdown("comparison.md", runs=None, **context), page
 
 
-def figures(results: Json) -> Iterator[tuple[str, str, Figure]]:
-    """Name, world and figure of every picture that these results have; pictures of a second world end in ``-2``."""
+def _protocols(results: Json) -> list[dict[str, Any]]:
+    """What the results say of each protocol; the pictures of a second one end in ``suffix``, ``-2``."""
+    return [
+        {"name": name, "suffix": f"-{number + 1}" if number else ""}
+        | {key: [one for one in results[key] if one["world"] == name] for key in PROTOCOL_KEYS}
+        for number, name in enumerate(results["worlds"])
+    ]
+
+
+def figures(results: Json) -> Iterator[tuple[str, Figure]]:
+    """File name and figure of every picture that these results have."""
     score = str(results["score"])
-    for number, world in enumerate(results["worlds"]):
-        end = f"-{number + 1}" if number else ""
-        cells, families, decisions, curves = (
-            [one for one in results[key] if one["world"] == world]
-            for key in ("cells", "families", "decisions", "curves")
-        )
+    for protocol in _protocols(results):
+        cells, families, decisions, curves = (protocol[key] for key in PROTOCOL_KEYS[:4])
+        suffix = protocol["suffix"]
         if families:
-            yield f"forest{end}", world, forest_figure(families, score)
+            yield f"forest{suffix}", forest_figure(families, score)
             friedman = families[0]["comparison"]["friedman"]
-            ranks = ranks_figure(friedman, int(friedman["blocks"]))
-            if ranks is not None:
-                yield f"ranks{end}", world, ranks
-        basis = comparison_words.basis_of(cells)
-        if any(cell[basis.key] is not None for cell in cells):
-            yield f"heat_map{end}", world, heat_figure(cells, score)
-            yield f"cost{end}", world, cost_figure(cells, score)
+            if (ranks := ranks_figure(friedman, int(friedman["blocks"]))) is not None:
+                yield f"ranks{suffix}", ranks
+        if any(cell[say.basis_of(cells).key] is not None for cell in cells):
+            yield f"heat_map{suffix}", heat_figure(cells, score)
+            yield f"cost{suffix}", cost_figure(cells, score)
         if decisions:
-            yield f"roc{end}", world, roc_cells_figure(decisions)
-            yield f"confusion{end}", world, confusion_cells_figure(decisions)
+            yield f"roc{suffix}", roc_cells_figure(decisions)
+            yield f"confusion{suffix}", confusion_cells_figure(decisions)
         if curves:
-            yield f"curves{end}", world, curves_figure(curves, cells)
+            yield f"curves{suffix}", curves_figure(curves, cells)
 
 
 def draw_results(folder: Path, results: Json, formats: Sequence[str] = ("png",)) -> list[str]:
     """Draw every picture below ``folder``; pictures of an earlier comparison there are taken away."""
     written: list[Path] = []
-    for name, _, figure in figures(results):
+    for name, figure in figures(results):
         written += save_picture(figure, folder / name, formats)
     for stem in PICTURES:
         for path in [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*.*")]:
@@ -112,8 +111,6 @@ def _run_table(results: Json, out: Path) -> Table | None:
     rows = [[curve["run"], str(curve["arm"]), str(curve["magnification"])] for curve in results["curves"]]
     rows += [[str(run["run"]), str(run["state"]), ""] for run in results["unfinished"]]
     rows = sorted(row for row in rows if (out / row[0]).is_dir())
-    links = {
-        row[0]: f"{row[0]}/report.html" if (out / row[0] / "report.html").is_file() else row[0]
-        for row in rows
-    }
+    reports = {row[0]: f"{row[0]}/report.html" for row in rows}
+    links = {run: page if (out / page).is_file() else run for run, page in reports.items()}
     return Table(["run", "setting", "magnification"], rows, align="lll", links=links) if rows else None

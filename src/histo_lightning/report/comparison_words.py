@@ -1,9 +1,10 @@
-"""Names, numbers and sentences of a comparison: what its values are, what is missing, what may be believed."""
+"""Names, numbers, sentences and tables of a comparison: the page, ``results.md`` and the console show the same ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from histo_lightning.report.scores import titles
+from histo_lightning.report.tables import Notes, Table, table_with_notes
 from histo_lightning.report.words import NOTHING, SYNTHETIC, counted, fixed, is_synthetic
 
 Json = Mapping[str, Any]
@@ -15,13 +16,13 @@ class Basis(NamedTuple):
 
     key: str
     words: str
-    has_interval: bool
+    has_interval: bool = False
 
 
 POOLED = Basis("value", "pooled out-of-fold, mean over the seeds", True)
-RUNS = Basis("mean_of_runs", "mean over the runs' own test sets, not pooled", False)
-VALIDATION = Basis("val", "mean over the runs' validation sets (the test set was left unread)", False)
-NOTHING_SCORED = Basis("val", "no run has been scored", False)
+RUNS = Basis("mean_of_runs", "mean over the runs' own test sets, not pooled")
+VALIDATION = Basis("val", "mean over the runs' validation sets (the test set was left unread)")
+NOTHING_SCORED = Basis("val", "no run has been scored")
 
 
 def basis_of(cells: Sequence[Json]) -> Basis:
@@ -33,11 +34,21 @@ def basis_of(cells: Sequence[Json]) -> Basis:
 def basis_words(cells: Sequence[Json]) -> str:
     """What the values are, with the number of seeds where every cell has the same."""
     basis = basis_of(cells)
-    counts = {sum(one["value"] is not None for one in cell["replicates"]) for cell in cells if cell["value"]}
+    counts = {_seeds(cell) for cell in cells if cell["value"]}
     if basis is not POOLED or len(counts) != 1:
         return basis.words
     (count,) = counts
-    return "pooled out-of-fold, 1 seed" if count == 1 else f"pooled out-of-fold, mean over {count} seeds"
+    return f"pooled out-of-fold, {'' if count == '1 seed' else 'mean over '}{count}"
+
+
+def _seeds(cell: Json) -> str:
+    return counted(sum(one["value"] is not None for one in cell["replicates"]), "seed")
+
+
+def distinct(cells: Sequence[Json], key: str) -> list[str]:
+    """The values of a key of the cells, in order of appearance; magnifications by size."""
+    values = list(dict.fromkeys(str(cell[key]) for cell in cells))
+    return sorted(values, key=len) if key == "magnification" else values
 
 
 def score_title(score: str) -> str:
@@ -49,10 +60,6 @@ def score_title(score: str) -> str:
 def is_error(score: str) -> bool:
     """Whether smaller is better; then differences have the score's own unit instead of points."""
     return score.partition("_")[2] in ERRORS
-
-
-def unit(score: str) -> str:
-    return "" if is_error(score) else " points"
 
 
 def size(value: float | None, score: str, decimals: int = 1) -> str:
@@ -72,26 +79,18 @@ def between(low: float | None, high: float | None, score: str) -> str:
     return f"{signed_size(low, score)} to {signed_size(high, score)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def pair_name(pair: Json) -> str:
-    return f"{pair['arm']} \N{MINUS SIGN} {pair['reference']}"
-
-
 def p_text(value: float | None) -> str:
     return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def runs_sentence(results: Json) -> str:
-    """``240 runs: 238 finished, 2 failed.``"""
-    runs = results["runs"]
-    parts = [f"{runs[state]} {state}" for state in runs if state != "found" and runs[state]]
-    return f"{counted(runs['found'], 'run').replace(',', '')}: {', '.join(parts)}."
-
-
-def labels_of(results: Json) -> list[str]:
-    """Labels that some result has, each once."""
-    labels = [str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"]]
-    synthetic = is_synthetic(results) or any(is_synthetic(cell) for cell in results["cells"])
-    return list(dict.fromkeys([SYNTHETIC] * synthetic + labels))
+def quantity(value: float | None) -> str:
+    """A count or an amount with a unit's prefix: 11.2 M; a dash for None and for 0, which is what nobody measured."""
+    if not value:
+        return NOTHING
+    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
 
 
 def family_rank(family: Json) -> str:
@@ -101,13 +100,40 @@ def family_rank(family: Json) -> str:
     return f"Exploratory: {'; '.join(family['exploratory_because'])}."
 
 
-def conclusions(results: Json) -> list[str]:
-    """The conclusion in words: one sentence a comparison of the first family, or why there is none."""
-    main = next((family for family in results["families"] if family["main"]), None)
-    if main is None:
+def summary(results: Json) -> dict[str, Any]:
+    """The answer in words.
+
+    Returns:
+        ``runs``: how many, by state; ``labels`` that some result has; ``main``: the family that averages over all settings
+        of the first protocol that has one, or None; ``conclusions``: a sentence a comparison of it, or why there is
+        none; ``cautions``: what is not compared and what validation scores cannot say; ``rank`` of that family.
+    """
+    runs = results["runs"]
+    states = [f"{count} {state}" for state, count in runs.items() if state != "found" and count]
+    labels = [str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"]]
+    main: Json | None = next((family for family in results["families"] if family["main"]), None)
+    if main:
+        conclusions = [str(pair["words"]) for pair in main["comparison"]["pairs"]]
+    else:
         reasons = [reason for refusal in results["refusals"] for reason in refusal["reasons"]]
-        return [f"No comparison: {text}." for text in dict.fromkeys(said_once(reasons).values())]
-    return [str(pair["words"]) for pair in main["comparison"]["pairs"]]
+        conclusions = [f"No comparison: {text}." for text in dict.fromkeys(said_once(reasons).values())]
+    cautions = [
+        f"Not compared: {level}, since {reasons[0]}{f' (and {len(reasons) - 1} more)' if reasons[1:] else ''}."
+        for level, reasons in (main["missing"] if main else {}).items()
+    ]
+    if runs["finished"] and not any(cell["scored_runs"] for cell in results["cells"]):
+        cautions.append(
+            "Every finished run left its test set unread (test=false): only validation scores are known. They chose "
+            "epochs and thresholds, so they say nothing about new cases, and no interval or comparison is made from them."
+        )
+    return {
+        "runs": f"{counted(runs['found'], 'run').replace(',', '')}: {', '.join(states)}.",
+        "labels": list(dict.fromkeys([SYNTHETIC] * is_synthetic(results) + labels)),
+        "main": main,
+        "conclusions": conclusions,
+        "cautions": cautions,
+        "rank": family_rank(main) if main else "",
+    }
 
 
 def said_once(problems: Sequence[str]) -> dict[str, str]:
@@ -122,21 +148,36 @@ def said_once(problems: Sequence[str]) -> dict[str, str]:
     }
 
 
-def left_out(results: Json) -> list[str]:
-    """Levels that were run but are not in the first comparison, with the first reason."""
-    main: Json = next((family for family in results["families"] if family["main"]), {"missing": {}})
-    return [
-        f"Not compared: {level}, since {reasons[0]}"
-        + (f" (and {len(reasons) - 1} more)." if reasons[1:] else ".")
-        for level, reasons in main["missing"].items()
-    ]
+def missing_folds(cells: Sequence[Json]) -> bool:
+    """Whether nothing could be pooled because folds are missing."""
+    problems = [problem for cell in cells for problem in cell["problems"]]
+    nothing = all(cell["value"] is None for cell in cells)
+    return nothing and any("folds" in problem and "missing" in problem for problem in problems)
 
 
-def unread_sentence(results: Json) -> str | None:
-    """What validation scores alone cannot say."""
-    if any(cell["scored_runs"] for cell in results["cells"]) or not results["runs"]["finished"]:
-        return None
-    return (
-        "Every finished run left its test set unread (test=false): only validation scores are known. They chose epochs "
-        "and thresholds, so they say nothing about new cases, and no interval or comparison is made from them."
-    )
+def main_table(cells: Sequence[Json], score: str) -> Table:
+    """Arm x magnification: the score with its interval, and how many seeds and runs it rests on."""
+    basis, names, notes = basis_of(cells), distinct(cells, "magnification"), Notes()
+    at = {(cell["arm"], cell["magnification"]): cell for cell in cells}
+    several = len({_seeds(cell) for cell in cells if cell["value"] is not None}) > 1
+    said = said_once([problem for cell in cells for problem in cell["problems"]])
+
+    def text(cell: Json | None) -> str:
+        if cell is None:
+            return "not run"
+        marks = "".join(notes.mark(said[problem]) for problem in cell["problems"])
+        value, runs_value = cell[basis.key], cell[RUNS.key]
+        if value is None and runs_value is None:
+            return NOTHING + (notes.mark(str(cell["reason"])) if cell["reason"] else "") + marks
+        if value is None:
+            mark = notes.mark(f"mean of {counted(cell['scored_runs'], 'run')}, not pooled")
+            return f"{fixed(runs_value)}{mark}{marks}"
+        if basis is not POOLED:
+            return f"{fixed(value)}{marks}"
+        seeds = f"; {_seeds(cell)}" if several else ""
+        if cell["low"] is None:
+            return f"{fixed(value)} (no interval{seeds}){notes.mark(str(cell['reason']))}{marks}"
+        return f"{fixed(value)} ({fixed(cell['low'], 2)} to {fixed(cell['high'], 2)}{seeds}){marks}"
+
+    rows = [[arm, *(text(at.get((arm, name))) for name in names)] for arm in distinct(cells, "arm")]
+    return table_with_notes([score_title(score), *names], rows, notes)

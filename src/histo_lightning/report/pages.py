@@ -59,6 +59,11 @@ def render_markdown(template: str, **context: Any) -> str:
     return "\n\n".join(block for block in blocks if block.strip()) + "\n"
 
 
+def render_text(template: str, **context: Any) -> str:
+    """Plain text, for the console and for JSON: nothing is escaped."""
+    return _environment(False).overlay(autoescape=False).get_template(template).render(context)
+
+
 def write_page(path: Path, template: str, **context: Any) -> Path:
     """Render a page and write it whole or not at all; raise UserError where it cannot be written."""
     text = render_page(template, **context)

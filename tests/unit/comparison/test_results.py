@@ -23,14 +23,13 @@ from sklearn.metrics import (
 )
 
 from factories.sweeps import by_case, config_of, read, write_run, write_sweep
+from histo_lightning.comparison.cells import score_out_of_fold
 from histo_lightning.comparison.console import print_comparison
 from histo_lightning.comparison.folders import find_folders, listed_folders
 from histo_lightning.comparison.names import natural
 from histo_lightning.comparison.plans import plan_hash
-from histo_lightning.comparison.pooling import score_out_of_fold
 from histo_lightning.comparison.reading import SHOWN_SCORES, read_runs
-from histo_lightning.comparison.results import analyse, compare_runs
-from histo_lightning.comparison.results_csv import results_table
+from histo_lightning.comparison.results import analyse, compare_runs, results_table
 from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
@@ -463,7 +462,7 @@ def test_labelled_splits_are_shown_with_their_label_and_never_pooled(tmp_path: P
         assert text.count(f"> **{label}") == count
     rows = rows_in(runs)
     assert {(row["split"], row["label"].split(" (")[0]) for row in rows} == set(labels.items())
-    names = [name for name, _, _ in figures(results)]
+    names = [name for name, _ in figures(results)]
     assert names[:7] == ["forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves"]
     assert names[7:10] == ["heat_map-2", "cost-2", "curves-2"]  # LEAKY folds are not pooled
 

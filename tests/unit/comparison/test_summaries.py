@@ -1,5 +1,6 @@
 """Cells of a comparison: how they are named, what their networks decided, and the pictures of them all."""
 
+import shutil
 import warnings
 from dataclasses import replace
 from itertools import product
@@ -18,9 +19,9 @@ from sklearn.metrics import (
 )
 
 from factories.sweeps import by_case, config_of, write_run
+from histo_lightning.comparison.cells import mean_roc
 from histo_lightning.comparison.results import analyse
 from histo_lightning.comparison.settings import names_of
-from histo_lightning.comparison.summaries import mean_roc
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.report.comparison_page import figures
@@ -72,12 +73,13 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
             write_run(tmp_path / "runs", replace(config, model={**config.model, "freeze_backbone": frozen}))
     factor = "model.freeze_backbone"
     plan = {
+        "jobs": [],
         "comparison": {
             "factor": factor,
             "reference": "True",
             "score": "case_auroc",
             "levels": ["True", "False"],
-        }
+        },
     }
     write_json(tmp_path / "runs" / "sweep.json", plan)
     results, _ = analyse([tmp_path / "runs"], factor=factor, reference=given)
@@ -91,12 +93,60 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
     assert not any("is missing" in reason for reason in results["families"][0]["exploratory_because"])
 
 
-@pytest.mark.parametrize("levels", [3, "true", None, {}])
-def test_a_damaged_plan_is_no_defect(crossed_runs: Path, tmp_path: Path, levels: object) -> None:
-    plan = {"comparison": {"factor": "model.freeze_backbone", "reference": True, "levels": levels}}
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it is not JSON"),
+        ('{"jobs": [{"run": "a"', "it is not JSON"),
+        ("[]", "a JSON object is expected"),
+        ("{}", "it lists no jobs"),
+        ('{"jobs": 3}', "it lists no jobs"),
+        ('{"jobs": ["a"]}', "it lists no jobs"),
+        ('{"jobs": [{"run": null}]}', "it lists no jobs"),
+        ('{"jobs": [], "comparison": [1]}', "its comparison is no object"),
+        ('{"jobs": [], "comparison": {"levels": 3}}', "comparison.levels is no list"),
+    ],
+)
+def test_a_damaged_plan_is_refused_in_one_line(
+    crossed_runs: Path, tmp_path: Path, text: str, why: str
+) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UserError) as refused:
+        analyse([crossed_runs, tmp_path])
+    assert str(refused.value).startswith(f"{tmp_path / 'sweep.json'}: is damaged (")
+    assert why in str(refused.value)
+    assert "restore it" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_levels_of_a_plan_may_be_left_out(crossed_runs: Path, tmp_path: Path) -> None:
+    plan = {"jobs": [], "comparison": {"factor": "model.freeze_backbone", "reference": True, "levels": None}}
     write_json(tmp_path / "sweep.json", plan)
-    results, _ = analyse([crossed_runs, tmp_path])
-    assert results["reference"] == "freeze_backbone=true"
+    assert analyse([crossed_runs, tmp_path])[0]["reference"] == "freeze_backbone=true"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "holds no epoch"),
+        ("epoch,train_loss\n0,0.5\n", "no column val_loss"),
+        ("epoch,train_loss,val_loss\n0,0.5\n", "a row is damaged"),
+        ("epoch,train_loss,val_loss\n0,0.5,x\n", "a row is damaged"),
+    ],
+)
+def test_a_damaged_history_is_refused_in_one_line(
+    crossed_runs: Path, tmp_path: Path, text: str, why: str
+) -> None:
+    source = next(crossed_runs.iterdir())
+    run = shutil.copytree(source, tmp_path / source.name)
+    (run / "history.csv").write_text(text)
+    with pytest.raises(UserError) as refused:
+        analyse([tmp_path])
+    assert str(refused.value).startswith(f"{run / 'history.csv'}: ")
+    assert why in str(refused.value)
+    assert "train again" in str(refused.value)
+    (run / "history.csv").unlink()
+    assert analyse([tmp_path])[0]["curves"] == []
 
 
 def test_a_reference_that_no_run_has_is_told_as_it_was_given(crossed_runs: Path) -> None:
@@ -188,7 +238,7 @@ def test_two_keys_that_end_alike_are_told_by_their_whole_names() -> None:
 def test_every_picture_holds_all_it_says(crossed: dict[str, Any], swept: Path) -> None:
     """Nothing is cut off at a figure's edge, with many settings and with many magnifications."""
     for results in (crossed, analyse([swept])[0]):
-        for name, _, figure in figures(results):
+        for name, figure in figures(results):
             canvas: Any = FigureCanvasAgg(figure)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # matplotlib warns where a layout has no room
@@ -200,22 +250,21 @@ def test_every_picture_holds_all_it_says(crossed: dict[str, Any], swept: Path) -
 
 
 def test_curves_have_a_panel_for_each_setting_on_the_scale_of_the_means(crossed: dict[str, Any]) -> None:
-    (figure,) = [figure for name, _, figure in figures(crossed) if name == "curves"]
+    (figure,) = [figure for name, figure in figures(crossed) if name == "curves"]
     assert len(figure.axes) == 12
     arm = "freeze_backbone=true resnet101 lr=0.02"
     losses = [curve["val_loss"] for curve in crossed["curves"] if curve["arm"] == arm]
     assert len(losses) == 5
-    (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "resnet101 lr=0.02\n40x"]
-    box = panel.get_position()
-    same_column = [axes for axes in figure.axes if abs(axes.get_position().x0 - box.x0) < 1e-3]
-    below = max(
-        (axes for axes in same_column if axes.get_position().y1 <= box.y0 + 1e-3),
-        key=lambda axes: axes.get_position().y0,
-    )
-    means = [line.get_ydata() for line in below.lines if line.get_linewidth() > 1]
+    (panel,) = [
+        axes
+        for axes in figure.axes
+        if axes.get_title(loc="left") == "resnet101 lr=0.02\n40x, validation loss"
+    ]
+    means = [line.get_ydata() for line in panel.lines if line.get_linewidth() > 1]
     assert len(means) == 2
     assert any(np.allclose(mean, np.mean(losses, axis=0)) for mean in means)
-    assert len({axes.get_ylim() for axes in figure.axes if not axes.get_title(loc="left")}) == 1
+    below = [axes for axes in figure.axes if axes.get_title(loc="left").endswith("validation loss")]
+    assert len({axes.get_ylim() for axes in below}) == 1
 
 
 def test_the_mean_of_curves_ends_where_the_first_run_was_stopped(crossed: dict[str, Any]) -> None:

@@ -12,8 +12,16 @@ from matplotlib.figure import Figure
 
 from factories.html import Page
 from histo_lightning.report.comparison_page import figures, texts, write_results
-from histo_lightning.report.comparison_tables import main_table, missing_folds, quantity
-from histo_lightning.report.comparison_words import between, conclusions, p_text, said_once, size
+from histo_lightning.report.comparison_words import (
+    between,
+    main_table,
+    missing_folds,
+    p_text,
+    quantity,
+    said_once,
+    size,
+    summary,
+)
 from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
 from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
 from histo_lightning.report.words import SYNTHETIC
@@ -85,9 +93,8 @@ def test_every_run_beside_the_page_is_linked(one_fold: tuple[Path, Json]) -> Non
 def test_missing_folds_are_said_once_with_what_to_add(one_fold: tuple[Path, Json]) -> None:
     folder, record = one_fold
     markdown, html = texts(record, folder / "plots", [])
-    advice = missing_folds(record["cells"])
-    assert advice is not None
-    assert "split.fold=0,1,2,3,4" in advice
+    assert missing_folds(record["cells"])
+    advice = "run every fold: repeat the command with split.fold=0,1,2,3,4 added."
     page = Page(html)
     told = page.text.split(advice)[0]
     assert told.count("No comparison:") == 1
@@ -100,8 +107,15 @@ def test_missing_folds_are_said_once_with_what_to_add(one_fold: tuple[Path, Json
 def test_said_once() -> None:
     problems = ["a 40x: no run", "b: no run", "c: other", "alone"]
     assert list(dict.fromkeys(said_once(problems).values())) == ["2 cells: no run", "c: other", "alone"]
-    nothing = {"families": [], "refusals": [{"reasons": ["only resnet18 was run"]}]}
-    assert conclusions(nothing) == ["No comparison: only resnet18 was run."]
+    nothing = {
+        "families": [],
+        "refusals": [{"reasons": ["only resnet18 was run"]}],
+        "cells": [],
+        "data": None,
+    }
+    nothing["runs"] = {"found": 1, "finished": 0, "failed": 1}
+    assert summary(nothing)["conclusions"] == ["No comparison: only resnet18 was run."]
+    assert summary(nothing)["runs"] == "1 run: 1 failed."
 
 
 def test_drawn_images_are_labelled(depths: Json, tmp_path: Path) -> None:
@@ -149,7 +163,7 @@ def test_no_flops_of_zero(depths: Json, tmp_path: Path) -> None:
 def test_every_figure_holds_all_it_says(depths: Json, crossed: Json, one_fold: tuple[Path, Json]) -> None:
     """Nothing is cut off at a figure's edge, with many settings and with many magnifications."""
     for record in (depths, crossed, one_fold[1]):
-        for name, _, figure in figures(record):
+        for name, figure in figures(record):
             canvas: Any = FigureCanvasAgg(figure)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # matplotlib warns where a layout has no room
@@ -158,7 +172,7 @@ def test_every_figure_holds_all_it_says(depths: Json, crossed: Json, one_fold: t
             width, height = figure.get_size_inches()
             assert min(box.x0, box.y0) >= 0, (name, box)
             assert max(box.x1 - width, box.y1 - height) <= 0, (name, box)
-    assert [name for name, _, _ in figures(depths)] == ALL
+    assert [name for name, _ in figures(depths)] == ALL
 
 
 def test_the_forest_has_a_line_for_each_difference(crossed: Json) -> None:
@@ -221,13 +235,13 @@ def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(depths: Json) 
 
 
 def test_curves_have_a_panel_for_each_setting_on_the_scale_of_the_means(crossed: Json) -> None:
-    (figure,) = [figure for name, _, figure in figures(crossed) if name == "curves"]
+    (figure,) = [figure for name, figure in figures(crossed) if name == "curves"]
     assert len(figure.axes) == 12
     arm = "freeze_backbone=true resnet101 lr=0.02"
     losses = [curve["val_loss"] for curve in crossed["curves"] if curve["arm"] == arm]
     assert len(losses) == 5
-    below = {axes.get_position().x0: axes for axes in figure.axes if not axes.get_title(loc="left")}
-    means = [line.get_ydata() for axes in below.values() for line in axes.lines if line.get_linewidth() > 1]
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left").endswith("40x, validation loss")]
+    means = [line.get_ydata() for axes in panels for line in axes.lines if line.get_linewidth() > 1]
     expected = np.mean(losses, axis=0)
     assert any(len(mean) == len(expected) and np.allclose(mean, expected) for mean in means)
     assert len({axes.get_ylim() for axes in figure.axes}) == 2

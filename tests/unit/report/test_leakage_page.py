@@ -8,8 +8,7 @@ import pytest
 
 from factories.html import Page
 from histo_lightning.report.figures.leakage import draw_leakage
-from histo_lightning.report.leakage_page import markdown_text, write_page
-from histo_lightning.report.leakage_words import difference, points, sentences
+from histo_lightning.report.leakage_page import points, sentences, write_study
 from histo_lightning.report.words import SHUFFLED, SYNTHETIC
 
 Json = dict[str, Any]
@@ -76,6 +75,11 @@ def study() -> Json:
     return found | {"words": sentences(found)}
 
 
+def written(study: Json, folder: Path) -> tuple[Page, str]:
+    """The page and the Markdown."""
+    return Page(write_study(study, folder)), (folder / "leakage.md").read_text(encoding="utf-8")
+
+
 def test_sentences_point_both_ways(study: Json) -> None:
     words = study["words"]
     assert words["injection"] == (
@@ -87,16 +91,18 @@ def test_sentences_point_both_ways(study: Json) -> None:
         "an image AUROC of 0.50 (95 % interval 0.38 to 0.62), chance being 0.50."
     )
     assert "on the untouched images, changes image accuracy" not in words["official"]
-    around = difference({"auroc": score(0.0, -0.02, 0.03, conditional="conditional")}, "auroc", "It")
+    (pair,) = study["blocks"]["injection"]["pairs"]
+    pair["auroc"] = score(0.0, -0.02, 0.03, conditional="conditional")
+    around = sentences(study)["injection"]
     assert "It may be 0; a fall beyond 2.0 and a rise beyond 3.0 points" in around
     assert around.endswith("This is conditional.")
-    assert difference({"auroc": score(None)}, "auroc", "It") == "It: AUROC is undefined (too few cases)."
+    pair["auroc"] = score(None)
+    assert sentences(study)["injection"].endswith("cases and images,: AUROC is undefined (too few cases).")
     assert [points(value) for value in (0.0001, -0.0123, 0.05)] == ["0.0", "−1.2", "+5.0"]
 
 
 def test_page_and_markdown_tell_the_same(study: Json, tmp_path: Path) -> None:
-    draw_leakage(study, tmp_path / "leakage")
-    page, text = Page(write_page(study, tmp_path)), markdown_text(study)
+    page, text = written(study, tmp_path)
     assert [path.name for path in tmp_path.glob("*.*g")] == ["leakage.png"]
     assert page.is_self_contained()
     assert len(page.images) == 1
@@ -115,13 +121,13 @@ def test_page_and_markdown_tell_the_same(study: Json, tmp_path: Path) -> None:
     assert page.row("injected 1 minus injected 0")[1] == "+26.0 +11.0 to +40.0"
     assert page.row(f"injected 0, {SHUFFLED}")[2:] == ["9.0 / 20.5", "2.0 / 4.0", "3.0"]
     assert "Nothing: every run of the study is there." in page.text
-    assert f"{SYNTHETIC}: Leakage study" == Page(write_page(study | {"data": "synthetic"}, tmp_path)).title
+    assert f"{SYNTHETIC}: Leakage study" == written(study | {"data": "synthetic"}, tmp_path)[0].title
 
 
 def test_tables_say_differences_in_points_and_what_was_left_out(study: Json, tmp_path: Path) -> None:
     changed = deepcopy(study)
     changed["blocks"]["injection"]["pairs"][0]["coverage"]["runs_left_out"] = 3
-    page = Page(write_page(changed, tmp_path))
+    page, _ = written(changed, tmp_path)
     assert page.row("official")[:2] == ["touched minus untouched", "+30.0 +6.0 to +50.0"]
     row = page.row("injected 1 minus injected 0")
     assert row[4:] == ["0.004", "227, 27 (16), 2; finished runs without a counterpart left out: 3"]
@@ -129,7 +135,7 @@ def test_tables_say_differences_in_points_and_what_was_left_out(study: Json, tmp
 
 def test_what_is_missing_is_said(study: Json, tmp_path: Path) -> None:
     gone = {"problems": ["two recipes"], "missing": [{"run": "a", "why": "<b>failed</b>"}]}
-    page, text = Page(write_page(study | gone, tmp_path)), markdown_text(study | gone)
+    page, text = written(study | gone, tmp_path)
     assert page.labels == ["two recipes", SHUFFLED]
     assert "Runs missing or left out: 1." in page.text
     assert "a: <b>failed</b>" in page.text
@@ -143,4 +149,4 @@ def test_nothing_to_compare(study: Json, tmp_path: Path) -> None:
     assert sentences(empty) == {}
     paths = draw_leakage(empty, tmp_path / "leakage", ("png", "svg"))
     assert "could be compared" in paths[1].read_text()
-    assert "No two arms could be compared." in Page(write_page(empty, tmp_path)).text
+    assert "No two arms could be compared." in written(empty, tmp_path)[0].text

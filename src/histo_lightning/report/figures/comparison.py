@@ -2,14 +2,16 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from histo_lightning.report import style
-from histo_lightning.report.comparison_words import basis_of, is_error, score_title
+from histo_lightning.report.comparison_words import basis_of, distinct, is_error, score_title
 from histo_lightning.report.style import label_axes, legend_below, new_figure, shown
 from histo_lightning.report.words import fixed
 
@@ -17,61 +19,64 @@ Json = Mapping[str, Any]
 REGIONS = ((0.05, "#F2F4F7"), (0.03, "#E4EAF0"), (0.01, "#CFDBE6"))
 COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
 MARKERS = "osD^vPX<>*hp"
-SCALES = {
-    "auroc": (0.5, 1.0),
-    "balanced_accuracy": (0.5, 1.0),
-    "brier": (0.0, 0.25),
-}  # of heat maps; others 0 to 1
+SCALES = {"auroc": (0.5, 1.0), "balanced_accuracy": (0.5, 1.0), "brier": (0.0, 0.25)}  # else 0 to 1
 LETTERS_PER_INCH = 12  # of a legend or title
 POINT: Mapping[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": style.BLUE, "markersize": 5.5}
 THICK: Mapping[str, Any] = {"color": style.BLUE, "linewidth": 3.4, "solid_capstyle": "butt"}
 THIN: Mapping[str, Any] = {"color": style.BLUE, "linewidth": 1.2, "marker": "|", "markersize": 7}
 
 
-def distinct(cells: Sequence[Json], key: str) -> list[str]:
-    """The values of a key of the cells, in order of appearance; magnifications by size."""
-    values = list(dict.fromkeys(str(cell[key]) for cell in cells))
-    return sorted(values, key=len) if key == "magnification" else values
+def panel_grid(
+    count: int, columns: int, size: tuple[float, float], title: str, extra: float = 0.9
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels of ``size`` inches below a title, which gets ``extra`` inches with the legend."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, panels = new_figure(max(size[0] * columns, 5.5), size[1] * rows + extra, columns, rows)
+    for axes in panels[count:]:
+        figure.delaxes(axes)
+    wrapped = textwrap.fill(title, int(LETTERS_PER_INCH * figure.get_figwidth()) - 12)
+    figure.suptitle(wrapped, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
+    return figure, panels[:count]
 
 
-def colours_of(levels: Sequence[str]) -> dict[str, str]:
+def colours_of(cells: Sequence[Json]) -> dict[str, str]:
     """A colour for each level; beyond seven they come again."""
-    return {level: style.COLOURS[number % len(style.COLOURS)] for number, level in enumerate(levels)}
+    return dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
 
 
 def forest_figure(families: Sequence[Json], score: str) -> Figure:
     """Every difference with its intervals; the regions of equivalence (1, 3 and 5 points) are shaded.
 
     Args:
-        families: of one data set and split, the main one first; its pairs show the simultaneous interval too.
+        families: of one protocol, the main one first; its pairs show the simultaneous interval too.
         score: ``<level>_<score>``; differences of scores are in points.
     """
     scale, unit = (1.0, "") if is_error(score) else (100.0, ", points")
     pairs = [pair for family in families for pair in family["comparison"]["pairs"]]
-    references = {str(pair["reference"]) for pair in pairs}
-    common = shown(references.pop()) if len(references) == 1 else ""
+    references = {shown(pair["reference"]) for pair in pairs}
+    common = references.pop() if len(references) == 1 else ""
+    rows: list[tuple[str, Json | None]] = []
+    for family in families:
+        if family["held"]:
+            rows.append(("mean over " * (len(family["held"]) > 1) + shown(family["over"], 40), None))
+        for pair in family["comparison"]["pairs"]:
+            reference = "" if common else f" \N{MINUS SIGN} {shown(pair['reference'])}"
+            rows.append((shown(pair["arm"]) + reference, pair))
     figure, (axes,) = new_figure(7.4, 1.9 + 0.36 * (len(pairs) + len(families)))
     for half, colour in REGIONS:
         axes.axvspan(-half * scale, half * scale, color=colour, linewidth=0, zorder=0)
     axes.axvline(0, color=style.GREY, linewidth=0.8, zorder=1)
-    ticks: list[tuple[str, str]] = []
-    for family in families:
-        if family["held"]:
-            over = "mean over " * (len(family["held"]) > 1) + shown(family["over"], 40)
-            ticks.append((over, style.GREY))
-        for pair in family["comparison"]["pairs"]:
-            y = -len(ticks)
+    axes.set_yticks(range(len(rows)), [text for text, _ in rows], parse_math=False)
+    axes.set_ylim(len(rows) - 0.4, -0.7)
+    for y, (label, (_, row)) in enumerate(zip(axes.get_yticklabels(), rows, strict=True)):
+        label.set_color(style.INK if row else style.GREY)
+        if row:
             for name, look in (("simultaneous_", THIN), ("", THICK)):
-                ends = [pair[f"{name}low"], pair[f"{name}high"]]
+                ends = [row[f"{name}low"], row[f"{name}high"]]
                 if None not in ends:
                     axes.plot([scale * end for end in ends], [y, y], **look)
-            axes.plot([scale * pair["difference"]], [y], **POINT)
-            reference = "" if common else f" \N{MINUS SIGN} {shown(pair['reference'])}"
-            ticks.append((shown(pair["arm"]) + reference, style.INK))
-    axes.set_yticks(range(0, -len(ticks), -1), [text for text, _ in ticks], parse_math=False)
-    for label, (_, colour) in zip(axes.get_yticklabels(), ticks, strict=True):
-        label.set_color(colour)
-    axes.set_ylim(-len(ticks) + 0.4, 0.7)
+            axes.plot([scale * row["difference"]], [y], **POINT)
     names = families[0]["magnifications"]
     title = f"{score_title(score)}, {'mean over ' * (len(names) > 1)}{', '.join(names)}"
     label_axes(axes, title, f"difference from {common or 'the reference'}{unit}")
@@ -97,77 +102,59 @@ def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="x", color=style.PALE, linewidth=0.6)
     label_axes(axes, "Mean ranks (descriptive)", f"mean rank over {blocks} folds, 1 is best")
-    note = f"Bars are as long as the critical difference, {critical:.2f}:\nthose that overlap cannot be told apart."
-    legend_below(figure, axes, note)
+    length = f"Bars are as long as the critical difference, {critical:.2f}"
+    legend_below(figure, axes, f"{length}:\nthose that overlap cannot be told apart.")
     return figure
 
 
 def heat_figure(cells: Sequence[Json], score: str) -> Figure:
-    """The score of every level by magnification, a panel for each level of the other factors, on one fixed scale.
+    """The score of every level by magnification, a panel for each other setting, on one fixed scale.
 
     Args:
-        cells: of one data set and split, as the comparison's record has them.
+        cells: of one protocol, as the comparison's record has them.
         score: ``<level>_<score>``.
     """
     basis = basis_of(cells)
-    levels, strata, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
+    levels, settings, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
     values = {(cell["level"], cell["stratum"], cell["magnification"]): cell[basis.key] for cell in cells}
     scale = Normalize(*SCALES.get(score.partition("_")[2], (0.0, 1.0)))
-    columns, rows = min(len(strata), 3), -(-len(strata) // 3)
-    width = max(columns * max(3.2, 1.6 + 0.85 * len(names)), 5.0)
-    figure, panels = new_figure(width, 0.6 + (1.1 + 0.5 * len(levels)) * rows, columns, rows)
-    for axes in panels[len(strata) :]:
-        figure.delaxes(axes)
-    for number, (axes, stratum) in enumerate(zip(panels, strata, strict=False)):
-        grid = np.array(
-            [[values.get((level, stratum, name)) for name in names] for level in levels], np.float64
-        )
-        axes.imshow(np.ma.masked_invalid(grid), cmap=style.SHADES, norm=scale, aspect="auto")
-        for (row, column), value in np.ndenumerate(grid):
-            known = bool(np.isfinite(value))
-            colour = (
-                style.GREY if not known else "white" if _is_dark(style.SHADES(scale(value))) else style.INK
-            )
-            text = fixed(float(value) if known else None)
-            axes.text(column, row, text, ha="center", va="center", fontsize=style.TEXT_SIZE, color=colour)
+    title = f"{score_title(score)}, {basis.words}; colours from {scale.vmin:g} to {scale.vmax:g}"
+    size = max(3.2, 1.6 + 0.85 * len(names)), 1.1 + 0.5 * len(levels)
+    figure, panels = panel_grid(len(settings), 3, size, title, extra=0.6)
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.TEXT_SIZE}
+    for number, (axes, setting) in enumerate(zip(panels, settings, strict=True)):
+        rows = [[values.get((level, setting, name)) for name in names] for level in levels]
+        grid = np.ma.masked_invalid(np.array(rows, np.float64))
+        axes.imshow(grid, cmap=style.SHADES, norm=scale, aspect="auto")
+        for (row, column), value in np.ndenumerate(grid.filled(np.nan)):
+            known = float(value) if np.isfinite(value) else None
+            colour = style.GREY if known is None else "white" if scale(known) > 0.55 else style.INK
+            axes.text(column, row, fixed(known), color=colour, **middle)
         axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(
-            range(len(levels)), [shown(level) if number % columns == 0 else "" for level in levels]
-        )
+        axes.set_yticks(range(len(levels)), [shown(level) if number % 3 == 0 else "" for level in levels])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        label_axes(axes, shown(stratum))
-    text = f"{score_title(score)}, {basis.words}; colours from {scale.vmin:g} to {scale.vmax:g}"
-    wrapped = textwrap.fill(text, int(LETTERS_PER_INCH * width) - 8)
-    figure.suptitle(wrapped, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
+        label_axes(axes, shown(setting))
     return figure
-
-
-def _is_dark(colour: Any) -> bool:
-    """Whether white can be read better than black on a colour (relative luminance of WCAG 2.1)."""
-    red, green, blue = (((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in colour[:3])
-    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2)
 
 
 def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     """The score with its interval against parameters (above) and seconds (below), a column for each magnification."""
-    basis = basis_of(cells)
-    levels, strata, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
-    colours = colours_of(levels)
+    basis, colours = basis_of(cells), colours_of(cells)
+    settings, names = distinct(cells, "stratum"), distinct(cells, "magnification")
     figure, panels = new_figure(max(2.6 * len(names), 5.0), 6.0, len(names), 2)
     look: dict[str, Any] = {"markersize": 5, "elinewidth": 1, "capsize": 2, "alpha": 0.8}
-    for number, axes in enumerate(panels):
-        cost, name = list(COSTS)[number // len(names)], names[number % len(names)]
+    for axes, (cost, name) in zip(panels, product(COSTS, names), strict=True):
         for cell in cells:
             value = cell[basis.key]
-            if cell["magnification"] != name or value is None or not cell[cost]:
-                continue
-            known = basis.has_interval and cell["low"] is not None
-            spread = [[max(0.0, value - cell["low"])], [max(0.0, cell["high"] - value)]] if known else None
-            marker = MARKERS[strata.index(cell["stratum"]) % len(MARKERS)]
-            axes.errorbar([cell[cost]], [value], spread, fmt=marker, color=colours[cell["level"]], **look)
-        title = score_title(score) if number % len(names) == 0 else ""
-        label_axes(axes, name if number < len(names) else "", COSTS[cost], title)
+            if cell["magnification"] == name and value is not None and cell[cost]:
+                known = basis.has_interval and cell["low"] is not None
+                ends = (value - cell["low"], cell["high"] - value) if known else ()
+                marker = MARKERS[settings.index(cell["stratum"]) % len(MARKERS)]
+                spread = [[max(0.0, end)] for end in ends] or None
+                axes.errorbar([cell[cost]], [value], spread, fmt=marker, color=colours[cell["level"]], **look)
+        title = name if cost == next(iter(COSTS)) else ""
+        label_axes(axes, title, COSTS[cost], score_title(score) if name == names[0] else "")
         if not axes.has_data():
             style.say_empty(axes, f"no {cost.replace('_', ' ')}\nstored by these runs")
             continue
@@ -178,18 +165,20 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     drawn = [axes for axes in panels if axes.has_data()]
     for axes in drawn:
         axes.set_ylim(min(a.get_ylim()[0] for a in drawn), max(a.get_ylim()[1] for a in drawn))
-    key_below(figure, colours, strata)
+    key_below(figure, colours, settings)
     return figure
 
 
-def key_below(figure: Figure, colours: Mapping[str, str], strata: Sequence[str] = (), note: str = "") -> None:
-    """Colours say the level, markers the level of the other factors; without ``strata`` the key has lines."""
+def key_below(
+    figure: Figure, colours: Mapping[str, str], settings: Sequence[str] = (), note: str = ""
+) -> None:
+    """Colours say the level, markers the other settings; without ``settings`` the key has lines."""
     axes = figure.axes[0]
-    look: dict[str, Any] = {"marker": "o", "linestyle": ""} if strata else {"linewidth": 2}
+    look: dict[str, Any] = {"marker": "o", "linestyle": ""} if settings else {"linewidth": 2}
     for level, colour in colours.items():
         axes.plot([], [], color=colour, label=shown(level), **look)
-    for number, stratum in enumerate(strata if len(strata) > 1 else []):
-        axes.plot([], [], MARKERS[number % len(MARKERS)], color=style.GREY, label=shown(stratum))
+    for number, setting in enumerate(settings if len(settings) > 1 else []):
+        axes.plot([], [], MARKERS[number % len(MARKERS)], color=style.GREY, label=shown(setting))
     letters = [len(str(name)) + 6 for name in axes.get_legend_handles_labels()[1]]  # with a key and a gap
     columns = min(len(letters), 6, int(LETTERS_PER_INCH * figure.get_figwidth() / max(letters)))
     legend_below(figure, axes, note, columns=max(1, columns))

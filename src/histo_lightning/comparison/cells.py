@@ -1,0 +1,271 @@
+"""The cells of a comparison (level, setting, magnification): pooled out-of-fold predictions, scores, costs, curves."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histo_lightning.comparison.names import label_kind
+from histo_lightning.comparison.reading import COSTS, FINISHED, LOSSES, SHOWN_SCORES
+from histo_lightning.comparison.settings import CELL, K_FOLDS, replicate_text
+from histo_lightning.data.splits.official import Official
+from histo_lightning.errors import UserError
+from histo_lightning.evaluation import pool, score_pooled
+from histo_lightning.evaluation.differences import Replicate
+from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
+from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.scores import confusion
+from histo_lightning.evaluation.summary import score_units
+from histo_lightning.report.figures.ranking import GRID, roc_points
+from histo_lightning.report.words import level_scores
+
+Json = dict[str, Any]
+
+KEY = [*CELL, "replicate"]
+NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stratum",
+         "magnification": "magnification"}  # fmt: skip
+"""Columns of a placed run: what the record calls them."""
+
+
+def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
+
+    Returns:
+        A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several
+        times, of the newest runs first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is
+        pooled. And notes on runs of one fold.
+    """
+    rows, notes = [], []
+    for key, runs in placed.groupby(KEY, sort=False):
+        first = runs.iloc[0]
+        row: Json = dict(zip(KEY, key, strict=True)) | {"title": first["title"], "pooled": []}
+        where = f"{first['title']} {first['magnification']} {replicate_text(first['replicate'])}"
+        try:
+            scored = runs[runs["table"].notna()]
+            _refuse_incomplete(runs, scored)
+            folds = []
+            for fold, own in scored.groupby("fold"):
+                distinct, remarks = _distinct(own)
+                folds.append(distinct)
+                notes += [f"{where}: fold {fold} {text}" for text in remarks]
+            count = max(map(len, folds))
+            poolings = [pd.DataFrame([own.iloc[min(n, len(own) - 1)] for own in folds]) for n in range(count)]
+            newest = poolings[0]
+            row |= {
+                "pooled": [_pool(members) for members in poolings],
+                "runs": newest["run"].tolist(),
+                "fingerprint": newest["status"].iloc[0].get("data_fingerprint"),
+                "partition": newest["split"].iloc[0]["partition_hash"],
+                "problem": None,
+            }
+        except UserError as error:
+            row["problem"] = f"{where}: {error}"
+        rows.append(row)
+    columns = [*KEY, "title", "pooled", "runs", "fingerprint", "partition", "problem"]
+    return pd.DataFrame(rows, columns=columns, dtype=object), notes
+
+
+def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Runs of one fold with different settings of the environment, the newest of each; and what was left out."""
+    identity = [run["status"].get("config_hash") or str(run["folder"]) for _, run in runs.iterrows()]
+    again = pd.Series(identity, runs.index).duplicated()
+    notes = [
+        f"has two runs with the same settings: the newest is kept, {folder} is left out"
+        for folder in runs.loc[again, "folder"]
+    ]
+    distinct = runs[~again]
+    if len(distinct) > 1:
+        folders = ", ".join(map(str, distinct["folder"]))
+        notes.append(
+            f"was run {len(distinct)} times on different machines or trainers ({folders}): their scores are averaged in "
+            "the table, and the newest is compared"
+        )
+    return distinct, notes
+
+
+def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
+    """Raise with every fold that is missing, and why, or with what the split says against pooling."""
+    kind = str(runs["split.name"].iloc[0])
+    if kind == Official.name:
+        raise UserError("the official folds overlap, so they are never pooled; the table has their mean")
+    folds = range(int(runs["split.folds"].iloc[0])) if kind in K_FOLDS else sorted(set(runs["fold"]))
+    missing: dict[str, list[str]] = {}
+    for fold in sorted(set(folds) - set(scored["fold"])):
+        missing.setdefault(_why_missing(runs[runs["fold"] == fold]), []).append(str(fold))
+    if missing:
+        texts = [
+            f"{'folds' if own[1:] else 'fold'} {', '.join(own)} {'are' if own[1:] else 'is'} missing ({why})"
+            for why, own in missing.items()
+        ]
+        raise UserError("; ".join(texts))
+    values = {
+        "come from {} different partitions of the cases": scored["split"].str.get("partition_hash"),
+        "come from {} different labels": scored["label"].map(label_kind),
+        "saw {} sets of different images (data_fingerprint)": scored["status"].str.get("data_fingerprint"),
+    }
+    for text, own in values.items():
+        if (count := own.nunique(dropna=False)) > 1:
+            raise UserError(f"its folds {text.format(count)}, so they do not belong together")
+
+
+def _why_missing(runs: pd.DataFrame) -> str:
+    if runs.empty:
+        return "no such run"
+    if FINISHED in set(runs["state"]):
+        return "its test part was left unread, test=false"
+    return f"{runs['state'].iloc[0]}: {runs['error'].iloc[0]}".removesuffix(": ")
+
+
+def _pool(runs: pd.DataFrame) -> Replicate:
+    table, fold = pool(runs["table"].tolist())
+    first = runs.iloc[0]
+    images = {image for part in first["split"]["parts"].values() for image in part}
+    if str(first["split.name"]) in K_FOLDS and set(table.image.tolist()) != images:
+        held = f"{len(table)} of the {len(images)} images of the split"
+        raise UserError(f"its test parts hold {held}, so they do not cover it")
+    folds_of_cases = pd.Series(fold).groupby(table.case).nunique()
+    if is_grouped(table) and folds_of_cases.max() > 1:
+        label = f" ({label_kind(first['label'])})" if first["label"] else ""
+        raise UserError(
+            f"cases are in the test parts of several folds{label}, so its folds are never pooled; the table has the "
+            "mean over its runs"
+        )
+    return Replicate(table, fold)
+
+
+def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str, float | None]]:
+    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval; and all others as plain values.
+
+    Intervals of all scores would take a second a pooling; only the chosen one is made here, from the same draws.
+
+    Returns:
+        The entry of the chosen score (``value, low, high, method, ...``, ``pooled`` and ``warning`` for an AUROC), and
+        ``<level>_<score>`` to value, null where undefined.
+    """
+    table, fold = replicate
+    scored = {"test": score_pooled([table.rows(fold == k) for k in np.unique(fold)], intervals=False)}
+    entries: Json = {}
+    for name in dict.fromkeys([*SHOWN_SCORES, score]):
+        level, _, key = name.partition("_")
+        entries[name] = dict(level_scores(scored, "test", level).get(key) or {})
+    values = {name: entries[name].get("value") for name in SHOWN_SCORES}
+    entry, wanted = entries[score], named_score(score)
+    if not is_grouped(table):
+        entry["reason"] = UNGROUPED
+    elif entry["value"] is not None:
+        del entry["reason"]
+        own = units(table, wanted.level, fold=fold)
+        entry |= score_units(own, draws=2000, names=[wanted.score])[wanted.score]
+    return entry, values
+
+
+def mean(values: Any) -> float | None:
+    """Mean of the values that are there, None without one."""
+    known = [float(value) for value in values if pd.notna(value)]
+    return fmean(known) if known else None
+
+
+def curve_records(placed: pd.DataFrame) -> list[Json]:
+    """The losses of every run that has some, with ``arm, magnification, world`` and ``run``."""
+    names = ["title", "magnification", "protocol", "run", *LOSSES]
+    runs = placed.loc[placed[LOSSES[0]].notna(), names].rename(columns=NAMES)
+    return [dict(zip(runs.columns, row, strict=True)) for row in runs.itertuples(index=False)]
+
+
+def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
+    """Everything that the tables and pictures say about each cell.
+
+    ``value, low, high`` are means over the replicates: of the pooled scores, and of the ends of their intervals (a
+    little too wide, since the mean of several trainings varies less than one).
+    """
+    rows = dict(list(pools.groupby(CELL)))
+    return [_cell(runs, rows[key], score) for key, runs in placed.groupby(CELL, sort=False)]
+
+
+def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
+    replicates = []
+    for _, row in pools.iterrows():
+        folds = int(runs.loc[runs["replicate"] == row["replicate"], "fold"].nunique())
+        about = {"replicate": replicate_text(row["replicate"]), "folds": folds, "problem": row["problem"]}
+        replicates.append(about | _replicate(row["pooled"], score))
+    pooled = [one for one in replicates if one["value"] is not None]
+    finished = runs[runs["state"] == FINISHED]
+    own = finished[f"test_{score}"]
+    by_seed = [one["value"] for one in pooled]
+    by_fold = own.groupby(finished["fold"]).mean().dropna()
+    bounded = all(one["low"] is not None for one in pooled)
+    names = sorted({name for one in pooled for name in one["scores"]})
+    return {key: runs[name].iloc[0] for name, key in NAMES.items()} | {
+        "label": next((label for label in runs["label"] if label), ""),
+        "found": len(runs),
+        "finished": len(finished),
+        "test_read": sum(int(status.get("test_read") or 0) for status in runs["status"]),
+        "value": mean(by_seed),
+        "low": mean(one["low"] for one in pooled) if bounded else None,
+        "high": mean(one["high"] for one in pooled) if bounded else None,
+        "method": next((one["method"] for one in pooled), None),
+        "reason": next((one["reason"] for one in replicates if one.get("reason")), None),
+        "pooled_pairs": mean(one["pooled"] for one in pooled),
+        "seed_sd": stdev(by_seed) if len(by_seed) > 1 else None,
+        "fold_sd": stdev(by_fold) if len(by_fold) > 1 else None,
+        "replicates": replicates,
+        "mean_of_runs": mean(own),
+        "scored_runs": int(own.notna().sum()),
+        "val": mean(finished[f"val_{score}"]),
+        "scores": {name: mean(one["scores"][name] for one in pooled) for name in names},
+        "train_loss": mean(finished["train_loss"].str[-1]),
+        "train_accuracy": mean(finished["train_image_accuracy"]),
+        **{name: mean(finished[name]) for name in COSTS},
+        "problems": [problem for problem in pools["problem"] if problem],
+    }
+
+
+def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
+    """The means over the poolings of one replicate."""
+    if not pooled:
+        return dict.fromkeys(("value", "low", "high", "method", "pooled", "warning")) | {"scores": {}}
+    entries, values = zip(*(score_out_of_fold(one, score) for one in pooled), strict=True)
+    first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
+    means = {key: mean(entry.get(key) for entry in entries) for key in ("value", "low", "high", "pooled")}
+    return first | means | {"scores": {name: mean(each[name] for each in values) for name in values[0]}}
+
+
+def decisions_of(pools: pd.DataFrame) -> list[Json]:
+    """What the networks of each pooled cell decided on test, by image and (where known) by case.
+
+    Returns:
+        For each cell its names, ``trainings`` and by level ``confusion``, 2 x 2 counts (rows are the truth) summed over
+        the replicates, and ``roc``, see ``mean_roc``.
+    """
+    records = []
+    for _, cell in pools[pools["problem"].isna()].groupby(CELL, sort=False):
+        replicates = [pooled[0] for pooled in cell["pooled"]]
+        record = {key: cell[name].iloc[0] for name, key in NAMES.items()} | {"trainings": len(replicates)}
+        for level in ("image", "case") if all(is_grouped(one.table) for one in replicates) else ("image",):
+            each = [units(one.table, level, fold=one.fold) for one in replicates]
+            counts = np.sum([confusion(own.truth, own.decision, 2) for own in each], axis=0)
+            folds = [own.chosen(own.fold == k) for own in each for k in np.unique(own.fold)]
+            record[level] = {"confusion": counts.tolist(), "roc": mean_roc(folds)}
+        records.append(record)
+    return records
+
+
+def mean_roc(folds: Sequence[Units]) -> Json | None:
+    """The folds' ROC curves and their vertical average (Fawcett 2006, section 7).
+
+    Folds hold different networks, so probabilities are compared within a fold only. Each fold weighs as many pairs of a benign
+    and a malignant unit as it has; the area under the average then is the pooled AUROC of ``evaluation.score_pooled``.
+
+    Returns:
+        ``curves``, false and true positive rates of each fold that holds both classes, and ``mean``, the average true
+        positive rate at the false positive rates ``GRID`` of the figure; None where no fold holds both classes.
+    """
+    both = [fold for fold in folds if 0 < int(fold.truth.sum()) < len(fold)]
+    if not both:
+        return None
+    curves = [roc_points(fold.truth, fold.p) for fold in both]
+    pairs = [int(fold.truth.sum()) * (len(fold) - int(fold.truth.sum())) for fold in both]
+    average = np.average([np.interp(GRID, *curve) for curve in curves], axis=0, weights=pairs)
+    return {"curves": [[false.tolist(), true.tolist()] for false, true in curves], "mean": average.tolist()}
