@@ -212,6 +212,9 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         "fold_sd": stdev(by_fold) if len(by_fold) > 1 else None,
         "replicates": replicates,
         "mean_of_runs": mean(own),
+        "runs_low": _mean_end(finished, own, f"test_{score}_low"),
+        "runs_high": _mean_end(finished, own, f"test_{score}_high"),
+        "folds": int(runs["split.folds"].iloc[0]) if pd.notna(runs["split.folds"].iloc[0]) else None,
         "scored_runs": int(own.notna().sum()),
         "val": mean(finished[f"val_{score}"]),
         "scores": {name: mean(one["scores"][name] for one in pooled) for name in names},
@@ -220,6 +223,12 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         **{name: mean(finished[name]) for name in COSTS},
         "problems": [problem for problem in pools["problem"] if problem],
     }
+
+
+def _mean_end(finished: pd.DataFrame, scores: "pd.Series[float]", column: str) -> float | None:
+    """The mean of one end of the runs' own intervals, None unless every scored run has one."""
+    ends = finished.loc[scores.notna(), column]
+    return mean(ends) if len(ends) and ends.notna().all() else None
 
 
 def _replicate(pooled: Sequence[Replicate], score: str) -> Json:

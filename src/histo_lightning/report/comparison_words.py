@@ -148,15 +148,16 @@ def said_once(problems: Sequence[str]) -> dict[str, str]:
     }
 
 
-def missing_folds(cells: Sequence[Json]) -> bool:
-    """Whether nothing could be pooled because folds are missing."""
+def missing_folds(cells: Sequence[Json]) -> str:
+    """``0,1,2,3,4``, the folds to run, where nothing could be pooled because some are missing; else empty."""
     problems = [problem for cell in cells for problem in cell["problems"]]
     nothing = all(cell["value"] is None for cell in cells)
-    return nothing and any("folds" in problem and "missing" in problem for problem in problems)
+    missing = nothing and any("fold" in problem and "missing" in problem for problem in problems)
+    return ",".join(map(str, range(cells[0]["folds"] or 0))) if missing else ""
 
 
 def main_table(cells: Sequence[Json], score: str) -> Table:
-    """Arm x magnification: the score with its interval, and how many seeds and runs it rests on."""
+    """Setting x magnification: the score with its interval, and how many seeds and runs it rests on."""
     basis, names, notes = basis_of(cells), distinct(cells, "magnification"), Notes()
     at = {(cell["arm"], cell["magnification"]): cell for cell in cells}
     several = len({_seeds(cell) for cell in cells if cell["value"] is not None}) > 1
@@ -173,7 +174,9 @@ def main_table(cells: Sequence[Json], score: str) -> Table:
             mark = notes.mark(f"mean of {counted(cell['scored_runs'], 'run')}, not pooled")
             return f"{fixed(runs_value)}{mark}{marks}"
         if basis is not POOLED:
-            return f"{fixed(value)}{marks}"
+            low, high = (cell["runs_low"], cell["runs_high"]) if basis is RUNS else (None, None)
+            ends = "" if low is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
+            return f"{fixed(value)}{ends}{marks}"
         seeds = f"; {_seeds(cell)}" if several else ""
         if cell["low"] is None:
             return f"{fixed(value)} (no interval{seeds}){notes.mark(str(cell['reason']))}{marks}"
