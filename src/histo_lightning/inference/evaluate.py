@@ -9,7 +9,7 @@ import numpy as np
 from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import EvaluateConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
-from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
+from histo_lightning.data.breakhis.records import Record, select_magnification, without_twins
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
 from histo_lightning.errors import UserError
@@ -47,10 +47,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
             logits.append(trained.logits(pixels.take(rows[start : start + config.batch_size])))
             progress(min(start + config.batch_size, len(rows)), len(rows))
     table = _table(trained, chosen, np.concatenate(logits))
-    chosen_point = (trained.about.get("operating_point") or {}).get(
-        "threshold"
-    )  # None where validation gave none
-    threshold = None if chosen_point is None else float(trained.about["threshold"])
+    point = trained.about.get("operating_point") or {}  # without a threshold where validation gave none
+    threshold = None if point.get("threshold") is None else float(trained.about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name
     metrics: dict[str, Any] = {
         "schema": 1,
@@ -69,14 +67,14 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{run}_{source.name}")
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", metrics)
-    path_row = {record.path: row for record, row in zip(chosen, rows, strict=True)}
+    row_at = {record.path: row for record, row in zip(chosen, rows, strict=True)}
     draw_evaluation(
         folder,
         table,
         metrics["scores"],
         threshold,
         trained.about.get("temperature"),
-        lambda path: pixels.take(np.array([path_row[path]]))[0] if path in path_row else None,
+        lambda path: pixels.take(np.array([row_at[path]]))[0] if path in row_at else None,
         config.report.formats,
     )
     write_evaluation(folder, metrics, table)
@@ -105,20 +103,12 @@ def _load(
     )
     source = open_source(dataset.name, files, image_size=width)
     wanted = config.magnification or str(trained.about["config"]["magnification"])
-    records = [
-        record
-        for record in source.records
-        if wanted == "all" or record.magnification in (0, int(wanted[:-1]))
-    ]
+    records = select_magnification(source.records, wanted)
     if not records:
         raise UserError(f"magnification={wanted}: the data set has no such image")
     short_side = dataset.short_side or trained.short_side
     pixels = load_pixels(files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
-    # Slide 13412 is in the set under two subtypes: one copy for the binary task, none for the subtypes.
-    dropped = {TWIN_DROPPED} if TWIN_KEPT in {record.slide for record in records} else set()
-    if trained.about["config"]["task"] == "subtype":
-        dropped = {TWIN_KEPT, TWIN_DROPPED}
-    return source, pixels, [record for record in records if record.slide not in dropped]
+    return source, pixels, without_twins(records, trained.about["config"]["task"])[0]
 
 
 def choose_records(
@@ -129,7 +119,9 @@ def choose_records(
     Raises:
         UserError: seen cases were not allowed, the part is empty, or the checkpoint's split is not beside it.
     """
-    seen = seen_images(trained, records, pixels)
+    cases, hashes = set(trained.about["seen_cases"]), set(trained.about.get("seen_pixels") or ())
+    digest = dict(zip(pixels.images, pixels.digests, strict=True))
+    seen = {r.image for r in records if (r.case and r.case in cases) or digest[r.image][:DIGITS] in hashes}
     chosen = list(records)
     if config.part in ("train", "val", "test"):
         split = read_json(Path(config.checkpoint).resolve().parent.parent / "split.json")
@@ -144,24 +136,16 @@ def choose_records(
         chosen = [record for record in records if record.image not in seen]
     known = [record for record in chosen if record.image in seen]
     if known and not config.allow_seen_cases:
-        cases = sorted({record.case or record.image for record in known})
+        known_cases = sorted({record.case or record.image for record in known})
         raise UserError(
-            f"checkpoint={config.checkpoint}: {len(cases)} of these cases were seen in training or validation "
-            f"({len(known)} images, e.g. case {cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
+            f"checkpoint={config.checkpoint}: {len(known_cases)} of these cases were seen in training or validation "
+            f"({len(known)} images, e.g. case {known_cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
         )
     if not chosen:
         raise UserError(
             f"part={config.part}: no image is left to score; every case of this data set was seen"
         )
     return chosen, len(known)
-
-
-def seen_images(trained: Trained, records: Sequence[Record], pixels: Pixels) -> set[str]:
-    """Images whose case, or whose very pixels, the checkpoint was trained or validated on."""
-    cases = set(trained.about["seen_cases"])
-    hashes = set(trained.about.get("seen_pixels") or ())
-    digest = dict(zip(pixels.images, pixels.digests, strict=True))
-    return {r.image for r in records if (r.case and r.case in cases) or digest[r.image][:DIGITS] in hashes}
 
 
 def _table(trained: Trained, records: Sequence[Record], logits: Floats) -> Table:

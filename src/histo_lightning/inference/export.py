@@ -28,7 +28,7 @@ from histo_lightning.runs import read_json, write_atomic, write_json
 from histo_lightning.runs.version import __version__
 
 TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
-KEPT = "transforms threshold operating_point temperature seen_cases split_hash"  # as the checkpoint has them
+COPIED = ("transforms", "threshold", "operating_point", "temperature", "seen_cases", "split_hash")
 PATCH = 8  # pixels a side of the squares in a test image: noise of single pixels would average out
 
 
@@ -53,8 +53,8 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     trained = Trained.load(config.checkpoint, torch.device("cpu"), config.imports)
     checkpoint = Path(config.checkpoint)
     folder = Path(config.output_dir) / "exports" / export_name(config.run_name, checkpoint)
-    source = {"sha256": _sha256(checkpoint.read_bytes()), "epoch": trained.about.get("epoch")}
-    facts = describe(trained, config.format) | {"checkpoint": source}
+    facts = describe(trained, config.format)
+    facts["checkpoint"] = {"sha256": _sha256(checkpoint.read_bytes()), "epoch": trained.about.get("epoch")}
     with TemporaryDirectory(prefix="histo-export-") as draft, warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):  # of the exporters' own code
             warnings.simplefilter("ignore", category)
@@ -62,7 +62,18 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
         write_atomic(Path(draft) / form.file, content)
         differences = parity(form.reader(Path(draft) / form.file, trained), trained)
     metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": _sha256(content)}
-    metadata |= {"parity": differences, "other_files": _other_files(folder, metadata)}
+    before = read_json(folder / "metadata.json")
+    others = {str(before.get("file")): before, **(before.get("other_files") or {})}
+    metadata |= {
+        "parity": differences,
+        "other_files": {
+            name: {key: value for key, value in about.items() if key != "other_files"}
+            for name, about in others.items()
+            if about.get("checkpoint") == facts["checkpoint"]
+            and name != form.file
+            and (folder / name).is_file()
+        },
+    }
     write_atomic(folder / form.file, content)
     write_json(folder / "metadata.json", metadata)
     for other in FORMATS.values():
@@ -85,19 +96,6 @@ def export_name(run_name: str | None, checkpoint: Path) -> str:
     if not name.strip("."):
         raise UserError(f"run_name={name}: is no name of a folder of its own; use letters and digits")
     return name
-
-
-def _other_files(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata, by file name, of what ``folder`` holds of the same checkpoint in other formats."""
-    before = read_json(folder / "metadata.json")
-    known = {str(before.get("file")): before, **(before.get("other_files") or {})}
-    return {
-        name: {key: value for key, value in about.items() if key != "other_files"}
-        for name, about in known.items()
-        if about.get("checkpoint") == metadata["checkpoint"]
-        and name != metadata["file"]
-        and (folder / name).is_file()
-    }
 
 
 def describe(trained: Trained, format_name: str) -> dict[str, Any]:
@@ -132,7 +130,7 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
             "probabilities": "softmax of the logits, without the temperature",
         },
         "threshold_rule": f"malignant where {total} >= threshold",
-        **{key: about.get(key) for key in KEPT.split()},
+        **{key: about.get(key) for key in COPIED},
         "versions": {"histo_lightning": __version__}
         | {package: version(package) for package in ("torch", *FORMATS[format_name].packages)},
     }
@@ -164,12 +162,12 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
     for name, images in parity_images(trained):
         batches.append(f"{name}: {list(images.shape)}")
         with torch.no_grad():
-            for output, ours, theirs in zip(OUTPUTS, reference(trained, images), run(images), strict=True):
-                if ours.shape != theirs.shape:
-                    raise UserError(
-                        f"parity: {output} have the shape {list(theirs.shape)}, not {list(ours.shape)}"
-                    )
-                worst[output] = torch.maximum(worst[output], (ours - theirs).abs().max())  # keeps a NaN
+            outputs = run(images)
+        for output, ours, theirs in zip(OUTPUTS, reference(trained, images), outputs, strict=True):
+            if ours.shape != theirs.shape:
+                shapes = f"{list(theirs.shape)}, not {list(ours.shape)}"
+                raise UserError(f"parity: {output} have the shape {shapes}")
+            worst[output] = torch.maximum(worst[output], (ours - theirs).abs().max())  # keeps a NaN
     largest = {output: float(value) for output, value in worst.items()}
     if not largest["probabilities"] <= TOLERANCE:
         raise UserError(

@@ -16,9 +16,16 @@ from histo_lightning.config.schema import Config, TuneConfig
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 from histo_lightning.training.checks import check_runs
-from histo_lightning.tuning.plan import run_config
 from histo_lightning.tuning.results import best_row
-from histo_lightning.tuning.space import check_tuning, corners, edge, overrides, searches, study_name
+from histo_lightning.tuning.space import (
+    check_tuning,
+    corners,
+    edge,
+    overrides,
+    run_config,
+    searches,
+    study_name,
+)
 
 SPACES = sorted(path.stem for path in (conf_dir() / "tune").glob("*.yaml"))
 LR = FloatDistribution(1e-5, 1e-1, log=True)
