@@ -20,7 +20,7 @@ from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.inference.gradcam import attribution, scaled_heat
 from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.report.console import StepProgress
-from histo_lightning.report.gallery import Shown, write_gallery, write_overlay
+from histo_lightning.report.gallery import HeatMap, write_gallery, write_overlay
 from histo_lightning.runs import write_atomic, write_json
 
 
@@ -48,7 +48,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     folder = Path(config.output_dir) / "predictions" / (config.run_name or folder_name(config.input))
     predictions: list[Prediction] = []
-    heat_maps: list[Shown] = []
+    heat_maps: list[HeatMap] = []
     with StepProgress("predicting", config.trainer.progress != "none") as progress:
         for start in range(0, len(paths), config.batch_size):
             batch = [_read(path, trained.short_side) for path in paths[start : start + config.batch_size]]
@@ -63,7 +63,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     write_atomic(folder / "predictions.csv", "".join(",".join(map(csv_text, line)) + "\n" for line in lines))
     if config.gradcam:
-        write_gallery(folder / "index.html", heat_maps, trained.classes, "gradcam")
+        write_gallery(folder / "index.html", heat_maps, trained.classes)
     if config.json:
         decisions = [row["decision"] for row in rows if row["decision"]]
         numbers = {"images": len(rows), "unreadable": len(rows) - len(decisions)}
@@ -141,7 +141,7 @@ def table_row(one: Prediction, trained: Trained) -> dict[str, str]:
     return row | {"error": quote_cell(one.error)}
 
 
-def _explain(one: Prediction, trained: Trained, folder: Path, number: int) -> Shown:
+def _explain(one: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:
     """The heat map of an image's likeliest class, written beside what the network sees of the image."""
     assert one.stored is not None
     assert one.probabilities is not None
@@ -154,4 +154,4 @@ def _explain(one: Prediction, trained: Trained, folder: Path, number: int) -> Sh
     name = f"{number:05d}_{_safe_name(one.path.stem)[:80]}.png"
     overlay = write_overlay(folder / "gradcam" / name, field, scaled_heat(maps, height, width)[0])
     caption = f"{trained.classes[target]} {one.probabilities[target]:.3f}"
-    return Shown(str(one.path), caption, overlay, f"gradcam/{name}")
+    return HeatMap(str(one.path), caption, overlay, f"gradcam/{name}")

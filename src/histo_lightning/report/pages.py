@@ -37,8 +37,7 @@ def _environment(markdown: bool) -> Environment:
         loader=PackageLoader("histo_lightning.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=_markdown if markdown else None,
     )  # fmt: skip
-    environment.globals["kit"] = "kit.md" if markdown else "kit.html"
-    environment.globals |= {"words": words, "Table": Table}
+    environment.globals |= {"kit": "kit.md" if markdown else "kit.html", "words": words, "Table": Table}
     environment.filters["cell_parts"] = cell_parts
     return environment
 
@@ -68,13 +67,11 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
 
 def picture(path: Path, alt: str, link: str = "") -> Picture | None:
     """A PNG file for a page, None where it is absent."""
-    return picture_of(path.read_bytes(), alt, link) if path.is_file() else None
-
-
-def picture_of(content: bytes, alt: str, link: str = "") -> Picture:
-    """The bytes of a PNG for a page."""
-    # A PNG's width is in its header (ISO/IEC 15948, 11.2.2).
-    return Picture(_data_uri(content, "png"), alt, int.from_bytes(content[16:20], "big") > WIDE, link)
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20], "big")  # of a PNG's header (ISO/IEC 15948, 11.2.2)
+    return Picture(_data_uri(content, "png"), alt, width > WIDE, link)
 
 
 def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:

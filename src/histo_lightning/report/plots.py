@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, read_predictions
-from histo_lightning.report.figures.cases import case_figure
+from histo_lightning.report.figures.cases import Reader, case_figure, worst_figure
 from histo_lightning.report.figures.confusion import confusion_figure
-from histo_lightning.report.figures.errors import Reader, worst_figure
 from histo_lightning.report.figures.learning import curve_figure, read_history
 from histo_lightning.report.figures.ranking import precision_recall_figure, roc_figure
 from histo_lightning.report.figures.reliability import reliability_figure
@@ -81,11 +80,7 @@ def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
 
 
 def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = PNG) -> list[Path]:
-    """Draw ``plots/worst_test`` (``worst_val`` where the test set was left unread).
-
-    Raises:
-        UserError: a table is missing or damaged, or a picture cannot be written.
-    """
+    """Draw ``plots/worst_test`` (``worst_val`` where the test set was left unread); raises as ``draw_plots``."""
     part = "test" if read_metrics(run_folder).get("test") else "val"
     table = read_predictions(run_folder / "predictions" / f"{part}.csv")
     return save_picture(worst_figure(table, read_image), run_folder / "plots" / f"worst_{part}", formats)

@@ -9,40 +9,40 @@ from numpy.typing import NDArray
 
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.intervals import case_weights, class_support
-from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
+from histo_lightning.evaluation.levels import UNGROUPED, Units, units
 from histo_lightning.evaluation.scores import auroc, average_precision, why_undefined
 from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_below, new_figure, say_empty
-from histo_lightning.report.words import level_scores, part_of
+from histo_lightning.report.words import COLLAPSED, level_scores, levels_of, part_of
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
 GRID = np.linspace(0, 1, 101)
-_CHUNK = 250  # draws at a time, which bounds memory
-COLLAPSED = "eight subtypes as malignant or benign"
+CHUNK = 250  # draws at a time, which bounds memory
 
 
-def _ranking(p: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The order of falling p, and where in it each run of ties ends."""
+def _called(truth: Integers, p: Floats, weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Weight of malignant and of benign units from each distinct threshold up, the highest first; weights are n x draws."""
     order = np.argsort(-p, kind="stable")
-    return order, np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+    last_of_ties = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+    truth, weights = truth[order, None], weights[order]
+    hits, alarms = (np.cumsum(weights * own, axis=0)[last_of_ties] for own in (truth, 1 - truth))
+    return hits, alarms
 
 
-def roc_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
+def roc_points(truth: Integers, p: Floats) -> tuple[Floats, Floats]:
     """False and true positive rate at every distinct threshold, from (0, 0) to (1, 1); truth holds both classes.
 
     Tied probabilities make one slanted piece, so the area under the points is the AUROC with ties counted half.
     """
-    order, ends = _ranking(p)
-    hits = np.concatenate([[0], np.cumsum(truth[order])[ends]])
-    alarms = np.concatenate([[0], np.cumsum(1 - truth[order])[ends]])
+    hits, alarms = (np.append(0, sums[:, 0]) for sums in _called(truth, p, np.ones((len(p), 1))))
     return alarms / alarms[-1], hits / hits[-1]
 
 
-def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
+def precision_recall_points(truth: Integers, p: Floats) -> tuple[Floats, Floats]:
     """Recall and precision at every distinct threshold, after (0, 1); the steps between them sum to the AUPRC."""
-    order, ends = _ranking(p)
-    hits = np.cumsum(truth[order])[ends]
-    return np.concatenate([[0], hits / hits[-1]]), np.concatenate([[1], hits / (ends + 1)])
+    hits, alarms = (sums[:, 0] for sums in _called(truth, p, np.ones((len(p), 1))))
+    return np.append(0, hits / hits[-1]), np.append(1, hits / (hits + alarms))
 
 
 def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats] | str:
@@ -59,20 +59,15 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
         return UNGROUPED
     if reason := class_support(level_units).too_few():
         return reason
-    order, ends = _ranking(level_units.p)
-    truth, case = level_units.truth[order][:, None], level_units.case[order]
     weights = case_weights(level_units.case_class, draws, seed)
     curves = []
-    for start in range(0, draws, _CHUNK):
-        weight = weights[start : start + _CHUNK].T[case]
-        hits = np.cumsum(weight * truth, axis=0)[ends]
-        alarms = np.cumsum(weight * (1 - truth), axis=0)[ends]
+    for start in range(0, draws, CHUNK):
+        weight = weights[start : start + CHUNK].T[level_units.case]
+        hits, alarms = _called(level_units.truth, level_units.p, weight)
         recall = hits / hits[-1]
         if kind == "roc":
-            start_at = np.zeros((1, recall.shape[1]))
-            false = np.concatenate([start_at, alarms / alarms[-1]])
-            recall = np.concatenate([start_at, recall])
-            curves += [np.interp(GRID, x, y) for x, y in zip(false.T, recall.T, strict=True)]
+            false, true = (np.pad(rate, ((1, 0), (0, 0))).T for rate in (alarms / alarms[-1], recall))
+            curves += [np.interp(GRID, x, y) for x, y in zip(false, true, strict=True)]
         else:
             called = hits + alarms
             precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0)
@@ -90,43 +85,40 @@ def roc_figure(table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> F
         scores: that part of ``metrics.json``; its intervals are in the legend.
         draws: of the bands.
     """
-    axis_labels = ("benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)")
-    return _ranking_figure(table, scores, draws, "roc", "ROC", axis_labels)
+    labels = ("benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)")
+    return _ranking_figure(table, scores, draws, "roc", "ROC", labels)
 
 
 def precision_recall_figure(table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
     """Precision-recall curves for malignant, by image and (where known) by case; arguments as ``roc_figure``."""
-    axis_labels = ("malignant ones found (recall)", "right among those called malignant\n(precision)")
-    return _ranking_figure(table, scores, draws, "precision_recall", "Precision and recall", axis_labels)
+    labels = ("malignant ones found (recall)", "right among those called malignant\n(precision)")
+    return _ranking_figure(table, scores, draws, "precision_recall", "Precision and recall", labels)
 
 
 def _ranking_figure(
-    table: Table, scores: Mapping[str, Any], draws: int, kind: str, title: str, axis_labels: tuple[str, str]
+    table: Table, scores: Mapping[str, Any], draws: int, kind: str, title: str, labels: tuple[str, str]
 ) -> Figure:
     figure, (axes,) = new_figure(5.0, 5.6)
     collapsed = f"\n{COLLAPSED}" if table.task == "subtype" else ""
-    label_axes(axes, f"{title}, {part_of(table)}{collapsed}", *axis_labels)
+    label_axes(axes, f"{title}, {part_of(table)}{collapsed}", *labels)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     if len(np.unique(table.malignant)) < 2:
         say_empty(axes, f"No curve: {why_undefined(table.malignant)}.")
         return figure
-    notes, chance = [], []
-    for level, (colour, line) in LEVEL_STYLES.items():
-        if level == "case" and not is_grouped(table):
-            continue
-        level_units = units(table, level)
+    notes: list[str] = []
+    chance: list[tuple[str, list[float], Any]] = []
+    for level in levels_of(table):
+        level_units, (colour, line) = units(table, level), LEVEL_STYLES[level]
         truth, p, count = level_units.truth, level_units.p, f"{len(level_units)} {level}s"
         if kind == "roc":
             points, drawstyle = roc_points(truth, p), "default"
             name = f"{count}: area {auroc(truth, p, level_units.fold):.2f}{_ends(scores, level, 'auroc')}"
-            chance = [(0.5, "chance: area 0.50", ":")]
+            chance = [("chance: area 0.50", [0.0, 1.0], ":")]
         else:
             points, drawstyle = precision_recall_points(truth, p), "steps-pre"
             name = f"{count}: AUPRC {average_precision(truth == 1, p):.2f}{_ends(scores, level, 'auprc')}"
-            style: Any = ":" if level == "image" else (0, (1, 4))
-            chance.append(
-                (float(truth.mean()), f"chance: {truth.mean():.2f} of the {level}s are malignant", style)
-            )
+            share, dots = float(truth.mean()), ":" if level == "image" else (0, (1, 4))
+            chance.append((f"chance: {share:.2f} of the {level}s are malignant", [share, share], dots))
         axes.plot(*points, line, color=colour, linewidth=1.8, drawstyle=drawstyle, label=name)
         limits = band(level_units, kind, draws)
         if isinstance(limits, str):
@@ -134,9 +126,8 @@ def _ranking_figure(
         else:
             axes.fill_between(GRID, *limits, color=colour, alpha=0.16, linewidth=0)
             notes.append(f"Bands: pointwise 95 %, {draws:,} draws of cases.")
-    for height, name, style in chance:
-        ends = [0, 1] if kind == "roc" else [height, height]
-        axes.plot([0, 1], ends, color=GREY, linestyle=style, linewidth=1.2, zorder=0, label=name)
+    for name, heights, dots in chance:
+        axes.plot([0, 1], heights, color=GREY, linestyle=dots, linewidth=1.2, zorder=0, label=name)
     legend_below(figure, axes, "\n".join(dict.fromkeys(notes)))
     return figure
 
