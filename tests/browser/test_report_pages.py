@@ -12,7 +12,7 @@ from factories.report_runs import made_up_run, made_up_table
 from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.evaluation import score_predictions
-from histo_lightning.report.gallery import HeatMap, write_gallery
+from histo_lightning.inference.gradcam import HeatMap, write_gallery
 from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst
 from histo_lightning.report.run_page import write_evaluation, write_report
 

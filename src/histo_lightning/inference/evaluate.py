@@ -13,8 +13,8 @@ from histo_lightning.data.breakhis.records import Record, select_magnification, 
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.inference.trained import Floats, Trained
+from histo_lightning.evaluation import make_table, score_predictions, write_predictions
+from histo_lightning.inference.trained import Trained
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.plots import draw_evaluation
 from histo_lightning.report.run_page import write_evaluation
@@ -36,9 +36,15 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     visible = config.trainer.progress != "none"
+    task = str(trained.about["config"]["task"])
+    names = list(SUBTYPES if task == "subtype" else CLASSES)
+    if names != trained.classes:
+        raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
     with StepProgress("preparing images", visible) as progress:
         source, pixels, records = _load(config, trained, progress)
     chosen, seen = choose_records(config, trained, records, pixels)
+    if task == "subtype" and not all(record.subtype for record in chosen):
+        raise UserError("task=subtype: some names do not say the subtype; give BreakHis names")
     row_of = {image: row for row, image in enumerate(pixels.images)}
     rows = np.array([row_of[record.image] for record in chosen], dtype=np.int64)
     logits = []
@@ -46,7 +52,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         for start in range(0, len(rows), config.batch_size):
             logits.append(trained.logits(pixels.take(rows[start : start + config.batch_size])))
             progress(min(start + config.batch_size, len(rows)), len(rows))
-    table = _table(trained, chosen, np.concatenate(logits))
+    columns = {name: [getattr(record, name) for record in chosen] for name in COLUMNS}
+    table = make_table(task, **columns, part="test", logits=np.concatenate(logits))
     point = trained.about.get("operating_point") or {}  # without a threshold where validation gave none
     threshold = None if point.get("threshold") is None else float(trained.about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name
@@ -74,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         metrics["scores"],
         threshold,
         trained.about.get("temperature"),
-        lambda path: pixels.take(np.array([row_at[path]]))[0] if path in row_at else None,
+        lambda path: pixels.take(np.array([row_at[path]]))[0],
         config.report.formats,
     )
     write_evaluation(folder, metrics, table)
@@ -142,18 +149,5 @@ def choose_records(
             f"({len(known)} images, e.g. case {known_cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
         )
     if not chosen:
-        raise UserError(
-            f"part={config.part}: no image is left to score; every case of this data set was seen"
-        )
+        raise UserError(f"part={config.part}: no image is left to score; every case here was seen")
     return chosen, len(known)
-
-
-def _table(trained: Trained, records: Sequence[Record], logits: Floats) -> Table:
-    task = str(trained.about["config"]["task"])
-    names = list(SUBTYPES if task == "subtype" else CLASSES)
-    if task == "subtype" and any(not record.subtype for record in records):
-        raise UserError("task=subtype: some names do not say the subtype; give BreakHis names")
-    if names != trained.classes:
-        raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
-    columns = {name: [getattr(record, name) for record in records] for name in COLUMNS}
-    return make_table(task, **columns, part="test", logits=logits)

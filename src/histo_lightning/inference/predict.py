@@ -14,13 +14,12 @@ from histo_lightning.config.schema import PredictConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
-from histo_lightning.inference.gradcam import attribution, scaled_heat
+from histo_lightning.inference.gradcam import HeatMap, attribution, scaled_heat, write_gallery, write_overlay
 from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.report.console import StepProgress
-from histo_lightning.report.gallery import HeatMap, write_gallery, write_overlay
 from histo_lightning.runs import write_atomic, write_json
 
 
@@ -66,10 +65,10 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
         write_gallery(folder / "index.html", heat_maps, trained.classes)
     if config.json:
         decisions = [row["decision"] for row in rows if row["decision"]]
-        numbers = {"images": len(rows), "unreadable": len(rows) - len(decisions)}
-        rule = {"threshold": float(trained.about["threshold"])}
-        counts = {name: decisions.count(name) for name in CLASSES}
-        write_json(Path(config.json), {"folder": str(folder), **numbers, **rule, "decisions": counts})
+        facts = {"folder": str(folder), "images": len(rows), "unreadable": len(rows) - len(decisions)}
+        facts |= {"threshold": float(trained.about["threshold"])}
+        facts |= {"decisions": {name: decisions.count(name) for name in CLASSES}}
+        write_json(Path(config.json), facts)
     return folder, predictions
 
 
@@ -85,7 +84,7 @@ def find_images(wanted: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        images = [path / name for name in Folder(path).paths()]
+        images = [path / name for name in image_paths(path)]
     else:
         names = sorted(glob(str(path), recursive=True))  # noqa: PTH207 - an absolute pattern is fine here
         images = [Path(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
@@ -97,9 +96,8 @@ def find_images(wanted: str) -> list[Path]:
 def folder_name(wanted: str) -> str:
     """A folder name for an input: its own last name, for a glob that of the last folder before the pattern."""
     parts = Path(wanted).expanduser().absolute().parts
-    patterns = [index for index, part in enumerate(parts) if set(part) & set("*?[")]
-    plain = parts[: patterns[0]] if patterns else parts
-    return _safe_name(plain[-1]).strip("_") or "images"
+    first_pattern = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    return _safe_name(parts[:first_pattern][-1]).strip("_") or "images"
 
 
 def _safe_name(name: str) -> str:
@@ -119,8 +117,9 @@ def _read(path: Path, short_side: int) -> Prediction:
 
 def _fill(batch: Sequence[Prediction], trained: Trained, *, tta: bool) -> None:
     """Predict images of one shape together."""
-    for shape in sorted({one.stored.shape for one in batch if one.stored is not None}):
-        alike = [(one, one.stored) for one in batch if one.stored is not None and one.stored.shape == shape]
+    readable = [(one, one.stored) for one in batch if one.stored is not None]
+    for shape in sorted({stored.shape for _, stored in readable}):
+        alike = [(one, stored) for one, stored in readable if stored.shape == shape]
         probabilities = trained.probabilities(np.stack([stored for _, stored in alike]), tta=tta)
         for (one, _), values in zip(alike, probabilities, strict=True):
             one.probabilities = values
@@ -128,17 +127,16 @@ def _fill(batch: Sequence[Prediction], trained: Trained, *, tta: bool) -> None:
 
 def table_row(one: Prediction, trained: Trained) -> dict[str, str]:
     """Path, size, probability by class and of a malignant tumour, the likeliest class, the stored threshold's decision."""
-    classes, threshold = trained.classes, float(trained.about["threshold"])
+    threshold, p = float(trained.about["threshold"]), one.probabilities
+    keys = (*(f"p_{name}" for name in trained.classes), "p_malignant", "predicted", "threshold", "decision")
+    cells = [""] * len(keys)
+    if p is not None:
+        malignant = float(p[trained.malignant_columns].sum())
+        decision = CLASSES[int(malignant >= threshold)]
+        numbers = [repr(float(value)) for value in (*p, malignant)]
+        cells = [*numbers, trained.classes[int(p.argmax())], repr(threshold), decision]
     row = {"path": quote_cell(str(one.path)), "width": str(one.size[0]), "height": str(one.size[1])}
-    row |= dict.fromkeys(
-        [*(f"p_{name}" for name in classes), "p_malignant", "predicted", "threshold", "decision"], ""
-    )
-    if one.probabilities is not None:
-        malignant = float(one.probabilities[trained.malignant_columns].sum())
-        row |= {f"p_{name}": repr(float(p)) for name, p in zip(classes, one.probabilities, strict=True)}
-        row |= {"p_malignant": repr(malignant), "predicted": classes[int(one.probabilities.argmax())]}
-        row |= {"threshold": repr(threshold), "decision": CLASSES[int(malignant >= threshold)]}
-    return row | {"error": quote_cell(one.error)}
+    return row | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(one.error)}
 
 
 def _explain(one: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:

@@ -130,10 +130,9 @@ class Studies:
             load_if_exists=True,
         )
         known = study.user_attrs.get("identity", self.identity)
-        if known != self.identity:
-            keys = ", ".join(sorted(key for key, text in self.identity.items() if known.get(key) != text))
+        if keys := sorted(key for key, text in self.identity.items() if known.get(key) != text):
             raise UserError(
-                f"{plan.folder}: this study was made with other settings or data (different: {keys}); "
+                f"{plan.folder}: this study was made with other settings or data (different: {', '.join(keys)}); "
                 "give another study_name, or resume=never for a new folder"
             )
         study.set_user_attr("identity", self.identity)
@@ -146,9 +145,8 @@ class Studies:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         if settings.sampler == "random":
             return RandomSampler(seed)
-        return TPESampler(
-            n_startup_trials=settings.random_trials, multivariate=True, constant_liar=True, seed=seed
-        )
+        first = settings.random_trials
+        return TPESampler(n_startup_trials=first, multivariate=True, constant_liar=True, seed=seed)
 
     def trials(self, search: Search, *states: TrialState) -> list[FrozenTrial]:
         """Trials of a search, repetitions too, in the order they were started."""

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -63,12 +63,9 @@ class Search:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study as its command line gives it.
+    """A study as its command line gives it, in the folder ``<output_dir>/studies/<name>``.
 
-    Attributes:
-        folder: ``<output_dir>/studies/<name>``.
-        config: checked.
-        hydra: texts for the ``.hydra/`` of run folders; ``overrides.yaml`` lists what the command line gave.
+    ``hydra`` holds texts for the ``.hydra/`` of run folders; ``overrides.yaml`` lists what the command line gave.
     """
 
     folder: Path
@@ -77,7 +74,6 @@ class Plan:
 
     @cached_property
     def searches(self) -> tuple[Search, ...]:
-        """One search for each depth, or a single one."""
         return searches(self.config)
 
     @property
@@ -96,37 +92,27 @@ class Plan:
         return self.config.tune.warmup_epochs or max(1, self.config.epochs // 4)
 
     def run_config(self, values: Mapping[str, Any], fold: int, **changes: Any) -> Config:
-        """The config of a run with a setting, on a fold; what the command itself writes is not the run's."""
-        own = {"json": None, "resume": "auto", "split.fold": fold}
-        return run_config(yaml.safe_load(self.hydra["overrides.yaml"]), {**values, **own, **changes})
+        """The checked config of a run: the command line's, with a setting, a fold and ``changes`` in its place.
+
+        What the command itself writes is not the run's. Raises UserError as for a command line.
+        """
+        settings = {**values, "json": None, "resume": "auto", "split.fold": fold, **changes}
+        given = []
+        for override in yaml.safe_load(self.hydra["overrides.yaml"]):
+            key = override.partition("=")[0].lstrip("+~")
+            if key.split(".")[0] not in OWN and key not in settings:
+                given.append(override)
+        config = config_of("train", overrides(settings), prepared=given)
+        assert isinstance(config, Config)
+        return config
 
     def run_name(self, search: Search, number: int) -> str:
         """A trial's run folder without its hash, by which a trial that is taken up again finds its run."""
         return f"trial_{search.name}_{number:04d}" if len(self.searches) > 1 else f"trial_{number:04d}"
 
 
-def run_config(given: Sequence[str], settings: Mapping[str, Any]) -> Config:
-    """The config of a run, checked: the command line's overrides with ``settings`` (keys or groups) in their place.
-
-    Raises:
-        UserError: as for a command line.
-    """
-    keys = [override.partition("=")[0].lstrip("+~") for override in given]
-    others = [
-        override
-        for override, key in zip(given, keys, strict=True)
-        if key.split(".")[0] not in OWN and key not in settings
-    ]
-    config = config_of("train", overrides(settings), prepared=others)
-    assert isinstance(config, Config)
-    return config
-
-
 def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]) -> Distribution:
-    """A searched key as Optuna describes it.
-
-    Numbers are whole where the key's present value is, or where it has none and all of them are written without a point.
-    """
+    """Numbers are whole where the key's present value is, or where it has none and all are written without a point."""
     group = (conf_dir() / key).is_dir()
     if FIXED.fullmatch(key):
         raise UserError(
@@ -220,7 +206,7 @@ def edge(distribution: Distribution, value: Any) -> str | None:
         numbers: Any = distribution.choices
         if any(isinstance(choice, (bool, str, type(None))) for choice in numbers):
             return None
-        return "low" if value == min(numbers) else "high" if value == max(numbers) else None
+        return {min(numbers): "low", max(numbers): "high"}.get(value)
     scale = math.log if distribution.log else float
     low, high, margin = scale(distribution.low), scale(distribution.high), EDGE + 1e-12
     position = (scale(value) - low) / (high - low) if high > low else 0.5

@@ -20,29 +20,19 @@ from histo_lightning.report.words import SYNTHETIC
 from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
 from histo_lightning.training.checks import check_runs
 from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
-from histo_lightning.tuning.results import (
-    Row,
-    best_row,
-    draw_study,
-    summarise,
-    trial_rows,
-    write_study_page,
-    write_tables,
-)
+from histo_lightning.tuning import results
+from histo_lightning.tuning.results import Row, best_row, trial_rows
 from histo_lightning.tuning.search import Attempt, Studies
 from histo_lightning.tuning.space import Plan, corners, overrides, study_name
 
 
 def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
-    """Search, or go on searching, or report a study that is finished.
+    """Search, or resume a search, or report a study that is finished; how many trials failed.
 
     Args:
         config: checked.
         parent: the folder of studies.
         hydra: texts for ``.hydra/``; ``overrides.yaml`` is what the configs of runs are composed from.
-
-    Returns:
-        How many trials failed.
 
     Raises:
         UserError: anything the user can mend.
@@ -160,20 +150,17 @@ def objective(plan: Plan, curve: Sequence[float]) -> float:
 
 def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     """Score the best setting once (where that is asked for and the search is finished), then write all results."""
-    plan, settings = studies.plan, studies.plan.config.tune
-    rows = trial_rows(studies)
-    best = best_row(rows, plan.minimise)
-    searched = studies.done() >= settings.trials
+    plan, settings, rows = studies.plan, studies.plan.config.tune, trial_rows(studies)
+    best, searched = best_row(rows, plan.minimise), studies.done() >= settings.trials
     final = _final(plan, best) if best and searched and settings.final and plan.config.test else None
-    study = summarise(studies, rows, facts, final)
-    write_tables(plan.folder, rows, study)
-    write_study_page(plan.folder, rows, study, draw_study(studies, rows))
+    study = results.summarise(studies, rows, facts, final)
+    results.write_tables(plan.folder, rows, study)
+    results.write_study_page(plan.folder, rows, study, results.draw_study(studies, rows))
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
-        best_runs = [
-            run for depth in study["by_depth"].values() if depth["best"] for run in depth["best"]["runs"]
-        ]
+        bests = [depth["best"] for depth in study["by_depth"].values() if depth["best"]]
+        best_runs = {run for one in bests for run in one["runs"]}
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
             if path.parent.parent.name not in best_runs:
                 path.unlink(missing_ok=True)
@@ -202,8 +189,8 @@ def _print_study(folder: Path, study: Row) -> None:
     counts, monitor, read = study["counts"], study["protocol"]["monitor"], study["protocol"]["test_read"]
     states = ", ".join(f"{counts[state]} trials {state}" for state in ("complete", "pruned", "failed"))
     lines = [SYNTHETIC if study["data"] == "synthetic" else "", f"{study['state']}: {states}"]
-    for depth, results in study["by_depth"].items():
-        best: Row = results["best"] or {"value": float("nan"), "overrides": ["no trial was completed"]}
+    for depth, found in study["by_depth"].items():
+        best: Row = found["best"] or {"value": float("nan"), "overrides": ["no trial was completed"]}
         lines.append(f"best of {depth}: {monitor} {best['value']:.4f}, {' '.join(best['overrides'])}")
         edges = [(edge["key"], edge["edge"]) for edge in best.get("edges", ()) if edge["edge"]]
         lines += [f"  {key} lies at the {end} edge of what was searched" for key, end in edges]

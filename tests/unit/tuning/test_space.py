@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from factories.studies import settled
@@ -18,11 +20,11 @@ from histo_lightning.errors import UserError
 from histo_lightning.training.checks import check_runs
 from histo_lightning.tuning.results import best_row
 from histo_lightning.tuning.space import (
+    Plan,
     check_tuning,
     corners,
     edge,
     overrides,
-    run_config,
     searches,
     study_name,
 )
@@ -40,7 +42,8 @@ def tune_config(*arguments: str) -> TuneConfig:
 
 
 def run_of(given: Sequence[str], settings: dict) -> Config:
-    return run_config(given, settings)
+    plan = Plan(Path("study"), settled(), {"overrides.yaml": yaml.safe_dump(list(given))})
+    return plan.run_config(settings, plan.folds[0])
 
 
 def space_of(*arguments: str) -> dict:

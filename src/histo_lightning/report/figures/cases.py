@@ -1,5 +1,6 @@
 """Predictions of single cases and images: every image by case, and a contact sheet of the worst errors."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -49,9 +50,8 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
         bare(axes)
         say_empty(axes, "Not drawn: the cases of some images are unknown.")
         return figure
-    cases = units(table, "case")
+    cases, order = units(table, "case"), case_order(table)
     mean = dict(zip(cases.cases[cases.case].tolist(), cases.p.tolist(), strict=True))
-    order = case_order(table)
     height = min(float(np.interp(len(order), [12, 70], [0.27, 0.17])), TALLEST / max(len(order), 1))
     figure, (axes,) = new_figure(5.0, height * len(order) + 2.2)
     row_of = {case: row for row, case in enumerate(order)}
@@ -71,9 +71,7 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
     if threshold is not None:
         name = f"stored threshold {threshold:.3f}"
         axes.axvline(threshold, color=style.GREEN, linestyle="-.", linewidth=1.3, zorder=1, label=name)
-    names, counts = np.unique(table.case, return_counts=True)
-    sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    named = len(order) <= NAMED
+    named, sizes = len(order) <= NAMED, Counter(table.case.tolist())
     ticks = [f"{shown(case)} ({sizes[case]})" for case in order] if named else []
     axes.set_yticks(
         range(len(ticks)), ticks, parse_math=False, fontsize=min(style.TEXT_SIZE - 1, 62 * height)
@@ -127,13 +125,11 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
 
 
 def _caption(table: Table, row: int) -> str:
-    case = str(table.case[row]) or str(table.image[row])
-    subtype = f", {table.subtype[row]}" if table.subtype[row] else ""
-    zoom = f", {table.magnification[row]}X" if table.magnification[row] else ""
+    case = shown(str(table.case[row]) or str(table.image[row]))
+    zoom = f"{table.magnification[row]}X" if table.magnification[row] else ""
+    first = ", ".join(filter(None, [case, str(table.subtype[row]), zoom]))
     label = int(table.label[row])
     if table.task == "binary":
-        called = f"{CLASSES[label]}, P(mal.) {table.p_malignant[row]:.3f}"
-    else:
-        p = units(table.rows(np.array([row])), "image", binary=False).probabilities[0]
-        called = f"P({SUBTYPES[label]}) {p[label]:.3f}, called {SUBTYPES[table.predicted[row]]}"
-    return f"{shown(case)}{subtype}{zoom}\n{called}"
+        return f"{first}\n{CLASSES[label]}, P(mal.) {table.p_malignant[row]:.3f}"
+    p = units(table.rows(np.array([row])), "image", binary=False).probabilities[0, label]
+    return f"{first}\nP({SUBTYPES[label]}) {p:.3f}, called {SUBTYPES[table.predicted[row]]}"

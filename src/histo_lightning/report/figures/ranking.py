@@ -1,6 +1,7 @@
 """ROC and precision-recall curves with bands: how well malignant is ranked above benign."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,110 +16,106 @@ from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_
 from histo_lightning.report.words import COLLAPSED, level_scores, levels_of, part_of
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
 GRID = np.linspace(0, 1, 101)
 CHUNK = 250  # draws at a time, which bounds memory
+# Title, axis labels, score in the legend, its name in metrics.json, how points are joined.
+KINDS = {
+    "roc": ("ROC", "benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)",
+            "area", "auroc", "default"),
+    "precision_recall": ("Precision and recall", "malignant ones found (recall)",
+                         "right among those called malignant\n(precision)", "AUPRC", "auprc", "steps-pre"),
+}  # fmt: skip
 
 
-def _called(truth: Integers, p: Floats, weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _called(truth: NDArray[np.int64], p: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
     """Weight of malignant and of benign units from each distinct threshold up, the highest first; weights are n x draws."""
     order = np.argsort(-p, kind="stable")
     last_of_ties = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
-    truth, weights = truth[order, None], weights[order]
-    hits, alarms = (np.cumsum(weights * own, axis=0)[last_of_ties] for own in (truth, 1 - truth))
+    weight = np.ones((len(p), 1)) if weights is None else weights[order]
+    hits, alarms = (np.cumsum(weight * own[order, None], axis=0)[last_of_ties] for own in (truth, 1 - truth))
     return hits, alarms
 
 
-def roc_points(truth: Integers, p: Floats) -> tuple[Floats, Floats]:
+def roc_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
     """False and true positive rate at every distinct threshold, from (0, 0) to (1, 1); truth holds both classes.
 
     Tied probabilities make one slanted piece, so the area under the points is the AUROC with ties counted half.
     """
-    hits, alarms = (np.append(0, sums[:, 0]) for sums in _called(truth, p, np.ones((len(p), 1))))
+    hits, alarms = (np.append(0, sums) for sums in _called(truth, p))
     return alarms / alarms[-1], hits / hits[-1]
 
 
-def precision_recall_points(truth: Integers, p: Floats) -> tuple[Floats, Floats]:
+def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
     """Recall and precision at every distinct threshold, after (0, 1); the steps between them sum to the AUPRC."""
-    hits, alarms = (sums[:, 0] for sums in _called(truth, p, np.ones((len(p), 1))))
+    hits, alarms = _called(truth, p)
     return np.append(0, hits / hits[-1]), np.append(1, hits / (hits + alarms))
 
 
 def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats] | str:
-    """Pointwise 95 % band of a curve over draws of cases within each class, at ``GRID``; or why there is none.
+    """Pointwise 95 % band of a curve over draws of cases within each class, or why there is none.
 
     Args:
         level_units: units of both classes.
         kind: ``roc`` (sensitivity over 1 - specificity) or ``precision_recall`` (precision over recall).
 
     Returns:
-        The 2.5 and 97.5 % points, (101,) each.
+        The 2.5 and 97.5 % points at ``GRID``, (101,) each.
     """
     if not level_units.grouped:
         return UNGROUPED
     if reason := class_support(level_units).too_few():
         return reason
     weights = case_weights(level_units.case_class, draws, seed)
-    curves = []
+    curves: list[Floats] = []
     for start in range(0, draws, CHUNK):
         weight = weights[start : start + CHUNK].T[level_units.case]
         hits, alarms = _called(level_units.truth, level_units.p, weight)
-        recall = hits / hits[-1]
         if kind == "roc":
-            false, true = (np.pad(rate, ((1, 0), (0, 0))).T for rate in (alarms / alarms[-1], recall))
+            false, true = (np.pad(sums / sums[-1], ((1, 0), (0, 0))).T for sums in (alarms, hits))
             curves += [np.interp(GRID, x, y) for x, y in zip(false, true, strict=True)]
         else:
             called = hits + alarms
-            precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0)
-            wanted = np.maximum(GRID, 1e-9) - 1e-12
-            curves += [y[np.searchsorted(x, wanted)] for x, y in zip(recall.T, precision.T, strict=True)]
+            precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0).T
+            wanted, recall = np.maximum(GRID, 1e-9) - 1e-12, (hits / hits[-1]).T
+            curves += [y[np.searchsorted(x, wanted)] for x, y in zip(recall, precision, strict=True)]
     low, high = np.quantile(np.array(curves), [0.025, 0.975], axis=0)
     return low, high
 
 
-def roc_figure(table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """ROC curves of malignant against benign, by image and (where known) by case, with bands over cases.
+def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
+    """Curves of malignant against benign, by image and (where known) by case, with bands over cases.
 
     Args:
+        kind: ``roc`` or ``precision_recall``.
         table: predictions of one part; eight subtypes are collapsed to the two classes.
         scores: that part of ``metrics.json``; its intervals are in the legend.
         draws: of the bands.
     """
-    labels = ("benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)")
-    return _ranking_figure(table, scores, draws, "roc", "ROC", labels)
-
-
-def precision_recall_figure(table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """Precision-recall curves for malignant, by image and (where known) by case; arguments as ``roc_figure``."""
-    labels = ("malignant ones found (recall)", "right among those called malignant\n(precision)")
-    return _ranking_figure(table, scores, draws, "precision_recall", "Precision and recall", labels)
-
-
-def _ranking_figure(
-    table: Table, scores: Mapping[str, Any], draws: int, kind: str, title: str, labels: tuple[str, str]
-) -> Figure:
     figure, (axes,) = new_figure(5.0, 5.6)
+    title, x, y, area, score, drawstyle = KINDS[kind]
     collapsed = f"\n{COLLAPSED}" if table.task == "subtype" else ""
-    label_axes(axes, f"{title}, {part_of(table)}{collapsed}", *labels)
+    label_axes(axes, f"{title}, {part_of(table)}{collapsed}", x, y)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     if len(np.unique(table.malignant)) < 2:
         say_empty(axes, f"No curve: {why_undefined(table.malignant)}.")
         return figure
     notes: list[str] = []
-    chance: list[tuple[str, list[float], Any]] = []
+    chance: dict[str, tuple[list[float], Any]] = {}  # heights and dots of each line
     for level in levels_of(table):
         level_units, (colour, line) = units(table, level), LEVEL_STYLES[level]
-        truth, p, count = level_units.truth, level_units.p, f"{len(level_units)} {level}s"
+        truth, p = level_units.truth, level_units.p
         if kind == "roc":
-            points, drawstyle = roc_points(truth, p), "default"
-            name = f"{count}: area {auroc(truth, p, level_units.fold):.2f}{_ends(scores, level, 'auroc')}"
-            chance = [("chance: area 0.50", [0.0, 1.0], ":")]
+            points, value = roc_points(truth, p), auroc(truth, p, level_units.fold)
+            chance["chance: area 0.50"] = ([0, 1], ":")
         else:
-            points, drawstyle = precision_recall_points(truth, p), "steps-pre"
-            name = f"{count}: AUPRC {average_precision(truth == 1, p):.2f}{_ends(scores, level, 'auprc')}"
+            points, value = precision_recall_points(truth, p), average_precision(truth == 1, p)
             share, dots = float(truth.mean()), ":" if level == "image" else (0, (1, 4))
-            chance.append((f"chance: {share:.2f} of the {level}s are malignant", [share, share], dots))
+            chance[f"chance: {share:.2f} of the {level}s are malignant"] = ([share, share], dots)
+        entry = level_scores({"part": scores}, "part", level).get(score) or {}
+        low, high = entry.get("low"), entry.get("high")
+        ends = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+        name = f"{len(level_units)} {level}s: {area} {value:.2f}{ends}"
         axes.plot(*points, line, color=colour, linewidth=1.8, drawstyle=drawstyle, label=name)
         limits = band(level_units, kind, draws)
         if isinstance(limits, str):
@@ -126,14 +123,11 @@ def _ranking_figure(
         else:
             axes.fill_between(GRID, *limits, color=colour, alpha=0.16, linewidth=0)
             notes.append(f"Bands: pointwise 95 %, {draws:,} draws of cases.")
-    for name, heights, dots in chance:
+    for name, (heights, dots) in chance.items():
         axes.plot([0, 1], heights, color=GREY, linestyle=dots, linewidth=1.2, zorder=0, label=name)
     legend_below(figure, axes, "\n".join(dict.fromkeys(notes)))
     return figure
 
 
-def _ends(scores: Mapping[str, Any], level: str, name: str) -> str:
-    """``(0.62 to 0.97)`` of a level's score in ``metrics.json``, or nothing."""
-    score = level_scores({"part": scores}, "part", level).get(name) or {}
-    low, high = score.get("low"), score.get("high")
-    return "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+roc_figure = partial(ranking_figure, "roc")
+precision_recall_figure = partial(ranking_figure, "precision_recall")

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from factories.html import Page
-from histo_lightning.report import gallery
-from histo_lightning.report.gallery import HeatMap, overlay, write_gallery, write_overlay
+from histo_lightning.inference import gradcam as gallery
+from histo_lightning.inference.gradcam import HeatMap, overlay, write_gallery, write_overlay
 
 
 def test_a_heat_map_colours_where_it_is_hot_and_nothing_else() -> None:
