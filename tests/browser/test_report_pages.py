@@ -13,8 +13,13 @@ from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.inference.gradcam import HeatMap, write_gallery
-from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst
-from histo_lightning.report.run_page import write_evaluation, write_report
+from histo_lightning.report.run_page import (
+    draw_evaluation,
+    draw_plots,
+    draw_worst,
+    write_evaluation,
+    write_report,
+)
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium; `make browser` installs it"

@@ -16,8 +16,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation import make_table, score_predictions, write_predictions
 from histo_lightning.inference.trained import Trained
 from histo_lightning.report.console import StepProgress
-from histo_lightning.report.plots import draw_evaluation
-from histo_lightning.report.run_page import write_evaluation
+from histo_lightning.report.run_page import draw_evaluation, write_evaluation
 from histo_lightning.runs import read_json, write_json
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
@@ -25,14 +24,10 @@ COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnifica
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
-    """Predict, score, draw and report.
-
-    Returns:
-        The folder ``evaluations/<name>`` with ``predictions.csv, metrics.json, report.html, plots/``, and the metrics.
+    """Predict, score, draw and report into ``evaluations/<name>``; that folder and its metrics.
 
     Raises:
-        UserError: the checkpoint or data cannot be used, or cases were seen in training (see ``part`` and
-            ``allow_seen_cases``).
+        UserError: the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     visible = config.trainer.progress != "none"
@@ -76,14 +71,9 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     write_json(folder / "metrics.json", metrics)
     row_at = {record.path: row for record, row in zip(chosen, rows, strict=True)}
     draw_evaluation(
-        folder,
-        table,
-        metrics["scores"],
-        threshold,
-        trained.about.get("temperature"),
-        lambda path: pixels.take(np.array([row_at[path]]))[0],
-        config.report.formats,
-    )
+        folder, table, metrics["scores"], threshold, trained.about.get("temperature"),
+        lambda path: pixels.take(np.array([row_at[path]]))[0], config.report.formats,
+    )  # fmt: skip
     write_evaluation(folder, metrics, table)
     if config.json:
         write_json(Path(config.json), metrics)
@@ -98,16 +88,9 @@ def _load(
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     width = dataset.image_size or 350
     files = find_files(
-        dataset.name,
-        dataset.root,
-        cache_dir,
-        images_per_slide=dataset.images_per_slide or 4,
-        image_size=width,
-        seed=dataset.seed or 0,
-        download=dataset.download,
-        url=dataset.url,
-        progress=progress,
-    )
+        dataset.name, dataset.root, cache_dir, images_per_slide=dataset.images_per_slide or 4, image_size=width,
+        seed=dataset.seed or 0, download=dataset.download, url=dataset.url, progress=progress,
+    )  # fmt: skip
     source = open_source(dataset.name, files, image_size=width)
     wanted = config.magnification or str(trained.about["config"]["magnification"])
     records = select_magnification(source.records, wanted)

@@ -14,15 +14,8 @@ from torch import Tensor
 
 from histo_lightning.config.schema import ExportConfig
 from histo_lightning.errors import UserError
-from histo_lightning.inference.formats import (
-    FORMATS,
-    INPUT,
-    OUTPUTS,
-    SMALLEST_SIDE,
-    Runner,
-    reference,
-    takes_any_size,
-)
+from histo_lightning.inference import formats
+from histo_lightning.inference.formats import FORMATS, OUTPUTS, Runner, reference, takes_any_size
 from histo_lightning.inference.trained import Trained
 from histo_lightning.runs import read_json, write_atomic, write_json
 from histo_lightning.runs.version import __version__
@@ -33,12 +26,9 @@ PATCH = 8  # pixels a side of the squares in a test image: noise of single pixel
 
 
 def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
-    """Write ``<output_dir>/exports/<name>/model.*`` and ``metadata.json``, once the model agrees with the checkpoint.
+    """Write ``exports/<name>/model.*`` and ``metadata.json``; that folder and the metadata.
 
     Models of the same checkpoint in other formats stay beside the new one, those of another checkpoint are removed.
-
-    Returns:
-        The folder, and what ``metadata.json`` says.
 
     Raises:
         UserError: an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or
@@ -53,27 +43,22 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     trained = Trained.load(config.checkpoint, torch.device("cpu"), config.imports)
     checkpoint = Path(config.checkpoint)
     folder = Path(config.output_dir) / "exports" / export_name(config.run_name, checkpoint)
-    facts = describe(trained, config.format)
-    facts["checkpoint"] = {"sha256": _sha256(checkpoint.read_bytes()), "epoch": trained.about.get("epoch")}
+    facts, digest = describe(trained, config.format), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    facts["checkpoint"] = {"sha256": digest, "epoch": trained.about.get("epoch")}
     with TemporaryDirectory(prefix="histo-export-") as draft, warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):  # of the exporters' own code
             warnings.simplefilter("ignore", category)
         content, added = form.build(trained, facts)
         write_atomic(Path(draft) / form.file, content)
         differences = parity(form.reader(Path(draft) / form.file, trained), trained)
-    metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": _sha256(content)}
-    before = read_json(folder / "metadata.json")
-    others = {str(before.get("file")): before, **(before.get("other_files") or {})}
-    metadata |= {
-        "parity": differences,
-        "other_files": {
-            name: {key: value for key, value in about.items() if key != "other_files"}
-            for name, about in others.items()
-            if about.get("checkpoint") == facts["checkpoint"]
-            and name != form.file
-            and (folder / name).is_file()
-        },
-    }
+    digest = hashlib.sha256(content).hexdigest()
+    metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": digest}
+    newest = read_json(folder / "metadata.json")
+    others = newest.pop("other_files", {}) | {str(newest.get("file")): newest}
+    same = {name: about for name, about in others.items() if about.get("checkpoint") == facts["checkpoint"]}
+    same.pop(form.file, None)
+    present = {name: about for name, about in same.items() if (folder / name).is_file()}
+    metadata |= {"parity": differences, "other_files": present}
     write_atomic(folder / form.file, content)
     write_json(folder / "metadata.json", metadata)
     for other in FORMATS.values():
@@ -83,10 +68,6 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
         keys = ("format", "file", "bytes", "sha256", "parity")
         write_json(Path(config.json), {"folder": str(folder)} | {key: metadata[key] for key in keys})
     return folder, metadata
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def export_name(run_name: str | None, checkpoint: Path) -> str:
@@ -112,10 +93,10 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
         "class_to_idx": {name: index for index, name in enumerate(trained.classes)},
         "model": {key: trained.classifier.hparams.get(key) for key in ("model", "head", "hidden")},
         "input": {
-            "name": INPUT,
+            "name": formats.INPUT,
             "dtype": "float32",
             "shape": ["batch", 3, *(("height", "width") if graph and free else (height, width))],
-            "smallest_side": SMALLEST_SIDE if free or not graph else None,
+            "smallest_side": formats.SMALLEST_SIDE if free or not graph else None,
             "trained_size": [3, height, width],
             "channels": "RGB",
             "range": [0.0, 1.0],
@@ -179,10 +160,8 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
 
 def print_export(folder: Path, metadata: dict[str, Any]) -> None:
     """Where the model is, its size, and how closely it agrees with the checkpoint."""
-    worst = metadata["parity"]["largest_difference"]
-    print(f"{'model:':<14} {folder / metadata['file']} ({metadata['bytes'] / 1e6:.1f} MB)")
-    print(f"{'metadata.json:':<14} {folder / 'metadata.json'}")
-    print(
-        f"{'parity:':<14} largest difference from the checkpoint {worst['logits']:.2g} in logits, "
-        f"{worst['probabilities']:.2g} in probabilities (allowed {TOLERANCE:g})"
-    )
+    worst, size = metadata["parity"]["largest_difference"], metadata["bytes"] / 1e6
+    differences = f"{worst['logits']:.2g} in logits, {worst['probabilities']:.2g} in probabilities"
+    print(f"model:         {folder / metadata['file']} ({size:.1f} MB)")
+    print(f"metadata.json: {folder / 'metadata.json'}")
+    print(f"parity:        largest difference from the checkpoint {differences} (allowed {TOLERANCE:g})")

@@ -35,19 +35,15 @@ class HeatMap(NamedTuple):
 
 
 def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Maps of the evidence for a class, from ``layer4`` of our ResNet, else from the last direct child of the network
-    whose output is B x C x h x w with more than one pixel.
+    """Maps of the evidence for a class, float32 B x h x w, not negative, not scaled.
+
+    They come from ``layer4`` of our ResNet, else from the last direct child whose output is B x C x h x w with more than
+    one pixel; raises UserError where there is none.
 
     Args:
         network: in evaluation mode; images to logits.
         images: float32 B x 3 x H x W, as the network sees them.
         targets: int64 B, the class whose logit is explained.
-
-    Returns:
-        float32 B x h x w, not negative, not scaled.
-
-    Raises:
-        UserError: the network has no such child.
     """
     maps: list[Tensor] = []
     own = isinstance(network, ResNet)

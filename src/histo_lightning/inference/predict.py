@@ -35,10 +35,7 @@ class Prediction:
 
 
 def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
-    """Predict every image; those that cannot be read get a row with the reason.
-
-    Returns:
-        The folder ``predictions/<name>`` with ``predictions.csv`` (and ``gradcam/``, ``index.html``), and the predictions.
+    """Predict every image into ``predictions/<name>``; those that cannot be read get a row with the reason.
 
     Raises:
         UserError: the checkpoint or input cannot be used at all, or something cannot be written.
@@ -59,16 +56,16 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
             predictions += batch
             progress(len(predictions), len(paths))
     rows = [table_row(one, trained) for one in predictions]
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    write_atomic(folder / "predictions.csv", "".join(",".join(map(csv_text, line)) + "\n" for line in lines))
+    lines = [",".join(map(csv_text, cells)) for cells in (rows[0], *(row.values() for row in rows))]
+    write_atomic(folder / "predictions.csv", "\n".join(lines) + "\n")
     if config.gradcam:
         write_gallery(folder / "index.html", heat_maps, trained.classes)
     if config.json:
         decisions = [row["decision"] for row in rows if row["decision"]]
         facts = {"folder": str(folder), "images": len(rows), "unreadable": len(rows) - len(decisions)}
-        facts |= {"threshold": float(trained.about["threshold"])}
-        facts |= {"decisions": {name: decisions.count(name) for name in CLASSES}}
-        write_json(Path(config.json), facts)
+        rule = {"threshold": float(trained.about["threshold"])}
+        counts = {name: decisions.count(name) for name in CLASSES}
+        write_json(Path(config.json), {**facts, **rule, "decisions": counts})
     return folder, predictions
 
 

@@ -36,8 +36,7 @@ class Trained:
         """Load a checkpoint onto a device; ``imports`` are modules with a network of its own.
 
         Raises:
-            UserError: no checkpoint was given, it cannot be read, lacks what says how to see images, or was trained on
-                shuffled labels.
+            UserError: it is not given, cannot be read, does not say how to see images, or was trained on shuffled labels.
         """
         if not str(path):
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")

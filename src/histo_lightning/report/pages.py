@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,15 +34,11 @@ def _environment(markdown: bool) -> Environment:
     """Templates for HTML with autoescape, or for Markdown, where each text is escaped for Markdown instead."""
     environment = Environment(
         loader=PackageLoader("histo_lightning.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=_markdown if markdown else None,
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=markdown_text if markdown else None,
     )  # fmt: skip
     environment.globals |= {"kit": "kit.md" if markdown else "kit.html", "words": words, "Table": Table}
     environment.filters["cell_parts"] = cell_parts
     return environment
-
-
-def _markdown(value: Any) -> Any:
-    return value if isinstance(value, Markup) else Markup(markdown_text(value))
 
 
 def render_page(template: str, **context: Any) -> str:

@@ -1,22 +1,27 @@
-"""``report.html`` of a run and of an evaluation: what was done, on which cases, and what it shows."""
+"""Pictures and ``report.html`` of a run or an evaluation: what was done, on which cases, and what it shows."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.figure import Figure
 
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
+from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import coverage_of, influence_table, read_predictions
 from histo_lightning.evaluation.levels import kish
 from histo_lightning.report import words
-from histo_lightning.report.figures.learning import read_history
+from histo_lightning.report.figures.cases import Reader, case_figure, worst_figure
+from histo_lightning.report.figures.confusion import confusion_figure
+from histo_lightning.report.figures.learning import curve_figure, read_history
+from histo_lightning.report.figures.ranking import precision_recall_figure, reliability_figure, roc_figure
 from histo_lightning.report.pages import Picture, picture, write_page
-from histo_lightning.report.plots import PICTURES, read_metrics
 from histo_lightning.report.scores import group_tables, part_context, titles
+from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
 from histo_lightning.runs import read_json
 
@@ -25,19 +30,84 @@ FILES = (
     "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
     "checkpoints/best.ckpt checkpoints/last.ckpt train.log plots tensorboard"
 )
+PNG = ("png",)
+PICTURES = {
+    "loss": "Loss by epoch",
+    "accuracy": "Accuracy by epoch",
+    "roc": "ROC curves",
+    "cases": "Score by case",
+    "confusion": "Confusion matrices",
+    "precision_recall": "Precision-recall curves",
+    "reliability": "Reliability diagram",
+    "worst": "The worst errors",
+}
 CONTENTS = ("images", "slides", "cases", "effective cases (Kish)", "largest case")
 NEAR = 0.02  # of the watched score: so close, validation could as well have chosen another epoch
 
 
-def write_report(run_folder: Path) -> Path:
-    """Write ``report.html`` of a run from its tables and pictures (see ``plots.draw_plots`` for those).
+def read_metrics(run_folder: Path) -> dict[str, Any]:
+    """``metrics.json`` of a run that has been scored; raise UserError for any other."""
+    metrics = read_json(run_folder / "metrics.json")
+    if "best_epoch" not in metrics or not (metrics.get("test") or metrics.get("val")):
+        raise UserError(f"{run_folder / 'metrics.json'}: is missing or damaged; the run has not been scored")
+    return metrics
 
-    Returns:
-        The file, written whole or not at all. It needs no network, script or other file.
+
+def part_figures(
+    table: Predictions, scores: Json, threshold: float | None, temperature: Json | None
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of each picture of scored predictions, with the operating point and temperature of ``metrics.json``."""
+    yield "roc", roc_figure(table, scores)
+    yield "cases", case_figure(table, threshold)
+    yield "confusion", confusion_figure(table)
+    yield "precision_recall", precision_recall_figure(table, scores)
+    yield "reliability", reliability_figure(table, temperature)
+
+
+def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
+    """Draw ``plots/*`` of a run folder from its tables; the files written, each whole or not at all.
+
+    The worst errors need pixels: see :func:`draw_worst`.
 
     Raises:
-        UserError: ``metrics.json``, ``history.csv`` or the predictions are missing or damaged, or the file cannot be
-            written.
+        UserError: a table is missing or damaged, or a picture cannot be written.
+    """
+    metrics, plots = read_metrics(run_folder), run_folder / "plots"
+    history, best = read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
+    # Of eight subtypes there is no baseline: "malignant" is no answer there.
+    baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
+    written = save_picture(curve_figure(history, "loss", best), plots / "loss", formats)
+    written += save_picture(curve_figure(history, "accuracy", best, baseline), plots / "accuracy", formats)
+    threshold = (metrics.get("operating_point") or {}).get("threshold")
+    for part in [part for part in ("val", "test") if metrics.get(part)]:
+        table = read_predictions(run_folder / "predictions" / f"{part}.csv")
+        for name, figure in part_figures(table, metrics[part], threshold, metrics.get("temperature")):
+            written += save_picture(figure, plots / f"{name}_{part}", formats)
+    return written
+
+
+def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = PNG) -> list[Path]:
+    """Draw ``plots/worst_test`` (``worst_val`` where the test set was left unread); raises as ``draw_plots``."""
+    part = "test" if read_metrics(run_folder).get("test") else "val"
+    table = read_predictions(run_folder / "predictions" / f"{part}.csv")
+    return save_picture(worst_figure(table, read_image), run_folder / "plots" / f"worst_{part}", formats)
+
+
+def draw_evaluation(
+    folder: Path, table: Predictions, scores: Json, threshold: float | None, temperature: Json | None, read_image: Reader,
+    formats: Sequence[str] = PNG,
+) -> None:  # fmt: skip
+    """``plots/*`` of an evaluation: the pictures of a run's part, and the worst errors."""
+    for name, figure in part_figures(table, scores, threshold, temperature):
+        save_picture(figure, folder / "plots" / name, formats)
+    save_picture(worst_figure(table, read_image), folder / "plots" / "worst", formats)
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write ``report.html`` of a run from its tables and pictures: one file that needs no other, whole or not at all.
+
+    Raises:
+        UserError: a table is missing or damaged, or the file cannot be written.
     """
     metrics, history = read_metrics(run_folder), read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")

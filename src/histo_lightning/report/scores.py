@@ -37,11 +37,7 @@ def score_cell(score: Json | None, notes: Notes) -> str:
 
 
 def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
-    """The main scores of a part by image, slide and case, and all others.
-
-    Args:
-        levels: a part of ``metrics.json``: level to its scores, None or ``{"reason"}`` where cases are unknown.
-    """
+    """The main scores of a part of ``metrics.json`` by image, slide and case, and all others."""
     by_level = {level: levels.get(level) or {} for level in LEVELS}
     entries = [(name, value) for scores in by_level.values() for name, value in scores.items()]
     present = {name for name, value in entries if isinstance(value, Mapping) and "value" in value}

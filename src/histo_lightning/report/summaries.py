@@ -26,16 +26,11 @@ def _print_scores(metrics: Mapping[str, Any], labels: Sequence[str]) -> None:
     console().print(Table(head, rows, align="llrrrrr").console())
 
 
-def _print_paths(paths: Mapping[str, Path], width: int) -> None:
-    for name, path in paths.items():
-        console().print(f"{name + ':':<{width}} {path}", markup=False)
-
-
 def print_evaluation(folder: Path, metrics: Mapping[str, Any]) -> None:
     """The closing summary of an evaluation."""
     _print_scores({metrics["part"]: metrics["scores"]}, labels_of(metrics, str(metrics["label"])))
-    names = ("report.html", "predictions.csv", "metrics.json")
-    _print_paths({name: folder / name for name in names}, 16)
+    for name in ("report.html", "predictions.csv", "metrics.json"):
+        print(f"{name + ':':<16} {folder / name}")
 
 
 def print_summary(folder: Path, metrics: Mapping[str, Any], labels: Sequence[str], seconds: float) -> None:
@@ -45,12 +40,7 @@ def print_summary(folder: Path, metrics: Mapping[str, Any], labels: Sequence[str
         print("test: left unread (test=false)")
     print(f"scored epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {seconds:.0f} s")
     for sentence in metrics.get("remarks") or []:
-        console().print(sentence, markup=False)
-    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
-    checkpoint = checkpoints[0] if checkpoints else folder / "checkpoints"
-    files = {
-        "report": folder / "report.html",
-        "checkpoint": checkpoint,
-        "tensorboard": folder / "tensorboard",
-    }
-    _print_paths(files, 12)
+        print(sentence)
+    print(f"report:      {folder / 'report.html'}")
+    print(f"checkpoint:  {min((folder / 'checkpoints').glob('*.ckpt'), default=folder / 'checkpoints')}")
+    print(f"tensorboard: {folder / 'tensorboard'}")

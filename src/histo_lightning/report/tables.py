@@ -2,25 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
+from markupsafe import Markup
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-_CELL = re.compile(r"(?P<value>[+−–·]?[\d.]*)(?: \((?P<interval>[^()]+)\))?(?P<marks>(?: \[\d+\])*)")
+_CELL = re.compile(r"([+−–·]?[\d.]*)(?: \(([^()]+)\))?((?: \[\d+\])*)")
 _MARK = re.compile(r" \[(\d+)\]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 MANY_MARKS = 3  # cells of one note
-
-
-class CellParts(NamedTuple):
-    """What HTML shows apart: a number, its interval on a line of its own, and the numbers of its notes."""
-
-    value: str
-    interval: str
-    marks: str
 
 
 def _marks(rows: Sequence[Sequence[str]]) -> Counter[int]:
@@ -60,9 +53,9 @@ class Table:
     def markdown(self) -> str:
         """The table with its notes below."""
         rules = ["---:" if letter == "r" else "---" for letter in self.alignment]
-        lines = [_row(map(markdown_text, self.head)), f"|{'|'.join(rules)}|"]
-        lines += [_row(map(markdown_text, row)) for row in self.rows]
-        return "\n".join([*lines, *(f"\n{markdown_text(note)}" for note in self.numbered_notes)])
+        head, *lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (self.head, *self.rows)]
+        notes = [f"\n{markdown_text(note)}" for note in self.numbered_notes]
+        return "\n".join([head, f"|{'|'.join(rules)}|", *lines, *notes])
 
     def console(self) -> ConsoleTable:
         """A table for ``rich``; the notes are below it."""
@@ -75,21 +68,15 @@ class Table:
         return table
 
 
-def cell_parts(text: str) -> CellParts:
-    """The parts of a cell that holds a number; any other text is a value as a whole."""
+def cell_parts(text: str) -> tuple[str, str, str]:
+    """A number, its interval and the numbers of its notes, which HTML shows apart; any other text is all number."""
     parts = _CELL.fullmatch(text)
-    if parts is None:
-        return CellParts(text, "", "")
-    return CellParts(parts["value"], parts["interval"] or "", _MARK.sub(r" \1", parts["marks"]))
+    return (parts[1], parts[2] or "", _MARK.sub(r" \1", parts[3])) if parts else (text, "", "")
 
 
-def markdown_text(text: str) -> str:
-    """Plain text that Markdown shows unchanged, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown_text(text: Any) -> Markup:
+    """Plain text that Markdown shows unchanged, on one line; what is Markdown already stays."""
+    return text if isinstance(text, Markup) else Markup(_SPECIAL.sub(r"\\\1", " ".join(str(text).split())))
 
 
 class Notes:

@@ -65,17 +65,14 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of ``study.json``: protocol, search, budget and best setting by depth, test scores.
 
-    Args:
-        facts: what each fold's split is (see ``study.prepare``).
-        final: the scores of the best setting on the test set, None where it was left unread.
+    ``facts`` say what each fold's split is; ``final`` is None where the test set was left unread.
     """
     plan, config, several = studies.plan, studies.plan.config, len(studies.plan.folds) > 1
-    by_depth = {}
+    by_depth: dict[str, Any] = {}
     for search in plan.searches:
         own = [row for row in rows if row["depth"] == search.name]
-        budget = _counts(own, search.trials)
-        budget["epochs"] = None if several else sum(len(row["curve"]) for row in own)
-        budget["seconds"] = sum(row["seconds"] for row in own)
+        epochs = None if several else sum(len(row["curve"]) for row in own)
+        budget = _counts(own, search.trials) | {"epochs": epochs, "seconds": sum(r["seconds"] for r in own)}
         by_depth[search.name] = {"budget": budget, "best": _setting(best_row(own, plan.minimise), search)}
     best = best_row(rows, plan.minimise)
     return {

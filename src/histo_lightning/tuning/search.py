@@ -83,13 +83,9 @@ def numbered(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
 
 
 class Studies:
-    """The searches of a plan in ``study.db``.
+    """The searches of a plan in ``study.db``; raises UserError where the file cannot be used or has another identity.
 
-    Args:
-        identity: what must be the same for a study to go on: hashes of settings, split and data, package version.
-
-    Raises:
-        UserError: the file cannot be used, or was made with another ``identity``.
+    ``identity`` must be the same to resume a study: hashes of settings, split and data, package version.
     """
 
     @_experimental()
@@ -104,12 +100,9 @@ class Studies:
             self.lock = FileLock(plan.folder / ".lock")
             with self.lock:
                 storage = RDBStorage(
-                    "sqlite:///study.db",
-                    {"creator": connect},
-                    heartbeat_interval=HEARTBEAT_SECONDS,
-                    grace_period=GRACE_SECONDS,
-                    heartbeat_stale_trial_callback=_repeat,
-                )
+                    "sqlite:///study.db", {"creator": connect}, heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS, heartbeat_stale_trial_callback=_repeat,
+                )  # fmt: skip
                 self.by_name = {search.name: self._study(storage, search.name) for search in plan.searches}
         except (OSError, SQLAlchemyError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be used ({error}); give another study_name") from error
@@ -123,12 +116,9 @@ class Studies:
             "none": NopPruner(),
         }
         study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="minimize" if plan.minimise else "maximize",
-            pruner=pruners[settings.pruner],
-            load_if_exists=True,
-        )
+            storage=storage, study_name=name, direction="minimize" if plan.minimise else "maximize",
+            pruner=pruners[settings.pruner], load_if_exists=True,
+        )  # fmt: skip
         known = study.user_attrs.get("identity", self.identity)
         if keys := sorted(key for key, text in self.identity.items() if known.get(key) != text):
             raise UserError(
@@ -159,9 +149,7 @@ class Studies:
     def work(self, train: Train, announce: Callable[[Attempt, FrozenTrial], None]) -> None:
         """Take trials until none is left or ``tune.max_failed`` have failed here; wait for those of other processes.
 
-        Args:
-            train: gives the objective; raises :class:`Pruned`, or anything else where the setting has failed.
-            announce: is called after each trial.
+        ``train`` raises :class:`Pruned`, or anything else where the setting has failed; ``announce`` is called after it.
         """
         failed, before = 0, self._running()
         while before & self._running():  # of a killed process perhaps, whose trials come before new ones

@@ -53,7 +53,7 @@ FIELDS = list(asdict(Given()))
 
 @dataclass(frozen=True)
 class Search:
-    """One Optuna study: a depth with the keys that are searched for it, or everything where depth is not searched."""
+    """One Optuna study: the keys that are searched for one depth, or for the only one."""
 
     name: str
     fixed: Mapping[str, Any]
@@ -83,7 +83,6 @@ class Plan:
 
     @property
     def minimise(self) -> bool:
-        """Whether less of the monitored value is better."""
         return MONITORS[self.config.monitor] == "min"
 
     @property

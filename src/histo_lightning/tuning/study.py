@@ -27,15 +27,9 @@ from histo_lightning.tuning.space import Plan, corners, overrides, study_name
 
 
 def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
-    """Search, or resume a search, or report a study that is finished; how many trials failed.
+    """Search, or resume a search, or report a study that is finished, below ``parent``; how many trials failed.
 
-    Args:
-        config: checked.
-        parent: the folder of studies.
-        hydra: texts for ``.hydra/``; ``overrides.yaml`` is what the configs of runs are composed from.
-
-    Raises:
-        UserError: anything the user can mend.
+    Raises UserError for anything the user can mend; ``hydra`` is that of :class:`Plan`.
     """
     resolve(config.trainer)  # a missing GPU is named before any work
     name = study_name(config)
@@ -79,8 +73,7 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
 def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
     """Prepare the data once for all trials; what each fold's split is, and what identifies the study.
 
-    Raises:
-        UserError: the data or the split cannot be used, or validation cannot define what is watched.
+    Raises UserError where the data or the split cannot be used, or validation cannot define what is watched.
     """
     facts: list[Row] = []
     identity = {"settings": hashed(replace(plan.config, test=True))}
@@ -99,9 +92,7 @@ def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
 
 
 def train_trial(plan: Plan, attempt: Attempt) -> float:
-    """The objective of a trial, averaged over the folds, from validation alone.
-
-    With one fold the pruner sees every epoch, else the mean after every fold.
+    """The objective of a trial, from validation alone; the pruner sees every epoch, or the mean after every fold.
 
     Raises:
         Pruned: the pruner gave the trial up.
@@ -136,11 +127,7 @@ def _train(plan: Plan, attempt: Attempt, fold: int) -> float:
 
 
 def objective(plan: Plan, curve: Sequence[float]) -> float:
-    """A run's value: of the epoch whose weights are scored, the best one or (``scored_weights=last``) the last.
-
-    Raises:
-        UserError: it is undefined.
-    """
+    """A run's value: of its best epoch or (``scored_weights=last``) its last; raises UserError where it is undefined."""
     scored = curve[-1:] if plan.config.scored_weights == "last" else curve
     defined = [value for value in scored if value == value]
     if not defined:

@@ -30,10 +30,11 @@ from histo_lightning.report.figures.ranking import (
     band,
     precision_recall_figure,
     precision_recall_points,
+    reliability_bins,
+    reliability_figure,
     roc_figure,
 )
-from histo_lightning.report.figures.reliability import reliability_bins, reliability_figure
-from histo_lightning.report.plots import draw_plots, draw_worst, part_figures
+from histo_lightning.report.run_page import draw_plots, draw_worst, part_figures
 from histo_lightning.report.style import save_picture, shown
 from histo_lightning.runs import read_json
 

@@ -37,11 +37,9 @@ def case_order(table: Table) -> list[str]:
 
 
 def case_figure(table: Table, threshold: float | None) -> Figure:
-    """A row a case: ``p_malignant`` of its images as points, their mean as a bar, in the look of its true class.
+    """A row a case of one part: ``p_malignant`` of its images as points, their mean as a bar, in the look of its class.
 
-    Args:
-        table: predictions of one part; of eight subtypes, P(malignant) is the sum of the four malignant ones.
-        threshold: the stored operating point, drawn beside 0.5.
+    ``threshold`` is the stored operating point, drawn beside 0.5.
     """
     title = f"P(malignant) of each image\nby case, {part_of(table)}"
     if not is_grouped(table):
@@ -73,9 +71,8 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
         axes.axvline(threshold, color=style.GREEN, linestyle="-.", linewidth=1.3, zorder=1, label=name)
     named, sizes = len(order) <= NAMED, Counter(table.case.tolist())
     ticks = [f"{shown(case)} ({sizes[case]})" for case in order] if named else []
-    axes.set_yticks(
-        range(len(ticks)), ticks, parse_math=False, fontsize=min(style.TEXT_SIZE - 1, 62 * height)
-    )
+    size = min(style.TEXT_SIZE - 1, 62 * height)
+    axes.set_yticks(range(len(ticks)), ticks, parse_math=False, fontsize=size)
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
     label_axes(axes, title, "predicted P(malignant)", f"{len(order)} cases" + " (images)" * named)
@@ -94,11 +91,9 @@ def worst_images(table: Table, count: int = COUNT) -> NDArray[np.int64]:
 
 
 def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure:
-    """The ``count`` images with the largest loss, each with its case, its truth and the probability it was given.
+    """The ``count`` images of a part with the largest loss, each with its case, its truth and its probability.
 
-    Args:
-        table: predictions of one part.
-        read_image: ``path`` of the table to uint8 H x W x 3, or None where the image cannot be had.
+    ``read_image`` gives uint8 H x W x 3 for a ``path`` of the table, None where the image cannot be had.
     """
     rows = worst_images(table, count)
     cases = len(np.unique(table.case[rows])) if (table.case[rows] != "").all() else 0
@@ -119,8 +114,8 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
         image = Image.fromarray(pixels)
         image.thumbnail((WIDEST, WIDEST))
         panel.imshow(np.asarray(image))
-        look: dict[str, Any] = {"fontsize": style.TEXT_SIZE - 2.5, "color": style.INK, "parse_math": False}
-        panel.set_title(_caption(table, row), pad=3, **look)
+        title, size = _caption(table, row), style.TEXT_SIZE - 2.5
+        panel.set_title(title, pad=3, fontsize=size, color=style.INK, parse_math=False)
     return figure
 
 

@@ -41,13 +41,9 @@ def read_history(path: Path) -> dict[str, Floats]:
 def curve_figure(
     history: Mapping[str, Floats], quantity: str, best_epoch: int, baseline: float | None = None
 ) -> Figure:
-    """Train and validation curve; epochs count from 1, the scored one is marked.
+    """Train and validation curve of ``loss`` or ``accuracy``; drawn epochs count from 1, ``best_epoch`` from 0.
 
-    Args:
-        history: columns ``epoch`` (from 0), ``train_<quantity>``, ``val_<quantity>``, one value an epoch.
-        quantity: ``loss`` or ``accuracy``.
-        best_epoch: the scored epoch, from 0, as in ``metrics.json``.
-        baseline: accuracy of always answering "malignant", drawn as a line.
+    ``baseline`` is the accuracy of always answering "malignant".
     """
     figure, (axes,) = new_figure(5.0, 4.0)
     epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch

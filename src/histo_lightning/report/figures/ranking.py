@@ -1,18 +1,19 @@
-"""ROC and precision-recall curves with bands: how well malignant is ranked above benign."""
+"""Probabilities against the truth: ROC and precision-recall curves with bands, and reliability diagrams."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from histo_lightning.evaluation import Table
-from histo_lightning.evaluation.intervals import case_weights, class_support
+from histo_lightning.evaluation import Table, apply_temperature
+from histo_lightning.evaluation.intervals import case_weights, class_support, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
-from histo_lightning.evaluation.scores import auroc, average_precision, why_undefined
-from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_below, new_figure, say_empty
+from histo_lightning.evaluation.scores import auroc, average_precision, bin_index, why_undefined
+from histo_lightning.report import style
+from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, level_scores, levels_of, part_of
 
 Floats = NDArray[np.float64]
@@ -55,12 +56,7 @@ def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats
 def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats] | str:
     """Pointwise 95 % band of a curve over draws of cases within each class, or why there is none.
 
-    Args:
-        level_units: units of both classes.
-        kind: ``roc`` (sensitivity over 1 - specificity) or ``precision_recall`` (precision over recall).
-
-    Returns:
-        The 2.5 and 97.5 % points at ``GRID``, (101,) each.
+    The 2.5 and 97.5 % points at ``GRID``, (101,) each, of sensitivity (``roc``) or precision (``precision_recall``).
     """
     if not level_units.grouped:
         return UNGROUPED
@@ -84,13 +80,9 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
 
 
 def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """Curves of malignant against benign, by image and (where known) by case, with bands over cases.
+    """``roc`` or ``precision_recall`` of a part, by image and (where known) by case, with bands over draws of cases.
 
-    Args:
-        kind: ``roc`` or ``precision_recall``.
-        table: predictions of one part; eight subtypes are collapsed to the two classes.
-        scores: that part of ``metrics.json``; its intervals are in the legend.
-        draws: of the bands.
+    Eight subtypes are collapsed to the two classes. Intervals of ``scores`` (as in ``metrics.json``) are in the legend.
     """
     figure, (axes,) = new_figure(5.0, 5.6)
     title, x, y, area, score, drawstyle = KINDS[kind]
@@ -103,7 +95,7 @@ def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: in
     notes: list[str] = []
     chance: dict[str, tuple[list[float], Any]] = {}  # heights and dots of each line
     for level in levels_of(table):
-        level_units, (colour, line) = units(table, level), LEVEL_STYLES[level]
+        level_units, (colour, line) = units(table, level), style.LEVEL_STYLES[level]
         truth, p = level_units.truth, level_units.p
         if kind == "roc":
             points, value = roc_points(truth, p), auroc(truth, p, level_units.fold)
@@ -124,10 +116,69 @@ def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: in
             axes.fill_between(GRID, *limits, color=colour, alpha=0.16, linewidth=0)
             notes.append(f"Bands: pointwise 95 %, {draws:,} draws of cases.")
     for name, (heights, dots) in chance.items():
-        axes.plot([0, 1], heights, color=GREY, linestyle=dots, linewidth=1.2, zorder=0, label=name)
+        axes.plot([0, 1], heights, color=style.GREY, linestyle=dots, linewidth=1.2, zorder=0, label=name)
     legend_below(figure, axes, "\n".join(dict.fromkeys(notes)))
     return figure
 
 
 roc_figure = partial(ranking_figure, "roc")
 precision_recall_figure = partial(ranking_figure, "precision_recall")
+
+
+class Bins(NamedTuple):
+    """At most five bins of equal mass, in order of p: (b,) mean p, share and number of malignant, size."""
+
+    p: Floats
+    share: Floats
+    malignant: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+
+def reliability_bins(level_units: Units) -> Bins:
+    """The bins that the ECE counts (see ``evaluation.scores.bin_index``), empty ones left out."""
+    _, index, size = np.unique(bin_index(level_units.p), return_inverse=True, return_counts=True)
+    malignant = np.bincount(index, weights=level_units.truth).astype(np.int64)
+    return Bins(np.bincount(index, weights=level_units.p) / size, malignant / size, malignant, size)
+
+
+def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> Figure:
+    """Share of malignant over the mean predicted probability of a part, by image and (where known) by case.
+
+    ``temperature`` is the entry of ``metrics.json``; without one only the untempered points are drawn.
+    """
+    levels = levels_of(table)
+    by_case = "case" in levels
+    figure, panels = new_figure(6.0 if by_case else 4.0, 4.6, len(levels))
+    value = (temperature or {}).get("temperature")
+    fitted = " (fitted here)" if str(table.part[0]) == "val" else ""
+    look: dict[str, Any] = {"markersize": 5.5, "linewidth": 1.4}
+    for axes, level in zip(panels, levels, strict=True):
+        level_units = units(table, level)
+        bins = reliability_bins(level_units)
+        sizes = " to ".join(map(str, sorted({bins.size.min(), bins.size.max()})))
+        title = f"By {level}, {part_of(table)}\n{len(level_units)} {level}s in bins of {sizes}"
+        y = "share that is malignant" if level == "image" else ""
+        label_axes(axes, title, "mean predicted P(malignant)", y)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axes.plot(
+            [0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label="calibrated"
+        )
+        if len(np.unique(table.malignant)) < 2:
+            say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
+            continue
+        if level == "case":
+            ends = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
+            axes.vlines(bins.p, *np.transpose(ends), color=style.VERMILLION, linewidth=1, alpha=0.55)
+        name = "as the network says (T = 1)"
+        axes.plot(
+            bins.p, bins.share, "o--", color=style.VERMILLION, markerfacecolor="white", label=name, **look
+        )
+        if value is not None:
+            after = reliability_bins(units(apply_temperature(table, float(value)), level))
+            name = f"after temperature T = {value:.2f}{fitted}"
+            axes.plot(after.p, after.share, "s-", color=style.BLUE, label=name, **look)
+    note = "At most 5 bins of equal mass, from low to high P(malignant).\n"
+    note += "Bars by case: Wilson 95 % of each bin at T = 1." if by_case else "Cases are unknown."
+    note += f"\n{COLLAPSED.capitalize()}." if table.task == "subtype" else ""
+    legend_below(figure, panels[0], note, columns=len(levels))
+    return figure
