@@ -18,7 +18,8 @@ def _print_scores(metrics: Mapping[str, Any], labels: Sequence[str]) -> None:
         for level in ("image", "case"):
             scores = (levels or {}).get(level) or {}
             if scores.get("n"):
-                cells = [interval_text(scores.get(name) or {}) for name in SCORES]
+                texts = [interval_text(scores.get(name) or {}) for name in SCORES]
+                cells = [text.replace(" (", "\n(").replace(" to ", "\N{EN DASH}") for text in texts]
                 rows.append([part, level, str(scores["n"]), *cells])
     head = ["part", "unit", "n", "AUROC", "balanced accuracy", "accuracy", "log loss"]
     for label in labels:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import CategoricalDistribution as Choices
 from optuna.distributions import FloatDistribution as Floats
 from optuna.distributions import IntDistribution as Integers
@@ -27,6 +25,7 @@ from histo_lightning.errors import UserError
 
 Distribution = Choices | Floats | Integers
 SPACE = "tune.space"
+FIELDS = ["low", "high", "log", "step", "choices"]  # of a searched key
 DEPTH = "model"  # the group that has a budget of its own for each choice
 EDGE = 0.05  # share of a range, at either end, that counts as its edge
 OWN = ("tune", "nested", "study_name")  # keys of the search itself, which a run does not have
@@ -35,20 +34,6 @@ FIXED = re.compile(
     r"(split|dataset|magnification|task|monitor|scored_weights|target_sensitivity|test|seed|trainer|experiment|study|nested|"
     r"tune|output_dir|run_name|sweep_name|study_name|json|resume|cache_dir)(\..+)?|.+\.monitor"
 )
-
-
-@dataclass
-class Given:
-    """A searched key as ``conf/tune`` has it."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    step: float | None = None
-    choices: list[Any] | None = None
-
-
-FIELDS = list(asdict(Given()))
 
 
 @dataclass(frozen=True)
@@ -120,26 +105,28 @@ def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]
     if key not in present and not group:
         raise UserError(f"{SPACE}: unknown key {key!r}{nearest(key, list(present))}")
     try:
-        given: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Given), value))
-        if given.choices is not None:
-            if given != Given(choices=given.choices):
+        choices, log = value.get("choices"), value.get("log", False)
+        numbers = {name: float(value[name]) for name in ("low", "high", "step") if name in value}
+        if not isinstance(log, bool):
+            raise ValueError(f"log={log} is not a valid bool")
+        if choices is not None:
+            if numbers or log:
                 raise ValueError("choices and a range exclude each other")
-            if len(set(map(repr, given.choices))) < max(2, len(given.choices)):
-                raise ValueError(f"choices={given.choices}: two or more are needed, each once")
-            return Choices(given.choices)
+            if not isinstance(choices, list) or len(set(map(repr, choices))) < max(2, len(choices)):
+                raise ValueError(f"choices={choices}: two or more are needed, each once")
+            return Choices(choices)
         if group or isinstance(present[key], (str, bool, list)):
             raise ValueError("is no number, so give choices=[...]")
-        if given.low is None or given.high is None:
+        if not {"low", "high"} <= set(numbers):
             raise ValueError("low or high is missing; give both, or choices")
-        numbers = {name: number for name, number in asdict(given).items() if isinstance(number, float)}
         unset = present[key] is None and all(type(value[name]) is int for name in numbers)
         with warnings.catch_warnings(action="error"):  # Optuna's, of a step that does not fit
             if not unset and type(present[key]) is not int:
-                return Floats(**numbers, log=given.log)
+                return Floats(**numbers, log=log)
             if not all(number.is_integer() for number in numbers.values()):
                 raise ValueError("takes whole numbers")
-            return Integers(**{name: int(number) for name, number in numbers.items()}, log=given.log)
-    except (OmegaConfBaseException, ValueError, UserWarning) as error:
+            return Integers(**{name: int(number) for name, number in numbers.items()}, log=log)
+    except (TypeError, ValueError, UserWarning) as error:
         raise UserError(f"{SPACE}.{key}: {str(error).splitlines()[0]}") from error
 
 

@@ -68,7 +68,7 @@ def test_every_space_that_ships_can_be_composed_at_its_ends(name: str) -> None:
     [
         (["tune.space.optimzer.lr.low=1"], "unknown key 'optimzer.lr'; did you mean 'optimizer.lr'?"),
         (["tune.space.optimizer.lr.hgih=1"], "unknown key 'hgih'; did you mean 'high'?"),
-        (["tune.space.optimizer.lr.low=abc"], "'abc' of type 'str' could not be converted to Float"),
+        (["tune.space.optimizer.lr.low=abc"], "could not convert string to float: 'abc'"),
         (["tune.space.optimizer.lr.low=0"], "`low > 0`"),
         (["tune.space.optimizer.lr.low=1"], "`low <= high` must hold, but got (low=1.0, high=0.1)"),
         (["tune.space.optimizer.lr.low=null"], "low or high is missing"),
