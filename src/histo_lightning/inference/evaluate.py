@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
 def _load(
     config: EvaluateConfig, trained: Trained, progress: StepProgress
 ) -> tuple[Source, Pixels, list[Record]]:
-    """The data set, its stored pixels, and the records of the wanted magnification."""
+    """The data set, its stored pixels, and the records of the chosen magnification."""
     dataset = config.dataset
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     width = dataset.image_size or 350
@@ -92,10 +92,10 @@ def _load(
         seed=dataset.seed or 0, download=dataset.download, url=dataset.url, progress=progress,
     )  # fmt: skip
     source = open_source(dataset.name, files, image_size=width)
-    wanted = config.magnification or str(trained.about["config"]["magnification"])
-    records = select_magnification(source.records, wanted)
+    magnification = config.magnification or str(trained.about["config"]["magnification"])
+    records = select_magnification(source.records, magnification)
     if not records:
-        raise UserError(f"magnification={wanted}: the data set has no such image")
+        raise UserError(f"magnification={magnification}: the data set has no such image")
     short_side = dataset.short_side or trained.short_side
     pixels = load_pixels(files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
     return source, pixels, without_twins(records, trained.about["config"]["task"])[0]

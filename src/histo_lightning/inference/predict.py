@@ -49,13 +49,13 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
         for start in range(0, len(paths), config.batch_size):
             batch = [_read(path, trained.short_side) for path in paths[start : start + config.batch_size]]
             _fill(batch, trained, tta=config.tta == "d4")
-            for number, one in enumerate(batch, start + 1):
-                if config.gradcam and one.probabilities is not None:
-                    heat_maps.append(_explain(one, trained, folder, number))
-                one.stored = None  # a folder of images may be larger than the memory
+            for number, prediction in enumerate(batch, start + 1):
+                if config.gradcam and prediction.probabilities is not None:
+                    heat_maps.append(_explain(prediction, trained, folder, number))
+                prediction.stored = None  # a folder of images may be larger than the memory
             predictions += batch
             progress(len(predictions), len(paths))
-    rows = [table_row(one, trained) for one in predictions]
+    rows = [table_row(prediction, trained) for prediction in predictions]
     lines = [",".join(map(csv_text, cells)) for cells in (rows[0], *(row.values() for row in rows))]
     write_atomic(folder / "predictions.csv", "\n".join(lines) + "\n")
     if config.gradcam:
@@ -69,15 +69,15 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     return folder, predictions
 
 
-def find_images(wanted: str) -> list[Path]:
+def find_images(pattern: str) -> list[Path]:
     """The images that ``input`` names: a file, all below a folder, or a glob (``**`` reaches into folders).
 
     Raises:
         UserError: nothing was given, or no image is there.
     """
-    if not wanted:
+    if not pattern:
         raise UserError("input is not set: give an image, a folder or a glob (input='/data/*.png')")
-    path = Path(wanted).expanduser()
+    path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -86,13 +86,13 @@ def find_images(wanted: str) -> list[Path]:
         names = sorted(glob(str(path), recursive=True))  # noqa: PTH207 - an absolute pattern is fine here
         images = [Path(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
-        raise UserError(f"input={wanted}: no image there; give an image, a folder or a glob")
+        raise UserError(f"input={pattern}: no image there; give an image, a folder or a glob")
     return images
 
 
-def folder_name(wanted: str) -> str:
+def folder_name(pattern: str) -> str:
     """A folder name for an input: its own last name, for a glob that of the last folder before the pattern."""
-    parts = Path(wanted).expanduser().absolute().parts
+    parts = Path(pattern).expanduser().absolute().parts
     first_pattern = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
     return _safe_name(parts[:first_pattern][-1]).strip("_") or "images"
 
@@ -114,17 +114,17 @@ def _read(path: Path, short_side: int) -> Prediction:
 
 def _fill(batch: Sequence[Prediction], trained: Trained, *, tta: bool) -> None:
     """Predict images of one shape together."""
-    readable = [(one, one.stored) for one in batch if one.stored is not None]
+    readable = [(prediction, prediction.stored) for prediction in batch if prediction.stored is not None]
     for shape in sorted({stored.shape for _, stored in readable}):
-        alike = [(one, stored) for one, stored in readable if stored.shape == shape]
+        alike = [(prediction, stored) for prediction, stored in readable if stored.shape == shape]
         probabilities = trained.probabilities(np.stack([stored for _, stored in alike]), tta=tta)
-        for (one, _), values in zip(alike, probabilities, strict=True):
-            one.probabilities = values
+        for (prediction, _), values in zip(alike, probabilities, strict=True):
+            prediction.probabilities = values
 
 
-def table_row(one: Prediction, trained: Trained) -> dict[str, str]:
+def table_row(prediction: Prediction, trained: Trained) -> dict[str, str]:
     """Path, size, probability by class and of a malignant tumour, the likeliest class, the stored threshold's decision."""
-    threshold, p = float(trained.about["threshold"]), one.probabilities
+    threshold, p = float(trained.about["threshold"]), prediction.probabilities
     keys = (*(f"p_{name}" for name in trained.classes), "p_malignant", "predicted", "threshold", "decision")
     cells = [""] * len(keys)
     if p is not None:
@@ -132,21 +132,25 @@ def table_row(one: Prediction, trained: Trained) -> dict[str, str]:
         decision = CLASSES[int(malignant >= threshold)]
         numbers = [repr(float(value)) for value in (*p, malignant)]
         cells = [*numbers, trained.classes[int(p.argmax())], repr(threshold), decision]
-    row = {"path": quote_cell(str(one.path)), "width": str(one.size[0]), "height": str(one.size[1])}
-    return row | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(one.error)}
+    row = {
+        "path": quote_cell(str(prediction.path)),
+        "width": str(prediction.size[0]),
+        "height": str(prediction.size[1]),
+    }
+    return row | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(prediction.error)}
 
 
-def _explain(one: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:
+def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:
     """The heat map of an image's likeliest class, written beside what the network sees of the image."""
-    assert one.stored is not None
-    assert one.probabilities is not None
-    target = int(one.probabilities.argmax())
-    view = trained.view(one.stored[None])
+    assert prediction.stored is not None
+    assert prediction.probabilities is not None
+    target = int(prediction.probabilities.argmax())
+    view = trained.view(prediction.stored[None])
     maps = attribution(trained.classifier.network, view, torch.tensor([target], device=view.device))
     height, width = view.shape[2:]
-    top, left = (one.stored.shape[0] - height) // 2, (one.stored.shape[1] - width) // 2
-    field = one.stored[top : top + height, left : left + width]
-    name = f"{number:05d}_{_safe_name(one.path.stem)[:80]}.png"
+    top, left = (prediction.stored.shape[0] - height) // 2, (prediction.stored.shape[1] - width) // 2
+    field = prediction.stored[top : top + height, left : left + width]
+    name = f"{number:05d}_{_safe_name(prediction.path.stem)[:80]}.png"
     overlay = write_overlay(folder / "gradcam" / name, field, scaled_heat(maps, height, width)[0])
-    caption = f"{trained.classes[target]} {one.probabilities[target]:.3f}"
-    return HeatMap(str(one.path), caption, overlay, f"gradcam/{name}")
+    caption = f"{trained.classes[target]} {prediction.probabilities[target]:.3f}"
+    return HeatMap(str(prediction.path), caption, overlay, f"gradcam/{name}")

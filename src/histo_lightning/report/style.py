@@ -24,7 +24,7 @@ INK, GREY, PALE = "#222222", "#767676", "#DDDDDD"
 SHADES = LinearSegmentedColormap.from_list("white to blue", ["#F2F6F9", "#9CC7E3", BLUE, "#00416B"])
 DPI = 150
 TEXT_SIZE = 10.5  # points; a figure 5 inches wide has letters of 10 pixels on a screen of 400
-LEVEL_STYLES = {"image": (BLUE, "-"), "case": (VERMILLION, "--")}  # told apart without colour too
+LEVEL_STYLES = {"image": (BLUE, "-"), "case": (VERMILLION, "--")}  # distinct without colour too
 # What XML 1.0 cannot hold, so an SVG neither.
 UNPRINTABLE = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 LONGEST_NAME = 28  # characters of a name inside a figure

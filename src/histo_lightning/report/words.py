@@ -69,8 +69,8 @@ def duration(seconds: float | None) -> str:
 def interval_text(score: Json, decimals: int = 3) -> str:
     """``0.834 (0.80 to 0.86)`` of an entry of ``metrics.json``; a dash where it is undefined."""
     low, high = score.get("low"), score.get("high")
-    ends = "" if low is None or high is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
-    return f"{fixed(score.get('value'), decimals)}{ends}"
+    interval = "" if low is None or high is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
+    return f"{fixed(score.get('value'), decimals)}{interval}"
 
 
 def is_synthetic(record: Json, config: Json | None = None) -> bool:

@@ -73,8 +73,8 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
         else:
             called = hits + alarms
             precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0).T
-            wanted, recall = np.maximum(GRID, 1e-9) - 1e-12, (hits / hits[-1]).T
-            curves += [y[np.searchsorted(x, wanted)] for x, y in zip(recall, precision, strict=True)]
+            at, recall = np.maximum(GRID, 1e-9) - 1e-12, (hits / hits[-1]).T
+            curves += [y[np.searchsorted(x, at)] for x, y in zip(recall, precision, strict=True)]
     low, high = np.quantile(np.array(curves), [0.025, 0.975], axis=0)
     return low, high
 
@@ -106,8 +106,8 @@ def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: in
             chance[f"chance: {share:.2f} of the {level}s are malignant"] = ([share, share], dots)
         entry = level_scores({"part": scores}, "part", level).get(score) or {}
         low, high = entry.get("low"), entry.get("high")
-        ends = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
-        name = f"{len(level_units)} {level}s: {area} {value:.2f}{ends}"
+        interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+        name = f"{len(level_units)} {level}s: {area} {value:.2f}{interval}"
         axes.plot(*points, line, color=colour, linewidth=1.8, drawstyle=drawstyle, label=name)
         limits = band(level_units, kind, draws)
         if isinstance(limits, str):
@@ -167,8 +167,8 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
             say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
             continue
         if level == "case":
-            ends = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
-            axes.vlines(bins.p, *np.transpose(ends), color=style.VERMILLION, linewidth=1, alpha=0.55)
+            intervals = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
+            axes.vlines(bins.p, *np.transpose(intervals), color=style.VERMILLION, linewidth=1, alpha=0.55)
         name = "as the network says (T = 1)"
         axes.plot(
             bins.p, bins.share, "o--", color=style.VERMILLION, markerfacecolor="white", label=name, **look
