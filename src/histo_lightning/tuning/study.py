@@ -110,8 +110,8 @@ def train_trial(plan: Plan, attempt: Attempt) -> float:
 def _train(plan: Plan, attempt: Attempt, fold: int) -> float:
     several, parent = len(plan.folds) > 1, plan.folder / "trials"
     name = plan.run_name(attempt.search, attempt.number) + (f"_fold{fold}" if several else "")
-    changes = {"test": False, "run_name": name, "trainer.progress": "none"}
-    config = plan.run_config(attempt.values, fold, **changes)
+    silent = {"trainer.progress": "none"}
+    config = plan.run_config(attempt.values, fold, test=False, run_name=name, **silent)
     watching = [] if several else [Pruning(attempt.judge, config.epochs)]
     try:
         folder = run_training(config, parent, plan.hydra, watching, pictures=False)
@@ -146,8 +146,8 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
-        bests = [depth["best"] for depth in study["by_depth"].values() if depth["best"]]
-        best_runs = {run for one in bests for run in one["runs"]}
+        best_settings = [depth["best"] for depth in study["by_depth"].values() if depth["best"]]
+        best_runs = {run for setting in best_settings for run in setting["runs"]}
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
             if path.parent.parent.name not in best_runs:
                 path.unlink(missing_ok=True)
@@ -176,8 +176,8 @@ def _print_study(folder: Path, study: Row) -> None:
     counts, monitor, read = study["counts"], study["protocol"]["monitor"], study["protocol"]["test_read"]
     states = ", ".join(f"{counts[state]} trials {state}" for state in ("complete", "pruned", "failed"))
     lines = [SYNTHETIC if study["data"] == "synthetic" else "", f"{study['state']}: {states}"]
-    for depth, found in study["by_depth"].items():
-        best: Row = found["best"] or {"value": float("nan"), "overrides": ["no trial was completed"]}
+    for depth, record in study["by_depth"].items():
+        best: Row = record["best"] or {"value": float("nan"), "overrides": ["no trial was completed"]}
         lines.append(f"best of {depth}: {monitor} {best['value']:.4f}, {' '.join(best['overrides'])}")
         edges = [(edge["key"], edge["edge"]) for edge in best.get("edges", ()) if edge["edge"]]
         lines += [f"  {key} lies at the {end} edge of what was searched" for key, end in edges]

@@ -73,8 +73,8 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
         else:
             called = hits + alarms
             precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0).T
-            at, recall = np.maximum(GRID, 1e-9) - 1e-12, (hits / hits[-1]).T
-            curves += [y[np.searchsorted(x, at)] for x, y in zip(recall, precision, strict=True)]
+            grid, recall = np.maximum(GRID, 1e-9) - 1e-12, (hits / hits[-1]).T
+            curves += [y[np.searchsorted(x, grid)] for x, y in zip(recall, precision, strict=True)]
     low, high = np.quantile(np.array(curves), [0.025, 0.975], axis=0)
     return low, high
 
