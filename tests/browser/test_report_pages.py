@@ -12,10 +12,15 @@ from factories.report_runs import made_up_run, made_up_table
 from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.evaluation import score_predictions
-from histo_lightning.report.gallery import Shown, write_gallery
+from histo_lightning.inference.heat_maps import HeatMap, write_gallery
 from histo_lightning.report.index import write_index
-from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst
-from histo_lightning.report.run_page import write_evaluation, write_report
+from histo_lightning.report.run_page import (
+    draw_evaluation,
+    draw_plots,
+    draw_worst,
+    write_evaluation,
+    write_report,
+)
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium; `make browser` installs it"
@@ -54,7 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     compare_runs([root / "runs"], root / "runs", select="best")
     picture = np.zeros((100, 300, 3), np.uint8)
     gallery = root / "gallery.html"
-    write_gallery(gallery, [Shown(f"{'y' * 90}.png", HOSTILE, picture, "a.png")] * 3, ["benign"], "gradcam")
+    write_gallery(gallery, [HeatMap(f"{'y' * 90}.png", HOSTILE, picture, "a.png")] * 3, ["benign"])
     return {
         "run": write_report(run),
         "evaluation": write_evaluation(root / "evaluation", metrics | {"scores": scores}, table),

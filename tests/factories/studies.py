@@ -19,11 +19,10 @@ from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.tuning import search
-from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import Row, trial_rows
 from histo_lightning.tuning.search import Attempt, Studies
-from histo_lightning.tuning.space import check_tuning
-from histo_lightning.tuning.trial import objective
+from histo_lightning.tuning.space import Plan, check_tuning
+from histo_lightning.tuning.study import objective
 
 EPOCHS = 5  # of a fit
 IDENTITY = {"settings": "the same"}

@@ -9,15 +9,14 @@ import numpy as np
 from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import EvaluateConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
-from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
+from histo_lightning.data.breakhis.records import Record, select_magnification, without_twins
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.inference.trained import Floats, Trained
+from histo_lightning.evaluation import make_table, score_predictions, write_predictions
+from histo_lightning.inference.trained import Trained
 from histo_lightning.report.console import StepProgress
-from histo_lightning.report.plots import draw_evaluation
-from histo_lightning.report.run_page import write_evaluation
+from histo_lightning.report.run_page import draw_evaluation, write_evaluation
 from histo_lightning.runs import read_json, write_json
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
@@ -25,20 +24,22 @@ COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnifica
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
-    """Predict, score, draw and report.
-
-    Returns:
-        The folder ``evaluations/<name>`` with ``predictions.csv, metrics.json, report.html, plots/``, and the metrics.
+    """Predict, score, draw and report into ``evaluations/<name>``; that folder and its metrics.
 
     Raises:
-        UserError: the checkpoint or data cannot be used, or cases were seen in training (see ``part`` and
-            ``allow_seen_cases``).
+        UserError: the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     visible = config.trainer.progress != "none"
+    task = str(trained.about["config"]["task"])
+    names = list(SUBTYPES if task == "subtype" else CLASSES)
+    if names != trained.classes:
+        raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
     with StepProgress("preparing images", visible) as progress:
         source, pixels, records = _load(config, trained, progress)
     chosen, seen = choose_records(config, trained, records, pixels)
+    if task == "subtype" and not all(record.subtype for record in chosen):
+        raise UserError("task=subtype: some names do not say the subtype; give BreakHis names")
     row_of = {image: row for row, image in enumerate(pixels.images)}
     rows = np.array([row_of[record.image] for record in chosen], dtype=np.int64)
     logits = []
@@ -46,11 +47,10 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         for start in range(0, len(rows), config.batch_size):
             logits.append(trained.logits(pixels.take(rows[start : start + config.batch_size])))
             progress(min(start + config.batch_size, len(rows)), len(rows))
-    table = _table(trained, chosen, np.concatenate(logits))
-    chosen_point = (trained.about.get("operating_point") or {}).get(
-        "threshold"
-    )  # None where validation gave none
-    threshold = None if chosen_point is None else float(trained.about["threshold"])
+    columns = {name: [getattr(record, name) for record in chosen] for name in COLUMNS}
+    table = make_table(task, **columns, part="test", logits=np.concatenate(logits))
+    point = trained.about.get("operating_point") or {}  # without a threshold where validation gave none
+    threshold = None if point.get("threshold") is None else float(trained.about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name
     metrics: dict[str, Any] = {
         "schema": 1,
@@ -69,16 +69,11 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{run}_{source.name}")
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", metrics)
-    path_row = {record.path: row for record, row in zip(chosen, rows, strict=True)}
+    row_at = {record.path: row for record, row in zip(chosen, rows, strict=True)}
     draw_evaluation(
-        folder,
-        table,
-        metrics["scores"],
-        threshold,
-        trained.about.get("temperature"),
-        lambda path: pixels.take(np.array([path_row[path]]))[0] if path in path_row else None,
-        config.report.formats,
-    )
+        folder, table, metrics["scores"], threshold, trained.about.get("temperature"),
+        lambda path: pixels.take(np.array([row_at[path]]))[0], config.report.formats,
+    )  # fmt: skip
     write_evaluation(folder, metrics, table)
     if config.json:
         write_json(Path(config.json), metrics)
@@ -88,37 +83,22 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
 def _load(
     config: EvaluateConfig, trained: Trained, progress: StepProgress
 ) -> tuple[Source, Pixels, list[Record]]:
-    """The data set, its stored pixels, and the records of the wanted magnification."""
+    """The data set, its stored pixels, and the records of the chosen magnification."""
     dataset = config.dataset
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     width = dataset.image_size or 350
     files = find_files(
-        dataset.name,
-        dataset.root,
-        cache_dir,
-        images_per_slide=dataset.images_per_slide or 4,
-        image_size=width,
-        seed=dataset.seed or 0,
-        download=dataset.download,
-        url=dataset.url,
-        progress=progress,
-    )
+        dataset.name, dataset.root, cache_dir, images_per_slide=dataset.images_per_slide or 4, image_size=width,
+        seed=dataset.seed or 0, download=dataset.download, url=dataset.url, progress=progress,
+    )  # fmt: skip
     source = open_source(dataset.name, files, image_size=width)
-    wanted = config.magnification or str(trained.about["config"]["magnification"])
-    records = [
-        record
-        for record in source.records
-        if wanted == "all" or record.magnification in (0, int(wanted[:-1]))
-    ]
+    magnification = config.magnification or str(trained.about["config"]["magnification"])
+    records = select_magnification(source.records, magnification)
     if not records:
-        raise UserError(f"magnification={wanted}: the data set has no such image")
+        raise UserError(f"magnification={magnification}: the data set has no such image")
     short_side = dataset.short_side or trained.short_side
     pixels = load_pixels(files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
-    # Slide 13412 is in the set under two subtypes: one copy for the binary task, none for the subtypes.
-    dropped = {TWIN_DROPPED} if TWIN_KEPT in {record.slide for record in records} else set()
-    if trained.about["config"]["task"] == "subtype":
-        dropped = {TWIN_KEPT, TWIN_DROPPED}
-    return source, pixels, [record for record in records if record.slide not in dropped]
+    return source, pixels, without_twins(records, trained.about["config"]["task"])[0]
 
 
 def choose_records(
@@ -129,7 +109,9 @@ def choose_records(
     Raises:
         UserError: seen cases were not allowed, the part is empty, or the checkpoint's split is not beside it.
     """
-    seen = seen_images(trained, records, pixels)
+    cases, hashes = set(trained.about["seen_cases"]), set(trained.about.get("seen_pixels") or ())
+    digest = dict(zip(pixels.images, pixels.digests, strict=True))
+    seen = {r.image for r in records if (r.case and r.case in cases) or digest[r.image][:DIGITS] in hashes}
     chosen = list(records)
     if config.part in ("train", "val", "test"):
         split = read_json(Path(config.checkpoint).resolve().parent.parent / "split.json")
@@ -144,32 +126,11 @@ def choose_records(
         chosen = [record for record in records if record.image not in seen]
     known = [record for record in chosen if record.image in seen]
     if known and not config.allow_seen_cases:
-        cases = sorted({record.case or record.image for record in known})
+        known_cases = sorted({record.case or record.image for record in known})
         raise UserError(
-            f"checkpoint={config.checkpoint}: {len(cases)} of these cases were seen in training or validation "
-            f"({len(known)} images, e.g. case {cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
+            f"checkpoint={config.checkpoint}: {len(known_cases)} of these cases were seen in training or validation "
+            f"({len(known)} images, e.g. case {known_cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
         )
     if not chosen:
-        raise UserError(
-            f"part={config.part}: no image is left to score; every case of this data set was seen"
-        )
+        raise UserError(f"part={config.part}: no image is left to score; every case here was seen")
     return chosen, len(known)
-
-
-def seen_images(trained: Trained, records: Sequence[Record], pixels: Pixels) -> set[str]:
-    """Images whose case, or whose very pixels, the checkpoint was trained or validated on."""
-    cases = set(trained.about["seen_cases"])
-    hashes = set(trained.about.get("seen_pixels") or ())
-    digest = dict(zip(pixels.images, pixels.digests, strict=True))
-    return {r.image for r in records if (r.case and r.case in cases) or digest[r.image][:DIGITS] in hashes}
-
-
-def _table(trained: Trained, records: Sequence[Record], logits: Floats) -> Table:
-    task = str(trained.about["config"]["task"])
-    names = list(SUBTYPES if task == "subtype" else CLASSES)
-    if task == "subtype" and any(not record.subtype for record in records):
-        raise UserError("task=subtype: some names do not say the subtype; give BreakHis names")
-    if names != trained.classes:
-        raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
-    columns = {name: [getattr(record, name) for record in records] for name in COLUMNS}
-    return make_table(task, **columns, part="test", logits=logits)

@@ -14,31 +14,21 @@ from torch import Tensor
 
 from histo_lightning.config.schema import ExportConfig
 from histo_lightning.errors import UserError
-from histo_lightning.inference.formats import (
-    FORMATS,
-    INPUT,
-    OUTPUTS,
-    SMALLEST_SIDE,
-    Runner,
-    reference,
-    takes_any_size,
-)
+from histo_lightning.inference import formats
+from histo_lightning.inference.formats import FORMATS, OUTPUTS, Runner, reference, takes_any_size
 from histo_lightning.inference.trained import Trained
 from histo_lightning.runs import read_json, write_atomic, write_json
 from histo_lightning.runs.version import __version__
 
 TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
-KEPT = "transforms threshold operating_point temperature seen_cases split_hash"  # as the checkpoint has them
+COPIED = ("transforms", "threshold", "operating_point", "temperature", "seen_cases", "split_hash")
 PATCH = 8  # pixels a side of the squares in a test image: noise of single pixels would average out
 
 
 def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
-    """Write ``<output_dir>/exports/<name>/model.*`` and ``metadata.json``, once the model agrees with the checkpoint.
+    """Write ``exports/<name>/model.*`` and ``metadata.json``; that folder and the metadata.
 
     Models of the same checkpoint in other formats stay beside the new one, those of another checkpoint are removed.
-
-    Returns:
-        The folder, and what ``metadata.json`` says.
 
     Raises:
         UserError: an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or
@@ -53,16 +43,22 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     trained = Trained.load(config.checkpoint, torch.device("cpu"), config.imports)
     checkpoint = Path(config.checkpoint)
     folder = Path(config.output_dir) / "exports" / export_name(config.run_name, checkpoint)
-    source = {"sha256": _sha256(checkpoint.read_bytes()), "epoch": trained.about.get("epoch")}
-    facts = describe(trained, config.format) | {"checkpoint": source}
+    facts, digest = describe(trained, config.format), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    facts["checkpoint"] = {"sha256": digest, "epoch": trained.about.get("epoch")}
     with TemporaryDirectory(prefix="histo-export-") as draft, warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):  # of the exporters' own code
             warnings.simplefilter("ignore", category)
         content, added = form.build(trained, facts)
         write_atomic(Path(draft) / form.file, content)
         differences = parity(form.reader(Path(draft) / form.file, trained), trained)
-    metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": _sha256(content)}
-    metadata |= {"parity": differences, "other_files": _other_files(folder, metadata)}
+    digest = hashlib.sha256(content).hexdigest()
+    metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": digest}
+    newest = read_json(folder / "metadata.json")
+    others = newest.pop("other_files", {}) | {str(newest.get("file")): newest}
+    same = {name: about for name, about in others.items() if about.get("checkpoint") == facts["checkpoint"]}
+    same.pop(form.file, None)
+    present = {name: about for name, about in same.items() if (folder / name).is_file()}
+    metadata |= {"parity": differences, "other_files": present}
     write_atomic(folder / form.file, content)
     write_json(folder / "metadata.json", metadata)
     for other in FORMATS.values():
@@ -74,10 +70,6 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     return folder, metadata
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def export_name(run_name: str | None, checkpoint: Path) -> str:
     """``run_name``, else the name of the checkpoint's run folder, else of its file."""
     parent = checkpoint.resolve().parent
@@ -85,19 +77,6 @@ def export_name(run_name: str | None, checkpoint: Path) -> str:
     if not name.strip("."):
         raise UserError(f"run_name={name}: is no name of a folder of its own; use letters and digits")
     return name
-
-
-def _other_files(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata, by file name, of what ``folder`` holds of the same checkpoint in other formats."""
-    before = read_json(folder / "metadata.json")
-    known = {str(before.get("file")): before, **(before.get("other_files") or {})}
-    return {
-        name: {key: value for key, value in about.items() if key != "other_files"}
-        for name, about in known.items()
-        if about.get("checkpoint") == metadata["checkpoint"]
-        and name != metadata["file"]
-        and (folder / name).is_file()
-    }
 
 
 def describe(trained: Trained, format_name: str) -> dict[str, Any]:
@@ -114,10 +93,10 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
         "class_to_idx": {name: index for index, name in enumerate(trained.classes)},
         "model": {key: trained.classifier.hparams.get(key) for key in ("model", "head", "hidden")},
         "input": {
-            "name": INPUT,
+            "name": formats.INPUT,
             "dtype": "float32",
             "shape": ["batch", 3, *(("height", "width") if graph and free else (height, width))],
-            "smallest_side": SMALLEST_SIDE if free or not graph else None,
+            "smallest_side": formats.SMALLEST_SIDE if free or not graph else None,
             "trained_size": [3, height, width],
             "channels": "RGB",
             "range": [0.0, 1.0],
@@ -132,7 +111,7 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
             "probabilities": "softmax of the logits, without the temperature",
         },
         "threshold_rule": f"malignant where {total} >= threshold",
-        **{key: about.get(key) for key in KEPT.split()},
+        **{key: about.get(key) for key in COPIED},
         "versions": {"histo_lightning": __version__}
         | {package: version(package) for package in ("torch", *FORMATS[format_name].packages)},
     }
@@ -164,12 +143,12 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
     for name, images in parity_images(trained):
         batches.append(f"{name}: {list(images.shape)}")
         with torch.no_grad():
-            for output, ours, theirs in zip(OUTPUTS, reference(trained, images), run(images), strict=True):
-                if ours.shape != theirs.shape:
-                    raise UserError(
-                        f"parity: {output} have the shape {list(theirs.shape)}, not {list(ours.shape)}"
-                    )
-                worst[output] = torch.maximum(worst[output], (ours - theirs).abs().max())  # keeps a NaN
+            outputs = run(images)
+        for output, ours, theirs in zip(OUTPUTS, reference(trained, images), outputs, strict=True):
+            if ours.shape != theirs.shape:
+                shapes = f"{list(theirs.shape)}, not {list(ours.shape)}"
+                raise UserError(f"parity: {output} have the shape {shapes}")
+            worst[output] = torch.maximum(worst[output], (ours - theirs).abs().max())  # keeps a NaN
     largest = {output: float(value) for output, value in worst.items()}
     if not largest["probabilities"] <= TOLERANCE:
         raise UserError(
@@ -181,10 +160,8 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
 
 def print_export(folder: Path, metadata: dict[str, Any]) -> None:
     """Where the model is, its size, and how closely it agrees with the checkpoint."""
-    worst = metadata["parity"]["largest_difference"]
-    print(f"{'model:':<14} {folder / metadata['file']} ({metadata['bytes'] / 1e6:.1f} MB)")
-    print(f"{'metadata.json:':<14} {folder / 'metadata.json'}")
-    print(
-        f"{'parity:':<14} largest difference from the checkpoint {worst['logits']:.2g} in logits, "
-        f"{worst['probabilities']:.2g} in probabilities (allowed {TOLERANCE:g})"
-    )
+    worst, size = metadata["parity"]["largest_difference"], metadata["bytes"] / 1e6
+    differences = f"{worst['logits']:.2g} in logits, {worst['probabilities']:.2g} in probabilities"
+    print(f"model:         {folder / metadata['file']} ({size:.1f} MB)")
+    print(f"metadata.json: {folder / 'metadata.json'}")
+    print(f"parity:        largest difference from the checkpoint {differences} (allowed {TOLERANCE:g})")

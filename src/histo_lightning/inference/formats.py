@@ -7,10 +7,10 @@ All carry the metadata inside: as properties, as an extra file, as the header.
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,8 @@ from histo_lightning.models.resnet import ResNet
 INPUT, OUTPUTS = "image", ("logits", "probabilities")
 SMALLEST_SIDE = 33  # below it the last map is 1 pixel a side, a case that torch.export keeps apart
 Facts = Mapping[str, Any]
+Built = tuple[bytes, dict[str, Any]]  # the file, and facts that building it adds
 Runner = Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 B x H x W x 3 -> logits, probabilities
-
-
-@dataclass(frozen=True)
-class Format:
-    """``build`` makes the file's bytes, and facts that it adds; ``reader`` runs a file that was written."""
-
-    file: str
-    packages: tuple[str, ...]  # of the ``export`` extra
-    build: Callable[[Trained, Facts], tuple[bytes, dict[str, Any]]]
-    reader: Callable[[Path, Trained], Runner]
 
 
 class Graph(nn.Module):
@@ -61,18 +52,14 @@ def reference(trained: Trained, images: Tensor) -> tuple[Tensor, Tensor]:
         return trained.classifier.logits(inputs), trained.classifier(inputs).exp()
 
 
-def _has_deep_stem(trained: Trained) -> bool:
-    model = trained.classifier.hparams.get("model")
-    return isinstance(model, dict) and model.get("stem") == "deep"
-
-
 def takes_any_size(trained: Trained) -> bool:
     """Whether height and width of an exported graph are free; only our ResNets are known to allow it.
 
     The deep stem pools its shortcuts with rounding up, so odd and even sides would be different graphs.
     """
-    free = isinstance(trained.classifier.network, ResNet) and not _has_deep_stem(trained)
-    return free and min(trained.sides) >= SMALLEST_SIDE
+    model = trained.classifier.hparams.get("model")
+    deep = isinstance(model, dict) and model.get("stem") == "deep"
+    return isinstance(trained.classifier.network, ResNet) and not deep and min(trained.sides) >= SMALLEST_SIDE
 
 
 def _texts(facts: Facts) -> dict[str, str]:
@@ -88,7 +75,6 @@ def _free_sides(trained: Trained) -> dict[str, dict[int, Any]]:
 
 
 def _trace(trained: Trained) -> ExportedProgram:
-    """The graph with a free batch size, and with free height and width where the network allows it."""
     graph = Graph(trained).eval().requires_grad_(False)
     example = torch.zeros(2, 3, *((64, 96) if takes_any_size(trained) else trained.sides))
     program = torch.export.export(graph, (example,), dynamic_shapes=_free_sides(trained), strict=False)
@@ -102,7 +88,7 @@ def _as_input(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).float() / 255).contiguous()
 
 
-def _build_onnx(trained: Trained, facts: Facts) -> tuple[bytes, dict[str, Any]]:
+def _build_onnx(trained: Trained, facts: Facts) -> Built:
     options: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False}
     options |= {"input_names": [INPUT], "output_names": OUTPUTS, "dynamic_shapes": _free_sides(trained)}
     program = torch.onnx.export(_trace(trained), **options)
@@ -127,7 +113,7 @@ def _read_onnx(path: Path, trained: Trained) -> Runner:
     return run
 
 
-def _build_torch_export(trained: Trained, facts: Facts) -> tuple[bytes, dict[str, Any]]:
+def _build_torch_export(trained: Trained, facts: Facts) -> Built:
     file = io.BytesIO()
     torch.export.save(_trace(trained), file, extra_files={"metadata.json": json.dumps(facts)})
     return file.getvalue(), {}
@@ -138,7 +124,7 @@ def _read_torch_export(path: Path, trained: Trained) -> Runner:
     return lambda images: module(_as_input(images))
 
 
-def _build_safetensors(trained: Trained, facts: Facts) -> tuple[bytes, dict[str, Any]]:
+def _build_safetensors(trained: Trained, facts: Facts) -> Built:
     state = trained.classifier.network.state_dict()
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     return import_module("safetensors.torch").save(tensors, metadata=_texts(facts)), {}
@@ -148,6 +134,15 @@ def _read_safetensors(path: Path, trained: Trained) -> Runner:
     fresh = Classifier(**trained.classifier.hparams).eval()
     fresh.network.load_state_dict(import_module("safetensors.torch").load_file(path), strict=True)
     return lambda images: reference(replace(trained, classifier=fresh), images)
+
+
+class Format(NamedTuple):
+    """``build`` makes the file's bytes, and facts that it adds; ``reader`` runs a file that was written."""
+
+    file: str
+    packages: tuple[str, ...]  # of the ``export`` extra
+    build: Callable[[Trained, Facts], Built]
+    reader: Callable[[Path, Trained], Runner]
 
 
 FORMATS = {

@@ -1,7 +1,7 @@
 """A trained network with all it needs to see images as in training: scale, view, normalisation, classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +36,24 @@ class Trained:
         """Load a checkpoint onto a device; ``imports`` are modules with a network of its own.
 
         Raises:
-            UserError: no checkpoint was given, it cannot be read, lacks what says how to see images, or was trained on
-                shuffled labels.
+            UserError: it is not given, cannot be read, does not say how to see images, or was trained on shuffled labels.
         """
         if not str(path):
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")
         classifier = Classifier.from_checkpoint(path, imports=list(imports)).to(device)
         about = classifier.metadata
-        missing = [
-            key for key in ("config", "class_to_idx", "input_size", "normalisation") if not about.get(key)
-        ]
-        if missing:
+        needed = ("config", "class_to_idx", "input_size", "normalisation")
+        if missing := [key for key in needed if not about.get(key)]:
             raise UserError(
                 f"{path}: it does not say its {', '.join(missing)}; use one that training has saved"
             )
-        if (about["config"].get("split") or {}).get("shuffle_labels"):
+        config = about["config"]
+        if (config.get("split") or {}).get("shuffle_labels"):
             raise UserError(
                 f"checkpoint={path}: was trained on shuffled labels, a control of the leakage study; it knows nothing "
                 "about tissue, give another"
             )
-        names = {field.name for field in fields(Recipe)}
-        augment = {key: value for key, value in about["config"]["augment"].items() if key in names}
-        for pair in ("crop_scale", "crop_ratio"):
-            augment[pair] = tuple(augment[pair])
-        recipe = Recipe(size=int(about["config"]["image_size"]), **augment)
+        recipe = Recipe(**config["augment"], size=int(config["image_size"]))
         mean, std = (torch.tensor(about["normalisation"][key], device=device) for key in ("mean", "std"))
         return cls(classifier, recipe, mean, std)
 
@@ -87,9 +81,7 @@ class Trained:
     @property
     def malignant_columns(self) -> list[int]:
         """Indices of the classes that are malignant tumours."""
-        return [
-            column for column, name in enumerate(self.classes) if SUBTYPE_CLASS.get(name, name) == "malignant"
-        ]
+        return [i for i, name in enumerate(self.classes) if SUBTYPE_CLASS.get(name, name) == "malignant"]
 
     def view(self, pixels: Pixels) -> Tensor:
         """What the network sees of stored images, uint8 B x H x W x 3 -> float32 B x 3 x H' x W'."""
@@ -107,10 +99,8 @@ class Trained:
 
         Batch norm keeps its running statistics, so an image's result does not depend on its batch.
         """
-        orientations = ORIENTATIONS if tta else ORIENTATIONS[:1]
-        mean: Floats = np.mean(
-            [softmax(self.logits(oriented(pixels, *orientation))) for orientation in orientations], axis=0
-        )
+        views = [oriented(pixels, *orientation) for orientation in ORIENTATIONS[: 8 if tta else 1]]
+        mean: Floats = np.mean([softmax(self.logits(view)) for view in views], axis=0)
         return mean
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from histo_lightning.config.schema import PrepareConfig
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.pillow import PillowDataset
-from histo_lightning.report.style import TEXT_SIZE, new_grid, save_png
+from histo_lightning.report.style import TEXT_SIZE, new_grid, save_picture
 from histo_lightning.training.objects import build_datamodule
 
 EPOCHS = 6
@@ -38,7 +38,7 @@ def write_preview(config: PrepareConfig, path: Path) -> None:
             if row == 0:
                 title = "evaluated" if column == 0 else f"epoch {column}"
                 panel.set_title(title, fontsize=TEXT_SIZE - 1)
-    save_png(figure, path)
+    save_picture(figure, path.with_suffix(""))
 
 
 def chosen_rows(data: BreakHisDataModule) -> list[int]:

@@ -15,28 +15,24 @@ from histo_lightning.models.resnet import ResNet
 
 
 def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Maps of the evidence for a class, from ``layer4`` of our ResNet, else from the last direct child of the network
-    whose output is B x C x h x w with more than one pixel.
+    """Maps of the evidence for a class, float32 B x h x w, not negative, not scaled.
+
+    They come from ``layer4`` of our ResNet, else from the last direct child whose output is B x C x h x w with more than
+    one pixel; raises UserError where there is none.
 
     Args:
         network: in evaluation mode; images to logits.
         images: float32 B x 3 x H x W, as the network sees them.
         targets: int64 B, the class whose logit is explained.
-
-    Returns:
-        float32 B x h x w, not negative, not scaled.
-
-    Raises:
-        UserError: the network has no such child.
     """
     maps: list[Tensor] = []
-    layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())
+    own = isinstance(network, ResNet)
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
-        is_map = isinstance(output, Tensor) and output.ndim == 4
-        if is_map and (isinstance(network, ResNet) or output.shape[2] * output.shape[3] > 1):
+        if isinstance(output, Tensor) and output.ndim == 4 and (own or output[0, 0].numel() > 1):
             maps.append(output)
 
+    layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())
     handles = [layer.register_forward_hook(watch) for layer in layers]
     try:
         with torch.enable_grad():  # of the images, so that a frozen network has slopes too

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,16 +34,11 @@ def _environment(markdown: bool) -> Environment:
     """Templates for HTML with autoescape, or for Markdown, where each text is escaped for Markdown instead."""
     environment = Environment(
         loader=PackageLoader("histo_lightning.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=_markdown if markdown else None,
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=markdown_text if markdown else None,
     )  # fmt: skip
-    environment.globals["kit"] = "kit.md" if markdown else "kit.html"
-    environment.globals |= {"words": words, "Table": Table}
+    environment.globals |= {"kit": "kit.md" if markdown else "kit.html", "words": words, "Table": Table}
     environment.filters["cell_parts"] = cell_parts
     return environment
-
-
-def _markdown(value: Any) -> Any:
-    return value if isinstance(value, Markup) else Markup(markdown_text(value))
 
 
 def render_page(template: str, **context: Any) -> str:
@@ -73,13 +67,11 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
 
 def picture(path: Path, alt: str, link: str = "") -> Picture | None:
     """A PNG file for a page, None where it is absent."""
-    return picture_of(path.read_bytes(), alt, link) if path.is_file() else None
-
-
-def picture_of(content: bytes, alt: str, link: str = "") -> Picture:
-    """The bytes of a PNG for a page."""
-    # A PNG's width is in its header (ISO/IEC 15948, 11.2.2).
-    return Picture(_data_uri(content, "png"), alt, int.from_bytes(content[16:20], "big") > WIDE, link)
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20], "big")  # of a PNG's header (ISO/IEC 15948, 11.2.2)
+    return Picture(_data_uri(content, "png"), alt, width > WIDE, link)
 
 
 def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:

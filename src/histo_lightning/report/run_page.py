@@ -1,51 +1,116 @@
-"""``report.html`` of a run and of an evaluation: what was done, on which cases, and what it shows."""
+"""Pictures and ``report.html`` of a run or an evaluation: what was done, on which cases, and what it shows."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.figure import Figure
 
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
+from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table as Predictions
-from histo_lightning.evaluation import influence_table, read_predictions
+from histo_lightning.evaluation import coverage_of, influence_table, read_predictions
 from histo_lightning.evaluation.levels import kish
-from histo_lightning.report.figures.learning import read_history
+from histo_lightning.report import words
+from histo_lightning.report.figures.cases import Reader, case_figure, worst_figure
+from histo_lightning.report.figures.confusion import confusion_figure
+from histo_lightning.report.figures.learning import curve_figure, read_history
+from histo_lightning.report.figures.ranking import precision_recall_figure, reliability_figure, roc_figure
 from histo_lightning.report.pages import Picture, picture, write_page
-from histo_lightning.report.plots import PICTURES, read_metrics
 from histo_lightning.report.scores import group_tables, part_context, titles
+from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
-from histo_lightning.report.words import (
-    PART_NAMES,
-    coverage_sentence,
-    is_synthetic,
-    labels_of,
-    level_scores,
-    run_title,
-    score_value,
-)
 from histo_lightning.runs import read_json
 
 Json = Mapping[str, Any]
 FILES = (
-    "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml"
+    "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
+    "checkpoints/best.ckpt checkpoints/last.ckpt train.log plots tensorboard"
 )
-FILES += " checkpoints/best.ckpt checkpoints/last.ckpt train.log plots tensorboard"
+PNG = ("png",)
+PICTURES = {
+    "loss": "Loss by epoch",
+    "accuracy": "Accuracy by epoch",
+    "roc": "ROC curves",
+    "cases": "Score by case",
+    "confusion": "Confusion matrices",
+    "precision_recall": "Precision-recall curves",
+    "reliability": "Reliability diagram",
+    "worst": "The worst errors",
+}
 CONTENTS = ("images", "slides", "cases", "effective cases (Kish)", "largest case")
 NEAR = 0.02  # of the watched score: so close, validation could as well have chosen another epoch
 
 
-def write_report(run_folder: Path) -> Path:
-    """Write ``report.html`` of a run from its tables and pictures (see ``plots.draw_plots`` for those).
+def read_metrics(run_folder: Path) -> dict[str, Any]:
+    """``metrics.json`` of a run that has been scored; raise UserError for any other."""
+    metrics = read_json(run_folder / "metrics.json")
+    if "best_epoch" not in metrics or not (metrics.get("test") or metrics.get("val")):
+        raise UserError(f"{run_folder / 'metrics.json'}: is missing or damaged; the run has not been scored")
+    return metrics
 
-    Returns:
-        The file, written whole or not at all. It needs no network, script or other file.
+
+def part_figures(
+    table: Predictions, scores: Json, threshold: float | None, temperature: Json | None
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of each picture of scored predictions, with the operating point and temperature of ``metrics.json``."""
+    yield "roc", roc_figure(table, scores)
+    yield "cases", case_figure(table, threshold)
+    yield "confusion", confusion_figure(table)
+    yield "precision_recall", precision_recall_figure(table, scores)
+    yield "reliability", reliability_figure(table, temperature)
+
+
+def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
+    """Draw ``plots/*`` of a run folder from its tables; the files written, each whole or not at all.
+
+    The worst errors need pixels: see :func:`draw_worst`.
 
     Raises:
-        UserError: ``metrics.json``, ``history.csv`` or the predictions are missing or damaged, or the file cannot be
-            written.
+        UserError: a table is missing or damaged, or a picture cannot be written.
+    """
+    metrics, plots = read_metrics(run_folder), run_folder / "plots"
+    history, best = read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
+    # Of eight subtypes there is no baseline: "malignant" is no answer there.
+    baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
+    written = save_picture(curve_figure(history, "loss", best), plots / "loss", formats)
+    written += save_picture(curve_figure(history, "accuracy", best, baseline), plots / "accuracy", formats)
+    threshold = (metrics.get("operating_point") or {}).get("threshold")
+    for part in [part for part in ("val", "test") if metrics.get(part)]:
+        table = read_predictions(run_folder / "predictions" / f"{part}.csv")
+        for name, figure in part_figures(table, metrics[part], threshold, metrics.get("temperature")):
+            written += save_picture(figure, plots / f"{name}_{part}", formats)
+    return written
+
+
+def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = PNG) -> list[Path]:
+    """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``; raises as ``draw_plots``."""
+    metrics, written = read_metrics(run_folder), list[Path]()
+    for part in ("val", "test"):
+        if metrics.get(part):
+            figure = worst_figure(read_predictions(run_folder / "predictions" / f"{part}.csv"), read_image)
+            written += save_picture(figure, run_folder / "plots" / f"worst_{part}", formats)
+    return written
+
+
+def draw_evaluation(
+    folder: Path, table: Predictions, scores: Json, threshold: float | None, temperature: Json | None, read_image: Reader,
+    formats: Sequence[str] = PNG,
+) -> None:  # fmt: skip
+    """``plots/*`` of an evaluation: the pictures of a run's part, and the worst errors."""
+    for name, figure in part_figures(table, scores, threshold, temperature):
+        save_picture(figure, folder / "plots" / name, formats)
+    save_picture(worst_figure(table, read_image), folder / "plots" / "worst", formats)
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write ``report.html`` of a run from its tables and pictures: one file that needs no other, whole or not at all.
+
+    Raises:
+        UserError: a table is missing or damaged, or the file cannot be written.
     """
     metrics, history = read_metrics(run_folder), read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
@@ -53,11 +118,13 @@ def write_report(run_folder: Path) -> Path:
     parts = [part for part in ("test", "val") if metrics.get(part)]
     predictions = read_predictions(run_folder / "predictions" / f"{parts[0]}.csv")
     rate = history.get("images_per_second", np.array([np.nan]))
+    ranked = words.score_value(metrics, parts[0], "image", "auroc") is not None
+    by_case = bool(words.level_scores(metrics, parts[0], "case").get("n"))
     context = {
         "name": run_folder.name,
-        "title": run_title(config, split) or run_folder.name,
-        "labels": labels_of(metrics, str(split.get("label") or ""), config),
-        "synthetic": is_synthetic(metrics, config),
+        "title": words.run_title(config, split) or run_folder.name,
+        "labels": words.labels_of(metrics, str(split.get("label") or ""), config),
+        "synthetic": words.is_synthetic(metrics, config),
         "split": split,
         "status": status,
         "config": config,
@@ -66,24 +133,22 @@ def write_report(run_folder: Path) -> Path:
         "parts": {part: part_context(metrics[part]) for part in parts},
         "epoch": _epoch_facts(metrics),
         "images_per_second": float(np.nanmedian(rate)) if np.isfinite(rate).any() else None,
-        "influence": _influence(predictions, metrics, parts[0]),
+        "influence": influence_table(predictions) if ranked and by_case else None,
     }
     return _write(run_folder, "run.html", metrics, parts, predictions, context)
 
 
 def write_evaluation(folder: Path, metrics: Json, table: Predictions) -> Path:
     """Write ``report.html`` of an evaluation; raise UserError where it cannot be written."""
-    context = {
-        "evaluation": metrics,
-        "labels": labels_of(metrics, str(metrics["label"])),
-        "scores": part_context(metrics["scores"]),
-    }
+    labels = words.labels_of(metrics, str(metrics["label"]))
+    context = {"evaluation": metrics, "labels": labels, "scores": part_context(metrics["scores"])}
     return _write(folder, "evaluation.html", {"test": metrics["scores"]}, ["test"], table, context)
 
 
 def _write(
     folder: Path, template: str, metrics: Json, parts: Sequence[str], table: Predictions, context: Json
 ) -> Path:
+    coverage = coverage_of(words.score_value(metrics, parts[0], "image", "auroc"))
     return write_page(
         folder / "report.html",
         template,
@@ -91,7 +156,7 @@ def _write(
         part=parts[0],
         groups=group_tables(table),
         pictures=_pictures(folder / "plots", parts),
-        coverage=coverage_sentence(score_value(metrics, parts[0], "image", "auroc")),
+        coverage=f"{coverage.sentence} Another training run may differ by more.",
         meanings=titles().values(),
         files={name: "" for name in FILES.split() if (folder / name).exists()},
         **context,
@@ -112,7 +177,7 @@ def _pictures(plots: Path, parts: Sequence[str]) -> dict[str, list[Picture]]:
     """The pictures that are there, by name: one of the run, of an evaluation, or of each part."""
     drawn: dict[str, list[Picture]] = {}
     for name, alt in PICTURES.items():
-        files = {name: alt} | {f"{name}_{part}": f"{alt}, {PART_NAMES[part]} set" for part in parts}
+        files = {name: alt} | {f"{name}_{part}": f"{alt}, {words.PART_NAMES[part]} set" for part in parts}
         drawn[name] = [one for file, text in files.items() if (one := picture(plots / f"{file}.png", text))]
     return drawn
 
@@ -122,17 +187,18 @@ def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:
 
     None where a name is outside the grammar, so that cases are unknown.
     """
-    names = [parse_name(image) for image in images]
-    if None in names:
+    names = [name for image in images if (name := parse_name(image)) is not None]
+    if len(names) < len(images):
         return None
     contents = {}
     for class_name in CLASSES:
-        own = [name for name in names if name is not None and name.class_name == class_name]
-        by_case = Counter(name.case for name in own)
-        # Ties by name, so that the same split always reads the same.
-        largest = min(by_case, key=lambda case: (-by_case[case], case), default="")
+        own = [name for name in names if name.class_name == class_name]
+        by_case = Counter(
+            sorted(name.case for name in own)
+        )  # of equal cases the first by name is the largest
+        ((largest, size),) = by_case.most_common(1) or [("", 0)]
+        share = f"{100 * size / len(own):.0f} % ({largest})" if own else "none"
         effective = kish(np.array(list(by_case.values()), dtype=np.int64))
-        share = f"{100 * by_case[largest] / len(own):.0f} % ({largest})" if own else "none"
         counts = [len(own), len({name.slide for name in own}), len(by_case)]
         contents[class_name] = [*map(str, counts), f"{effective:.1f}", share]
     return contents
@@ -140,16 +206,17 @@ def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:
 
 def contents_table(split: Json, metrics: Json) -> Table:
     """Images, slides and cases of each part by class, and how unequal the cases are."""
-    parts = [part for part in PART_NAMES if part in (split.get("parts") or {})]
-    by_part = {part: contents_of(split["parts"][part]) for part in parts}
-    rows = [["images", *(str(len(split["parts"][part])) for part in parts)]]
+    images = {part: split["parts"][part] for part in words.PART_NAMES if part in (split.get("parts") or {})}
+    contents = {part: contents_of(names) or {} for part, names in images.items()}
+    rows = [["images", *(str(len(names)) for names in images.values())]]
     for class_name in CLASSES:
         columns = []
-        for part in parts:
-            count = (level_scores(metrics, part, "image").get("units") or {}).get(class_name, "unknown")
-            columns.append((by_part[part] or {}).get(class_name, [str(count), *["unknown"] * 4]))
+        for part in images:
+            counts = words.level_scores(metrics, part, "image").get("units") or {}
+            unknown = [str(counts.get(class_name, "unknown")), *["unknown"] * 4]
+            columns.append(contents[part].get(class_name, unknown))
         rows += [[f"{class_name}: {title}", *cells] for title, *cells in zip(CONTENTS, *columns, strict=True)]
-    return Table(["", *(PART_NAMES[part] for part in parts)], rows)
+    return Table(["", *(words.PART_NAMES[part] for part in images)], rows)
 
 
 def _epoch_facts(metrics: Json) -> dict[str, Any] | None:
@@ -159,17 +226,5 @@ def _epoch_facts(metrics: Json) -> dict[str, Any] | None:
     scored = (monitored[int(metrics["best_epoch"]) :] or [None])[0]
     if scored is None:
         return None
-    near = int(np.sum(np.abs(watched - scored) <= NEAR))
-    return {
-        "scored": scored,
-        "last": watched[-1],
-        "median": float(np.median(watched)),
-        "near": near,
-        "of": len(watched),
-    }
-
-
-def _influence(table: Predictions, metrics: Json, part: str) -> dict[str, Any] | None:
-    """How much the AUROC by image rests on single cases; None where it or the cases are unknown."""
-    known = score_value(metrics, part, "image", "auroc") is not None
-    return influence_table(table) if known and level_scores(metrics, part, "case").get("n") else None
+    near, median = int(np.sum(np.abs(watched - scored) <= NEAR)), float(np.median(watched))
+    return {"scored": scored, "last": watched[-1], "median": median, "near": near, "of": len(watched)}

@@ -9,26 +9,20 @@ from histo_lightning.data.breakhis.names import SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import all_scores, score_predictions
 from histo_lightning.evaluation.intervals import wilson
-from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.evaluation.levels import units
 from histo_lightning.report.tables import Notes, Table, table_with_notes
-from histo_lightning.report.words import (
-    NOTHING,
-    fixed,
-    interval_text,
-    level_scores,
-)
+from histo_lightning.report.words import NOTHING, fixed, interval_text, level_scores, levels_of
 
 Json = Mapping[str, Any]
 LEVELS = ("image", "slide", "case")
 MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
-TASKS = ("binary", "subtype")
 BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
 
 
 def titles() -> dict[str, tuple[str, str]]:
     """Title and meaning of every score, in the order of ``metrics.json``; those of a user's module too."""
-    by_task = [{score.name: (score.title, score.meaning) for score in all_scores(task)} for task in TASKS]
-    return {**by_task[0], **by_task[1], **by_task[0]}  # of equal names, what it means for two classes
+    tasks = ("binary", "subtype", "binary")  # of equal names, what it means for two classes
+    return {score.name: (score.title, score.meaning) for task in tasks for score in all_scores(task)}
 
 
 def score_cell(score: Json | None, notes: Notes) -> str:
@@ -43,11 +37,7 @@ def score_cell(score: Json | None, notes: Notes) -> str:
 
 
 def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
-    """The main scores of a part by image, slide and case, and all others.
-
-    Args:
-        levels: a part of ``metrics.json``: level to its scores, None or ``{"reason"}`` where cases are unknown.
-    """
+    """The main scores of a part of ``metrics.json`` by image, slide and case, and all others."""
     by_level = {level: levels.get(level) or {} for level in LEVELS}
     entries = [(name, value) for scores in by_level.values() for name, value in scores.items()]
     present = {name for name, value in entries if isinstance(value, Mapping) and "value" in value}
@@ -58,38 +48,31 @@ def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
 
 def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
     notes, rows = Notes(), []
+    levels = list(by_level.values())
+    missing = [{"reason": scores["reason"]} if scores.get("reason") else None for scores in levels]
     for name in names:
-        reasons = [
-            {"reason": scores["reason"]} if scores.get("reason") else None for scores in by_level.values()
-        ]
-        entries = [s.get(name) or missing for s, missing in zip(by_level.values(), reasons, strict=True)]
+        entries = [scores.get(name) or reason for scores, reason in zip(levels, missing, strict=True)]
         rows.append([titles().get(name, (name,))[0], *(score_cell(entry, notes) for entry in entries)])
-        baseline = [(scores.get("always_malignant") or {}).get(name) for scores in by_level.values()]
+        baseline = [(scores.get("always_malignant") or {}).get(name) for scores in levels]
         if name in BASELINES and any(value is not None for value in baseline):
             rows.append(['\N{EM DASH} always "malignant"', *map(fixed, baseline)])
-    sizes = [
-        f"{scores['n']} {level}s" if scores.get("n") else f"{level}s unknown"
-        for level, scores in by_level.items()
-    ]
+    sizes = [f"{s['n']} {level}s" if s.get("n") else f"{level}s unknown" for level, s in by_level.items()]
     return table_with_notes(["", *sizes], rows, notes)
 
 
 def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
     """Recall of each subtype with the number of its cases; None for the binary task."""
-    recalls = {level: (levels.get(level) or {}).get("recall") or {} for level in LEVELS}
+    recalls = [(levels.get(level) or {}).get("recall") or {} for level in LEVELS]
     notes, rows = Notes(), []
-    for subtype, score in recalls["image"].items():
+    for subtype, score in recalls[0].items():
         count = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
-        cells = []
-        for entry in [recalls[level].get(subtype) or {} for level in LEVELS]:
-            reason = str(entry.get("reason") or "").partition(" (")[
-                0
-            ]  # the row says how many cases there are
-            cells.append(score_cell(dict(entry) | {"reason": reason} if entry else None, notes))
+        entries = [dict(recall.get(subtype) or {}) for recall in recalls]
+        for entry in entries:  # the row says how many cases there are
+            entry["reason"] = str(entry.get("reason") or "").partition(" (")[0]
+        cells = [score_cell(entry if "value" in entry else None, notes) for entry in entries]
         rows.append([f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {count}", *cells])
-    return (
-        table_with_notes(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes) if rows else None
-    )
+    head = ["recall of", *(f"by {level}" for level in LEVELS)]
+    return table_with_notes(head, rows, notes) if rows else None
 
 
 def group_tables(table: Predictions) -> dict[str, Table]:
@@ -97,8 +80,7 @@ def group_tables(table: Predictions) -> dict[str, Table]:
 
     A case that holds two subtypes counts once for each; its interval by case is Wilson's.
     """
-    tables, rows = {}, []
-    levels = ("image", "case") if is_grouped(table) else ("image",)
+    tables, rows, levels = {}, [], levels_of(table)
     for subtype in [name for name in SUBTYPES if table.task == "binary" and (table.subtype == name).any()]:
         row = [subtype]
         for level in levels:
@@ -115,10 +97,8 @@ def group_tables(table: Predictions) -> dict[str, Table]:
         names = [(level, name) for level in levels[::-1] for name in ("auroc", "balanced_accuracy")]
         notes, rows = Notes(), []
         for magnification in magnifications:
-            scored = {"part": score_predictions(table.rows(table.magnification == magnification))}
-            cells = [
-                score_cell(level_scores(scored, "part", level).get(name), notes) for level, name in names
-            ]
+            part = {"part": score_predictions(table.rows(table.magnification == magnification))}
+            cells = [score_cell(level_scores(part, "part", level).get(name), notes) for level, name in names]
             rows.append([f"{magnification}X" if magnification else "unknown", *cells])
         heads = [f"{titles()[name][0]} by {level}" for level, name in names]
         tables["Scores by magnification"] = table_with_notes(["magnification", *heads], rows, notes)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 
 from histo_lightning.runs import write_atomic
 
@@ -26,14 +24,14 @@ INK, GREY, PALE = "#222222", "#767676", "#DDDDDD"
 SHADES = LinearSegmentedColormap.from_list("white to blue", ["#F2F6F9", "#9CC7E3", BLUE, "#00416B"])
 DPI = 150
 TEXT_SIZE = 10.5  # points; a figure 5 inches wide has letters of 10 pixels on a screen of 400
-LEVEL_STYLES = {"image": (BLUE, "-"), "case": (VERMILLION, "--")}  # told apart without colour too
+LEVEL_STYLES = {"image": (BLUE, "-"), "case": (VERMILLION, "--")}  # distinct without colour too
 # What XML 1.0 cannot hold, so an SVG neither.
 UNPRINTABLE = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 LONGEST_NAME = 28  # characters of a name inside a figure
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` x ``height`` inches and its axes row by row; no global state of matplotlib is touched."""
+    """A figure of ``width`` x ``height`` inches and its axes row by row, without matplotlib's global state."""
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     panels = [figure.add_subplot(rows, columns, number + 1) for number in range(rows * columns)]
@@ -92,42 +90,23 @@ def legend_below(figure: Figure, axes: Axes, note: str = "", columns: int = 1) -
         text.set_parse_math(False)
 
 
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` to ``path`` atomically; the same figure gives the same bytes.
-
-    ``savefig`` would draw every figure twice, once only to lay it out.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    canvas: Any = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():  # a name may be in a script that the font lacks
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        canvas.draw()
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", dpi=(DPI, DPI))
-    write_atomic(path, buffer.getvalue())
-    return path
-
-
 def save_picture(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write ``<stem>.<format>`` for each of ``png, svg, pdf``, atomically; the same figure gives the same bytes.
+    """Write ``<stem>.png``, and ``svg`` and ``pdf`` where asked for; the same figure gives the same bytes.
 
-    Text in an SVG stays text, so it can be searched, edited and read aloud.
-
-    Raises:
-        UserError: a file cannot be written.
+    Files are whole or absent; raises UserError where one cannot be written. Text in an SVG stays text.
     """
-    kinds = list(dict.fromkeys(["png", *formats]))
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
-    for kind, path in zip(kinds, paths, strict=True):
-        if kind == "png":
-            save_png(figure, path)
-            continue
-        buffer, undated = io.BytesIO(), {"svg": "Date", "pdf": "CreationDate"}[kind]
-        settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}
+    paths = []
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}
+    for kind in dict.fromkeys(["png", *formats]):
+        buffer, undated = io.BytesIO(), {"svg": "Date", "pdf": "CreationDate"}.get(kind)
         with matplotlib.rc_context(settings), warnings.catch_warnings():
+            # A name may be in a script that the font lacks.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(buffer, format=kind, metadata={undated: None})
-        write_atomic(path, buffer.getvalue())
+            if undated:
+                figure.savefig(buffer, format=kind, metadata={undated: None})
+            else:  # savefig would draw every figure twice, once only to lay it out
+                canvas: Any = FigureCanvasAgg(figure)
+                canvas.print_png(buffer)
+        paths.append(stem.with_name(f"{stem.name}.{kind}"))
+        write_atomic(paths[-1], buffer.getvalue())
     return paths

@@ -4,67 +4,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from histo_lightning.report.console import console
-from histo_lightning.report.words import labels_of
+from histo_lightning.report.tables import Table
+from histo_lightning.report.words import interval_text, labels_of
+
+SCORES = ("auroc", "balanced_accuracy", "accuracy", "log_loss")
 
 
-def _cell(score: Mapping[str, Any] | None) -> str:
-    if not score or score.get("value") is None:
-        return "-"
-    text = f"{score['value']:.3f}"
-    if score.get("low") is not None and score.get("high") is not None:
-        text += f" ({score['low']:.3f}-{score['high']:.3f})"
-    return text
-
-
-def _level(metrics: Mapping[str, Any], part: str, level: str) -> Mapping[str, Any]:
-    return ((metrics.get(part) or {}).get(level)) or {}
-
-
-def _score_rows(table: Table, metrics: Mapping[str, Any], part: str) -> None:
-    for level in ("image", "case"):
-        scores = _level(metrics, part, level)
-        if scores.get("n"):
-            cells = [
-                _cell(scores.get(name)) for name in ("auroc", "balanced_accuracy", "accuracy", "log_loss")
-            ]
-            table.add_row(part, level, str(scores["n"]), *cells)
-
-
-def _score_table(label: str) -> Table:
-    table = Table(title=f"[bold red]{label}[/]" if label else None, title_justify="left")
-    for heading in ("part", "unit", "n", "AUROC", "balanced accuracy", "accuracy", "log loss"):
-        table.add_column(heading, justify="left" if heading in ("part", "unit") else "right")
-    return table
+def _print_scores(metrics: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """A row a part and level that were scored, below what must be seen beside them."""
+    rows = []
+    for part, levels in metrics.items():
+        for level in ("image", "case"):
+            scores = (levels or {}).get(level) or {}
+            if scores.get("n"):
+                texts = [interval_text(scores.get(name) or {}) for name in SCORES]
+                cells = [text.replace(" (", "\n(").replace(" to ", "\N{EN DASH}") for text in texts]
+                rows.append([part, level, str(scores["n"]), *cells])
+    head = ["part", "unit", "n", "AUROC", "balanced accuracy", "accuracy", "log loss"]
+    for label in labels:
+        console().print(label, style="bold red", markup=False)
+    console().print(Table(head, rows, align="llrrrrr").console())
 
 
 def print_evaluation(folder: Path, metrics: Mapping[str, Any]) -> None:
     """The closing summary of an evaluation."""
-    out = console()
-    table = _score_table("\n".join(labels_of(metrics, str(metrics["label"]))))
-    _score_rows(table, {metrics["part"]: metrics["scores"]}, str(metrics["part"]))
-    out.print(table)
+    _print_scores({metrics["part"]: metrics["scores"]}, labels_of(metrics, str(metrics["label"])))
     for name in ("report.html", "predictions.csv", "metrics.json"):
-        out.print(f"{name + ':':<16} {folder / name}", markup=False)
+        print(f"{name + ':':<16} {folder / name}")
 
 
 def print_summary(folder: Path, metrics: Mapping[str, Any], labels: Sequence[str], seconds: float) -> None:
     """The closing summary of a run: scores by image and case, and where the report, checkpoint and dashboards are."""
-    out = console()
-    table = _score_table("\n".join(labels))
-    for part in ("val", "test"):
-        _score_rows(table, metrics, part)
-    out.print(table)
+    _print_scores({part: metrics.get(part) for part in ("val", "test")}, labels)
     if metrics.get("test") is None:
-        out.print("test: left unread (test=false)")
-    out.print(f"scored epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {seconds:.0f} s")
+        print("test: left unread (test=false)")
+    print(f"scored epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {seconds:.0f} s")
     for sentence in metrics.get("remarks") or []:
-        out.print(sentence, markup=False)
-    for name, path in (
-        ("report", folder / "report.html"),
-        ("checkpoint", next(iter(sorted((folder / "checkpoints").glob("*.ckpt"))), folder / "checkpoints")),
-        ("tensorboard", folder / "tensorboard"),
-    ):
-        out.print(f"{name + ':':<12} {path}", markup=False)
+        print(sentence)
+    print(f"report:      {folder / 'report.html'}")
+    print(f"checkpoint:  {min((folder / 'checkpoints').glob('*.ckpt'), default=folder / 'checkpoints')}")
+    print(f"tensorboard: {folder / 'tensorboard'}")

@@ -4,23 +4,21 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
+from markupsafe import Markup
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-_CELL = re.compile(r"(?P<value>[+−–·]?[\d.]*)(?: \((?P<interval>[^()]+)\))?(?P<marks>(?: \[\d+\])*)")
-_MARK = re.compile(r" \[\d+\]")
+_CELL = re.compile(r"([+−–·]?[\d.]*)(?: \(([^()]+)\))?((?: \[\d+\])*)")
+_MARK = re.compile(r" \[(\d+)\]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 MANY_MARKS = 3  # cells of one note
 
 
-class CellParts(NamedTuple):
-    """What HTML shows apart: a number, its interval on a line of its own, and the numbers of its notes."""
-
-    value: str
-    interval: str
-    marks: str
+def _marks(rows: Sequence[Sequence[str]]) -> Counter[int]:
+    """How many cells refer to each note."""
+    return Counter(int(mark) for row in rows for cell in row for mark in _MARK.findall(cell))
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,20 @@ class Table:
     @property
     def numbered_notes(self) -> list[str]:
         """The notes, each with its number where a cell has it."""
-        used = {mark for row in self.rows for cell in row for mark in _MARK.findall(cell)}
-        return [
-            f"[{number}] {note}" if f" [{number}]" in used else note
-            for number, note in enumerate(self.notes, start=1)
-        ]
+        used = _marks(self.rows)
+        return [f"[{number}] {note}" if used[number] else note for number, note in enumerate(self.notes, 1)]
 
     def markdown(self) -> str:
         """The table with its notes below."""
         rules = ["---:" if letter == "r" else "---" for letter in self.alignment]
-        lines = [_row(map(markdown_text, self.head)), f"|{'|'.join(rules)}|"]
-        lines += [_row(map(markdown_text, row)) for row in self.rows]
-        return "\n".join([*lines, *(f"\n{markdown_text(note)}" for note in self.numbered_notes)])
+        head, *lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (self.head, *self.rows)]
+        notes = [f"\n{markdown_text(note)}" for note in self.numbered_notes]
+        return "\n".join([head, f"|{'|'.join(rules)}|", *lines, *notes])
 
     def console(self) -> ConsoleTable:
         """A table for ``rich``; the notes are below it."""
-        table = ConsoleTable(caption=Text("\n".join(self.numbered_notes)) if self.notes else None)
-        table.caption_justify = "left"
+        caption = Text("\n".join(self.numbered_notes)) if self.notes else None
+        table = ConsoleTable(caption=caption, caption_justify="left")
         for title, letter in zip(self.head, self.alignment, strict=True):
             table.add_column(Text(title), justify="left" if letter == "l" else "right")
         for row in self.rows:
@@ -73,23 +68,15 @@ class Table:
         return table
 
 
-def cell_parts(text: str) -> CellParts:
-    """The parts of a cell that holds a number; any other text is a value as a whole."""
+def cell_parts(text: str) -> tuple[str, str, str]:
+    """A number, its interval and the numbers of its notes, which HTML shows apart; any other text is all number."""
     parts = _CELL.fullmatch(text)
-    if parts is None:
-        return CellParts(text, "", "")
-    return CellParts(
-        parts["value"], parts["interval"] or "", parts["marks"].replace("[", "").replace("]", "")
-    )
+    return (parts[1], parts[2] or "", _MARK.sub(r" \1", parts[3])) if parts else (text, "", "")
 
 
-def markdown_text(text: str) -> str:
-    """Plain text that Markdown shows unchanged, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
-
-
-def _row(cells: "map[str]") -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown_text(text: Any) -> Markup:
+    """Plain text that Markdown shows unchanged, on one line; what is Markdown already stays."""
+    return text if isinstance(text, Markup) else Markup(_SPECIAL.sub(r"\\\1", " ".join(str(text).split())))
 
 
 class Notes:
@@ -107,12 +94,12 @@ class Notes:
 
 def table_with_notes(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Notes) -> Table:
     """A table whose notes are numbered, but for a note that many cells have: it is said once, without numbers."""
-    marks = Counter(mark for row in rows for cell in row for mark in _MARK.findall(cell))
-    common = [text for n, text in enumerate(notes.texts, 1) if marks[f" [{n}]"] > MANY_MARKS]
+    marks = _marks(rows)
+    common = [text for number, text in enumerate(notes.texts, 1) if marks[number] > MANY_MARKS]
     ordered = [text for text in notes.texts if text not in common]
 
     def renumbered(match: re.Match[str]) -> str:
-        text = notes.texts[int(match[0][2:-1]) - 1]
+        text = notes.texts[int(match[1]) - 1]
         return "" if text in common else f" [{ordered.index(text) + 1}]"
 
     return Table(head, [[_MARK.sub(renumbered, cell) for cell in row] for row in rows], ordered + common)

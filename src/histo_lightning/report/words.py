@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from histo_lightning.evaluation.coverage import coverage_of
+from histo_lightning.evaluation.levels import is_grouped
 from histo_lightning.evaluation.table import Table
 
 Json = Mapping[str, Any]
@@ -13,6 +13,7 @@ NOTHING = "\N{EN DASH}"
 COVERS = "other cases from the same source, these trained models only"
 SYNTHETIC = "SYNTHETIC IMAGES: says nothing about tissue"
 SHUFFLED = "SHUFFLED LABELS"
+COLLAPSED = "eight subtypes as malignant or benign"
 _MODELS = {"resnet": "ResNet", "resnext": "ResNeXt", "wide_resnet": "Wide ResNet"}
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}
 
@@ -33,6 +34,11 @@ def part_of(table: Table) -> str:
     """``test set``, ``validation set``, ... of a table of one part."""
     part = str(table.part[0]) if len(table) else "empty"
     return f"{PART_NAMES.get(part, part)} set"
+
+
+def levels_of(table: Table) -> list[str]:
+    """The levels that a picture shows: images, and cases where they are known."""
+    return ["image", "case"] if is_grouped(table) else ["image"]
 
 
 def fixed(value: float | None, decimals: int = 3) -> str:
@@ -63,24 +69,19 @@ def duration(seconds: float | None) -> str:
 def interval_text(score: Json, decimals: int = 3) -> str:
     """``0.834 (0.80 to 0.86)`` of an entry of ``metrics.json``; a dash where it is undefined."""
     low, high = score.get("low"), score.get("high")
-    ends = "" if low is None or high is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
-    return f"{fixed(score.get('value'), decimals)}{ends}"
+    interval = "" if low is None or high is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
+    return f"{fixed(score.get('value'), decimals)}{interval}"
 
 
 def is_synthetic(record: Json, config: Json | None = None) -> bool:
     """Whether results rest on drawn images, as ``data`` says or, in older records, the config."""
-    given = record.get("data") or ((config or {}).get("dataset") or {}).get("name")
-    return given == "synthetic"
+    return (record.get("data") or ((config or {}).get("dataset") or {}).get("name")) == "synthetic"
 
 
 def labels_of(record: Json, split_label: str = "", config: Json | None = None) -> list[str]:
     """What must be seen beside a result: drawn images, a shortened run, a leaky split; empty for a plain one."""
-    labels = [
-        SYNTHETIC if is_synthetic(record, config) else "",
-        str(record.get("shortened") or ""),
-        split_label,
-    ]
-    return [label for label in labels if label]
+    drawn = SYNTHETIC if is_synthetic(record, config) else ""
+    return [label for label in (drawn, str(record.get("shortened") or ""), split_label) if label]
 
 
 def model_title(name: str) -> str:
@@ -106,8 +107,3 @@ def run_title(config: Json, split: Json) -> str:
         folds = f" of {split['folds']}" if isinstance(split.get("folds"), int) else ""
         parts.append(f"fold {split['fold']}{folds}")
     return ", ".join(part for part in parts if part)
-
-
-def coverage_sentence(image_auroc: float | None) -> str:
-    """How often the intervals hold, for a network of this image-level AUROC."""
-    return f"{coverage_of(image_auroc).sentence} Another training run may differ by more."

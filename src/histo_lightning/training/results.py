@@ -15,8 +15,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.evaluation.remarks import remarks
-from histo_lightning.report.plots import draw_plots, draw_worst
-from histo_lightning.report.run_page import write_report
+from histo_lightning.report.run_page import draw_plots, draw_worst, write_report
 from histo_lightning.report.words import SYNTHETIC, run_title
 from histo_lightning.runs import read_json, write_json
 from histo_lightning.training.baselines import mean_colour

@@ -1,4 +1,4 @@
-"""Optuna studies in one SQLite file: every process that runs the same command takes its next trial from it.
+"""The Optuna search in one SQLite file: every process that runs the same command takes its next trial from it.
 
 A trial shows that its process lives by Optuna's heartbeat. One that stops is taken up again with the same values, by
 whoever asks next. Trials are counted without such repetitions, and the count seeds a trial's random numbers, so a study
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -26,8 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from histo_lightning.callbacks.pruning import Pruned
 from histo_lightning.errors import UserError
-from histo_lightning.tuning.plan import Plan
-from histo_lightning.tuning.space import Search, attributes
+from histo_lightning.tuning.space import Plan, Search, attributes
 
 LOCK_SECONDS = 120.0  # SQLite lets one process write at a time; the others wait this long
 POLL_SECONDS = 0.5
@@ -57,11 +57,13 @@ class Attempt:
         return prune
 
 
+Train = Callable[[Attempt], float]
+
+
 @contextmanager
 def _experimental() -> Iterator[None]:
     """Optuna still warns of heartbeats, repetitions and multivariate TPE."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         yield
 
 
@@ -81,13 +83,9 @@ def numbered(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
 
 
 class Studies:
-    """The searches of a plan in ``study.db``.
+    """The searches of a plan in ``study.db``; raises UserError where the file cannot be used or has another identity.
 
-    Args:
-        identity: what must be the same for a study to go on: hashes of settings, split and data, package version.
-
-    Raises:
-        UserError: the file cannot be used, or was made with another ``identity``.
+    ``identity`` must be the same to resume a study: hashes of settings, split and data, package version.
     """
 
     @_experimental()
@@ -95,26 +93,21 @@ class Studies:
         self.plan, self.identity = plan, dict(identity)
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
         path = plan.folder / "study.db"
-
-        def connect() -> sqlite3.Connection:  # not by URL: a path may hold anything
-            return sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
-
+        # Not by URL: a path may hold anything.
+        connect = partial(sqlite3.connect, path, timeout=LOCK_SECONDS, check_same_thread=False)
         try:
             plan.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(plan.folder / ".lock")
             with self.lock:
                 storage = RDBStorage(
-                    "sqlite:///study.db",
-                    {"creator": connect},
-                    heartbeat_interval=HEARTBEAT_SECONDS,
-                    grace_period=GRACE_SECONDS,
-                    heartbeat_stale_trial_callback=_repeat,
-                )
-                self.by_name = {search.name: self._study(storage, search) for search in plan.searches}
+                    "sqlite:///study.db", {"creator": connect}, heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS, heartbeat_stale_trial_callback=_repeat,
+                )  # fmt: skip
+                self.by_name = {search.name: self._study(storage, search.name) for search in plan.searches}
         except (OSError, SQLAlchemyError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be used ({error}); give another study_name") from error
 
-    def _study(self, storage: RDBStorage, search: Search) -> optuna.Study:
+    def _study(self, storage: RDBStorage, name: str) -> optuna.Study:
         plan, settings = self.plan, self.plan.config.tune
         first = 0 if len(plan.folds) > 1 else plan.warmup_epochs - 1  # a step is a fold or an epoch, from 0
         pruners = {
@@ -123,17 +116,13 @@ class Studies:
             "none": NopPruner(),
         }
         study = optuna.create_study(
-            storage=storage,
-            study_name=search.name,
-            direction="minimize" if plan.minimise else "maximize",
-            pruner=pruners[settings.pruner],
-            load_if_exists=True,
-        )
+            storage=storage, study_name=name, direction="minimize" if plan.minimise else "maximize",
+            pruner=pruners[settings.pruner], load_if_exists=True,
+        )  # fmt: skip
         known = study.user_attrs.get("identity", self.identity)
-        if known != self.identity:
-            names = ", ".join(sorted(name for name, text in self.identity.items() if known.get(name) != text))
+        if keys := sorted(key for key, text in self.identity.items() if known.get(key) != text):
             raise UserError(
-                f"{plan.folder}: this study was made with other settings or data (different: {names}); "
+                f"{plan.folder}: this study was made with other settings or data (different: {', '.join(keys)}); "
                 "give another study_name, or resume=never for a new folder"
             )
         study.set_user_attr("identity", self.identity)
@@ -146,9 +135,8 @@ class Studies:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         if settings.sampler == "random":
             return RandomSampler(seed)
-        return TPESampler(
-            n_startup_trials=settings.random_trials, multivariate=True, constant_liar=True, seed=seed
-        )
+        first = settings.random_trials
+        return TPESampler(n_startup_trials=first, multivariate=True, constant_liar=True, seed=seed)
 
     def trials(self, search: Search, *states: TrialState) -> list[FrozenTrial]:
         """Trials of a search, repetitions too, in the order they were started."""
@@ -158,14 +146,10 @@ class Studies:
         """How many trials count: completed and pruned ones."""
         return sum(len(self.trials(search, *DONE)) for search in self.plan.searches)
 
-    def work(
-        self, train: Callable[[Attempt], float], announce: Callable[[Attempt, FrozenTrial], None]
-    ) -> None:
+    def work(self, train: Train, announce: Callable[[Attempt, FrozenTrial], None]) -> None:
         """Take trials until none is left or ``tune.max_failed`` have failed here; wait for those of other processes.
 
-        Args:
-            train: gives the objective; raises :class:`Pruned`, or anything else where the setting has failed.
-            announce: is called after each trial.
+        ``train`` raises :class:`Pruned`, or anything else where the setting has failed; ``announce`` is called after it.
         """
         failed, before = 0, self._running()
         while before & self._running():  # of a killed process perhaps, whose trials come before new ones
@@ -193,13 +177,12 @@ class Studies:
         searches = self.plan.searches
         return {(s.name, trial.number) for s in searches for trial in self.trials(s, TrialState.RUNNING)}
 
-    def _run(self, train: Callable[[Attempt], float]) -> Attempt | None:
+    def _run(self, train: Train) -> Attempt | None:
         """One trial of the search with the fewest, None where no more are needed; the lock is let go before it is trained."""
         taken = {s.name: len(self.trials(s, *DONE, TrialState.RUNNING)) for s in self.plan.searches}
-        free = [search for search in self.plan.searches if taken[search.name] < search.trials]
-        if not free:
+        search = min(self.plan.searches, key=lambda search: taken[search.name])  # all are given as many
+        if taken[search.name] >= search.trials:
             return None
-        search = min(free, key=lambda search: taken[search.name])
         study, attempts = self.by_name[search.name], list[Attempt]()
         study.sampler = self._sampler(len(numbered(self.trials(search))))
 
@@ -216,10 +199,8 @@ class Studies:
             except Pruned as pruned:
                 raise optuna.TrialPruned(str(pruned)) from pruned
             except Exception as error:  # whatever a setting leads to belongs to that setting
-                text = (
-                    f"{error}" if isinstance(error, UserError) else f"defect: {type(error).__name__}: {error}"
-                )
-                trial.set_user_attr("error", " ".join(text.split())[:500])
+                defect = "" if isinstance(error, UserError) else f"defect: {type(error).__name__}: "
+                trial.set_user_attr("error", " ".join(f"{defect}{error}".split())[:500])
                 raise
 
         try:

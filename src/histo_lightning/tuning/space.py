@@ -1,29 +1,34 @@
-"""What is searched: keys of a training run with ranges or choices, and one search for each depth of network."""
+"""What a study searches: keys of a training run with ranges or choices, one search for each depth of network."""
 
 import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from optuna.distributions import BaseDistribution, distribution_to_json
+import yaml
 from optuna.distributions import CategoricalDistribution as Choices
 from optuna.distributions import FloatDistribution as Floats
 from optuna.distributions import IntDistribution as Integers
+from optuna.distributions import distribution_to_json
 
 from histo_lightning.config.checks import flatten, nearest
+from histo_lightning.config.compose import config_of
 from histo_lightning.config.identity import readable_name
-from histo_lightning.config.schema import TuneConfig
+from histo_lightning.config.schema import MONITORS, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 
+Distribution = Choices | Floats | Integers
 SPACE = "tune.space"
+FIELDS = ["low", "high", "log", "step", "choices"]  # of a searched key
 DEPTH = "model"  # the group that has a budget of its own for each choice
 EDGE = 0.05  # share of a range, at either end, that counts as its edge
+OWN = ("tune", "nested", "study_name")  # keys of the search itself, which a run does not have
 # Keys that are the same in all trials, or no part of a run.
 FIXED = re.compile(
     r"(split|dataset|magnification|task|monitor|scored_weights|target_sensitivity|test|seed|trainer|experiment|study|nested|"
@@ -31,48 +36,67 @@ FIXED = re.compile(
 )
 
 
-@dataclass
-class Given:
-    """A searched key as ``conf/tune`` has it."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    step: float | None = None
-    choices: list[Any] | None = None
-
-
-FIELDS = list(asdict(Given()))
-
-
 @dataclass(frozen=True)
 class Search:
-    """One Optuna study: a depth with the keys that are searched for it, or everything where depth is not searched."""
+    """One Optuna study: the keys that are searched for one depth, or for the only one."""
 
     name: str
     fixed: Mapping[str, Any]
-    space: Mapping[str, BaseDistribution]
+    space: Mapping[str, Distribution]
     trials: int
 
 
-def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted keys and what is given for them; a key that is null is left out."""
-    for name, value in space.items():
-        if value is not None and not isinstance(value, dict):
-            raise UserError(f"{SPACE}.{prefix}{name}={value}: give low and high, or choices")
-        if not value or set(map(str, value.values())) == {"None"}:
-            continue
-        if any(isinstance(item, dict) for item in value.values()) and not set(value) & set(FIELDS):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+@dataclass(frozen=True)
+class Plan:
+    """A study as its command line gives it, in the folder ``<output_dir>/studies/<name>``.
 
-
-def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]) -> BaseDistribution:
-    """A searched key as Optuna describes it.
-
-    Numbers are whole where the key's present value is, or where it has none and all of them are written without a point.
+    ``hydra`` holds texts for the ``.hydra/`` of run folders; ``overrides.yaml`` lists what the command line gave.
     """
+
+    folder: Path
+    config: TuneConfig
+    hydra: Mapping[str, str]
+
+    @cached_property
+    def searches(self) -> tuple[Search, ...]:
+        return searches(self.config)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The outer folds whose validation sets the objective reads: one, or several with ``nested=false``."""
+        return tuple(self.config.tune.folds or (self.config.split.fold,))
+
+    @property
+    def minimise(self) -> bool:
+        return MONITORS[self.config.monitor] == "min"
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs before a trial can be pruned."""
+        return self.config.tune.warmup_epochs or max(1, self.config.epochs // 4)
+
+    def run_config(self, values: Mapping[str, Any], fold: int, **changes: Any) -> Config:
+        """The checked config of a run: the command line's, with a setting, a fold and ``changes`` in its place.
+
+        What the command itself writes is not the run's. Raises UserError as for a command line.
+        """
+        settings = {**values, "json": None, "resume": "auto", "split.fold": fold, **changes}
+        given = []
+        for override in yaml.safe_load(self.hydra["overrides.yaml"]):
+            key = override.partition("=")[0].lstrip("+~")
+            if key.split(".")[0] not in OWN and key not in settings:
+                given.append(override)
+        config = config_of("train", overrides(settings), prepared=given)
+        assert isinstance(config, Config)
+        return config
+
+    def run_name(self, search: Search, number: int) -> str:
+        """A trial's run folder without its hash, by which a trial that is taken up again finds its run."""
+        return f"trial_{search.name}_{number:04d}" if len(self.searches) > 1 else f"trial_{number:04d}"
+
+
+def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]) -> Distribution:
+    """Numbers are whole where the key's present value is, or where it has none and all are written without a point."""
     group = (conf_dir() / key).is_dir()
     if FIXED.fullmatch(key):
         raise UserError(
@@ -80,37 +104,44 @@ def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]
         )
     if key not in present and not group:
         raise UserError(f"{SPACE}: unknown key {key!r}{nearest(key, list(present))}")
-    if unknown := [str(name) for name in value if name not in FIELDS]:
-        raise UserError(f"{SPACE}.{key}: unknown key {unknown[0]!r}{nearest(unknown[0], FIELDS)}")
     try:
-        value = {name: setting for name, setting in value.items() if setting is not None}
-        given = Given(**OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Given), value)))  # type: ignore[arg-type]
-        if given.choices is not None:
-            if (given.low, given.high, given.step, given.log) != (None, None, None, False):
+        choices, log = value.get("choices"), value.get("log", False)
+        numbers = {name: float(value[name]) for name in ("low", "high", "step") if name in value}
+        if not isinstance(log, bool):
+            raise ValueError(f"log={log} is not a valid bool")
+        if choices is not None:
+            if numbers or log:
                 raise ValueError("choices and a range exclude each other")
-            if len(set(map(repr, given.choices))) < max(2, len(given.choices)):
-                raise ValueError(f"choices={given.choices}: two or more are needed, each once")
-            return Choices(given.choices)
+            if not isinstance(choices, list) or len(set(map(repr, choices))) < max(2, len(choices)):
+                raise ValueError(f"choices={choices}: two or more are needed, each once")
+            return Choices(choices)
         if group or isinstance(present[key], (str, bool, list)):
             raise ValueError("is no number, so give choices=[...]")
-        if given.low is None or given.high is None:
+        if not {"low", "high"} <= set(numbers):
             raise ValueError("low or high is missing; give both, or choices")
-        numbers = {name: number for name, number in asdict(given).items() if isinstance(number, float)}
         unset = present[key] is None and all(type(value[name]) is int for name in numbers)
         with warnings.catch_warnings(action="error"):  # Optuna's, of a step that does not fit
             if not unset and type(present[key]) is not int:
-                return Floats(**numbers, log=given.log)
+                return Floats(**numbers, log=log)
             if not all(number.is_integer() for number in numbers.values()):
                 raise ValueError("takes whole numbers")
-            return Integers(**{name: int(number) for name, number in numbers.items()}, log=given.log)
-    except (OmegaConfBaseException, ValueError, UserWarning) as error:
+            return Integers(**{name: int(number) for name, number in numbers.items()}, log=log)
+    except (TypeError, ValueError, UserWarning) as error:
         raise UserError(f"{SPACE}.{key}: {str(error).splitlines()[0]}") from error
 
 
 def searches(config: TuneConfig) -> tuple[Search, ...]:
     """One search for each depth, each with the same number of trials, or a single one; UserError where that cannot be."""
     present, trials = dict(flatten(asdict(config))), config.tune.trials
-    space = {key: _distribution(key, value, present) for key, value in sorted(_leaves(config.tune.space))}
+    given: dict[str, dict[str, Any]] = {}
+    for path, value in flatten(config.tune.space):
+        key, _, field = path.rpartition(".")
+        if value is not None:
+            if field not in FIELDS:
+                hint = f"{nearest(field, FIELDS)}; give low and high, or choices"
+                raise UserError(f"{SPACE}.{path}={value}: unknown key {field!r}{hint}")
+            given.setdefault(key, {})[field] = value
+    space = {key: _distribution(key, value, present) for key, value in sorted(given.items())}
     depth = space.pop(DEPTH, None)
     if not space:
         raise UserError(f"{SPACE}: nothing to search{' but the depth' if depth else ''}; choose tune=<space>")
@@ -140,30 +171,30 @@ def check_tuning(config: TuneConfig) -> None:
     searches(config)
 
 
-def attributes(distribution: BaseDistribution) -> dict[str, Any]:
+def attributes(distribution: Distribution) -> dict[str, Any]:
     """``low``, ``high``, ``log`` and ``step``, or ``choices``."""
     return dict(json.loads(distribution_to_json(distribution))["attributes"])
 
 
 def corners(search: Search) -> list[dict[str, Any]]:
     """Settings that hold both ends of every range and each choice at least once."""
-    space = {key: attributes(distribution) for key, distribution in search.space.items()}
-    ends = {key: d.get("choices") or [d["low"], d["high"]] for key, d in space.items()}
-    last = max(map(len, ends.values())) - 1
-    chosen = [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(last + 1)]
-    return [{**search.fixed, **setting} for setting in chosen]
+    ends = {key: d.choices if isinstance(d, Choices) else (d.low, d.high) for key, d in search.space.items()}
+    return [
+        {**search.fixed} | {key: values[min(number, len(values) - 1)] for key, values in ends.items()}
+        for number in range(max(map(len, ends.values())))
+    ]
 
 
-def edge(distribution: BaseDistribution, value: Any) -> str | None:
+def edge(distribution: Distribution, value: Any) -> str | None:
     """``low`` or ``high`` in the outer twentieth of a range (on the scale that is searched), or at the first or last of
     choices that are numbers; else None."""
-    ends: Any = attributes(distribution)
-    if grid := ends.get("choices"):
-        if any(isinstance(choice, (bool, str, type(None))) for choice in grid):
+    if isinstance(distribution, Choices):
+        numbers: Any = distribution.choices
+        if any(isinstance(choice, (bool, str, type(None))) for choice in numbers):
             return None
-        return "low" if value == min(grid) else "high" if value == max(grid) else None
-    scale = math.log if ends["log"] else float
-    low, high, margin = scale(ends["low"]), scale(ends["high"]), EDGE + 1e-12
+        return {min(numbers): "low", max(numbers): "high"}.get(value)
+    scale = math.log if distribution.log else float
+    low, high, margin = scale(distribution.low), scale(distribution.high), EDGE + 1e-12
     position = (scale(value) - low) / (high - low) if high > low else 0.5
     return "low" if position <= margin else "high" if position >= 1 - margin else None
 

@@ -1,7 +1,8 @@
-"""A whole study: data and protocol, the search, the best setting on the test set once, tables, pictures, page."""
+"""A whole study: data and protocol, the trials, the best setting on the test set once, tables, pictures, page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -10,38 +11,32 @@ import yaml
 from filelock import FileLock
 from optuna.trial import FrozenTrial
 
+from histo_lightning.callbacks.pruning import Pruned, Pruning
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import as_primitives, hashed
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
 from histo_lightning.report.words import SYNTHETIC
-from histo_lightning.runs import read_json, write_atomic, write_json
+from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
 from histo_lightning.training.checks import check_runs
 from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
-from histo_lightning.tuning.page import draw_study, write_study_page
-from histo_lightning.tuning.plan import Plan
-from histo_lightning.tuning.results import Row, best_row, summarise, trial_rows, write_tables
+from histo_lightning.tuning import results
+from histo_lightning.tuning.results import Row, best_row, trial_rows
 from histo_lightning.tuning.search import Attempt, Studies
-from histo_lightning.tuning.space import corners, overrides, study_name
-from histo_lightning.tuning.trial import train_trial
+from histo_lightning.tuning.space import Plan, corners, overrides, study_name
 
 
 def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
-    """Search, or go on searching, or report a study that is finished.
+    """Search, or resume a search, or report a study that is finished, below ``parent``; how many trials failed.
 
-    Args:
-        config: checked.
-        parent: the folder of studies.
-        hydra: texts for ``.hydra/``; ``overrides.yaml`` is what the configs of runs are composed from.
-
-    Returns:
-        How many trials failed.
-
-    Raises:
-        UserError: anything the user can mend.
+    Raises UserError for anything the user can mend; ``hydra`` is that of :class:`Plan`.
     """
     resolve(config.trainer)  # a missing GPU is named before any work
-    plan = Plan(_folder(config, parent), config, hydra)
+    name = study_name(config)
+    folders = (parent / text for text in chain([name], (f"{name}-{number}" for number in count(2))))
+    plan = Plan(
+        next(path for path in folders if config.resume != "never" or not path.exists()), config, hydra
+    )
     ends = [setting for search in plan.searches for setting in corners(search)]
     check_runs([plan.run_config(setting, plan.folds[0]) for setting in ends])
     facts, identity = prepare(plan)
@@ -53,8 +48,8 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
             "settings after that look; give a new study_name (tune.final=false keeps the test set for later)"
         )
     write_atomic(plan.folder / "config.yaml", yaml.safe_dump(as_primitives(config), sort_keys=False))
-    for name, text in hydra.items():
-        write_atomic(plan.folder / ".hydra" / name, text)
+    for file, text in hydra.items():
+        write_atomic(plan.folder / ".hydra" / file, text)
     visible = config.trainer.progress != "none"
 
     def announce(attempt: Attempt, trial: FrozenTrial) -> None:
@@ -66,28 +61,19 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
 
     if visible:
         print(f"{facts[0]['source']}\nstudy: {plan.folder}", flush=True)
-    studies.work(lambda attempt: train_trial(plan, attempt), announce)
-    with FileLock(
-        plan.folder / ".final.lock"
-    ):  # the same command in another shell waits here, and finds it done
+    studies.work(partial(train_trial, plan), announce)
+    # The same command in another shell waits here, and finds it done.
+    with FileLock(plan.folder / ".final.lock"):
         study = finish(studies, facts)
     if visible:
         _print_study(plan.folder, study)
     return int(study["counts"]["failed"])
 
 
-def _folder(config: TuneConfig, parent: Path) -> Path:
-    """The study's folder; with ``resume=never`` one that is not there yet."""
-    name = study_name(config)
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(parent / one for one in names if config.resume != "never" or not (parent / one).exists())
-
-
 def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
     """Prepare the data once for all trials; what each fold's split is, and what identifies the study.
 
-    Raises:
-        UserError: the data or the split cannot be used, or validation cannot define what is watched.
+    Raises UserError where the data or the split cannot be used, or validation cannot define what is watched.
     """
     facts: list[Row] = []
     identity = {"settings": hashed(replace(plan.config, test=True))}
@@ -105,22 +91,65 @@ def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
     return facts, identity
 
 
+def train_trial(plan: Plan, attempt: Attempt) -> float:
+    """The objective of a trial, from validation alone; the pruner sees every epoch, or the mean after every fold.
+
+    Raises:
+        Pruned: the pruner gave the trial up.
+        UserError: the setting cannot be trained.
+    """
+    values: list[float] = []
+    for fold in plan.folds:
+        values.append(_train(plan, attempt, fold))
+        means = [sum(values[:number]) / number for number in range(1, len(values) + 1)]
+        if len(plan.folds) > 1 and attempt.judge(means) and fold != plan.folds[-1]:
+            raise Pruned(f"pruned after fold {fold}")
+    return means[-1]
+
+
+def _train(plan: Plan, attempt: Attempt, fold: int) -> float:
+    several, parent = len(plan.folds) > 1, plan.folder / "trials"
+    name = plan.run_name(attempt.search, attempt.number) + (f"_fold{fold}" if several else "")
+    silent = {"trainer.progress": "none"}
+    config = plan.run_config(attempt.values, fold, test=False, run_name=name, **silent)
+    watching = [] if several else [Pruning(attempt.judge, config.epochs)]
+    try:
+        folder = run_training(config, parent, plan.hydra, watching, pictures=False)
+    except Pruned as pruned:
+        for path in parent.glob(f"{name}_*"):  # it has not failed: it could go on
+            RunFolder(path).update(state="interrupted", error=str(pruned))
+        raise
+    monitored = read_json(folder / "metrics.json")["monitored"]
+    curve = [float("nan") if value is None else float(value) for value in monitored]
+    if not several:  # a run that was finished before a kill reports here for the first time
+        attempt.judge(curve)
+    return objective(plan, curve)
+
+
+def objective(plan: Plan, curve: Sequence[float]) -> float:
+    """A run's value: of its best epoch or (``scored_weights=last``) its last; raises UserError where it is undefined."""
+    scored = curve[-1:] if plan.config.scored_weights == "last" else curve
+    defined = [value for value in scored if value == value]
+    if not defined:
+        raise UserError(f"{plan.config.monitor} was undefined in the scored epoch")
+    return min(defined) if plan.minimise else max(defined)
+
+
 def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     """Score the best setting once (where that is asked for and the search is finished), then write all results."""
-    plan, settings = studies.plan, studies.plan.config.tune
-    rows = trial_rows(studies)
-    best = best_row(rows, plan.minimise)
-    searched = studies.done() >= settings.trials
+    plan, settings, rows = studies.plan, studies.plan.config.tune, trial_rows(studies)
+    best, searched = best_row(rows, plan.minimise), studies.done() >= settings.trials
     final = _final(plan, best) if best and searched and settings.final and plan.config.test else None
-    study = summarise(studies, rows, facts, final)
-    write_tables(plan.folder, rows, study)
-    write_study_page(plan.folder, rows, study, draw_study(studies, rows))
+    study = results.summarise(studies, rows, facts, final)
+    results.write_tables(plan.folder, rows, study)
+    results.write_study_page(plan.folder, rows, study, results.draw_study(studies, rows))
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
-        kept = [run for depth in study["by_depth"].values() if depth["best"] for run in depth["best"]["runs"]]
+        best_settings = [depth["best"] for depth in study["by_depth"].values() if depth["best"]]
+        best_runs = {run for setting in best_settings for run in setting["runs"]}
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
-            if path.parent.parent.name not in kept:
+            if path.parent.parent.name not in best_runs:
                 path.unlink(missing_ok=True)
     return study
 
@@ -144,24 +173,15 @@ def _final(plan: Plan, best: Row) -> Row:
 
 
 def _print_study(folder: Path, study: Row) -> None:
-    counts, protocol, read = study["counts"], study["protocol"], study["protocol"]["test_read"]
-    if study["data"] == "synthetic":
-        print(SYNTHETIC)
-    print(
-        f"{study['state']}: {', '.join(f'{counts[n]} trials {n}' for n in ('complete', 'pruned', 'failed'))}"
-    )
-    for depth, results in study["by_depth"].items():
-        best = results["best"] or {
-            "value": float("nan"),
-            "overrides": ["no trial was completed"],
-            "edges": [],
-        }
-        print(f"best of {depth}: {protocol['monitor']} {best['value']:.4f}, {' '.join(best['overrides'])}")
-        for edge in best["edges"]:
-            if edge["edge"]:
-                print(f"  {edge['key']} lies at the {edge['edge']} edge of what was searched")
-    if protocol["warning"]:
-        print(protocol["warning"])
-    print(f"test set read {read} time(s)" if read else "test set: left unread")
-    for name in ("report.html", "trials.csv", "study.json"):
-        print(f"{name + ':':<12} {folder / name}")
+    counts, monitor, read = study["counts"], study["protocol"]["monitor"], study["protocol"]["test_read"]
+    states = ", ".join(f"{counts[state]} trials {state}" for state in ("complete", "pruned", "failed"))
+    lines = [SYNTHETIC if study["data"] == "synthetic" else "", f"{study['state']}: {states}"]
+    for depth, record in study["by_depth"].items():
+        best: Row = record["best"] or {"value": float("nan"), "overrides": ["no trial was completed"]}
+        lines.append(f"best of {depth}: {monitor} {best['value']:.4f}, {' '.join(best['overrides'])}")
+        edges = [(edge["key"], edge["edge"]) for edge in best.get("edges", ()) if edge["edge"]]
+        lines += [f"  {key} lies at the {end} edge of what was searched" for key, end in edges]
+    lines.append(study["protocol"]["warning"] or "")
+    lines.append(f"test set read {read} time(s)" if read else "test set: left unread")
+    lines += [f"{name + ':':<12} {folder / name}" for name in ("report.html", "trials.csv", "study.json")]
+    print("\n".join(filter(None, lines)))

@@ -22,19 +22,19 @@ from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.levels import units
-from histo_lightning.report.figures.cases import case_figure, case_order
+from histo_lightning.report.figures.cases import case_figure, case_order, worst_figure, worst_images
 from histo_lightning.report.figures.confusion import confusion_figure
-from histo_lightning.report.figures.errors import worst_figure, worst_images
 from histo_lightning.report.figures.learning import curve_figure, read_history
 from histo_lightning.report.figures.ranking import (
     GRID,
     band,
     precision_recall_figure,
     precision_recall_points,
+    reliability_bins,
+    reliability_figure,
     roc_figure,
 )
-from histo_lightning.report.figures.reliability import reliability_bins, reliability_figure
-from histo_lightning.report.plots import draw_plots, draw_worst, part_figures
+from histo_lightning.report.run_page import draw_plots, draw_worst, part_figures
 from histo_lightning.report.style import save_picture, shown
 from histo_lightning.runs import read_json
 

@@ -19,9 +19,15 @@ from histo_lightning.evaluation import score_predictions, write_predictions
 from histo_lightning.evaluation.intervals import wilson
 from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.pages import _environment
-from histo_lightning.report.plots import draw_evaluation, draw_plots, draw_worst
-from histo_lightning.report.run_page import contents_of, write_evaluation, write_report
-from histo_lightning.report.scores import group_tables
+from histo_lightning.report.run_page import (
+    contents_of,
+    draw_evaluation,
+    draw_plots,
+    draw_worst,
+    group_tables,
+    write_evaluation,
+    write_report,
+)
 from histo_lightning.report.words import SYNTHETIC
 from histo_lightning.runs import read_json, write_atomic, write_json
 
@@ -427,7 +433,7 @@ def test_an_evaluation_s_page(tmp_path: Path) -> None:
 def test_a_report_needs_neither_torch_nor_pyplot(plain: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from histo_lightning.report.plots import draw_plots\n"
+        "from histo_lightning.report.run_page import draw_plots\n"
         "from histo_lightning.report.run_page import write_report\n"
         "draw_plots(Path(sys.argv[1])); write_report(Path(sys.argv[1]))\n"
         "print([m for m in ('torch', 'pytorch_lightning', 'matplotlib.pyplot') if m in sys.modules])"

@@ -13,10 +13,18 @@ from PIL import Image
 
 from factories.studies import IDENTITY, finish, fit, plan_of
 from histo_lightning.errors import UserError
-from histo_lightning.tuning.page import draw_study, visible_range, write_study_page
-from histo_lightning.tuning.results import OPTIMISTIC, Row, summarise, trial_rows, write_tables
+from histo_lightning.tuning.results import (
+    OPTIMISTIC,
+    Row,
+    draw_study,
+    summarise,
+    trial_rows,
+    visible_range,
+    write_study_page,
+    write_tables,
+)
 from histo_lightning.tuning.search import Attempt, Studies
-from histo_lightning.tuning.trial import objective
+from histo_lightning.tuning.study import objective
 
 FACTS = [
     {

@@ -13,9 +13,9 @@ from factories.studies import EPOCHS, IDENTITY, die, finish, fit, plan_of, quick
 from histo_lightning.callbacks.pruning import Pruned
 from histo_lightning.errors import UserError
 from histo_lightning.tuning import search
-from histo_lightning.tuning.plan import Plan
 from histo_lightning.tuning.results import Row
 from histo_lightning.tuning.search import Attempt, Studies
+from histo_lightning.tuning.space import Plan
 
 FEW = ("tune.trials=14", "tune.warmup_epochs=2", "tune.pruner_trials=3")
 
@@ -210,11 +210,11 @@ def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_several_folds_are_pruned_fold_by_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from factories.studies import curve_of
-    from histo_lightning.tuning import trial
+    from histo_lightning.tuning import study
 
-    monkeypatch.setattr(trial, "_train", lambda plan, attempt, fold: curve_of(attempt)[-1] + fold)
+    monkeypatch.setattr(study, "_train", lambda plan, attempt, fold: curve_of(attempt)[-1] + fold)
     plan = plan_of(tmp_path, "tune.folds=[0,2]", "nested=false", "tune.trials=12", "tune.pruner_trials=2")
-    rows = finish(plan, lambda attempt: trial.train_trial(plan, attempt))
+    rows = finish(plan, lambda attempt: study.train_trial(plan, attempt))
     assert {row["state"] for row in rows} == {"complete", "pruned"}
     for row in rows:
         if row["state"] == "complete":

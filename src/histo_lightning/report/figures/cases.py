@@ -1,22 +1,32 @@
-"""Scores by case: every image of every case, so that a reader sees which cases a score rests on."""
+"""Predictions of single cases and images: every image by case, and a contact sheet of the worst errors."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.evaluation.scores import log_error
+from histo_lightning.evaluation.subtypes import subtype_log_error
 from histo_lightning.report import style
-from histo_lightning.report.figures.ranking import COLLAPSED
 from histo_lightning.report.style import bare, label_axes, legend_below, new_figure, say_empty, shown
-from histo_lightning.report.words import part_of
+from histo_lightning.report.words import COLLAPSED, counted, part_of
 
+Reader = Callable[[str], NDArray[np.uint8] | None]
 LOOKS = (("benign", style.BLUE, "o"), ("malignant", style.VERMILLION, "^"))
 NAMED = 150  # cases, above which the rows are too thin for names
 TALLEST = 14.0  # inches
-_LIFTS = np.array([-0.17, 0.17, 0.0])  # rows: points of one case that would hide each other are lifted apart
-_RASTER = 4000  # points, above which an SVG would be slow to open
+LIFTS = np.array([-0.17, 0.17, 0.0])  # rows: points of one case that would hide each other are lifted apart
+RASTER = 4000  # points, above which an SVG would be slow to open
+COUNT, COLUMNS = 12, 3  # of the worst errors
+INCHES = 1.9
+WIDEST = 280  # pixels of a picture on the sheet
 
 
 def case_order(table: Table) -> list[str]:
@@ -27,11 +37,9 @@ def case_order(table: Table) -> list[str]:
 
 
 def case_figure(table: Table, threshold: float | None) -> Figure:
-    """A row a case: ``p_malignant`` of its images as points, their mean as a bar, in the look of its true class.
+    """A row a case of one part: ``p_malignant`` of its images as points, their mean as a bar, in the look of its class.
 
-    Args:
-        table: predictions of one part; of eight subtypes, P(malignant) is the sum of the four malignant ones.
-        threshold: the stored operating point, drawn beside 0.5.
+    ``threshold`` is the stored operating point, drawn beside 0.5.
     """
     title = f"P(malignant) of each image\nby case, {part_of(table)}"
     if not is_grouped(table):
@@ -40,15 +48,12 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
         bare(axes)
         say_empty(axes, "Not drawn: the cases of some images are unknown.")
         return figure
-    cases = units(table, "case")
+    cases, order = units(table, "case"), case_order(table)
     mean = dict(zip(cases.cases[cases.case].tolist(), cases.p.tolist(), strict=True))
-    order = case_order(table)
     height = min(float(np.interp(len(order), [12, 70], [0.27, 0.17])), TALLEST / max(len(order), 1))
     figure, (axes,) = new_figure(5.0, height * len(order) + 2.2)
     row_of = {case: row for row, case in enumerate(order)}
-    rows = (
-        np.array([row_of[str(case)] for case in table.case], np.float64) + _LIFTS[np.arange(len(table)) % 3]
-    )
+    rows = np.array([row_of[case] for case in table.case.tolist()]) + LIFTS[np.arange(len(table)) % 3]
     for row in range(0, len(order), 2):
         axes.axhspan(row - 0.5, row + 0.5, color=style.PALE, alpha=0.35, linewidth=0, zorder=0)
     for truth, (name, colour, marker) in enumerate(LOOKS):
@@ -56,7 +61,7 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
         if members.any():
             axes.scatter(
                 table.p_malignant[members], rows[members], s=13, color=colour, marker=marker, alpha=0.6,
-                linewidths=0, label=f"{name} image", rasterized=len(table) > _RASTER,
+                linewidths=0, label=f"{name} image", rasterized=len(table) > RASTER,
             )  # fmt: skip
     bar: dict[str, Any] = {"color": style.INK, "markersize": min(11.0, 60 * height), "markeredgewidth": 2}
     axes.plot([mean[case] for case in order], range(len(order)), "|", label="mean of the case", **bar)
@@ -64,17 +69,62 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
     if threshold is not None:
         name = f"stored threshold {threshold:.3f}"
         axes.axvline(threshold, color=style.GREEN, linestyle="-.", linewidth=1.3, zorder=1, label=name)
-    names, counts = np.unique(table.case, return_counts=True)
-    sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    named = len(order) <= NAMED
+    named, sizes = len(order) <= NAMED, Counter(table.case.tolist())
     ticks = [f"{shown(case)} ({sizes[case]})" for case in order] if named else []
-    axes.set_yticks(range(len(ticks)), ticks)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-        label.set_fontsize(min(style.TEXT_SIZE - 1, 62 * height))
+    size = min(style.TEXT_SIZE - 1, 62 * height)
+    axes.set_yticks(range(len(ticks)), ticks, parse_math=False, fontsize=size)
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
     label_axes(axes, title, "predicted P(malignant)", f"{len(order)} cases" + " (images)" * named)
     note = "Malignant cases above, benign ones below, each by their mean."
     legend_below(figure, axes, f"{note}\n{COLLAPSED}" if table.task == "subtype" else note, columns=2)
     return figure
+
+
+def worst_images(table: Table, count: int = COUNT) -> NDArray[np.int64]:
+    """Rows of the images with the largest loss (of the task's own classes), worst first, ties by name."""
+    if table.task == "binary":
+        loss = log_error(table.malignant, table.p_malignant)
+    else:
+        loss = subtype_log_error(units(table, "image", binary=False))
+    return np.lexsort((table.image, -loss))[:count]
+
+
+def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure:
+    """The ``count`` images of a part with the largest loss, each with its case, its truth and its probability.
+
+    ``read_image`` gives uint8 H x W x 3 for a ``path`` of the table, None where the image cannot be had.
+    """
+    rows = worst_images(table, count)
+    cases = len(np.unique(table.case[rows])) if (table.case[rows] != "").all() else 0
+    wrong = int((table.predicted[rows] != table.label[rows]).sum())
+    title = f"The {len(rows)} images with the largest loss, {part_of(table)}:\n{wrong} called wrong"
+    title += f", from {counted(cases, 'case')}" if cases else ""
+    lines = max(1, -(-len(rows) // COLUMNS))
+    figure, grid = style.new_grid(lines, COLUMNS, INCHES, title)
+    figure.set_figheight(lines * (0.66 * INCHES + 0.4) + 0.6)  # fields are 1.5 times as wide as high
+    panels = [panel for line in grid for panel in line]
+    for panel in panels[len(rows) :]:
+        panel.set_visible(False)
+    for panel, row in zip(panels, rows.tolist(), strict=False):
+        pixels = read_image(str(table.path[row]))
+        if pixels is None:
+            pixels = np.full((2, 3, 3), 0xEE, np.uint8)
+            say_empty(panel, "not readable")
+        image = Image.fromarray(pixels)
+        image.thumbnail((WIDEST, WIDEST))
+        panel.imshow(np.asarray(image))
+        title, size = _caption(table, row), style.TEXT_SIZE - 2.5
+        panel.set_title(title, pad=3, fontsize=size, color=style.INK, parse_math=False)
+    return figure
+
+
+def _caption(table: Table, row: int) -> str:
+    case = shown(str(table.case[row]) or str(table.image[row]))
+    zoom = f"{table.magnification[row]}X" if table.magnification[row] else ""
+    first = ", ".join(filter(None, [case, str(table.subtype[row]), zoom]))
+    label = int(table.label[row])
+    if table.task == "binary":
+        return f"{first}\n{CLASSES[label]}, P(mal.) {table.p_malignant[row]:.3f}"
+    p = units(table.rows(np.array([row])), "image", binary=False).probabilities[0, label]
+    return f"{first}\nP({SUBTYPES[label]}) {p:.3f}, called {SUBTYPES[table.predicted[row]]}"

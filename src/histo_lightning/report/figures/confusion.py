@@ -1,5 +1,7 @@
 """Confusion matrices: counts, and shares of each true class."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,10 +9,10 @@ from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation import Table
-from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.evaluation.levels import units
 from histo_lightning.evaluation.scores import confusion
 from histo_lightning.report.style import GREY, INK, SHADES, TEXT_SIZE, label_axes, new_figure
-from histo_lightning.report.words import part_of
+from histo_lightning.report.words import levels_of, part_of
 
 
 def confusion_figure(table: Table) -> Figure:
@@ -19,11 +21,9 @@ def confusion_figure(table: Table) -> Figure:
     Decisions are those of the table (largest logit) by image and mean probability at 0.5 by case.
     """
     binary = table.task == "binary"
-    levels = ["image", "case"] if binary and is_grouped(table) else ["image"]
-    figure, panels = (
-        new_figure(5.4 if len(levels) == 2 else 3.4, 3.0, len(levels)) if binary else new_figure(6.0, 5.6)
-    )
-    names = CLASSES if binary else SUBTYPES
+    names, levels = (CLASSES, levels_of(table)) if binary else (SUBTYPES, ["image"])
+    width, height = (1.4 + 2.0 * len(levels), 3.0) if binary else (6.0, 5.6)
+    figure, panels = new_figure(width, height, len(levels))
     for axes, level in zip(panels, levels, strict=True):
         level_units = units(table, level, binary=binary)
         counts = confusion(level_units.truth, level_units.decision, len(names))
@@ -43,17 +43,16 @@ def draw_matrix(
     for (row, column), share in np.ndenumerate(shares):
         text = f"{counts[row, column]}\n{100 * share:.0f} %"
         text += "" if cases is None else f"\n({cases[row, column]})"
-        colour = "white" if share > 0.55 else INK
+        look: dict[str, Any] = {"color": "white" if share > 0.55 else INK, "fontsize": size}
         if not totals[row]:
-            text, colour = "none here", GREY
-        small = size if totals[row] else size - 2
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=small)
+            text, look = "none here", {"color": GREY, "fontsize": size - 2}
+        axes.text(column, row, text, ha="center", va="center", **look)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names, rotation=90 if len(names) == 2 else 0, va="center")
-    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     # White lines between the cells keep neighbours of one shade apart.
-    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    between = np.arange(len(names) - 1) + 0.5
+    axes.set_xticks(between, minor=True)
+    axes.set_yticks(between, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="minor", length=0)
+    axes.tick_params(which="both", length=0)

@@ -41,30 +41,20 @@ def read_history(path: Path) -> dict[str, Floats]:
 def curve_figure(
     history: Mapping[str, Floats], quantity: str, best_epoch: int, baseline: float | None = None
 ) -> Figure:
-    """Train and validation curve of ``loss`` or ``accuracy``; epochs count from 1, the scored one is marked.
+    """Train and validation curve of ``loss`` or ``accuracy``; drawn epochs count from 1, ``best_epoch`` from 0.
 
-    Args:
-        history: columns ``epoch`` (from 0), ``train_<quantity>``, ``val_<quantity>``, one value an epoch.
-        quantity: ``loss`` or ``accuracy``.
-        best_epoch: the scored epoch, from 0, as in ``metrics.json``.
-        baseline: accuracy of always answering "malignant", drawn as a line.
+    ``baseline`` is the accuracy of always answering "malignant".
     """
     figure, (axes,) = new_figure(5.0, 4.0)
     epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch
-    marker = "" if len(epochs) > MANY_EPOCHS else "o"
+    look: dict[str, Any] = {"marker": "" if len(epochs) > MANY_EPOCHS else "o", "markersize": 3}
     for part, colour, line in (("train", style.BLUE, "--"), ("val", style.VERMILLION, "-")):
         values = history[f"{part}_{quantity}"]
-        axes.plot(
-            epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", marker=marker, markersize=3
-        )
+        axes.plot(epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", **look)
     name = f"epoch {best_epoch + 1} (scored)"
     axes.axvline(best_epoch + 1, color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
-    ring: dict[str, Any] = {
-        "markersize": 9,
-        "markerfacecolor": "none",
-        "markeredgecolor": style.VERMILLION,
-        "markeredgewidth": 1.4,
-    }
+    ring: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
+    ring["markeredgecolor"] = style.VERMILLION
     axes.plot(epochs[scored], history[f"val_{quantity}"][scored], "o", **ring)
     if baseline is not None:
         axes.axhline(baseline, color=style.GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')

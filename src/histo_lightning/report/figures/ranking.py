@@ -1,30 +1,41 @@
-"""ROC and precision-recall curves with bands: how well malignant is ranked above benign."""
+"""Probabilities against the truth: ROC and precision-recall curves with bands, and reliability diagrams."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from histo_lightning.evaluation import Table
-from histo_lightning.evaluation.intervals import case_weights, class_support
-from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
-from histo_lightning.evaluation.scores import auroc, average_precision, why_undefined
-from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_below, new_figure, say_empty
-from histo_lightning.report.words import level_scores, part_of
+from histo_lightning.evaluation import Table, apply_temperature
+from histo_lightning.evaluation.intervals import case_weights, class_support, wilson
+from histo_lightning.evaluation.levels import UNGROUPED, Units, units
+from histo_lightning.evaluation.scores import auroc, average_precision, bin_index, why_undefined
+from histo_lightning.report import style
+from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
+from histo_lightning.report.words import COLLAPSED, level_scores, levels_of, part_of
 
 Floats = NDArray[np.float64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
 GRID = np.linspace(0, 1, 101)
-_CHUNK = 250  # draws at a time, which bounds memory
-COLLAPSED = "eight subtypes as malignant or benign"
+CHUNK = 250  # draws at a time, which bounds memory
+# Title, axis labels, score in the legend, its name in metrics.json, how points are joined.
+KINDS = {
+    "roc": ("ROC", "benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)",
+            "area", "auroc", "default"),
+    "precision_recall": ("Precision and recall", "malignant ones found (recall)",
+                         "right among those called malignant\n(precision)", "AUPRC", "auprc", "steps-pre"),
+}  # fmt: skip
 
 
-def _ranking(p: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The order of falling p, and where in it each run of ties ends."""
+def _called(truth: NDArray[np.int64], p: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
+    """Weight of malignant and of benign units from each distinct threshold up, the highest first; weights are n x draws."""
     order = np.argsort(-p, kind="stable")
-    return order, np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+    last_of_ties = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+    weight = np.ones((len(p), 1)) if weights is None else weights[order]
+    hits, alarms = (np.cumsum(weight * own[order, None], axis=0)[last_of_ties] for own in (truth, 1 - truth))
+    return hits, alarms
 
 
 def roc_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
@@ -32,101 +43,71 @@ def roc_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
 
     Tied probabilities make one slanted piece, so the area under the points is the AUROC with ties counted half.
     """
-    order, ends = _ranking(p)
-    hits = np.concatenate([[0], np.cumsum(truth[order])[ends]])
-    alarms = np.concatenate([[0], np.cumsum(1 - truth[order])[ends]])
+    hits, alarms = (np.append(0, sums) for sums in _called(truth, p))
     return alarms / alarms[-1], hits / hits[-1]
 
 
 def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
     """Recall and precision at every distinct threshold, after (0, 1); the steps between them sum to the AUPRC."""
-    order, ends = _ranking(p)
-    hits = np.cumsum(truth[order])[ends]
-    return np.concatenate([[0], hits / hits[-1]]), np.concatenate([[1], hits / (ends + 1)])
+    hits, alarms = _called(truth, p)
+    return np.append(0, hits / hits[-1]), np.append(1, hits / (hits + alarms))
 
 
 def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats] | str:
-    """Pointwise 95 % band of a curve over draws of cases within each class, at ``GRID``; or why there is none.
+    """Pointwise 95 % band of a curve over draws of cases within each class, or why there is none.
 
-    Args:
-        level_units: units of both classes.
-        kind: ``roc`` (sensitivity over 1 - specificity) or ``precision_recall`` (precision over recall).
-
-    Returns:
-        The 2.5 and 97.5 % points, (101,) each.
+    The 2.5 and 97.5 % points at ``GRID``, (101,) each, of sensitivity (``roc``) or precision (``precision_recall``).
     """
     if not level_units.grouped:
         return UNGROUPED
     if reason := class_support(level_units).too_few():
         return reason
-    order, ends = _ranking(level_units.p)
-    truth, case = level_units.truth[order][:, None], level_units.case[order]
     weights = case_weights(level_units.case_class, draws, seed)
-    curves = []
-    for start in range(0, draws, _CHUNK):
-        weight = weights[start : start + _CHUNK].T[case]
-        hits = np.cumsum(weight * truth, axis=0)[ends]
-        alarms = np.cumsum(weight * (1 - truth), axis=0)[ends]
-        recall = hits / hits[-1]
+    curves: list[Floats] = []
+    for start in range(0, draws, CHUNK):
+        weight = weights[start : start + CHUNK].T[level_units.case]
+        hits, alarms = _called(level_units.truth, level_units.p, weight)
         if kind == "roc":
-            start_at = np.zeros((1, recall.shape[1]))
-            false = np.concatenate([start_at, alarms / alarms[-1]])
-            recall = np.concatenate([start_at, recall])
-            curves += [np.interp(GRID, x, y) for x, y in zip(false.T, recall.T, strict=True)]
+            false, true = (np.pad(sums / sums[-1], ((1, 0), (0, 0))).T for sums in (alarms, hits))
+            curves += [np.interp(GRID, x, y) for x, y in zip(false, true, strict=True)]
         else:
             called = hits + alarms
-            precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0)
-            wanted = np.maximum(GRID, 1e-9) - 1e-12
-            curves += [y[np.searchsorted(x, wanted)] for x, y in zip(recall.T, precision.T, strict=True)]
+            precision = np.divide(hits, called, out=np.ones_like(hits), where=called > 0).T
+            grid, recall = np.maximum(GRID, 1e-9) - 1e-12, (hits / hits[-1]).T
+            curves += [y[np.searchsorted(x, grid)] for x, y in zip(recall, precision, strict=True)]
     low, high = np.quantile(np.array(curves), [0.025, 0.975], axis=0)
     return low, high
 
 
-def roc_figure(table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """ROC curves of malignant against benign, by image and (where known) by case, with bands over cases.
+def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
+    """``roc`` or ``precision_recall`` of a part, by image and (where known) by case, with bands over draws of cases.
 
-    Args:
-        table: predictions of one part; eight subtypes are collapsed to the two classes.
-        scores: that part of ``metrics.json``; its intervals are in the legend.
-        draws: of the bands.
+    Eight subtypes are collapsed to the two classes. Intervals of ``scores`` (as in ``metrics.json``) are in the legend.
     """
-    axis_labels = ("benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)")
-    return _ranking_figure(table, scores, draws, "roc", "ROC", axis_labels)
-
-
-def precision_recall_figure(table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """Precision-recall curves for malignant, by image and (where known) by case; arguments as ``roc_figure``."""
-    axis_labels = ("malignant ones found (recall)", "right among those called malignant\n(precision)")
-    return _ranking_figure(table, scores, draws, "precision_recall", "Precision and recall", axis_labels)
-
-
-def _ranking_figure(
-    table: Table, scores: Mapping[str, Any], draws: int, kind: str, title: str, axis_labels: tuple[str, str]
-) -> Figure:
     figure, (axes,) = new_figure(5.0, 5.6)
+    title, x, y, area, score, drawstyle = KINDS[kind]
     collapsed = f"\n{COLLAPSED}" if table.task == "subtype" else ""
-    label_axes(axes, f"{title}, {part_of(table)}{collapsed}", *axis_labels)
+    label_axes(axes, f"{title}, {part_of(table)}{collapsed}", x, y)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     if len(np.unique(table.malignant)) < 2:
         say_empty(axes, f"No curve: {why_undefined(table.malignant)}.")
         return figure
-    notes, chance = [], []
-    for level, (colour, line) in LEVEL_STYLES.items():
-        if level == "case" and not is_grouped(table):
-            continue
-        level_units = units(table, level)
-        truth, p, count = level_units.truth, level_units.p, f"{len(level_units)} {level}s"
+    notes: list[str] = []
+    chance: dict[str, tuple[list[float], Any]] = {}  # heights and dots of each line
+    for level in levels_of(table):
+        level_units, (colour, line) = units(table, level), style.LEVEL_STYLES[level]
+        truth, p = level_units.truth, level_units.p
         if kind == "roc":
-            points, drawstyle = roc_points(truth, p), "default"
-            name = f"{count}: area {auroc(truth, p, level_units.fold):.2f}{_ends(scores, level, 'auroc')}"
-            chance = [(0.5, "chance: area 0.50", ":")]
+            points, value = roc_points(truth, p), auroc(truth, p, level_units.fold)
+            chance["chance: area 0.50"] = ([0, 1], ":")
         else:
-            points, drawstyle = precision_recall_points(truth, p), "steps-pre"
-            name = f"{count}: AUPRC {average_precision(truth == 1, p):.2f}{_ends(scores, level, 'auprc')}"
-            style: Any = ":" if level == "image" else (0, (1, 4))
-            chance.append(
-                (float(truth.mean()), f"chance: {truth.mean():.2f} of the {level}s are malignant", style)
-            )
+            points, value = precision_recall_points(truth, p), average_precision(truth == 1, p)
+            share, dots = float(truth.mean()), ":" if level == "image" else (0, (1, 4))
+            chance[f"chance: {share:.2f} of the {level}s are malignant"] = ([share, share], dots)
+        entry = level_scores({"part": scores}, "part", level).get(score) or {}
+        low, high = entry.get("low"), entry.get("high")
+        interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+        name = f"{len(level_units)} {level}s: {area} {value:.2f}{interval}"
         axes.plot(*points, line, color=colour, linewidth=1.8, drawstyle=drawstyle, label=name)
         limits = band(level_units, kind, draws)
         if isinstance(limits, str):
@@ -134,15 +115,70 @@ def _ranking_figure(
         else:
             axes.fill_between(GRID, *limits, color=colour, alpha=0.16, linewidth=0)
             notes.append(f"Bands: pointwise 95 %, {draws:,} draws of cases.")
-    for height, name, style in chance:
-        ends = [0, 1] if kind == "roc" else [height, height]
-        axes.plot([0, 1], ends, color=GREY, linestyle=style, linewidth=1.2, zorder=0, label=name)
+    for name, (heights, dots) in chance.items():
+        axes.plot([0, 1], heights, color=style.GREY, linestyle=dots, linewidth=1.2, zorder=0, label=name)
     legend_below(figure, axes, "\n".join(dict.fromkeys(notes)))
     return figure
 
 
-def _ends(scores: Mapping[str, Any], level: str, name: str) -> str:
-    """``(0.62 to 0.97)`` of a level's score in ``metrics.json``, or nothing."""
-    score = level_scores({"part": scores}, "part", level).get(name) or {}
-    low, high = score.get("low"), score.get("high")
-    return "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+roc_figure = partial(ranking_figure, "roc")
+precision_recall_figure = partial(ranking_figure, "precision_recall")
+
+
+class Bins(NamedTuple):
+    """At most five bins of equal mass, in order of p: (b,) mean p, share and number of malignant, size."""
+
+    p: Floats
+    share: Floats
+    malignant: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+
+def reliability_bins(level_units: Units) -> Bins:
+    """The bins that the ECE counts (see ``evaluation.scores.bin_index``), empty ones left out."""
+    _, index, size = np.unique(bin_index(level_units.p), return_inverse=True, return_counts=True)
+    malignant = np.bincount(index, weights=level_units.truth).astype(np.int64)
+    return Bins(np.bincount(index, weights=level_units.p) / size, malignant / size, malignant, size)
+
+
+def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> Figure:
+    """Share of malignant over the mean predicted probability of a part, by image and (where known) by case.
+
+    ``temperature`` is the entry of ``metrics.json``; without one only the untempered points are drawn.
+    """
+    levels = levels_of(table)
+    by_case = "case" in levels
+    figure, panels = new_figure(6.0 if by_case else 4.0, 4.6, len(levels))
+    value = (temperature or {}).get("temperature")
+    fitted = " (fitted here)" if str(table.part[0]) == "val" else ""
+    look: dict[str, Any] = {"markersize": 5.5, "linewidth": 1.4}
+    for axes, level in zip(panels, levels, strict=True):
+        level_units = units(table, level)
+        bins = reliability_bins(level_units)
+        sizes = " to ".join(map(str, sorted({bins.size.min(), bins.size.max()})))
+        title = f"By {level}, {part_of(table)}\n{len(level_units)} {level}s in bins of {sizes}"
+        y = "share that is malignant" if level == "image" else ""
+        label_axes(axes, title, "mean predicted P(malignant)", y)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axes.plot(
+            [0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label="calibrated"
+        )
+        if len(np.unique(table.malignant)) < 2:
+            say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
+            continue
+        if level == "case":
+            intervals = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
+            axes.vlines(bins.p, *np.transpose(intervals), color=style.VERMILLION, linewidth=1, alpha=0.55)
+        name = "as the network says (T = 1)"
+        axes.plot(
+            bins.p, bins.share, "o--", color=style.VERMILLION, markerfacecolor="white", label=name, **look
+        )
+        if value is not None:
+            after = reliability_bins(units(apply_temperature(table, float(value)), level))
+            name = f"after temperature T = {value:.2f}{fitted}"
+            axes.plot(after.p, after.share, "s-", color=style.BLUE, label=name, **look)
+    note = "At most 5 bins of equal mass, from low to high P(malignant).\n"
+    note += "Bars by case: Wilson 95 % of each bin at T = 1." if by_case else "Cases are unknown."
+    note += f"\n{COLLAPSED.capitalize()}." if table.task == "subtype" else ""
+    legend_below(figure, panels[0], note, columns=len(levels))
+    return figure

@@ -1,9 +1,9 @@
-"""Heat maps over images (Grad-CAM), and a page that shows them."""
+"""Heat maps over images, as files and as a page that shows them."""
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -16,12 +16,10 @@ from histo_lightning.runs import write_atomic
 EMBEDDED = 300  # images on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
 STRENGTH = 0.55  # of the heat where the evidence is strongest
-NAMES = {"gradcam": "Grad-CAM"}
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An image of the gallery: ``picture`` is the pair of field and overlay, uint8 H x W x 3; ``file`` is relative."""
+class HeatMap(NamedTuple):
+    """An image of the page: ``picture`` is the pair of field and overlay, uint8 H x W x 3; ``file`` is relative."""
 
     path: str
     caption: str
@@ -48,14 +46,8 @@ def write_overlay(path: Path, field: NDArray[np.uint8], heat: NDArray[np.float32
     return pair
 
 
-def write_gallery(path: Path, shown: Sequence[Shown], names: Sequence[str], method: str) -> None:
-    """One self-contained page with the first 300 pairs.
-
-    Args:
-        names: of the network's classes.
-        method: of attribution, ``gradcam``.
-    """
-    pictures = [thumbnail(one.picture, Path(one.path).name, WIDTH) for one in shown[:EMBEDDED]]
-    entries = list(zip(shown, pictures, strict=False))
-    title = NAMES.get(method, method)
-    write_page(path, "gallery.html", title=title, entries=entries, count=len(shown), names=names)
+def write_gallery(path: Path, maps: Sequence[HeatMap], classes: Sequence[str]) -> None:
+    """One self-contained page with the first 300 pairs; ``classes`` are the network's."""
+    pictures = [thumbnail(one.picture, Path(one.path).name, WIDTH) for one in maps[:EMBEDDED]]
+    entries = list(zip(maps, pictures, strict=False))
+    write_page(path, "gallery.html", title="Grad-CAM", entries=entries, count=len(maps), names=classes)

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from factories.html import Page
-from histo_lightning.report import gallery
-from histo_lightning.report.gallery import Shown, overlay, write_gallery, write_overlay
+from histo_lightning.inference import gradcam as gallery
+from histo_lightning.inference.heat_maps import HeatMap, overlay, write_gallery, write_overlay
 
 
 def test_a_heat_map_colours_where_it_is_hot_and_nothing_else() -> None:
@@ -28,8 +28,8 @@ def test_the_gallery_s_page(tmp_path: Path, monkeypatch) -> None:
     pair = write_overlay(tmp_path / "gradcam" / "1.png", field, np.zeros((40, 600), np.float32))
     with Image.open(tmp_path / "gradcam" / "1.png") as image:
         np.testing.assert_array_equal(np.asarray(image), pair)
-    shown = [Shown(f"/data/<{i}>&.png", f"benign 0.{i}", pair, f"gradcam/{i} x.png") for i in range(3)]
-    write_gallery(tmp_path / "index.html", shown, ["benign", "malignant"], "gradcam")
+    shown = [HeatMap(f"/data/<{i}>&.png", f"benign 0.{i}", pair, f"gradcam/{i} x.png") for i in range(3)]
+    write_gallery(tmp_path / "index.html", shown, ["benign", "malignant"])
     page = Page(tmp_path / "index.html")
     assert page.is_self_contained()
     assert page.title == "Grad-CAM"
@@ -37,5 +37,5 @@ def test_the_gallery_s_page(tmp_path: Path, monkeypatch) -> None:
     assert page.links == ["gradcam/0%20x.png", "gradcam/1%20x.png"]
     assert "for the likeliest of benign, malignant" in page.text
     assert "1 more in the folder gradcam." in page.text
-    write_gallery(tmp_path / "index.html", [], ["benign"], "gradcam")
+    write_gallery(tmp_path / "index.html", [], ["benign"])
     assert "No image could be read." in Page(tmp_path / "index.html").text
