@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from factories.html import Page
-from histo_lightning.inference import gradcam as gallery
+from histo_lightning.inference import heat_maps as gallery
 from histo_lightning.inference.heat_maps import HeatMap, overlay, write_gallery, write_overlay
 
 
