@@ -159,7 +159,7 @@ def test_a_document_is_escaped_for_its_own_form() -> None:
     }  # fmt: skip
     found |= {"design": []}
     text = render_markdown(
-        "leakage.md", study=found, headline=attack, others=[], synthetic=False, pictures=[]
+        "leakage.md", study=found, sentences=[attack], synthetic=False, pictures=[]
     )
     escaped = r"\<script\>\*x\*\</script\> \[a\](b)"
     assert text.count(escaped) == 3
