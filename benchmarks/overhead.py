@@ -1,23 +1,30 @@
-"""P8 and P14: what Lightning and our callbacks add to a raw loop, and the memory of a run."""
+"""P8, P14 and P19: what Lightning and our callbacks add to a raw loop, a run's memory, what TensorBoard's pages cost."""
 
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from histo_lightning.callbacks.dashboard import Dashboard
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.classifier.optimizers import build_optimizer
+from histo_lightning.config.compose import config_of
 from histo_lightning.config.identity import as_primitives
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.training import results
 from histo_lightning.training.objects import build_classifier, build_datamodule, without_hints
+from histo_lightning.training.run import run_training
 
 from .defaults import default_trainer
 from .epochs import Rounds
@@ -113,6 +120,7 @@ from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.results import write_results
+from histo_lightning.training import results
 from histo_lightning.training.objects import build_datamodule
 from histo_lightning.runs import RunFolder
 config = to_config(OmegaConf.create(given), BenchmarkConfig)
@@ -142,3 +150,47 @@ def memory_rows(config: Config) -> list[Row]:
         f"{config.model['name']} at 224, batch {config.batch_size}"
     )
     return [judged("P14", "memory beyond libraries and cache, GB", "<= 1", [beyond], why)]
+
+
+def dashboard_rows(rounds: int) -> list[Row]:
+    """P19: the share of a run at the defaults that goes into what TensorBoard shows beside the curves."""
+    shares = []
+    seconds: list[float] = []
+    for seed in range(max(rounds // 5, 1)):
+        with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder, _timed() as spent:
+            config = config_of("train", ["trainer.progress=none", f"output_dir={folder}", f"seed={seed}"])
+            assert isinstance(config, Config)
+            start = time.perf_counter()
+            run_training(config)
+            seconds.append(time.perf_counter() - start)
+            shares.append(sum(spent) / seconds[-1])
+    why = f"resnet18, 20 epochs of the embedded data set, {seconds[-1]:.0f} s in all; timed inside the run"
+    return [judged("P19", "TensorBoard's pages / the whole run", "<= 0.02", shares, why)]
+
+
+@contextmanager
+def _timed() -> Iterator[list[float]]:
+    """The seconds of every call that writes such pages."""
+    spent: list[float] = []
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*given, **named)
+            finally:
+                spent.append(time.perf_counter() - start)
+
+        return call
+
+    hooks = [(Dashboard, name) for name in vars(Dashboard) if name.startswith("on_")] + [
+        (results, "write_scored")
+    ]
+    originals = [getattr(owner, name) for owner, name in hooks]
+    for (owner, name), original in zip(hooks, originals, strict=True):
+        setattr(owner, name, timed(original))
+    try:
+        yield spent
+    finally:
+        for (owner, name), original in zip(hooks, originals, strict=True):
+            setattr(owner, name, original)

@@ -19,7 +19,7 @@ from histo_lightning.training.objects import build_datamodule
 from .epochs import cpu_rows, gpu_rows
 from .gpu_traffic import traffic_rows
 from .measure import Row
-from .overhead import lightning_rows, memory_rows
+from .overhead import dashboard_rows, lightning_rows, memory_rows
 from .startup import answer_rows, sweep_rows
 from .storage import build_rows, ready_rows
 
@@ -34,6 +34,7 @@ GROUPS = {
     "P10": ("P10a", "P10b"),
     "P11": ("P11a", "P11b", "P13"),
     "P12": ("P12",),
+    "P19": ("P19",),
 }
 
 
@@ -74,6 +75,7 @@ def measure(config: BenchmarkConfig) -> list[Row]:
         "P10": partial(sweep_rows, rounds),
         "P11": partial(gpu_rows, config, rounds, wanted),
         "P12": partial(traffic_rows, config),
+        "P19": partial(dashboard_rows, rounds),
     }
     rows: list[Row] = []
     for group, step in steps.items():

@@ -158,9 +158,7 @@ def test_a_document_is_escaped_for_its_own_form() -> None:
         "control": {"injection": {"arms": []}, "contrast": {"arms": []}},
     }  # fmt: skip
     found |= {"design": []}
-    text = render_markdown(
-        "leakage.md", study=found, sentences=[attack], synthetic=False, pictures=[]
-    )
+    text = render_markdown("leakage.md", study=found, sentences=[attack], synthetic=False, pictures=[])
     escaped = r"\<script\>\*x\*\</script\> \[a\](b)"
     assert text.count(escaped) == 3
     assert f"> **{escaped}**" in text
