@@ -7,7 +7,7 @@ number of workers, processes or devices, and after a resume.
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 from histo_lightning.config.checks import nearest
 from histo_lightning.config.schema import AugmentConfig
 from histo_lightning.config.targets import check_arguments
+from histo_lightning.config.tree import option
 from histo_lightning.data.pixels.stains import HED
 from histo_lightning.errors import UserError
 
@@ -26,12 +27,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _OD_FLOOR = 1 / 255
 
 
-def _as_int64(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
-_GOLDEN = _as_int64(0x9E3779B97F4A7C15)
-_MIX_1, _MIX_2 = _as_int64(0xBF58476D1CE4E5B9), _as_int64(0x94D049BB133111EB)
+# SplitMix64's constants, as int64.
+_GOLDEN, _MIX_1, _MIX_2 = (
+    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -90,11 +89,8 @@ def check_steps(steps: Mapping[str, Any]) -> None:
             )
         if not isinstance(options, Mapping):
             raise UserError(f"augment.steps.{name}={options}: give its arguments, or {{}} for none")
-        check_arguments(STEPS[name], options, f"augment.steps.{name}", filled=_positional(STEPS[name]))
-
-
-def _positional(step: Step) -> list[str]:
-    return list(inspect.signature(step).parameters)[:2]
+        filled = list(inspect.signature(STEPS[name]).parameters)[:2]
+        check_arguments(STEPS[name], options, f"augment.steps.{name}", filled=filled)
 
 
 @dataclass
@@ -114,30 +110,45 @@ class Recipe(AugmentConfig):
 
     def text(self) -> str:
         """The transforms in words, for checkpoints and reports."""
-        if self.name == "none":
-            train = f"centre square of {self.size}"
-        elif self.crops_at_native_scale:
-            train = f"random crop of {self.size} at native scale"
-        else:
-            train = f"random crop of scale {tuple(self.crop_scale)} and ratio {tuple(self.crop_ratio)}, resized to {self.size}"
-        switches = [
-            ("eight orientations", self.dihedral),
-            ("horizontal flip", self.horizontal_flip),
-            (f"rotation up to {self.rotation_degrees:g} degrees", self.rotation_degrees),
-            (f"brightness {self.brightness:g}", self.brightness),
-            (f"contrast {self.contrast:g}", self.contrast),
-            (f"channel gain {self.channel_gain:g}", self.channel_gain),
-            (f"stain gain {self.stain_gain:g}", self.stain_gain),
-            (f"stain shift {self.stain_shift:g}", self.stain_shift),
-            *(
-                (f"{name} {dict(options)}", True)
-                for name, options in self.steps.items()
-                if options is not None
-            ),
-        ]
-        chosen = ", ".join([train, *(text for text, on in switches if on)])
-        held = "whole field" if self.whole_field else f"centre square of {self.size}"
-        return f"train: {chosen}; evaluation: {held}"
+        scale, ratio = tuple(self.crop_scale), tuple(self.crop_ratio)
+        crop = f"random crop of scale {scale} and ratio {ratio}, resized to {self.size}"
+        if self.crops_at_native_scale:
+            crop = f"random crop of {self.size} at native scale"
+        centre = f"centre square of {self.size}"
+        changes = {
+            centre if self.name == "none" else crop: True,
+            "eight orientations": self.dihedral,
+            "horizontal flip": self.horizontal_flip,
+            f"rotation up to {self.rotation_degrees:g} degrees": self.rotation_degrees,
+        }
+        for name in ("brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
+            strength = getattr(self, name)
+            changes[f"{name.replace('_', ' ')} {strength:g}"] = strength
+        for name, options in self.steps.items():
+            changes[f"{name} {options}"] = options is not None
+        train = ", ".join(text for text, on in changes.items() if on)
+        return f"train: {train}; evaluation: {'whole field' if self.whole_field else centre}"
+
+
+def recipe_of(
+    augment: str | Mapping[str, Any] | AugmentConfig, size: int, normalisation: str | None
+) -> Recipe:
+    """The recipe of an option of ``conf/augment``, or of all its keys.
+
+    Raises:
+        UserError: no such option, key or step.
+    """
+    if isinstance(augment, AugmentConfig):
+        augment = asdict(augment)
+    keys = option("augment", augment) if isinstance(augment, str) else dict(augment)
+    known = sorted(field.name for field in fields(AugmentConfig))
+    for name in keys:
+        if name not in known:
+            raise UserError(f"augment: {name!r} is no key of it; allowed are {', '.join(known)}")
+    if normalisation is not None:
+        keys["normalisation"] = normalisation
+    check_steps(keys.get("steps") or {})
+    return Recipe(**keys, size=size)
 
 
 def _centre(images: Tensor, size: int) -> Tensor:

@@ -13,33 +13,24 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from histo_lightning.data.augment import Recipe
-from histo_lightning.data.sampling import Batch
+from histo_lightning.data.parts import Batch
 
 
-def training_transforms(recipe: Recipe, mean: Tensor, std: Tensor) -> transforms.Compose:
-    """Resize, RandomResizedCrop, flip, rotation, normalisation: a Pillow image -> float32 3 x size x size."""
-    steps = [
-        transforms.Resize(round(recipe.size * 8 / 7)),
-        transforms.RandomResizedCrop(recipe.size, scale=recipe.crop_scale, ratio=recipe.crop_ratio),
-    ]
-    if recipe.horizontal_flip:
+def pillow_transforms(recipe: Recipe, mean: Tensor, std: Tensor, *, train: bool) -> transforms.Compose:
+    """A Pillow image -> float32 3 x size x size: resized, cut (in training at random, flipped, turned), normalised."""
+    steps = [transforms.Resize(round(recipe.size * 8 / 7))]
+    if train:
+        steps.append(
+            transforms.RandomResizedCrop(recipe.size, scale=recipe.crop_scale, ratio=recipe.crop_ratio)
+        )
+    else:
+        steps.append(transforms.CenterCrop(recipe.size))
+    if train and recipe.horizontal_flip:
         steps.append(transforms.RandomHorizontalFlip())
-    if recipe.rotation_degrees:
+    if train and recipe.rotation_degrees:
         steps.append(transforms.RandomRotation(recipe.rotation_degrees))
     return transforms.Compose(
         [*steps, transforms.ToTensor(), transforms.Normalize(mean.tolist(), std.tolist())]
-    )
-
-
-def evaluation_transforms(recipe: Recipe, mean: Tensor, std: Tensor) -> transforms.Compose:
-    """Resize and centre crop, normalisation: a Pillow image -> float32 3 x size x size."""
-    return transforms.Compose(
-        [
-            transforms.Resize(round(recipe.size * 8 / 7)),
-            transforms.CenterCrop(recipe.size),
-            transforms.ToTensor(),
-            transforms.Normalize(mean.tolist(), std.tolist()),
-        ]
     )
 
 
@@ -48,7 +39,7 @@ class PillowDataset(Dataset[Batch]):
 
     Args:
         paths: files by index.
-        transform: see above; its random numbers come from (seed, epoch, index) alone.
+        transform: its random numbers come from (seed, epoch, index) alone.
     """
 
     def __init__(
@@ -59,8 +50,8 @@ class PillowDataset(Dataset[Batch]):
         transform: transforms.Compose,
         seed: int,
     ) -> None:
-        self.paths, self.transform, self.seed = list(paths), transform, seed
-        self.labels, self.cases = list(labels), list(cases)
+        self.paths, self.labels, self.cases = paths, labels, cases
+        self.transform, self.seed = transform, seed
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,5 +61,5 @@ class PillowDataset(Dataset[Batch]):
         with Image.open(self.paths[index]) as image, torch.random.fork_rng(devices=[]):
             torch.manual_seed(((self.seed * 100_003 + epoch) * 1_000_003 + index) % 2**63)
             pixels = self.transform(image.convert("RGB"))
-        about = {"label": self.labels[index], "case": self.cases[index], "index": index}
-        return {"image": pixels} | {name: torch.tensor(value) for name, value in about.items()}
+        numbers = {"label": self.labels[index], "case": self.cases[index], "index": index}
+        return {"image": pixels} | {name: torch.tensor(value) for name, value in numbers.items()}

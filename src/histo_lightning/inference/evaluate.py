@@ -91,19 +91,7 @@ def _load(
     """The data set, its stored pixels, and the records of the wanted magnification."""
     dataset = config.dataset
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    width = dataset.image_size or 350
-    files = find_files(
-        dataset.name,
-        dataset.root,
-        cache_dir,
-        images_per_slide=dataset.images_per_slide or 4,
-        image_size=width,
-        seed=dataset.seed or 0,
-        download=dataset.download,
-        url=dataset.url,
-        progress=progress,
-    )
-    source = open_source(dataset.name, files, image_size=width)
+    source = open_source(dataset, find_files(dataset, cache_dir, progress))
     wanted = config.magnification or str(trained.about["config"]["magnification"])
     records = [
         record
@@ -113,7 +101,7 @@ def _load(
     if not records:
         raise UserError(f"magnification={wanted}: the data set has no such image")
     short_side = dataset.short_side or trained.short_side
-    pixels = load_pixels(files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
+    pixels = load_pixels(source.files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
     # Slide 13412 is in the set under two subtypes: one copy for the binary task, none for the subtypes.
     dropped = {TWIN_DROPPED} if TWIN_KEPT in {record.slide for record in records} else set()
     if trained.about["config"]["task"] == "subtype":

@@ -59,7 +59,7 @@ def compare_pixels(
         raise UserError(
             "dataset.root is given with dataset=synthetic, which has none; give dataset=breakhis or dataset=folders"
         )
-    files = find_files(dataset.name, dataset.root, cache)
+    files = find_files(dataset, cache)
     paths = files.paths()
     wanted = {m.key: m for m in members}
     present = _records(wanted.values(), paths)
@@ -68,7 +68,7 @@ def compare_pixels(
             f"dataset.root={printable(str(files.root))}: none of the {len(wanted):,} images of the split is below it, "
             f"e.g. {printable(next(iter(wanted.values())).path)}; give the folder that holds them"
         )
-    sizes = native_sizes(dataset.name)
+    sizes = native_sizes(dataset)
     decoded = dict(present)
     if sizes:  # a cache holds a magnification whole, and runs share it
         magnifications = {record.magnification for record in present.values()}

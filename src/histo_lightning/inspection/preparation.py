@@ -54,17 +54,7 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     dataset = config.dataset
     with StepProgress("fetching (bytes)" if dataset.download else "drawing images", shown) as progress:
-        files = find_files(
-            dataset.name,
-            dataset.root,
-            cache_dir,
-            images_per_slide=dataset.images_per_slide or 4,
-            image_size=dataset.image_size or 350,
-            seed=dataset.seed or 0,
-            download=dataset.download,
-            url=dataset.url,
-            progress=progress,
-        )
+        files = find_files(dataset, cache_dir, progress)
     records, problems, message = _read_names(dataset.name, files)
     records = select_magnification(records, config.magnification)
     if not records:
@@ -75,7 +65,7 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
             records,
             dataset.short_side or round(config.image_size * 8 / 7),
             cache_dir,
-            sizes=native_sizes(dataset.name, dataset.image_size or 350),
+            sizes=native_sizes(dataset),
             progress=progress,
             tolerant=True,
             verify=config.verify == "full",

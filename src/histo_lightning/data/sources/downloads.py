@@ -1,4 +1,4 @@
-"""Downloads: a file from the web, whole or not at all, resumed where a connection or a process died.
+"""Downloads: a file from the web, complete or absent, resumed where a connection or a process died.
 
 The bytes gather in ``.<name>.part`` beside the target. ``.<name>.part.json`` says which version of the remote file
 they belong to (ETag or Last-Modified, length), so that a file that changed on the server starts from zero.
@@ -31,8 +31,8 @@ SCHEMES = ("http", "https", "file")
 CHUNK_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.5  # doubles with every attempt that brought nothing
 LONGEST_PAUSE_SECONDS = 8.0
-ASK_AGAIN = (408, 416, 429)  # the statuses below 500 that pass; after 416 the whole file is asked for
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
+TEMPORARY_STATUSES = (408, 416, 429, *range(500, 600))  # after 416 the file is asked for from its start
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
 
 
 def fetch(
@@ -52,7 +52,7 @@ def fetch(
 
     Args:
         url: ``http:``, ``https:`` or ``file:``.
-        target: replaced in one step when the download is whole; its folder is made.
+        target: replaced in one step when the download is complete; its folder is made.
         key: what the user set to this URL, the start of every error (``dataset.url``).
         timeout_seconds: longest silence of the server.
         attempts: how often the server is asked without a new byte before this fails.
@@ -64,10 +64,9 @@ def fetch(
         The SHA-256 of the file as hexadecimal text.
 
     Raises:
-        UserError: no such address, no connection, a server that never sends the whole, or no room on the disk.
+        UserError: no such address, no connection, a server that never sends everything, or no room on the disk.
     """
-    part = target.with_name(f".{target.name}.part")
-    size = 0
+    part, size = target.with_name(f".{target.name}.part"), 0
     try:
         address = urlsplit(url)
         if address.scheme not in SCHEMES or not (address.hostname or address.scheme == "file"):
@@ -75,10 +74,7 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
-            arrived = _identity(target) not in (
-                None,
-                before,
-            )  # another process brought it while this one waited
+            arrived = _identity(target) not in (None, before)  # from another process, while this one waited
             try:
                 if not arrived:
                     _receive_all(url, part, timeout_seconds, attempts, progress)
@@ -87,7 +83,6 @@ def fetch(
                     check(digest)
                 if not arrived:
                     part.replace(target)
-                _discard(part)
             except UserError:
                 _discard(part)
                 raise
@@ -97,7 +92,7 @@ def fetch(
                     _discard(part)
         return digest
     except (OSError, ValueError, http.client.HTTPException) as error:
-        again = "the same command goes on where it stopped" if size else "try again"
+        again = "the same command resumes where it stopped" if size else "try again"
         raise UserError(
             f"{key}={url}: cannot be downloaded to {target.parent} ({_reason(error, timeout_seconds)}); "
             f"{again}, or {advice}"
@@ -149,14 +144,14 @@ def _receive_all(
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
             furthest = max(furthest, size)
-            if not _passes(error) or failures >= attempts or url.startswith("file:"):
+            if not _is_temporary(error) or failures >= attempts or url.startswith("file:"):
                 raise
             log.info("%s: %s after %s bytes, asking again", url, error, size)
         time.sleep(min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 
 def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | None) -> None:
-    """One request: for the rest where something is here, else for the whole; returns when the part is whole."""
+    """One request, for the rest or for everything; returns when the part is complete."""
     size, version = _received(url, part)
     if size and size == version["total"]:
         return
@@ -164,8 +159,7 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | 
     if size:
         headers |= {"Range": f"bytes={size}-", "If-Range": version["validator"]}
     try:
-        request = urllib.request.Request(url, headers=headers)
-        answer = urllib.request.urlopen(request, timeout=timeout_seconds)
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_seconds)
     except HTTPError as error:
         error.close()
         if error.code == 416:
@@ -181,11 +175,11 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | 
         elif not _is_rest(answer.headers, size, version):
             _discard(part)
             raise OSError("the server sent something else than the rest of the file")
-        _append(part, answer, size, version["total"], progress)
+        _append(part, answer, size, version["total"], progress or (lambda done, total: None))
 
 
 def _version(url: str, headers: Message) -> dict[str, Any]:
-    """What a server says to know its file again: what ``If-Range`` may carry, and the length in bytes, None if unsaid."""
+    """What identifies the server's file: what ``If-Range`` may carry, and the length in bytes (None if unknown)."""
     etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
     length = headers.get("Content-Length", "")
     validator = modified if etag.startswith("W/") else etag or modified  # a weak ETag promises no equal bytes
@@ -193,7 +187,7 @@ def _version(url: str, headers: Message) -> dict[str, Any]:
 
 
 def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
-    """Whether a partial answer goes on where the part ends, in the same file: some servers heed Range and not If-Range."""
+    """Whether a partial answer begins where the part ends, in the same file: some servers ignore If-Range."""
     first, _, total = headers.get("Content-Range", "").strip().partition("/")
     names = [name for key in ("ETag", "Last-Modified") if (name := headers.get(key))]
     same_file = version.get("validator") in names or not names
@@ -201,30 +195,25 @@ def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
     return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total
 
 
-def _append(part: Path, answer: Any, size: int, total: int | None, progress: Progress | None) -> None:
-    if progress is not None:
-        progress(size, total or 0)
+def _append(part: Path, answer: Any, size: int, total: int | None, progress: Progress) -> None:
+    progress(size, total or 0)
     with part.open("ab") as file:
         # read1 hands over what has come; read would lose up to a chunk of it at a cut.
-        while total is None or size < total:
-            chunk = answer.read1(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size))
-            if not chunk:
-                break
+        while chunk := answer.read1(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size)):
             file.write(chunk)
             file.flush()
             size += len(chunk)
-            if progress is not None:
-                progress(size, total or 0)
+            progress(size, total or 0)
     if total is not None and size < total:
         raise OSError(f"the connection was cut after {size} of {total} bytes")
 
 
-def _passes(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     """Whether asking again may help."""
     if isinstance(error, HTTPError):
-        return error.code >= 500 or error.code in ASK_AGAIN
-    disk = isinstance(error, OSError) and error.errno in DISK
-    return not disk and not isinstance(error, http.client.InvalidURL)
+        return error.code in TEMPORARY_STATUSES
+    on_disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
+    return not on_disk and not isinstance(error, http.client.InvalidURL)
 
 
 def _reason(error: object, timeout_seconds: float) -> str:

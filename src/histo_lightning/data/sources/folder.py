@@ -1,8 +1,13 @@
-"""Image files below a folder, by path relative to it."""
+"""Folders of images: the files in one, and how a new one appears in one step."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.errors import UserError
@@ -41,3 +46,26 @@ class Folder:
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
+
+
+@contextmanager
+def new_folder(folder: Path, problem: str, advice: str = "choose another folder") -> Iterator[Path]:
+    """An empty folder beside ``folder``, to be filled and renamed to it; removed where it was not renamed.
+
+    Processes that want the same folder take turns.
+
+    Raises:
+        UserError: ``problem``, the reason and the advice, where anything inside raises OSError.
+    """
+    building = folder.with_name(f".{folder.name}.building")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            try:
+                shutil.rmtree(building, ignore_errors=True)  # left by a killed process
+                building.mkdir()
+                yield building
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{problem} ({error.strerror or error}); free space or {advice}") from error

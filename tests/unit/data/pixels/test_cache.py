@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.breakhis.records import breakhis_records, record_of
 from histo_lightning.data.pixels import cache
 from histo_lightning.data.pixels.cache import UnreadableImages, load_pixels
@@ -303,7 +304,7 @@ def test_an_archive_is_unpacked_into_the_cache(tree: Path, tmp_path: Path) -> No
     archive = tmp_path / "images.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tree, "BreaKHis_v1/flat")
-    files = find_files("breakhis", str(archive), tmp_path / "cache")
+    files = find_files(DatasetConfig("breakhis", str(archive)), tmp_path / "cache")
     members = breakhis_records(files.paths(), archive)
     assert [record.image for record in members] == NAMES
     packed = load_pixels(files, members, 46, tmp_path / "cache")
@@ -317,7 +318,6 @@ def test_roots_that_lead_nowhere(tmp_path: Path) -> None:
         ("breakhis", str(tmp_path / "nowhere"), "no such folder or"),
         ("folders", str(tmp_path / "a.tar.gz"), "no such folder or"),
         ("breakhis", "", r"dataset\.root is not set"),
-        ("imagenet", str(tmp_path), "allowed are synthetic, breakhis, folders"),
     ):
         with pytest.raises(UserError, match=message):
-            find_files(name, root, tmp_path / "cache")
+            find_files(DatasetConfig(name, root), tmp_path / "cache")
