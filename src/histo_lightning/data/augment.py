@@ -19,14 +19,11 @@ from histo_lightning.config.checks import nearest
 from histo_lightning.config.schema import AugmentConfig
 from histo_lightning.config.targets import check_arguments
 from histo_lightning.config.tree import option
-from histo_lightning.data.pixels.stains import HED
+from histo_lightning.data.pixels.stains import BASIS, UNMIXING
 from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_OD_FLOOR = 1 / 255
-
-
 # SplitMix64's constants, as int64.
 _GOLDEN, _MIX_1, _MIX_2 = (
     number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -84,9 +81,8 @@ def check_steps(steps: Mapping[str, Any]) -> None:
             continue
         if name not in STEPS:
             known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
-            raise UserError(
-                f"augment.steps.{name}: no such step; allowed are {known}{nearest(name, list(STEPS))}"
-            )
+            hint = nearest(name, list(STEPS))
+            raise UserError(f"augment.steps.{name}: no such step; allowed are {known}{hint}")
         if not isinstance(options, Mapping):
             raise UserError(f"augment.steps.{name}={options}: give its arguments, or {{}} for none")
         filled = list(inspect.signature(STEPS[name]).parameters)[:2]
@@ -133,11 +129,7 @@ class Recipe(AugmentConfig):
 def recipe_of(
     augment: str | Mapping[str, Any] | AugmentConfig, size: int, normalisation: str | None
 ) -> Recipe:
-    """The recipe of an option of ``conf/augment``, or of all its keys.
-
-    Raises:
-        UserError: no such option, key or step.
-    """
+    """The recipe of an option of ``conf/augment``, or of its keys; UserError where an option, key or step is unknown."""
     if isinstance(augment, AugmentConfig):
         augment = asdict(augment)
     keys = option("augment", augment) if isinstance(augment, str) else dict(augment)
@@ -157,7 +149,7 @@ def _centre(images: Tensor, size: int) -> Tensor:
 
 
 def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """Random windows in one of the eight orientations, at native scale: uint8 in, uint8 out (B x S x S x 3).
+    """Random windows in one of the eight orientations, at native scale: B x H x W x 3 -> B x S x S x 3.
 
     One gather: the source of output pixel (y, x) is ``along_y[y] + along_x[x]`` in the flattened image, whichever of
     the two runs over its rows.
@@ -181,15 +173,6 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     return images.reshape(-1, 3).index_select(0, source).view(batch, size, size, 3)
 
 
-def _oriented(images: Tensor, u: Tensor) -> Tensor:
-    """One of the eight orientations of the square for each image (B x S x S x C)."""
-    choice = (u * 8).long()
-    flip, mirror, transpose = (((choice >> bit) & 1).bool()[:, None, None, None] for bit in range(3))
-    images = torch.where(flip, images.flip(1), images)
-    images = torch.where(mirror, images.flip(2), images)
-    return torch.where(transpose, images.transpose(1, 2), images)
-
-
 def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     """RandomResizedCrop, flip and rotation as one bilinear sampling (float32 in [0, 255], B x S x S x C).
 
@@ -198,58 +181,48 @@ def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     height, width = images.shape[1:3]
     low, high = recipe.crop_scale
     area = (low + (high - low) * u[:, 0]) * height * width
-    log_low, log_high = math.log(recipe.crop_ratio[0]), math.log(recipe.crop_ratio[1])
-    ratio = torch.exp(log_low + (log_high - log_low) * u[:, 1])
+    low, high = (math.log(ratio) for ratio in recipe.crop_ratio)
+    ratio = torch.exp(low + (high - low) * u[:, 1])
     crop_width = torch.sqrt(area * ratio).clamp(max=width) / width  # shares of the field
     crop_height = torch.sqrt(area / ratio).clamp(max=height) / height
-    centre_x = (1 - crop_width) * (2 * u[:, 2] - 1)  # in [-1, 1] coordinates
-    centre_y = (1 - crop_height) * (2 * u[:, 3] - 1)
-    angle = (2 * u[:, 4] - 1) * math.radians(recipe.rotation_degrees)
+    signed = 2 * u - 1
+    centre_x, centre_y = (1 - crop_width) * signed[:, 2], (1 - crop_height) * signed[:, 3]  # in [-1, 1]
+    angle = signed[:, 4] * math.radians(recipe.rotation_degrees)
     mirror = torch.where((u[:, 5] < 0.5) & recipe.horizontal_flip, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Output -> turned back in the square -> mirrored -> placed in the field: the order of the thesis's transforms.
     first = torch.stack([crop_width * mirror * cos, -crop_width * mirror * sin, centre_x], dim=1)
     second = torch.stack([crop_height * sin, crop_height * cos, centre_y], dim=1)
-    grid = functional.affine_grid(
-        torch.stack([first, second], dim=1), [len(images), 3, recipe.size, recipe.size], align_corners=False
-    )
-    sampled = functional.grid_sample(
-        images.permute(0, 3, 1, 2).float(),
-        grid,
-        mode="bilinear",
-        padding_mode="reflection",
-        align_corners=False,
-    )
+    shape = [len(images), 3, recipe.size, recipe.size]
+    grid = functional.affine_grid(torch.stack([first, second], dim=1), shape, align_corners=False)
+    channels_first = images.permute(0, 3, 1, 2).float()
+    sampled = functional.grid_sample(channels_first, grid, "bilinear", "reflection", align_corners=False)
     return sampled.permute(0, 2, 3, 1)
 
 
 @cache
-def _stain_basis(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Unit optical densities of the stains, 3 x 3, and the inverse, on a device."""
-    basis = torch.tensor(HED, dtype=torch.float64)
-    basis = basis / basis.norm(dim=1, keepdim=True)
-    return basis.float().to(device), torch.linalg.inv(basis).float().to(device)
+def _stain_bases(device: torch.device) -> list[Tensor]:
+    """Unit optical densities of the stains and the inverse, float32 3 x 3 each, on a device."""
+    return [torch.from_numpy(basis).float().to(device) for basis in (BASIS, UNMIXING)]
 
 
 def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     """Jitter haematoxylin and eosin: HED amounts times 1 +- gain, plus +- shift, in optical density (Tellez 2018)."""
-    basis, inverse = _stain_basis(images.device)
-    gain = torch.ones(len(images), 3, device=images.device)
-    gain[:, :2] += recipe.stain_gain * (2 * u[:, 0:2] - 1)
-    shift = torch.zeros(len(images), 3, device=images.device)
-    shift[:, :2] += recipe.stain_shift * (2 * u[:, 2:4] - 1)
+    basis, inverse = _stain_bases(images.device)
+    signed = 2 * u - 1
+    gain = 1 + functional.pad(recipe.stain_gain * signed[:, 0:2], (0, 1))
+    shift = functional.pad(recipe.stain_shift * signed[:, 2:4], (0, 1))
     mixing = inverse[None] @ torch.diag_embed(gain) @ basis[None]
-    density = -torch.log((images / 255).clamp(min=_OD_FLOOR))
+    density = -torch.log((images / 255).clamp(min=1 / 255))
     density = torch.einsum("bhwc,bcd->bhwd", density, mixing) + (shift @ basis)[:, None, None, :]
     return 255 * torch.exp(-density.clamp(min=0))
 
 
 def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness, contrast, channel gains and normalisation as one gain and one offset a channel (each B x 3)."""
-    brightness = 1 + recipe.brightness * (2 * u[:, 0:1] - 1)
-    contrast = 1 + recipe.contrast * (2 * u[:, 1:2] - 1)
-    gain = 1 + recipe.channel_gain * (2 * u[:, 2:5] - 1)
-    scale = brightness * contrast * gain / 255
+    signed = 2 * u - 1
+    brightness, contrast = 1 + recipe.brightness * signed[:, 0:1], 1 + recipe.contrast * signed[:, 1:2]
+    scale = brightness * contrast * (1 + recipe.channel_gain * signed[:, 2:5]) / 255
     offset = (1 - contrast) * mean  # contrast turns about the training mean
     return scale / std, (offset - mean) / std
 
@@ -271,12 +244,9 @@ def augment(
         return normalise(_centre(images, recipe.size), mean, std)
     steps = [(STEPS[name], options) for name, options in recipe.steps.items() if options is not None]
     u = uniform(seed, epoch, samples, 16 + NUMBERS_A_STEP * len(steps))
-    if recipe.crops_at_native_scale:
-        crops = _native_crops(images, u, recipe)
-    else:
-        crops = _affine_crops(images, u[:, 0:6], recipe)
-        if recipe.dihedral:
-            crops = _oriented(crops, u[:, 6])
+    crops = images if recipe.crops_at_native_scale else _affine_crops(images, u, recipe)
+    if recipe.crops_at_native_scale or recipe.dihedral:
+        crops = _native_crops(crops, u, recipe)
     for number, (step, options) in enumerate(steps):
         start = 16 + NUMBERS_A_STEP * number
         crops = step(crops, u[:, start : start + NUMBERS_A_STEP], **options)
@@ -295,9 +265,7 @@ def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     pixels = images.contiguous().view(batch, height, width * 3).float()
     gain, shift = scale.repeat(1, width)[:, None, :], offset.repeat(1, width)[:, None, :]
     torch.addcmul(shift, pixels, gain, out=pixels)  # in place: fresh memory costs more than the arithmetic
-    return pixels.view(batch, height, width, 3).permute(
-        0, 3, 1, 2
-    )  # the pixels of an image stay where they are
+    return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)  # nothing moves in memory
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -16,13 +16,7 @@ from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, e
 from histo_lightning.data.parts import Batch, Part, build_parts, class_indices
 from histo_lightning.data.pillow import PillowDataset, pillow_transforms
 from histo_lightning.data.pixels.cache import Pixels, Progress, default_cache_dir, load_pixels
-from histo_lightning.data.sampling import (
-    Batches,
-    EpochOrder,
-    Loader,
-    ResidentLoader,
-    resident_pixels,
-)
+from histo_lightning.data.sampling import Batches, EpochOrder, Loader, ResidentLoader, resident_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
 from histo_lightning.data.splits import Split, build_split
 from histo_lightning.data.splits.label_shuffling import labelled
@@ -54,17 +48,15 @@ class BreakHisDataModule(LightningDataModule):
             fetches BreakHis there first (from ``url``, by default the authors' address).
         magnification: ``40x`` ... ``400x`` or ``all``.
         task: ``binary`` (benign 0, malignant 1) or ``subtype`` (eight classes).
-        split: how to split: a kind (``case_kfold``), or all its keys; ``fold`` which fold is tested.
-        image_size: side of the training square in pixels.
+        split: a kind (``case_kfold``), or all its keys; ``fold`` is the one that is tested.
+        image_size, short_side: side of the training square, and short side of the stored pixels (None: 8/7 of it).
         augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
         batch_size: images a step over all processes together.
         sampler: ``shuffle`` or ``case_balanced``.
-        short_side: short side of the stored pixels; None keeps 8/7 of the training square.
         images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
         seed: of order and augmentation.
-        workers: processes that load batches. 0 reads them from the memory map in this process, or on a GPU from its own
-            memory where they fit; results are the same with any number.
-        cache_dir: where pixels are kept; None is ``~/.cache/histo_lightning``.
+        workers: processes that load batches; 0 is this one, or a GPU's own memory where the pixels fit. Results are
+            the same with any number.
         progress: called with (done, in all) while pixels are drawn and decoded.
 
     Attributes:
@@ -113,11 +105,10 @@ class BreakHisDataModule(LightningDataModule):
             download=download,
             url=url,
         )
-        self.split_settings = _split_settings(
-            split or ("folders" if dataset == "folders" else "case_kfold"), fold
-        )
+        usual_split = "folders" if dataset == "folders" else "case_kfold"
+        self.split_settings = _split_settings(split or usual_split, fold)
         self.recipe = recipe_of(augment, size, normalisation)
-        self.magnification, self.task = magnification, task
+        self.magnification, self.task, self.class_to_idx = magnification, task, class_indices(task)
         self.batch_size = batch_size or int(defaults.get("batch_size", 16))
         self.sampler, self.normalisation = sampler, self.recipe.normalisation
         self.seed, self.workers = seed, workers
@@ -194,10 +185,6 @@ class BreakHisDataModule(LightningDataModule):
             )
         return self.split, self.pixels
 
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        return class_indices(self.task)
-
     def prepare_data(self) -> None:
         """Draw the synthetic set and decode all pixels once, so that other processes find them on disk."""
         self.setup()
@@ -210,9 +197,8 @@ class BreakHisDataModule(LightningDataModule):
         """
         if self.parts:
             return
-        source = open_source(
-            self.dataset_settings, find_files(self.dataset_settings, self.cache_dir, self.progress)
-        )
+        files = find_files(self.dataset_settings, self.cache_dir, self.progress)
+        source = open_source(self.dataset_settings, files)
         split = build_split(
             source.records,
             self.split_settings,
@@ -286,18 +272,14 @@ class BreakHisDataModule(LightningDataModule):
             stored = self._stored(pixels, device)
             if stored is not None:
                 return ResidentLoader(members.dataset, batches, stored)
-        dataset = self._pillow_dataset(members, train) if by_pillow else members.dataset
         return Loader(
-            dataset,
+            self._pillow_dataset(members, train) if by_pillow else members.dataset,
             batches,
             workers=self.workers or (PREFETCHING_WORKERS if on_gpu else 0),
             pin=on_gpu,
             # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees.
-            view=partial(self._viewed, train) if trainer is None else None,
+            view=partial(self.view, training=train) if trainer is None else None,
         )
-
-    def _viewed(self, train: bool, batch: Batch, epoch: int) -> Batch:
-        return self.view(batch, training=train, epoch=epoch)
 
     def _stored(self, pixels: Pixels, device: torch.device) -> Tensor | None:
         """All stored pixels in the device's memory, copied there once, where they fit into its share."""

@@ -118,7 +118,7 @@ class Loader:
         *,
         workers: int,
         pin: bool,
-        view: Callable[[Batch, int], Batch] | None,
+        view: Callable[..., Batch] | None,
     ) -> None:
         self.dataset, self.batch_sampler, self.view = dataset, batches, view
         # Inside, since Lightning puts a sampler of its own into a DataLoader on several devices.
@@ -137,7 +137,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader:
-            yield batch if self.view is None else self.view(batch, self.batch_sampler.sampler.epoch)
+            yield batch if self.view is None else self.view(batch, epoch=self.batch_sampler.sampler.epoch)
 
 
 def _unchanged(batch: Any) -> Any:

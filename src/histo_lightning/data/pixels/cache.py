@@ -2,9 +2,8 @@
 
 A data set is stored in shards, one a magnification, so that runs at one magnification decode no other, and all folds
 and ways to split share them. A shard is a folder ``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width
-x 3, memory-mapped) and ``index.json``. The key hashes the files' names, sizes and times, the canvas and
-:data:`VERSION`. It appears in one step when it is complete; the checksums of all images of a shard are compared
-whenever it is loaded, so later damage is noticed.
+x 3, memory-mapped) and ``index.json``; the key hashes the files' names, sizes and times, the canvas and
+:data:`VERSION`. The checksums of all images of a shard are compared whenever it is loaded, so damage is noticed.
 """
 
 import hashlib
@@ -27,6 +26,7 @@ from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas, size_of
 from histo_lightning.data.sources.folder import Folder, new_folder
 from histo_lightning.errors import UserError
+from histo_lightning.runs import write_atomic
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
@@ -72,19 +72,19 @@ class Pixels:
         """Copies of the given rows: uint8, len(rows) x H x W x 3."""
         if len(self.shards) == 1:
             return np.take(self.shards[0], rows, axis=0)
-        out = np.empty((len(rows), *self.shards[0].shape[1:]), dtype=np.uint8)
+        images = np.empty((len(rows), *self.shape, 3), dtype=np.uint8)
         start = 0
         for shard in self.shards:
-            here = np.flatnonzero((rows >= start) & (rows < start + len(shard)))
-            out[here] = shard[rows[here] - start]
+            inside = (rows >= start) & (rows < start + len(shard))
+            images[inside] = shard[rows[inside] - start]
             start += len(shard)
-        return out
+        return images
 
     def fingerprint(self, images: Iterable[str]) -> str:
         """Hash of the native pixels of some images: the same data on any machine, however it is stored."""
         digests = dict(zip(self.images, self.digests, strict=True))
-        lines = [f"{image} {digests[image]}" for image in sorted(images)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        text = "\n".join(f"{image} {digests[image]}" for image in sorted(images))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def channel_statistics(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation (0.001 or more) of each channel over some images, in units of [0, 1].
@@ -177,18 +177,9 @@ class _Shard:
                     rows.append(row)
                     step()
         digests, checksums, sizes, reasons = zip(*rows, strict=True)
-        index = {
-            "images": self.images,
-            "shape": shape,
-            "digests": digests,
-            "checksums": checksums,
-            "sizes": sizes,
-        }
-        text = json.dumps(index)
-        with (folder / "index.json").open("w", encoding="utf-8") as out:
-            out.write(f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}')
-            out.flush()
-            os.fsync(out.fileno())
+        index = {"images": self.images, "shape": shape, "digests": digests, "checksums": checksums}
+        text = json.dumps(index | {"sizes": sizes})
+        write_atomic(folder / "index.json", f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}')
         return {image: reason for image, reason in zip(self.images, reasons, strict=True) if reason}
 
     def _header_sizes(self) -> list[tuple[int, int]]:
@@ -216,7 +207,7 @@ class _Shard:
         return stored, (digest, zlib.crc32(stored.data), size, reason)
 
     def stored(self, parent: Path, verify: bool, step: Callable[[], None]) -> Pixels:
-        """The shard's pixels below a folder, decoded there first where they are not, or damaged, or to be verified."""
+        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
         folder = parent / self.key()
         # First without the lock: a finished cache also serves from a folder that cannot be written.
         if not verify and (pixels := self.load(folder)) is not None:
@@ -229,11 +220,8 @@ class _Shard:
             if before is None and folder.is_dir():
                 log.warning("%s: the pixel cache is damaged and is built again", folder)
             unreadable = self.decode_into(building, step)
-            pixels = self.load(building)
-            if pixels is None:
-                raise UserError(
-                    f"{folder}: what was just written reads back damaged; check the disk, or set cache_dir"
-                )
+            if (pixels := self.load(building)) is None:
+                raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
             if before is not None and (count := _differing(before, pixels)):
                 log.warning("%s: %d images differed from their files and are mended", folder, count)
             if not unreadable:
@@ -273,14 +261,13 @@ def load_pixels(
     """Pixels of the given records, from the cache or decoded into it.
 
     Args:
-        files: where ``record.path`` is read from.
         short_side: short side of the canvas, in pixels.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
         threads: that decode side by side; by default one a core.
         progress: called with (images done, images in all) while images are decoded.
-        tolerant: give back what could be read, with ``unreadable`` filled, where otherwise an error is raised.
-        verify: decode every image again, and rebuild where the cache differs from it.
+        tolerant: fill ``unreadable`` instead of raising an error.
+        verify: decode every image again, and rebuild the cache.
 
     Raises:
         UnreadableImages: some images cannot be used; all others were decoded first.

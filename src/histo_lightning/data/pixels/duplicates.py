@@ -40,11 +40,8 @@ Progress = Callable[[int, int], None]
 class Pair:
     """Two images of different cases that look alike.
 
-    Attributes:
-        first, second: image names.
-        distance: bits, 0 to 64, in which the perceptual hashes differ.
-        correlation: of local contrast, pixel by pixel, at the best of small shifts, -1 to 1.
-        orientation: what to do to ``second`` to see ``first``; one of ``ORIENTATIONS``.
+    ``distance``: bits, 0 to 64, in which the perceptual hashes differ. ``correlation``: of local contrast at the best of
+    small shifts, -1 to 1. ``orientation``: what to do to ``second`` to see ``first``; one of :data:`ORIENTATIONS`.
     """
 
     first: str
@@ -92,19 +89,18 @@ def nearest_pairs(
     for magnification in MAGNIFICATIONS:
         rows = np.flatnonzero([r.magnification == magnification and bool(r.case) for r in records])
         members = [records[row] for row in rows.tolist()]
-        squares = np.empty((len(rows), SIDE, SIDE), dtype=np.uint8)
+        squares: list[NDArray[np.uint8]] = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            images = pixels(rows[start : start + ROWS_AT_ONCE])
-            squares[start : start + len(images)] = [_centre_square(image) for image in images]
-            done += len(images)
+            squares += map(_centre_square, pixels(rows[start : start + ROWS_AT_ONCE]))
             if progress is not None:
-                progress(done, total)
-        pairs += _best(_candidates(squares, members), count)
-    return _best(pairs, len(pairs))
+                progress(done + len(squares), total)
+        done += len(squares)
+        pairs += sorted(_candidates(squares, members), key=_rank)[:count]
+    return sorted(pairs, key=_rank)
 
 
-def _best(pairs: list[Pair], count: int) -> list[Pair]:
-    return sorted(pairs, key=lambda p: (-p.correlation, p.distance, p.first, p.second))[:count]
+def _rank(pair: Pair) -> tuple[float, int, str, str]:
+    return -pair.correlation, pair.distance, pair.first, pair.second
 
 
 def _centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -122,12 +118,10 @@ def _hash(square: NDArray[np.generic]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _candidates(squares: NDArray[np.uint8], records: Sequence[Record]) -> list[Pair]:
+def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record]) -> list[Pair]:
     """The pairs of different cases whose hashes are nearest, compared by correlation; unsorted."""
-    shape = (len(ORIENTATIONS), len(squares))
-    hashes = np.array([[_hash(orient(s, o)) for s in squares] for o in range(shape[0])], np.uint64).reshape(
-        shape
-    )
+    turns = range(len(ORIENTATIONS))
+    hashes = np.array([[_hash(orient(square, turn)) for square in squares] for turn in turns], np.uint64)
     cases = np.array([record.case for record in records])
     distances = np.full((len(records), len(records)), 255, dtype=np.uint8)
     for row in range(len(records) - 1):  # row by row: 8 x N x N counts at once would take a gigabyte

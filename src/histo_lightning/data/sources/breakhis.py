@@ -22,14 +22,7 @@ OFFICIAL_URL = "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"
 NAME = "BreaKHis_v1"
 
 
-def fetch_breakhis(
-    folder: Path,
-    *,
-    url: str = OFFICIAL_URL,
-    timeout_seconds: float = 60.0,
-    attempts: int = 5,
-    progress: Progress | None = None,
-) -> Path:
+def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress | None = None) -> Path:
     """Download and unpack BreakHis; where it is there already, nothing is asked of the network.
 
     An archive ``BreaKHis_v1.tar.gz`` in the folder is used instead of the network, unless ``download.json`` says that
@@ -39,7 +32,6 @@ def fetch_breakhis(
         folder: gets ``BreaKHis_v1`` and ``download.json`` (address, bytes, SHA-256, date, census).
             Needs about 8 GB while it unpacks.
         url: the archive; ``http:``, ``https:`` or ``file:``.
-        timeout_seconds, attempts: see :func:`histo_lightning.data.sources.downloads.fetch`.
         progress: called with (bytes done, bytes in all), first of the download, then of the archive.
 
     Returns:
@@ -59,10 +51,8 @@ def fetch_breakhis(
             log.info("using %s, which is there already", archive)
             origin = _origin(None, archive, sha256_of(archive))
         elif not archive.is_file() or origin.get("url") not in (None, url):
-            digest = fetch(
-                url, archive, key="dataset.url", timeout_seconds=timeout_seconds, attempts=attempts,
-                progress=progress, advice="download it another way and set dataset.root",
-            )  # fmt: skip
+            advice = "download it another way and set dataset.root"
+            digest = fetch(url, archive, key="dataset.url", progress=progress, advice=advice)
             origin = _origin(url, archive, digest)
         write_json(note, origin)  # a process killed while it unpacks still knows the origin
         downloaded = origin["url"] is not None  # the user's own file is not ours to remove
