@@ -43,11 +43,7 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
-    """Uniform numbers in [0, 1), float32, samples x channels, that depend on their arguments alone.
-
-    Args:
-        samples: int64, one identifier a sample, on any device.
-    """
+    """Uniform numbers in [0, 1), float32, samples x channels, from the arguments alone; ``samples``: int64 identifiers."""
     # Filled on the device: torch.tensor would copy from the host, and wait.
     start = torch.full((), seed * 1_000_003 + epoch, dtype=torch.int64, device=samples.device)
     key = _mixed(start * _GOLDEN)
@@ -99,11 +95,6 @@ class Recipe(AugmentConfig):
     def crops_at_native_scale(self) -> bool:
         return tuple(self.crop_scale) == (1.0, 1.0) == tuple(self.crop_ratio) and not self.rotation_degrees
 
-    @property
-    def whole_field(self) -> bool:
-        """Whether validation and test see the whole field instead of its centre square."""
-        return self.evaluate == "field"
-
     def text(self) -> str:
         """The transforms in words, for checkpoints and reports."""
         scale, ratio = tuple(self.crop_scale), tuple(self.crop_ratio)
@@ -123,7 +114,7 @@ class Recipe(AugmentConfig):
         for name, options in self.steps.items():
             changes[f"{name} {options}"] = options is not None
         train = ", ".join(text for text, on in changes.items() if on)
-        return f"train: {train}; evaluation: {'whole field' if self.whole_field else centre}"
+        return f"train: {train}; evaluation: {'whole field' if self.evaluate == 'field' else centre}"
 
 
 def recipe_of(
@@ -230,15 +221,12 @@ def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tupl
 def augment(
     images: Tensor, samples: Tensor, recipe: Recipe, mean: Tensor, std: Tensor, *, seed: int, epoch: int
 ) -> Tensor:
-    """Augment and normalise a training batch.
+    """Augment and normalise a training batch: uint8 B x H x W x 3 -> float32 B x 3 x size x size, channels_last.
 
     Args:
-        images: uint8, B x H x W x 3, at least ``recipe.size`` on each side.
+        images: at least ``recipe.size`` on each side.
         samples: int64, B, an identifier for each image.
         mean, std: float32, 3, in units of [0, 1].
-
-    Returns:
-        float32, B x 3 x size x size, memory format channels_last.
     """
     if recipe.name == "none":
         return normalise(_centre(images, recipe.size), mean, std)
@@ -275,4 +263,4 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
     """What validation and test see: the whole field, or its centre square; float32, B x 3 x H x W."""
-    return normalise(images if recipe.whole_field else _centre(images, recipe.size), mean, std)
+    return normalise(images if recipe.evaluate == "field" else _centre(images, recipe.size), mean, std)

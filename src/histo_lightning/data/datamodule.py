@@ -13,8 +13,13 @@ from torch import Tensor
 from histo_lightning.config.schema import AugmentConfig, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
-from histo_lightning.data.parts import Batch, Part, build_parts, class_indices
-from histo_lightning.data.pillow import PillowDataset, pillow_transforms
+from histo_lightning.data.parts import (
+    Batch,
+    Part,
+    PillowDataset,
+    build_parts,
+    class_indices,
+)
 from histo_lightning.data.pixels.cache import Pixels, Progress, default_cache_dir, load_pixels
 from histo_lightning.data.sampling import Batches, EpochOrder, Loader, ResidentLoader, resident_pixels
 from histo_lightning.data.sources.dataset import Source, find_files, open_source
@@ -130,19 +135,15 @@ class BreakHisDataModule(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """What the module was made with, as the config keys of a run: nested, primitives only."""
         augment, dataset = asdict(self.recipe), asdict(self.dataset_settings)
-        return {
-            "dataset": {
-                key: dataset[key] for key in ("name", "root", "images_per_slide", "image_size", "short_side")
-            },
+        keys = ("name", "root", "images_per_slide", "image_size", "short_side")
+        settings: dict[str, Any] = {
+            "dataset": {key: dataset[key] for key in keys},
             "split": asdict(self.split_settings),
-            "magnification": self.magnification,
-            "task": self.task,
             "image_size": augment.pop("size"),
             "augment": augment,
-            "batch_size": self.batch_size,
-            "sampler": self.sampler,
-            "seed": self.seed,
         }
+        own = ("magnification", "task", "batch_size", "sampler", "seed")
+        return settings | {key: getattr(self, key) for key in own}
 
     def __str__(self) -> str:
         split = self.split_settings
@@ -161,7 +162,7 @@ class BreakHisDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
-        split, _ = self._ready()
+        _, split, _ = self._ready()
         train, val = split.cases["train"], split.cases["val"]
         return {
             "config": self.settings(),
@@ -178,23 +179,19 @@ class BreakHisDataModule(LightningDataModule):
             "threshold": 0.5,
         }
 
-    def _ready(self) -> tuple[Split, Pixels]:
-        if self.split is None or self.pixels is None:
+    def _ready(self) -> tuple[Source, Split, Pixels]:
+        if self.source is None or self.split is None or self.pixels is None:
             raise UserError(
                 "the data module is not set up: call prepare_data() and setup(), or give it to a Trainer"
             )
-        return self.split, self.pixels
+        return self.source, self.split, self.pixels
 
     def prepare_data(self) -> None:
         """Draw the synthetic set and decode all pixels once, so that other processes find them on disk."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find, split and decode; does nothing the second time.
-
-        Raises:
-            UserError: see :func:`find_files`, :func:`open_source`, :func:`build_split`, :func:`load_pixels`.
-        """
+        """Find, split and decode, or raise UserError; does nothing the second time."""
         if self.parts:
             return
         files = find_files(self.dataset_settings, self.cache_dir, self.progress)
@@ -226,43 +223,43 @@ class BreakHisDataModule(LightningDataModule):
         self.source, self.split, self.pixels = source, split, pixels
         self.parts = build_parts(split, records, pixels, self.task)
         if self.normalisation == "train":
-            statistics = pixels.channel_statistics(self.parts["train"].dataset.rows)
+            statistics = pixels.channel_statistics(self.parts["train"].rows)
             self.mean, self.std = (torch.tensor(values, dtype=torch.float32) for values in statistics)
 
     @property
     def class_counts(self) -> list[int]:
         """Training images by class index."""
-        return [self.parts["train"].labels.count(i) for i in range(len(self.class_to_idx))]
+        return torch.bincount(self.parts["train"].labels, minlength=len(self.class_to_idx)).tolist()
 
     @property
     def evaluation_size(self) -> tuple[int, int]:
         """(height, width) of what validation and test see, in pixels."""
-        if not self.recipe.whole_field or self.pixels is None:
+        if self.recipe.evaluate != "field" or self.pixels is None:
             return self.recipe.size, self.recipe.size
         return self.pixels.shape
 
     @property
     def fingerprint(self) -> str:
         """Hash of the native pixels of all images in the split."""
-        split, pixels = self._ready()
+        _, split, pixels = self._ready()
         return pixels.fingerprint(image for names in split.parts.values() for image in names)
 
     @property
     def seen_pixels(self) -> list[str]:
         """The first 16 hex digits of the SHA-256 of the native pixels of every train and validation image, sorted."""
-        _, pixels = self._ready()
+        _, _, pixels = self._ready()
         digests = dict(zip(pixels.images, pixels.digests, strict=True))
         return sorted({digests[r.image][:16] for part in ("train", "val") for r in self.parts[part].records})
 
     def loader(self, part: str, *, train: bool = False) -> AnyLoader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
-        _, pixels = self._ready()
+        source, _, pixels = self._ready()
         members, trainer = self.parts[part], self.trainer
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         overfits = train and bool(getattr(trainer, "overfit_batches", 0))
         kind = self.sampler if train else "sequential"
-        order = EpochOrder(members.records, members.labels, kind, self.seed, repeats=overfits)
+        order = EpochOrder(members.records, members.labels.tolist(), kind, self.seed, repeats=overfits)
         by_pillow = self.recipe.name == "thesis_pillow"
         batches = Batches(
             order, self.batch_size, training=train, rank=rank, processes=processes, with_epoch=by_pillow
@@ -271,9 +268,14 @@ class BreakHisDataModule(LightningDataModule):
         if on_gpu and not by_pillow and not self.workers:
             stored = self._stored(pixels, device)
             if stored is not None:
-                return ResidentLoader(members.dataset, batches, stored)
+                return ResidentLoader(members, batches, stored)
+        dataset: Part | PillowDataset = members
+        if by_pillow:
+            dataset = PillowDataset(
+                members, source.files.root, self.recipe, self.mean, self.std, train=train, seed=self.seed
+            )
         return Loader(
-            self._pillow_dataset(members, train) if by_pillow else members.dataset,
+            dataset,
             batches,
             workers=self.workers or (PREFETCHING_WORKERS if on_gpu else 0),
             pin=on_gpu,
@@ -286,12 +288,6 @@ class BreakHisDataModule(LightningDataModule):
         if self._resident is None and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
             self._resident = resident_pixels(pixels, device)
         return self._resident
-
-    def _pillow_dataset(self, part: Part, train: bool) -> PillowDataset:
-        assert self.source is not None
-        paths = [self.source.files.root / record.path for record in part.records]
-        transform = pillow_transforms(self.recipe, self.mean, self.std, train=train)
-        return PillowDataset(paths, part.labels, part.dataset.cases.tolist(), transform, self.seed)
 
     def train_dataloader(self) -> AnyLoader:
         return self.loader("train", train=True)

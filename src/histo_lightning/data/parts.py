@@ -1,14 +1,17 @@
-"""The parts of a split: their records and labels, and their stored pixels as batches."""
+"""The parts of a split: their records and labels, and their images as data sets, from stored pixels or by Pillow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision import transforms
 
+from histo_lightning.data.augment import Recipe
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.pixels.cache import Pixels
@@ -18,16 +21,21 @@ from histo_lightning.errors import UserError
 Batch = dict[str, Tensor]
 
 
-class PartDataset(Dataset[Batch]):
-    """The images of one part, as batches of stored pixels.
+class Part(Dataset[Batch]):
+    """One part of a split: its records, labels and cases (int64) in the order of ``index``, and their stored pixels.
 
     A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (position in the part) and ``case`` int64, B.
     """
 
     def __init__(
-        self, pixels: Pixels, rows: NDArray[np.int64], labels: Sequence[int], cases: Sequence[int]
+        self,
+        records: Sequence[Record],
+        labels: Sequence[int],
+        cases: Sequence[int],
+        pixels: Pixels,
+        rows: NDArray[np.int64],
     ) -> None:
-        self.pixels, self.rows = pixels, rows
+        self.records, self.pixels, self.rows = tuple(records), pixels, rows
         self.labels, self.cases = (torch.tensor(numbers, dtype=torch.int64) for numbers in (labels, cases))
 
     def __len__(self) -> int:
@@ -40,15 +48,6 @@ class PartDataset(Dataset[Batch]):
         index = torch.tensor(indices)
         image = torch.from_numpy(self.pixels.take(self.rows[indices]))
         return {"image": image, "label": self.labels[index], "case": self.cases[index], "index": index}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a split: its records (in the order of ``index``), labels and dataset."""
-
-    records: tuple[Record, ...]
-    labels: tuple[int, ...]
-    dataset: PartDataset
 
 
 def class_indices(task: str) -> dict[str, int]:
@@ -69,11 +68,11 @@ def build_parts(split: Split, records: Sequence[Record], pixels: Pixels, task: s
     case_numbers = {name: number for number, name in enumerate(names)}
     parts = {}
     for part in PARTS:
-        members = tuple(by_image[image] for image in split.parts[part])
-        labels = tuple(_label(record, task) for record in members)
-        rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
+        members = [by_image[image] for image in split.parts[part]]
+        labels = [_label(record, task) for record in members]
         cases = [case_numbers[record.case or record.image] for record in members]
-        parts[part] = Part(members, labels, PartDataset(pixels, rows, labels, cases))
+        rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
+        parts[part] = Part(members, labels, cases, pixels, rows)
     return parts
 
 
@@ -81,3 +80,40 @@ def _label(record: Record, task: str) -> int:
     if task == "subtype" and not record.subtype:
         raise UserError(f"{record.path}: task=subtype needs BreakHis names, which say the subtype")
     return class_indices(task)[record.subtype if task == "subtype" else record.class_name]
+
+
+class PillowDataset(Dataset[Batch]):
+    """The images of a part, one at a time from its file: the thesis's pipeline, kept for comparison.
+
+    The transforms of ``augment=thesis`` by torchvision, with random numbers from (seed, epoch, index) alone. Keys are
+    (epoch, index); a batch's ``image`` is float32 B x 3 x S x S, normalised.
+    """
+
+    def __init__(
+        self, part: Part, root: Path, recipe: Recipe, mean: Tensor, std: Tensor, *, train: bool, seed: int
+    ) -> None:
+        self.part, self.root, self.seed = part, root, seed
+        scale, ratio = recipe.crop_scale, recipe.crop_ratio
+        steps = [transforms.Resize(round(recipe.size * 8 / 7))]
+        if train:
+            steps.append(transforms.RandomResizedCrop(recipe.size, scale=scale, ratio=ratio))
+        else:
+            steps.append(transforms.CenterCrop(recipe.size))
+        if train and recipe.horizontal_flip:
+            steps.append(transforms.RandomHorizontalFlip())
+        if train and recipe.rotation_degrees:
+            steps.append(transforms.RandomRotation(recipe.rotation_degrees))
+        steps += [transforms.ToTensor(), transforms.Normalize(mean.tolist(), std.tolist())]
+        self.transform = transforms.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.part.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        path = self.root / self.part.records[index].path
+        with Image.open(path) as image, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(((self.seed * 100_003 + epoch) * 1_000_003 + index) % 2**63)
+            pixels = self.transform(image.convert("RGB"))
+        label, case = self.part.labels[index], self.part.cases[index]
+        return {"image": pixels, "label": label, "case": case, "index": torch.tensor(index)}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.parts import Batch, PartDataset
+from histo_lightning.data.parts import Batch, Part
 from histo_lightning.data.pixels.cache import Pixels
 
 COPIED_AT_ONCE = 64  # images, from the cache to a device
@@ -55,16 +55,12 @@ def _balanced(records: Sequence[Record], labels: Sequence[int]) -> NDArray[np.fl
 
 
 class Batches:
-    """Batch sampler: lists of dataset indices. Each process takes its share of every batch.
+    """Batch sampler: lists of dataset indices. Each of ``processes`` takes its share of every batch, by ``rank``.
 
     Training batches all have ``batch_size`` images (the rest of an epoch's order is left out, another one each epoch).
-    Evaluation covers every image in batches of one shape, as equal as can be and at most ``batch_size`` large; where
-    they do not come out even, the last one is filled up with images of its own, which whoever collects results drops
-    by their index.
-
-    Args:
-        rank, processes: this process and how many there are.
-        with_epoch: give pairs of epoch and index, for a dataset that augments by itself.
+    Evaluation covers every image in batches of one shape, at most ``batch_size`` large; the last one is filled up with
+    images of its own, which whoever collects results drops by their index.
+    ``with_epoch`` gives pairs of epoch and index, for a dataset that augments by itself.
     """
 
     def __init__(
@@ -104,11 +100,9 @@ class Batches:
 
 
 class Loader:
-    """Batches of a data set that may be read by processes of their own.
+    """Batches of a data set, read by ``workers`` processes or this one; ``pin``: into memory that a GPU can copy from.
 
-    Args:
-        pin: whether batches go to memory that a GPU copies from by itself.
-        view: makes of a stored batch and its epoch what a network sees, where no Trainer's data module will do so.
+    ``view`` makes of a stored batch and its epoch what a network sees, where no Trainer's data module will do so.
     """
 
     def __init__(
@@ -148,15 +142,14 @@ def _unchanged(batch: Any) -> Any:
 class ResidentLoader:
     """Batches of a data set in the device's memory: only the order of an epoch is copied there, once.
 
-    Args:
-        stored: all stored pixels on the device, uint8 N x H x W x 3; parts share it.
+    ``stored``: all stored pixels on the device, uint8 N x H x W x 3; parts share it.
     """
 
-    def __init__(self, dataset: PartDataset, batches: Batches, stored: Tensor) -> None:
-        self.dataset, self.batch_sampler, self.stored = dataset, batches, stored
+    def __init__(self, part: Part, batches: Batches, stored: Tensor) -> None:
+        self.dataset, self.batch_sampler, self.stored = part, batches, stored
         device = stored.device
-        self.rows = torch.from_numpy(dataset.rows).to(device)
-        self.labels, self.cases = dataset.labels.to(device), dataset.cases.to(device)
+        self.rows = torch.from_numpy(part.rows).to(device)
+        self.labels, self.cases = part.labels.to(device), part.cases.to(device)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)

@@ -222,8 +222,11 @@ class _Shard:
             unreadable = self.decode_into(building, step)
             if (pixels := self.load(building)) is None:
                 raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
-            if before is not None and (count := _differing(before, pixels)):
-                log.warning("%s: %d images differed from their files and are mended", folder, count)
+            if before is not None:
+                pairs = zip(before.shards[0], pixels.shards[0], strict=True)
+                changed = sum(not np.array_equal(*pair) for pair in pairs)
+                if changed:
+                    log.warning("%s: %d images differed from their files and are mended", folder, changed)
             if not unreadable:
                 shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
                 building.rename(folder)
@@ -238,12 +241,6 @@ def _checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
 
     with ThreadPoolExecutor(min(threads, 4)) as pool:
         return list(chain.from_iterable(pool.map(some, range(0, len(array), 64))))
-
-
-def _differing(before: Pixels, after: Pixels) -> int:
-    """How many images of two versions of a shard are not the same, as stored or in their native pixels."""
-    same = map(np.array_equal, before.shards[0], after.shards[0])
-    return sum(not (s and a == b) for s, a, b in zip(same, before.digests, after.digests, strict=True))
 
 
 def load_pixels(

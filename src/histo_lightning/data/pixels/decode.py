@@ -25,14 +25,11 @@ _RGB_8 = b"\x08\x02"  # bit depth and colour type
 
 
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
-    """Decode the bytes of one image file completely.
+    """Decode the bytes of one image file completely: uint8, height x width x 3.
 
     Args:
         name: what to call it in errors.
         sizes: allowed (width, height) in pixels; None allows any from 32 pixels a side.
-
-    Returns:
-        uint8, height x width x 3.
 
     Raises:
         UserError: truncated, damaged, not an image, not RGB, or of a size that is not allowed.

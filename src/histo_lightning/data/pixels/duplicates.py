@@ -73,16 +73,12 @@ def orient(square: NDArray[np.generic], orientation: int) -> NDArray[np.generic]
 def nearest_pairs(
     pixels: PixelSource, records: Sequence[Record], *, count: int = 20, progress: Progress | None = None
 ) -> list[Pair]:
-    """The images of different cases that look most alike, at each magnification.
+    """The ``count`` pairs of different cases that look most alike at each magnification, highest correlation first.
 
     Args:
         pixels: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time.
         records: in the order of the rows. Those without a case or a magnification are left out.
-        count: pairs for each magnification.
         progress: called with (images done, images in all).
-
-    Returns:
-        Highest correlation first: of two unrelated images a few are near by hash, hardly any by correlation.
     """
     pairs: list[Pair] = []
     done, total = 0, sum(r.magnification > 0 and bool(r.case) for r in records)

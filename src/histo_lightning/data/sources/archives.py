@@ -47,9 +47,7 @@ def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
     """Unpack an archive into a new folder, which appears in one step when all is there and verified.
 
-    Args:
-        folder: an existing one is left alone: another process may have unpacked it meanwhile.
-        progress: called with (bytes of the archive read, bytes of the archive).
+    An existing folder is left alone. ``progress`` is called with (bytes of the archive read, bytes of the archive).
 
     Raises:
         DamagedArchive: cut off, damaged, or no archive; an entry with an absolute path or ``..``, a link, a device or

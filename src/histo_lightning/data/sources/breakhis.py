@@ -29,13 +29,9 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
     it came from another address.
 
     Args:
-        folder: gets ``BreaKHis_v1`` and ``download.json`` (address, bytes, SHA-256, date, census).
+        folder: gets ``BreaKHis_v1``, which is returned, and ``download.json`` (address, bytes, SHA-256, date, census).
             Needs about 8 GB while it unpacks.
-        url: the archive; ``http:``, ``https:`` or ``file:``.
         progress: called with (bytes done, bytes in all), first of the download, then of the archive.
-
-    Returns:
-        The folder with the images.
 
     Raises:
         UserError: no connection, a damaged archive, no BreakHis image in it, no room on the disk. The same call

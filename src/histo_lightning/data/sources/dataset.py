@@ -34,9 +34,8 @@ class Source:
 def find_files(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Folder:
     """A data set's image files; the synthetic one is drawn, and an archive unpacked, on first use.
 
-    Args:
-        dataset: ``download`` fetches BreakHis into ``root`` (by default below ``cache_dir``) where it is not there yet.
-        progress: called with (images drawn, images in all), or with bytes of a download or an archive.
+    With ``dataset.download`` BreakHis is fetched into ``root`` (by default below ``cache_dir``) where it is not there yet.
+    ``progress`` is called with (images drawn, images in all), or with bytes of a download or an archive.
 
     Raises:
         UserError: no such folder or archive; see also :func:`fetch_breakhis`.
@@ -76,11 +75,7 @@ def native_sizes(dataset: DatasetConfig) -> Sequence[tuple[int, int]] | None:
 
 
 def open_source(dataset: DatasetConfig, files: Folder) -> Source:
-    """What the names of a data set's files say.
-
-    Raises:
-        UserError: see :func:`breakhis_records` and :func:`folder_records`.
-    """
+    """What the names of a data set's files say; UserError where they say nothing, or contradict each other."""
     name, paths, sizes = dataset.name, files.paths(), native_sizes(dataset)
     if name != "folders":
         records = breakhis_records(paths, files.root)

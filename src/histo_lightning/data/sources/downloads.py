@@ -74,8 +74,11 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
-            arrived = _identity(target) not in (None, before)  # from another process, while this one waited
             try:
+                arrived = _identity(target) not in (
+                    None,
+                    before,
+                )  # from another process, while this one waited
                 if not arrived:
                     _receive_all(url, part, timeout_seconds, attempts, progress)
                 digest = sha256_of(target if arrived else part)
@@ -93,9 +96,9 @@ def fetch(
         return digest
     except (OSError, ValueError, http.client.HTTPException) as error:
         again = "the same command resumes where it stopped" if size else "try again"
+        reason = _reason(error, timeout_seconds)
         raise UserError(
-            f"{key}={url}: cannot be downloaded to {target.parent} ({_reason(error, timeout_seconds)}); "
-            f"{again}, or {advice}"
+            f"{key}={url}: cannot be downloaded to {target.parent} ({reason}); {again}, or {advice}"
         ) from error
 
 
@@ -139,7 +142,7 @@ def _receive_all(
     failures, furthest = 0, _received(url, part)[0]
     while True:
         try:
-            return _receive(url, part, timeout_seconds, progress)
+            return _receive(url, part, timeout_seconds, progress or (lambda done, total: None))
         except (OSError, http.client.HTTPException) as error:
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
@@ -150,16 +153,17 @@ def _receive_all(
         time.sleep(min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 
-def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | None) -> None:
+def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -> None:
     """One request, for the rest or for everything; returns when the part is complete."""
     size, version = _received(url, part)
     if size and size == version["total"]:
         return
-    headers = {"User-Agent": f"histo-lightning/{__version__}"}
+    request = urllib.request.Request(url, headers={"User-Agent": f"histo-lightning/{__version__}"})
     if size:
-        headers |= {"Range": f"bytes={size}-", "If-Range": version["validator"]}
+        request.add_header("Range", f"bytes={size}-")
+        request.add_header("If-Range", version["validator"])
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_seconds)
+        answer = urllib.request.urlopen(request, timeout=timeout_seconds)
     except HTTPError as error:
         error.close()
         if error.code == 416:
@@ -175,7 +179,17 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | 
         elif not _is_rest(answer.headers, size, version):
             _discard(part)
             raise OSError("the server sent something else than the rest of the file")
-        _append(part, answer, size, version["total"], progress or (lambda done, total: None))
+        total = version["total"]
+        progress(size, total or 0)
+        with part.open("ab") as file:
+            # read1 hands over what has come; read would lose up to a chunk of it at a cut.
+            while chunk := answer.read1(min(CHUNK_BYTES, total - size) if total else CHUNK_BYTES):
+                file.write(chunk)
+                file.flush()
+                size += len(chunk)
+                progress(size, total or 0)
+    if size < (total or 0):
+        raise OSError(f"the connection was cut after {size} of {total} bytes")
 
 
 def _version(url: str, headers: Message) -> dict[str, Any]:
@@ -191,29 +205,15 @@ def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
     first, _, total = headers.get("Content-Range", "").strip().partition("/")
     names = [name for key in ("ETag", "Last-Modified") if (name := headers.get(key))]
     same_file = version.get("validator") in names or not names
-    same_total = total == "*" or version.get("total") is None or total == str(version["total"])
+    same_total = total == "*" or version.get("total") in (None, int(total) if total.isdigit() else -1)
     return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total
-
-
-def _append(part: Path, answer: Any, size: int, total: int | None, progress: Progress) -> None:
-    progress(size, total or 0)
-    with part.open("ab") as file:
-        # read1 hands over what has come; read would lose up to a chunk of it at a cut.
-        while chunk := answer.read1(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size)):
-            file.write(chunk)
-            file.flush()
-            size += len(chunk)
-            progress(size, total or 0)
-    if total is not None and size < total:
-        raise OSError(f"the connection was cut after {size} of {total} bytes")
 
 
 def _is_temporary(error: Exception) -> bool:
     """Whether asking again may help."""
     if isinstance(error, HTTPError):
         return error.code in TEMPORARY_STATUSES
-    on_disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
-    return not on_disk and not isinstance(error, http.client.InvalidURL)
+    return getattr(error, "errno", None) not in DISK_ERRORS and not isinstance(error, http.client.InvalidURL)
 
 
 def _reason(error: object, timeout_seconds: float) -> str:

@@ -52,22 +52,21 @@ def _sizes(root: Path) -> dict[str, int]:
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*.png"))}
 
 
-def _is_complete(root: Path, total: int) -> bool:
+def _is_complete(root: Path) -> bool:
     """Whether all images are there with the sizes that the marker says: a few milliseconds."""
     try:
-        sizes = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        return bool(json.loads((root / MARKER).read_text(encoding="utf-8")) == _sizes(root))
     except (OSError, ValueError):
         return False
-    return isinstance(sizes, dict) and len(sizes) == total and sizes == _sizes(root)
 
 
 def _draw_all(
-    folder: Path, images_per_slide: int, image_size: int, seed: int, threads: int, step: Callable[[int], None]
+    folder: Path, images_per_slide: int, image_size: int, seed: int, threads: int, progress: Progress
 ) -> None:
     slides = {slide: entry.names()[0] for slide, entry in census().items()}  # one name stands for each
     for name, magnification in product(slides.values(), MAGNIFICATIONS):
         (folder / _path(name, magnification, 1)).parent.mkdir(parents=True)
-    sequences = range(1, images_per_slide + 1)
+    sequences, total = range(1, images_per_slide + 1), len(slides) * len(MAGNIFICATIONS) * images_per_slide
     drawn = [name for slide, name in slides.items() if slide != TWIN_DROPPED]
     with ThreadPoolExecutor(threads) as pool:  # NumPy, SciPy and Pillow leave Python's lock
         fields = product(drawn, sequences)
@@ -75,13 +74,14 @@ def _draw_all(
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
-                step(done * len(MAGNIFICATIONS))
+                progress(done * len(MAGNIFICATIONS), total)
         finally:
             pool.shutdown(cancel_futures=True)
     for magnification, sequence in product(MAGNIFICATIONS, sequences):
         origin, copy = (_path(slides[twin], magnification, sequence) for twin in (TWIN_KEPT, TWIN_DROPPED))
         shutil.copyfile(folder / origin, folder / copy)
     (folder / MARKER).write_text(json.dumps(_sizes(folder), indent=0), encoding="utf-8")
+    progress(total, total)
 
 
 def ensure_synthetic(
@@ -95,15 +95,12 @@ def ensure_synthetic(
 ) -> Path:
     """The root of the embedded data set, drawn first where it is not there yet, or damaged.
 
-    Pixels depend on the arguments and :data:`VERSION` alone, not on ``threads``.
-
     Args:
         cache_dir: the set goes to ``cache_dir/synthetic/<key>``; 1,312 images of 350 x 230 take about 200 MB.
         images_per_slide: images for each slide and magnification, 1 to 60.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
-        seed: another seed draws other tissue and deals other stains to the cases.
         progress: called with (images done, images in all).
-        threads: that draw side by side; by default as many as there are cores, at most 8.
+        threads: that draw side by side, by default one a core, at most 8; pixels do not depend on them.
 
     Raises:
         UserError: an argument is out of range, or the folder cannot be written.
@@ -113,21 +110,15 @@ def ensure_synthetic(
         if not least <= value <= most:
             raise UserError(f"dataset.{name}={value}: allowed are {least} to {most}")
     root = cache_dir / "synthetic" / f"v{VERSION}-{images_per_slide}x{image_size}-seed{seed}"
-    total = len(census()) * len(MAGNIFICATIONS) * images_per_slide
-
-    def step(done: int) -> None:
-        if progress is not None:
-            progress(done, total)
-
     # First without the lock: a finished set also serves from a folder that cannot be written.
-    if _is_complete(root, total):
+    if _is_complete(root):
         return root
     problem = f"{root.parent}: the synthetic data set cannot be drawn"
     with new_folder(root, problem, "set cache_dir") as building:
-        if not _is_complete(root, total):  # another process may have drawn it meanwhile
+        if not _is_complete(root):  # another process may have drawn it meanwhile
             threads = threads or min(len(os.sched_getaffinity(0)), 8)
-            _draw_all(building, images_per_slide, image_size, seed, threads, step)
+            report = progress or (lambda done, total: None)
+            _draw_all(building, images_per_slide, image_size, seed, threads, report)
             shutil.rmtree(root, ignore_errors=True)  # damaged
             building.rename(root)
-            step(total)
     return root
