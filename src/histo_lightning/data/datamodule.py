@@ -1,16 +1,17 @@
 """The LightningDataModule: from settings to a split, stored pixels and augmented batches."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from histo_lightning.config.schema import AugmentConfig, DatasetConfig, SplitConfig
+from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
 from histo_lightning.data.parts import (
@@ -32,12 +33,7 @@ AnyLoader = Loader | ResidentLoader
 # Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
 RESIDENT_SHARE = 0.5
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
-CHOICES = {
-    "magnification": ("40x", "100x", "200x", "400x", "all"),
-    "task": ("binary", "subtype"),
-    "sampler": ("shuffle", "case_balanced"),
-    "normalisation": ("train", "imagenet"),
-}
+CHECKED = ("magnification", "task", "sampler", "normalisation")
 
 
 class BreakHisDataModule(LightningDataModule):
@@ -120,9 +116,10 @@ class BreakHisDataModule(LightningDataModule):
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.progress = progress
         self.predict_parts: tuple[str, ...] = ("test",)
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}")
+        for field in (*fields(Config), *fields(AugmentConfig)):
+            if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:
+                allowed = ", ".join(field.metadata["choices"])
+                raise UserError(f"{field.name}={getattr(self, field.name)}: allowed are {allowed}")
         self.save_hyperparameters(self.settings(), logger=False)
         self.source: Source | None = None
         self.split: Split | None = None
@@ -153,17 +150,17 @@ class BreakHisDataModule(LightningDataModule):
         ]
         if self.split is None:
             return "\n".join([*lines, "not set up: call setup(), or give it to a Trainer"])
-        images, cases = (
-            ", ".join(f"{part} {len(names)}" for part, names in members.items())
-            for members in (self.split.parts, self.split.cases)
+        counts = "; ".join(
+            f"{what}: {', '.join(f'{part} {len(names)}' for part, names in members.items())}"
+            for what, members in (("images", self.split.parts), ("cases", self.split.cases))
         )
-        label = f", {self.split.label}" if self.split.label else ""
-        return "\n".join([*lines, f"images: {images}; cases: {cases}{label}"])
+        return "\n".join([*lines, counts + (f", {self.split.label}" if self.split.label else "")])
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
-        _, split, _ = self._ready()
+        _, split, pixels = self._ready()
         train, val = split.cases["train"], split.cases["val"]
+        seen = np.concatenate([self.parts["train"].rows, self.parts["val"].rows]).tolist()
         return {
             "config": self.settings(),
             "class_to_idx": self.class_to_idx,
@@ -175,14 +172,14 @@ class BreakHisDataModule(LightningDataModule):
             "train_cases": list(train),
             "val_cases": list(val),
             "seen_cases": sorted({*train, *val}),
-            "seen_pixels": self.seen_pixels,
+            "seen_pixels": sorted({pixels.digests[row][:16] for row in seen}),  # the SHA-256's first digits
             "threshold": 0.5,
         }
 
     def _ready(self) -> tuple[Source, Split, Pixels]:
         if self.source is None or self.split is None or self.pixels is None:
             raise UserError(
-                "the data module is not set up: call prepare_data() and setup(), or give it to a Trainer"
+                "not set up: call prepare_data() and setup(), or give the data module to a Trainer"
             )
         return self.source, self.split, self.pixels
 
@@ -203,11 +200,9 @@ class BreakHisDataModule(LightningDataModule):
             task=self.task,
             folder_parts=source.folder_parts,
         )
-        short_side = self.dataset_settings.short_side or self.recipe.size
-        if self.recipe.size > short_side:
-            raise UserError(
-                f"dataset.short_side={short_side}: smaller than image_size={self.recipe.size}; leave it null"
-            )
+        size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
+        if size > short_side:
+            raise UserError(f"dataset.short_side={short_side}: smaller than image_size={size}; leave it null")
         chosen = {image for names in split.parts.values() for image in names}
         records = [r for r in labelled(source.records, self.split_settings) if r.image in chosen]
         # All images of a magnification, so that every fold and every way to split shares what is stored.
@@ -244,13 +239,6 @@ class BreakHisDataModule(LightningDataModule):
         _, split, pixels = self._ready()
         return pixels.fingerprint(image for names in split.parts.values() for image in names)
 
-    @property
-    def seen_pixels(self) -> list[str]:
-        """The first 16 hex digits of the SHA-256 of the native pixels of every train and validation image, sorted."""
-        _, _, pixels = self._ready()
-        digests = dict(zip(pixels.images, pixels.digests, strict=True))
-        return sorted({digests[r.image][:16] for part in ("train", "val") for r in self.parts[part].records})
-
     def loader(self, part: str, *, train: bool = False) -> AnyLoader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
         source, _, pixels = self._ready()
@@ -260,28 +248,19 @@ class BreakHisDataModule(LightningDataModule):
         overfits = train and bool(getattr(trainer, "overfit_batches", 0))
         kind = self.sampler if train else "sequential"
         order = EpochOrder(members.records, members.labels.tolist(), kind, self.seed, repeats=overfits)
-        by_pillow = self.recipe.name == "thesis_pillow"
-        batches = Batches(
-            order, self.batch_size, training=train, rank=rank, processes=processes, with_epoch=by_pillow
-        )
+        batches = Batches(order, self.batch_size, training=train, rank=rank, processes=processes)
         on_gpu = device.type == "cuda"
-        if on_gpu and not by_pillow and not self.workers:
-            stored = self._stored(pixels, device)
-            if stored is not None:
-                return ResidentLoader(members, batches, stored)
         dataset: Part | PillowDataset = members
-        if by_pillow:
-            dataset = PillowDataset(
-                members, source.files.root, self.recipe, self.mean, self.std, train=train, seed=self.seed
-            )
-        return Loader(
-            dataset,
-            batches,
-            workers=self.workers or (PREFETCHING_WORKERS if on_gpu else 0),
-            pin=on_gpu,
-            # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees.
-            view=partial(self.view, training=train) if trainer is None else None,
-        )
+        if self.recipe.name == "thesis_pillow":
+            view = self.recipe, self.mean, self.std
+            dataset = PillowDataset(members, source.files.root, *view, train=train, seed=self.seed)
+            batches.with_epoch = True
+        elif on_gpu and not self.workers and (stored := self._stored(pixels, device)) is not None:
+            return ResidentLoader(members, batches, stored)
+        workers = self.workers or (PREFETCHING_WORKERS if on_gpu else 0)
+        # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees.
+        seen = partial(self.view, training=train) if trainer is None else None
+        return Loader(dataset, batches, workers=workers, pin=on_gpu, view=seen)
 
     def _stored(self, pixels: Pixels, device: torch.device) -> Tensor | None:
         """All stored pixels in the device's memory, copied there once, where they fit into its share."""

@@ -60,7 +60,7 @@ class Batches:
     Training batches all have ``batch_size`` images (the rest of an epoch's order is left out, another one each epoch).
     Evaluation covers every image in batches of one shape, at most ``batch_size`` large; the last one is filled up with
     images of its own, which whoever collects results drops by their index.
-    ``with_epoch`` gives pairs of epoch and index, for a dataset that augments by itself.
+    ``with_epoch`` makes them pairs of epoch and index, for a dataset that augments by itself.
     """
 
     def __init__(
@@ -71,10 +71,9 @@ class Batches:
         training: bool,
         rank: int = 0,
         processes: int = 1,
-        with_epoch: bool = False,
     ) -> None:
         self.sampler = order  # Lightning looks for set_epoch here
-        self.training, self.rank, self.processes, self.with_epoch = training, rank, processes, with_epoch
+        self.training, self.rank, self.processes, self.with_epoch = training, rank, processes, False
         self.batch_size = min(batch_size, order.count)
         if not training:
             self.batch_size = math.ceil(order.count / math.ceil(order.count / batch_size))

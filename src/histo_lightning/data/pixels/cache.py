@@ -18,15 +18,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas, size_of
+from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import Folder, new_folder
 from histo_lightning.errors import UserError
-from histo_lightning.runs import write_atomic
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
@@ -118,10 +119,6 @@ def default_threads() -> int:
     return min(len(os.sched_getaffinity(0)), MOST_THREADS)
 
 
-# Of an image: SHA-256 of its native pixels, CRC-32 as stored, native (width, height), why it cannot be used.
-_Row = tuple[str, int, tuple[int, int], str]
-
-
 @dataclass(frozen=True)
 class _Shard:
     """Images that are stored together."""
@@ -179,18 +176,19 @@ class _Shard:
         digests, checksums, sizes, reasons = zip(*rows, strict=True)
         index = {"images": self.images, "shape": shape, "digests": digests, "checksums": checksums}
         text = json.dumps(index | {"sizes": sizes})
-        write_atomic(folder / "index.json", f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}')
+        text = f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}'
+        (folder / "index.json").write_text(text, encoding="utf-8")
         return {image: reason for image, reason in zip(self.images, reasons, strict=True) if reason}
 
     def _header_sizes(self) -> list[tuple[int, int]]:
-        sizes = []
-        for record in self.records:
-            with suppress(OSError):  # reported when it is decoded
-                sizes.append(size_of(self.files.read(record.path)))
+        sizes, errors = [], (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+        for record in self.records:  # what cannot be read is reported when it is decoded
+            with suppress(*errors), Image.open(self.files.root / record.path) as image:
+                sizes.append(image.size)
         return sizes or [(self.short_side, self.short_side)]
 
-    def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], _Row]:
-        """One image fitted to the canvas."""
+    def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], tuple[Any, ...]]:
+        """One image on the canvas; SHA-256 of its native pixels, CRC-32, native size, and why it cannot be used."""
         name, size, digest, reason = str(self.files.root / record.path), (0, 0), "", ""
         stored = np.zeros((height, width, 3), np.uint8)
         try:
@@ -222,11 +220,9 @@ class _Shard:
             unreadable = self.decode_into(building, step)
             if (pixels := self.load(building)) is None:
                 raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
-            if before is not None:
-                pairs = zip(before.shards[0], pixels.shards[0], strict=True)
-                changed = sum(not np.array_equal(*pair) for pair in pairs)
-                if changed:
-                    log.warning("%s: %d images differed from their files and are mended", folder, changed)
+            pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
+            if changed := sum(not np.array_equal(*pair) for pair in pairs):
+                log.warning("%s: %d images differed from their files and are mended", folder, changed)
             if not unreadable:
                 shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
                 building.rename(folder)

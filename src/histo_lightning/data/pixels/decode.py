@@ -22,6 +22,8 @@ SMALLEST_SIDE = 32
 BREAKHIS_SIZES = ((700, 460), (700, 456))
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB_8 = b"\x08\x02"  # bit depth and colour type
+# Pillow's and, as RuntimeError, libspng's.
+_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
@@ -35,22 +37,11 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
         UserError: truncated, damaged, not an image, not RGB, or of a size that is not allowed.
     """
     try:
-        pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data)
-    except _NotRGB as error:
-        raise UserError(f"{name}: its mode is {error}, 8-bit RGB is needed; convert it") from error
-    # Pillow's errors and, as RuntimeError, libspng's.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        RuntimeError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+        pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
+    except _ERRORS as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{name}: cannot be read as an image ({reason}); replace it by an intact copy"
-        ) from error
+        message = f"{name}: cannot be read as an image ({reason}); replace it by an intact copy"
+        raise UserError(message) from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
         allowed = " or ".join(f"{w}x{h}" for w, h in sizes)
@@ -61,10 +52,6 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
     if min(width, height) < SMALLEST_SIDE:
         raise UserError(f"{name}: it is {width}x{height} pixels, at least {SMALLEST_SIDE} a side are needed")
     return pixels
-
-
-class _NotRGB(Exception):
-    """The mode of an image that is not RGB."""
 
 
 def _is_plain_png(data: bytes) -> bool:
@@ -89,22 +76,13 @@ def _is_plain_png(data: bytes) -> bool:
     return plain and b"tRNS" not in kinds
 
 
-def with_pillow(data: bytes) -> Array:
+def with_pillow(data: bytes, name: str = "image") -> Array:
     """Decode any image that Pillow reads as RGB: uint8, height x width x 3; raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as image:
         image.load()
     if image.mode != "RGB":
-        raise _NotRGB(image.mode)
+        raise UserError(f"{name}: its mode is {image.mode}, 8-bit RGB is needed; convert it")
     return np.asarray(image, dtype=np.uint8)
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels from the first bytes of an image file; raise OSError where they say none."""
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            return header.size
-    except (SyntaxError, ValueError) as error:
-        raise OSError(str(error)) from error
 
 
 def on_canvas(pixels: Array, height: int, width: int) -> Array:

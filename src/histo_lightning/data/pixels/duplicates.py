@@ -30,9 +30,7 @@ SHIFT = 2  # of those, each way
 CANDIDATES = 2000  # pairs compared by correlation, for each magnification
 SUSPICIOUS = 0.5  # correlation; see above
 ROWS_AT_ONCE = 64
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float32]
-PixelSource = Callable[[Rows], NDArray[np.uint8]]
+PixelSource = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 Progress = Callable[[int, int], None]
 
 
@@ -150,7 +148,6 @@ def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) ->
     return float(np.where(scale > 1e-3 * inner.size, products / np.maximum(scale, 1e-9), 0.0).max())
 
 
-def _contrast(square: NDArray[np.generic]) -> Floats:
+def _contrast(square: NDArray[np.generic]) -> NDArray[np.float32]:
     values = square.astype(np.float32)
-    contrast: Floats = values - uniform_filter(values, size=7, mode="reflect")
-    return contrast
+    return np.asarray(values - uniform_filter(values, size=7, mode="reflect"))

@@ -42,12 +42,8 @@ def find_files(dataset: DatasetConfig, cache_dir: Path, progress: Progress | Non
     """
     if dataset.name == "synthetic":
         images, size = dataset.images_per_slide or IMAGES_PER_SLIDE, dataset.image_size or IMAGE_SIZE
-        seed = dataset.seed or 0
-        return Folder(
-            ensure_synthetic(
-                cache_dir, images_per_slide=images, image_size=size, seed=seed, progress=progress
-            )
-        )
+        drawn = {"images_per_slide": images, "image_size": size, "seed": dataset.seed or 0}
+        return Folder(ensure_synthetic(cache_dir, **drawn, progress=progress))
     path = Path(dataset.root).expanduser()
     if dataset.name == "breakhis" and dataset.download:
         folder = path if dataset.root else cache_dir / "breakhis"

@@ -93,11 +93,10 @@ def ensure_synthetic(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Path:
-    """The root of the embedded data set, drawn first where it is not there yet, or damaged.
+    """The root of the embedded data set, ``cache_dir/synthetic/<key>``; drawn first where it is absent or damaged.
 
     Args:
-        cache_dir: the set goes to ``cache_dir/synthetic/<key>``; 1,312 images of 350 x 230 take about 200 MB.
-        images_per_slide: images for each slide and magnification, 1 to 60.
+        images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
         progress: called with (images done, images in all).
         threads: that draw side by side, by default one a core, at most 8; pixels do not depend on them.

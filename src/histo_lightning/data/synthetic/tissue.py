@@ -17,9 +17,9 @@ WIDTH_UM, HEIGHT_UM = 343.0, 225.4  # the field at 40X: 700 x 460 pixels of 0.49
 MARGIN_UM = 14.0  # objects that reach into the field from outside
 # Share of slides laid out as their subtype; the others borrow one, or it would give the class away.
 OWN_LAYOUT = 0.5
-GLAND = np.dtype([(n, "f8") for n in ("x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall")])
+GLAND = np.dtype([(n, "f8") for n in ["x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall"]])
 NUCLEUS = np.dtype(
-    [(n, "f8") for n in ("x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase")]
+    [(n, "f8") for n in ["x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase"]]
 )
 # How a subtype is built: tries to place a gland; smallest and largest radius, um; largest stretch, long over short axis;
 # wobble of outlines; share of glands with a lumen; stromal cells per 100 um square.
