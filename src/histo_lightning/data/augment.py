@@ -1,4 +1,4 @@
-"""Whole-batch augmentation on the training device, with a generator of its own.
+"""Whole-batch augmentation on the training device.
 
 Random numbers are a hash of (seed, epoch, sample, channel), so a sample is augmented in the same way with any
 number of workers, processes or devices, and after a resume.
@@ -97,11 +97,10 @@ class Recipe(AugmentConfig):
 
     def text(self) -> str:
         """The transforms in words, for checkpoints and reports."""
-        scale, ratio = tuple(self.crop_scale), tuple(self.crop_ratio)
+        scale, ratio, centre = tuple(self.crop_scale), tuple(self.crop_ratio), f"centre square of {self.size}"
         crop = f"random crop of scale {scale} and ratio {ratio}, resized to {self.size}"
         if self.crops_at_native_scale:
             crop = f"random crop of {self.size} at native scale"
-        centre = f"centre square of {self.size}"
         changes = {
             centre if self.name == "none" else crop: True,
             "eight orientations": self.dihedral,

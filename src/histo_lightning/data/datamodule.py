@@ -14,16 +14,11 @@ from torch import Tensor
 from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
-from histo_lightning.data.parts import (
-    Batch,
-    Part,
-    PillowDataset,
-    build_parts,
-    class_indices,
-)
-from histo_lightning.data.pixels.cache import Pixels, Progress, default_cache_dir, load_pixels
+from histo_lightning.data.parts import Batch, Part, PillowDataset, build_parts, class_indices
+from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sampling import Batches, EpochOrder, Loader, ResidentLoader, resident_pixels
-from histo_lightning.data.sources.dataset import Source, find_files, open_source
+from histo_lightning.data.sources.dataset import Source, find_root, open_source
+from histo_lightning.data.sources.folder import Progress
 from histo_lightning.data.splits import Split, build_split
 from histo_lightning.data.splits.label_shuffling import labelled
 from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE
@@ -47,13 +42,11 @@ class BreakHisDataModule(LightningDataModule):
     Args:
         dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two, and ``download``
             fetches BreakHis there first (from ``url``, by default the authors' address).
-        magnification: ``40x`` ... ``400x`` or ``all``.
-        task: ``binary`` (benign 0, malignant 1) or ``subtype`` (eight classes).
+        magnification, task: ``40x`` ... ``400x`` or ``all``; ``binary`` (malignant is 1) or ``subtype`` (8 classes).
         split: a kind (``case_kfold``), or all its keys; ``fold`` is the one that is tested.
         image_size, short_side: side of the training square, and short side of the stored pixels (None: 8/7 of it).
         augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
-        batch_size: images a step over all processes together.
-        sampler: ``shuffle`` or ``case_balanced``.
+        batch_size, sampler: images a step over all processes together; ``shuffle`` or ``case_balanced``.
         images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
         seed: of order and augmentation.
         workers: processes that load batches; 0 is this one, or a GPU's own memory where the pixels fit. Results are
@@ -191,8 +184,8 @@ class BreakHisDataModule(LightningDataModule):
         """Find, split and decode, or raise UserError; does nothing the second time."""
         if self.parts:
             return
-        files = find_files(self.dataset_settings, self.cache_dir, self.progress)
-        source = open_source(self.dataset_settings, files)
+        root = find_root(self.dataset_settings, self.cache_dir, self.progress)
+        source = open_source(self.dataset_settings, root)
         split = build_split(
             source.records,
             self.split_settings,
@@ -208,7 +201,7 @@ class BreakHisDataModule(LightningDataModule):
         # All images of a magnification, so that every fold and every way to split shares what is stored.
         present = {record.magnification for record in records}
         pixels = load_pixels(
-            source.files,
+            source.root,
             [record for record in source.records if record.magnification in present or not source.sizes],
             short_side,
             self.cache_dir,
@@ -253,7 +246,7 @@ class BreakHisDataModule(LightningDataModule):
         dataset: Part | PillowDataset = members
         if self.recipe.name == "thesis_pillow":
             view = self.recipe, self.mean, self.std
-            dataset = PillowDataset(members, source.files.root, *view, train=train, seed=self.seed)
+            dataset = PillowDataset(members, source.root, *view, train=train, seed=self.seed)
             batches.with_epoch = True
         elif on_gpu and not self.workers and (stored := self._stored(pixels, device)) is not None:
             return ResidentLoader(members, batches, stored)

@@ -62,24 +62,21 @@ def build_parts(split: Split, records: Sequence[Record], pixels: Pixels, task: s
     Raises:
         UserError: ``task=subtype``, and a name that does not say the subtype.
     """
-    by_image = {record.image: record for record in records}
+    for record in records:
+        if task == "subtype" and not record.subtype:
+            raise UserError(f"{record.path}: task=subtype needs BreakHis names, which say the subtype")
+    classes, by_image = class_indices(task), {record.image: record for record in records}
     row_of = {image: row for row, image in enumerate(pixels.images)}
     names = sorted({record.case or record.image for record in records})
     case_numbers = {name: number for number, name in enumerate(names)}
     parts = {}
     for part in PARTS:
         members = [by_image[image] for image in split.parts[part]]
-        labels = [_label(record, task) for record in members]
+        labels = [classes[record.subtype if task == "subtype" else record.class_name] for record in members]
         cases = [case_numbers[record.case or record.image] for record in members]
         rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
         parts[part] = Part(members, labels, cases, pixels, rows)
     return parts
-
-
-def _label(record: Record, task: str) -> int:
-    if task == "subtype" and not record.subtype:
-        raise UserError(f"{record.path}: task=subtype needs BreakHis names, which say the subtype")
-    return class_indices(task)[record.subtype if task == "subtype" else record.class_name]
 
 
 class PillowDataset(Dataset[Batch]):

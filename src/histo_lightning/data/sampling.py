@@ -64,13 +64,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        order: EpochOrder,
-        batch_size: int,
-        *,
-        training: bool,
-        rank: int = 0,
-        processes: int = 1,
+        self, order: EpochOrder, batch_size: int, *, training: bool, rank: int = 0, processes: int = 1
     ) -> None:
         self.sampler = order  # Lightning looks for set_epoch here
         self.training, self.rank, self.processes, self.with_epoch = training, rank, processes, False

@@ -11,7 +11,7 @@ from histo_lightning.config.schema import EvaluateConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT, Record
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
-from histo_lightning.data.sources.dataset import Source, find_files, open_source
+from histo_lightning.data.sources.dataset import Source, find_root, open_source
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.inference.trained import Floats, Trained
@@ -91,7 +91,7 @@ def _load(
     """The data set, its stored pixels, and the records of the wanted magnification."""
     dataset = config.dataset
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = open_source(dataset, find_files(dataset, cache_dir, progress))
+    source = open_source(dataset, find_root(dataset, cache_dir, progress))
     wanted = config.magnification or str(trained.about["config"]["magnification"])
     records = [
         record
@@ -101,7 +101,7 @@ def _load(
     if not records:
         raise UserError(f"magnification={wanted}: the data set has no such image")
     short_side = dataset.short_side or trained.short_side
-    pixels = load_pixels(source.files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
+    pixels = load_pixels(source.root, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
     # Slide 13412 is in the set under two subtypes: one copy for the binary task, none for the subtypes.
     dropped = {TWIN_DROPPED} if TWIN_KEPT in {record.slide for record in records} else set()
     if trained.about["config"]["task"] == "subtype":

@@ -14,7 +14,7 @@ from histo_lightning.config.schema import PredictConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.inference.gradcam import attribution, scaled_heat
@@ -85,7 +85,7 @@ def find_images(wanted: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        images = [path / name for name in Folder(path).paths()]
+        images = [path / name for name in image_paths(path)]
     else:
         names = sorted(glob(str(path), recursive=True))  # noqa: PTH207 - an absolute pattern is fine here
         images = [Path(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]

@@ -26,14 +26,12 @@ from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas
-from histo_lightning.data.sources.folder import Folder, new_folder
+from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
-MOST_THREADS = 16
 DECODED_AT_ONCE = 256  # images that may wait in memory for the disk
-Progress = Callable[[int, int], None]
 
 
 class UnreadableImages(UserError):
@@ -88,12 +86,11 @@ class Pixels:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def channel_statistics(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation (0.001 or more) of each channel over some images, in units of [0, 1].
+        """Mean and standard deviation (0.001 or more) of each channel over some images, in units of [0, 1]."""
 
-        From sums of whole numbers, so that they are exact whatever the order.
-        """
-
-        def sums(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        def sums(
+            chosen: NDArray[np.int64],
+        ) -> list[NDArray[np.int64]]:  # of whole numbers: exact in any order
             lines = self.take(chosen).reshape(len(chosen) * self.shape[0], -1)
             squares = np.multiply(lines, lines, dtype=np.uint16)
             totals = [values.sum(axis=0, dtype=np.uint32) for values in (lines, squares)]
@@ -103,9 +100,8 @@ class Pixels:
             # 16 images of 4,096 lines would just not overflow.
             first, second = np.sum(list(pool.map(sums, np.split(rows, range(16, len(rows), 16)))), axis=0)
         count = len(rows) * self.shape[0] * self.shape[1]
-        mean = first / count
-        std = np.sqrt(np.maximum(second / count - mean**2, 0))
-        return mean / 255, np.maximum(std / 255, 1e-3)
+        mean, square = first / count, second / count
+        return mean / 255, np.maximum(np.sqrt(np.maximum(square - mean**2, 0)) / 255, 1e-3)
 
 
 def default_cache_dir() -> Path:
@@ -116,14 +112,14 @@ def default_cache_dir() -> Path:
 
 def default_threads() -> int:
     """As many as there are cores, at most 16."""
-    return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    return min(len(os.sched_getaffinity(0)), 16)
 
 
 @dataclass(frozen=True)
 class _Shard:
     """Images that are stored together."""
 
-    files: Folder
+    root: Path
     records: Sequence[Record]
     short_side: int
     sizes: Sequence[tuple[int, int]] | None
@@ -136,7 +132,11 @@ class _Shard:
     def key(self) -> str:
         digest = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
-            stat = self.files.stat(record.path)
+            path = os.path.join(self.root, record.path)  # noqa: PTH118 - thousands at each start
+            try:
+                stat = os.stat(path)  # noqa: PTH116
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
             digest.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
         return digest.hexdigest()[:24]
 
@@ -183,16 +183,16 @@ class _Shard:
     def _header_sizes(self) -> list[tuple[int, int]]:
         sizes, errors = [], (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
         for record in self.records:  # what cannot be read is reported when it is decoded
-            with suppress(*errors), Image.open(self.files.root / record.path) as image:
+            with suppress(*errors), Image.open(self.root / record.path) as image:
                 sizes.append(image.size)
         return sizes or [(self.short_side, self.short_side)]
 
     def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], tuple[Any, ...]]:
         """One image on the canvas; SHA-256 of its native pixels, CRC-32, native size, and why it cannot be used."""
-        name, size, digest, reason = str(self.files.root / record.path), (0, 0), "", ""
+        path, size, digest, reason = self.root / record.path, (0, 0), "", ""
         stored = np.zeros((height, width, 3), np.uint8)
         try:
-            pixels = decode(self.files.read(record.path), name, self.sizes)
+            pixels = decode(path.read_bytes(), str(path), self.sizes)
             size = pixels.shape[1], pixels.shape[0]
             hashed = hashlib.sha256(f"{size}".encode())
             hashed.update(np.ascontiguousarray(pixels).data)
@@ -201,7 +201,7 @@ class _Shard:
         except UserError as error:
             reason = str(error)
         except OSError as error:
-            reason = f"{name}: cannot be read ({error.strerror or error}); restore the file"
+            reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
         return stored, (digest, zlib.crc32(stored.data), size, reason)
 
     def stored(self, parent: Path, verify: bool, step: Callable[[], None]) -> Pixels:
@@ -240,7 +240,7 @@ def _checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
 
 
 def load_pixels(
-    files: Folder,
+    root: Path,
     records: Sequence[Record],
     short_side: int,
     cache_dir: Path,
@@ -254,6 +254,7 @@ def load_pixels(
     """Pixels of the given records, from the cache or decoded into it.
 
     Args:
+        root: where ``record.path`` begins.
         short_side: short side of the canvas, in pixels.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
@@ -279,7 +280,7 @@ def load_pixels(
 
     loaded: list[Pixels] = []
     for _, group in sorted(groups.items()):
-        shard = _Shard(files, group, short_side, sizes, threads or default_threads())
+        shard = _Shard(root, group, short_side, sizes, threads or default_threads())
         loaded.append(shard.stored(cache_dir / "pixels", verify, step))
         done = sum(len(pixels.images) for pixels in loaded)  # with those that were stored already
     unreadable = {image: reason for pixels in loaded for image, reason in pixels.unreadable.items()}

@@ -1,7 +1,6 @@
 """Images that are the same, or nearly: a copy filed under two cases leaks from training into test.
 
-Nothing is dropped on the strength of this: the pairs are listed, and a person looks at them. Candidates come from
-perceptual hashes (pHash: Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions") in all
+The pairs are only listed, for a person to look at. Candidates come from perceptual hashes (pHash: Zauner 2010) in all
 eight orientations, at one magnification; they are ranked by the correlation of local contrast.
 
 The threshold of a suspicious pair was measured on 250 real images at 100X, stored at 256 x 390: of all pairs of
@@ -57,10 +56,9 @@ class Pair:
 def identical_pixels(images: Sequence[str], digests: Sequence[str]) -> list[tuple[str, ...]]:
     """Groups of two or more images whose native pixels have the same SHA-256, sorted; an empty digest is none."""
     members: dict[str, list[str]] = defaultdict(list)
-    for image, digest in zip(images, digests, strict=True):
-        if digest:
-            members[digest].append(image)
-    return sorted(tuple(sorted(group)) for group in members.values() if len(group) > 1)
+    for image, digest in sorted(zip(images, digests, strict=True)):
+        members[digest].append(image)
+    return sorted(tuple(group) for digest, group in members.items() if digest and len(group) > 1)
 
 
 def orient(square: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
@@ -122,8 +120,8 @@ def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record])
         bits = np.bitwise_count(hashes[:, row + 1 :] ^ hashes[0, row]).min(axis=0)
         distances[row, row + 1 :] = np.where(cases[row + 1 :] == cases[row], 255, bits)
     pairs = []
-    nearest = np.argsort(distances, axis=None, kind="stable")[:CANDIDATES]
-    for i, j in np.stack(np.unravel_index(nearest, distances.shape), axis=1).tolist():
+    for nearest in np.argsort(distances, axis=None, kind="stable")[:CANDIDATES].tolist():
+        i, j = divmod(nearest, len(records))
         if distances[i, j] == 255:
             break
         orientation = int(np.bitwise_count(hashes[:, j] ^ hashes[0, i]).argmin())

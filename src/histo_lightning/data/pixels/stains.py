@@ -1,7 +1,6 @@
 """How strongly images are stained: mean colour, optical density in haematoxylin and eosin, share of tissue.
 
-Cases differ in stain more than classes do, so a set's strips by case show what a network could learn instead of
-tissue.
+Cases differ in stain more than classes do: it is what a network could learn instead of tissue.
 """
 
 from collections.abc import Callable

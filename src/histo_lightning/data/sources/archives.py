@@ -8,18 +8,16 @@ import gzip
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from histo_lightning.data.sources.folder import new_folder
+from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 MOST_MEMBERS = 200_000  # the full set has 8,000
 MOST_BYTES = 64 * 2**30  # unpacked; the full set has 4 GB
 BLOCK_BYTES = 512  # of a tar; its end is two blocks of zeros
-Progress = Callable[[int, int], None]
 
 
 class DamagedArchive(UserError):

@@ -12,8 +12,8 @@ from typing import Any
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import census_message, record_of
 from histo_lightning.data.sources.archives import DamagedArchive, unpack
-from histo_lightning.data.sources.downloads import Progress, fetch, sha256_of
-from histo_lightning.data.sources.folder import new_folder
+from histo_lightning.data.sources.downloads import fetch, sha256_of
+from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json, write_json
 

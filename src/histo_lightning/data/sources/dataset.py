@@ -1,4 +1,4 @@
-"""A data set on disk: its files, its records, and a sentence about it."""
+"""A data set on disk: its folder, its records, and a sentence about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,30 +9,29 @@ from histo_lightning.data.breakhis.records import Record, breakhis_records, cens
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, image_height
 from histo_lightning.data.sources.archives import is_archive, unpacked
 from histo_lightning.data.sources.breakhis import OFFICIAL_URL, fetch_breakhis
-from histo_lightning.data.sources.downloads import Progress
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.sources.folder import Progress, image_paths
 from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE, ensure_synthetic
 from histo_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: its files, its records over all magnifications, and a sentence about it.
+    """A data set on disk: its folder, its records over all magnifications, and a sentence about it.
 
     ``sizes``: allowed native (width, height) of its images in pixels; None allows any.
     ``folder_parts``: image names by part, where the tree itself says the parts.
     """
 
     name: str
-    files: Folder
+    root: Path
     records: Sequence[Record]
     message: str
     sizes: Sequence[tuple[int, int]] | None = None
     folder_parts: dict[str, list[str]] | None = None
 
 
-def find_files(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Folder:
-    """A data set's image files; the synthetic one is drawn, and an archive unpacked, on first use.
+def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Path:
+    """The folder of a data set's images; the synthetic one is drawn, and an archive unpacked, on first use.
 
     With ``dataset.download`` BreakHis is fetched into ``root`` (by default below ``cache_dir``) where it is not there yet.
     ``progress`` is called with (images drawn, images in all), or with bytes of a download or an archive.
@@ -43,23 +42,23 @@ def find_files(dataset: DatasetConfig, cache_dir: Path, progress: Progress | Non
     if dataset.name == "synthetic":
         images, size = dataset.images_per_slide or IMAGES_PER_SLIDE, dataset.image_size or IMAGE_SIZE
         drawn = {"images_per_slide": images, "image_size": size, "seed": dataset.seed or 0}
-        return Folder(ensure_synthetic(cache_dir, **drawn, progress=progress))
+        return ensure_synthetic(cache_dir, **drawn, progress=progress)
     path = Path(dataset.root).expanduser()
     if dataset.name == "breakhis" and dataset.download:
         folder = path if dataset.root else cache_dir / "breakhis"
-        return Folder(fetch_breakhis(folder, url=dataset.url or OFFICIAL_URL, progress=progress))
+        return fetch_breakhis(folder, url=dataset.url or OFFICIAL_URL, progress=progress)
     if not dataset.root:
         raise UserError(
             "dataset.root is not set: give the folder or the .tar.gz that holds the images "
             "(dataset.root=/path/to/BreaKHis_v1)"
         )
     if is_archive(path):
-        return Folder(unpacked(path, cache_dir, progress))
+        return unpacked(path, cache_dir, progress)
     if not path.is_dir():
         raise UserError(
             f"dataset.root={dataset.root}: no such folder or .tar.gz; give the one that holds the images"
         )
-    return Folder(path)
+    return path
 
 
 def native_sizes(dataset: DatasetConfig) -> Sequence[tuple[int, int]] | None:
@@ -70,16 +69,16 @@ def native_sizes(dataset: DatasetConfig) -> Sequence[tuple[int, int]] | None:
     return BREAKHIS_SIZES if dataset.name == "breakhis" else None
 
 
-def open_source(dataset: DatasetConfig, files: Folder) -> Source:
+def open_source(dataset: DatasetConfig, root: Path) -> Source:
     """What the names of a data set's files say; UserError where they say nothing, or contradict each other."""
-    name, paths, sizes = dataset.name, files.paths(), native_sizes(dataset)
+    name, paths, sizes = dataset.name, image_paths(root), native_sizes(dataset)
     if name != "folders":
-        records = breakhis_records(paths, files.root)
+        records = breakhis_records(paths, root)
         drawn = f"synthetic data set: {len(records):,} drawn images under BreakHis names"
-        return Source(name, files, records, drawn if name == "synthetic" else census_message(records), sizes)
-    records, parts = folder_records(paths, files.root)
+        return Source(name, root, records, drawn if name == "synthetic" else census_message(records), sizes)
+    records, parts = folder_records(paths, root)
     unknown = sum(not record.case for record in records)
     message = f"folders: {len(records):,} images in train/, val/ and test/"
     if unknown:
         message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
-    return Source(name, files, records, message, sizes, parts)
+    return Source(name, root, records, message, sizes, parts)

@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from histo_lightning.data.sources.folder import Progress
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json
 from histo_lightning.runs.version import __version__
 
 log = logging.getLogger("histo_lightning")
-Progress = Callable[[int, int], None]
 SCHEMES = ("http", "https", "file")
 CHUNK_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.5  # doubles with every attempt that brought nothing
@@ -46,12 +46,12 @@ def fetch(
     check: Callable[[str], None] | None = None,
     advice: str = "check the address",
 ) -> str:
-    """Download a file; what an earlier call or a killed process had received is not asked for again.
+    """Download a file (``http:``, ``https:`` or ``file:``); returns its SHA-256 as hexadecimal text.
 
-    Two processes that want the same target take turns, and the second uses what the first has brought.
+    What an earlier call or a killed process had received is not asked for again. Two processes that want the same
+    target take turns, and the second uses what the first has brought.
 
     Args:
-        url: ``http:``, ``https:`` or ``file:``.
         target: replaced in one step when the download is complete; its folder is made.
         key: what the user set to this URL, the start of every error (``dataset.url``).
         timeout_seconds: longest silence of the server.
@@ -60,25 +60,20 @@ def fetch(
         check: called with the SHA-256 before the target is touched; where it raises, the download is thrown away.
         advice: what else the user can do, for the error.
 
-    Returns:
-        The SHA-256 of the file as hexadecimal text.
-
     Raises:
         UserError: no such address, no connection, a server that never sends everything, or no room on the disk.
     """
     part, size = target.with_name(f".{target.name}.part"), 0
     try:
-        address = urlsplit(url)
-        if address.scheme not in SCHEMES or not (address.hostname or address.scheme == "file"):
+        scheme, server = urlsplit(url).scheme, urlsplit(url).hostname
+        if scheme not in SCHEMES or not (server or scheme == "file"):
             raise ValueError("only http, https and file addresses are known, with a server's name")
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
             try:
-                arrived = _identity(target) not in (
-                    None,
-                    before,
-                )  # from another process, while this one waited
+                # Another process may have brought it while this one waited.
+                arrived = _identity(target) not in (None, before)
                 if not arrived:
                     _receive_all(url, part, timeout_seconds, attempts, progress)
                 digest = sha256_of(target if arrived else part)
@@ -123,14 +118,12 @@ def _discard(part: Path) -> None:
 
 
 def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
-    """How many bytes need not be asked for again, and the ``validator`` and ``total`` of the file they belong to.
-
-    Without a validator nobody could say whether the rest is the rest of the same file.
-    """
+    """How many bytes need not be asked for again, and the ``validator`` and ``total`` of the file they belong to."""
     version: dict[str, Any] = {}
     with suppress(UserError):  # a damaged note: the download starts anew
         version = read_json(_note(part))
     size = part.stat().st_size if part.is_file() else 0
+    # Without a validator nobody could say whether the rest is the rest of the same file.
     usable = version.get("url") == url and version.get("validator") and size <= (version.get("total") or size)
     return (size, version) if usable else (0, {})
 

@@ -2,15 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.errors import UserError
+
+Progress = Callable[[int, int], None]  # called with what is done, and what there is in all
 
 
 def image_paths(root: Path) -> list[str]:
@@ -22,30 +23,6 @@ def image_paths(root: Path) -> list[str]:
         prefix = "" if relative == "." else relative + "/"
         paths += [prefix + n for n in names if not n.startswith(".") and n.lower().endswith(IMAGE_SUFFIXES)]
     return sorted(paths)
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The image files below ``root``."""
-
-    root: Path
-
-    def paths(self) -> list[str]:
-        return image_paths(self.root)
-
-    def stat(self, path: str) -> os.stat_result:
-        """Size and time of a file.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        try:
-            return os.stat(os.path.join(self.root, path))  # noqa: PTH116, PTH118 - thousands at each start
-        except OSError as error:
-            raise UserError(f"{self.root / path}: cannot be read ({error.strerror})") from error
-
-    def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
 
 
 @contextmanager

@@ -43,12 +43,10 @@ def generator(*key: object) -> np.random.Generator:
 
 @cache
 def _rank(seed: int, quantity: str) -> dict[str, float]:
-    """A value from 0 to 1 for each case: evenly spread over each class, and dealt at random within it.
-
-    Not drawn independently: only 16 cases are benign, and by chance they would be paler, or milder, with one seed
-    than with another.
-    """
-    values: dict[str, float] = {}
+    """A value from 0 to 1 for each case: evenly spread over each class, and dealt at random within it."""
+    values: dict[
+        str, float
+    ] = {}  # drawn independently, the few benign cases might be paler, or milder, by chance
     slides = [entry.names()[0] for entry in census().values()]
     for class_name in CLASSES:
         cases = sorted({name.case for name in slides if name.class_name == class_name})

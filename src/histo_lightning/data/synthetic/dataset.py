@@ -7,7 +7,6 @@ The real set's 82 slides, 70 cases and all 328 groups of slide and magnification
 import json
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import product
@@ -18,13 +17,12 @@ from PIL import Image
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
-from histo_lightning.data.sources.folder import new_folder
+from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
 VERSION = 2  # of the pictures: raise it when the renderer's output changes, and caches are drawn anew
 IMAGES_PER_SLIDE, IMAGE_SIZE = 4, 350  # by default; the size is the width in pixels
 MARKER = "complete.json"
-Progress = Callable[[int, int], None]
 
 
 def _path(name: Name, magnification: int, sequence: int) -> str:

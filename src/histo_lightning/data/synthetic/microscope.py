@@ -103,8 +103,8 @@ def _dyes(tissue: Tissue, um: float, height: int, width: int) -> tuple[Plane, Pl
     eosin, haematoxylin = eosin * bright + 0.25 * np.exp(-((depth / 1.2) ** 2)), haematoxylin * bright
     inside, hollow = _step(depth, soft), _step(lumen, soft)
     haematoxylin += inside * (0.20 + 0.03 * patches - haematoxylin)
-    eosin += inside * (0.42 * of_case("cytoplasm") + 0.05 * patches - eosin)
     haematoxylin += hollow * (0.015 - haematoxylin)
+    eosin += inside * (0.42 * of_case("cytoplasm") + 0.05 * patches - eosin)
     eosin += hollow * (0.05 - eosin)
 
     labels = _labels(tissue.nuclei, um, height, width)

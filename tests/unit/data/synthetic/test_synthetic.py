@@ -19,7 +19,7 @@ from PIL import Image
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, parse_name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, Record, breakhis_records
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.synthetic import dataset as synthetic
 from histo_lightning.data.synthetic.cohort import malignancy_of
 from histo_lightning.data.synthetic.dataset import MARKER, ensure_synthetic
@@ -31,7 +31,7 @@ DRAWN = 81  # fields at SMALL: the LC twin's is copied
 
 
 def records_below(root: Path) -> list[Record]:
-    return breakhis_records(Folder(root).paths(), root)
+    return breakhis_records(image_paths(root), root)
 
 
 @pytest.fixture(scope="module")
