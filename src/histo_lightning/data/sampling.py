@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,11 @@ class EpochOrder:
     ) -> None:
         self.kind, self.seed, self.epoch, self.repeats = kind, seed, 0, repeats
         self.count = len(records)
-        self.weights = _balanced(records, labels) if kind == "case_balanced" else None
+        if kind == "case_balanced":
+            groups = [(label, r.case or r.image) for r, label in zip(records, labels, strict=True)]
+            images, cases = Counter(groups), Counter(label for label, _ in set(groups))
+            self.weights = np.array([1 / (cases[group[0]] * images[group]) for group in groups])
+            self.weights /= self.weights.sum()
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = 0 if self.repeats else epoch
@@ -40,18 +43,9 @@ class EpochOrder:
         if self.kind == "sequential":
             return np.arange(self.count)
         generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
-        if self.weights is None:
-            return generator.permutation(self.count)
-        return generator.choice(self.count, size=self.count, p=self.weights)
-
-
-def _balanced(records: Sequence[Record], labels: Sequence[int]) -> NDArray[np.float64]:
-    groups = [(label, record.case or record.image) for record, label in zip(records, labels, strict=True)]
-    images = Counter(groups)
-    cases = Counter(label for label, _ in images)
-    weights: NDArray[np.float64] = np.array([1 / (cases[group[0]] * images[group]) for group in groups])
-    weights /= weights.sum()
-    return weights
+        if self.kind == "case_balanced":
+            return generator.choice(self.count, size=self.count, p=self.weights)
+        return generator.permutation(self.count)
 
 
 class Batches:
@@ -112,7 +106,7 @@ class Loader:
         self.loader: DataLoader[Batch] = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=_unchanged if hasattr(dataset, "__getitems__") else None,
+            collate_fn=dict if isinstance(dataset, Part) else None,  # its batches come complete
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin,
@@ -125,11 +119,6 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader:
             yield batch if self.view is None else self.view(batch, epoch=self.batch_sampler.sampler.epoch)
-
-
-def _unchanged(batch: Any) -> Any:
-    """Collate function for batches that come complete."""
-    return batch
 
 
 class ResidentLoader:

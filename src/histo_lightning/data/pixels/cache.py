@@ -125,10 +125,6 @@ class _Shard:
     sizes: Sequence[tuple[int, int]] | None
     threads: int
 
-    @property
-    def images(self) -> list[str]:
-        return [record.image for record in self.records]
-
     def key(self) -> str:
         digest = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
@@ -142,13 +138,14 @@ class _Shard:
 
     def load(self, folder: Path) -> Pixels | None:
         """The pixels in a folder if they are complete and intact, else None."""
+        images = [record.image for record in self.records]
         try:
             content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             index, text = content["index"], json.dumps(content["index"])
             array: NDArray[np.uint8] = np.load(folder / "pixels.npy", mmap_mode="r").view(np.ndarray)
             intact = (
                 zlib.crc32(text.encode()) == content["checksum"]
-                and index["images"] == self.images
+                and index["images"] == images
                 and array.dtype == np.uint8
                 and list(array.shape) == index["shape"]
                 and _checksums(array, self.threads) == index["checksums"]
@@ -156,12 +153,12 @@ class _Shard:
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             return None
         sizes = tuple((width, height) for width, height in index["sizes"])
-        return Pixels((array,), tuple(self.images), tuple(index["digests"]), sizes) if intact else None
+        return Pixels((array,), tuple(images), tuple(index["digests"]), sizes) if intact else None
 
     def decode_into(self, folder: Path, step: Callable[[], None]) -> dict[str, str]:
         """Decode everything into a folder; reasons by image for what cannot be used."""
         height, width = canvas_of(self.sizes[:1] if self.sizes else self._header_sizes(), self.short_side)
-        shape = (len(self.records), height, width, 3)
+        images, shape = [record.image for record in self.records], (len(self.records), height, width, 3)
         rows = []
         # Decoders, hashes and writes leave Python's lock.
         with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
@@ -174,11 +171,11 @@ class _Shard:
                     rows.append(row)
                     step()
         digests, checksums, sizes, reasons = zip(*rows, strict=True)
-        index = {"images": self.images, "shape": shape, "digests": digests, "checksums": checksums}
+        index = {"images": images, "shape": shape, "digests": digests, "checksums": checksums}
         text = json.dumps(index | {"sizes": sizes})
         text = f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}'
         (folder / "index.json").write_text(text, encoding="utf-8")
-        return {image: reason for image, reason in zip(self.images, reasons, strict=True) if reason}
+        return {image: reason for image, reason in zip(images, reasons, strict=True) if reason}
 
     def _header_sizes(self) -> list[tuple[int, int]]:
         sizes, errors = [], (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

@@ -27,14 +27,11 @@ _ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.D
 
 
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
-    """Decode the bytes of one image file completely: uint8, height x width x 3.
-
-    Args:
-        name: what to call it in errors.
-        sizes: allowed (width, height) in pixels; None allows any from 32 pixels a side.
+    """Decode the bytes of one image file, called ``name`` in errors: uint8, height x width x 3.
 
     Raises:
-        UserError: truncated, damaged, not an image, not RGB, or of a size that is not allowed.
+        UserError: truncated, damaged, not an image, not RGB, or of a (width, height) that is not among ``sizes``; None
+            allows any from 32 pixels a side.
     """
     try:
         pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)

@@ -76,7 +76,12 @@ def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (entry := tar.next()) is not None:
                 total += entry.size
-                _check(entry, paths)
+                kind_allowed = entry.isreg() or entry.isdir()
+                if not kind_allowed or entry.name.startswith("/") or ".." in entry.name.split("/"):
+                    raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
+                if entry.isreg() and entry.name in paths:
+                    raise tarfile.ReadError(f"it holds {entry.name} more than once")
+                paths.add(entry.name)
                 if len(paths) > MOST_MEMBERS or total > MOST_BYTES:
                     raise tarfile.ReadError("it holds more files or bytes than any copy of BreakHis")
                 plain = entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False)
@@ -89,13 +94,3 @@ def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
             zeros += len(chunk)
         if zeros < BLOCK_BYTES:
             raise tarfile.ReadError("its end is missing")
-
-
-def _check(entry: tarfile.TarInfo, paths: set[str]) -> None:
-    """Refuse what an archive of images may not hold; ``paths`` are those of earlier entries, and gain this one's."""
-    kind_allowed = entry.isreg() or entry.isdir()
-    if not kind_allowed or entry.name.startswith("/") or ".." in entry.name.split("/"):
-        raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
-    if entry.isreg() and entry.name in paths:
-        raise tarfile.ReadError(f"it holds {entry.name} more than once")
-    paths.add(entry.name)

@@ -28,6 +28,7 @@ from histo_lightning.runs.version import __version__
 
 log = logging.getLogger("histo_lightning")
 SCHEMES = ("http", "https", "file")
+VERSION_HEADERS = ("ETag", "Last-Modified", "Content-Length")
 CHUNK_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.5  # doubles with every attempt that brought nothing
 LONGEST_PAUSE_SECONDS = 8.0
@@ -166,7 +167,11 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
         if urlsplit(answer.url).scheme not in SCHEMES or answer.status not in (None, 200, 206):
             raise OSError(f"the server answered with HTTP status {answer.status} from {answer.url}")
         if answer.status != 206:
-            size, version = 0, _version(url, answer.headers)
+            etag, modified, length = (answer.headers.get(name, "") for name in VERSION_HEADERS)
+            # A weak ETag promises no equal bytes.
+            validator = modified if etag.startswith("W/") else etag or modified
+            total = int(length) if length.isdigit() else None
+            size, version = 0, {"url": url, "validator": validator, "total": total}
             part.write_bytes(b"")  # first: old bytes beside the new note would be mixed after a crash
             _note(part).write_text(json.dumps(version), encoding="utf-8")
         elif not _is_rest(answer.headers, size, version):
@@ -185,18 +190,10 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
         raise OSError(f"the connection was cut after {size} of {total} bytes")
 
 
-def _version(url: str, headers: Message) -> dict[str, Any]:
-    """What identifies the server's file: what ``If-Range`` may carry, and the length in bytes (None if unknown)."""
-    etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-    length = headers.get("Content-Length", "")
-    validator = modified if etag.startswith("W/") else etag or modified  # a weak ETag promises no equal bytes
-    return {"url": url, "validator": validator, "total": int(length) if length.isdigit() else None}
-
-
 def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
     """Whether a partial answer begins where the part ends, in the same file: some servers ignore If-Range."""
     first, _, total = headers.get("Content-Range", "").strip().partition("/")
-    names = [name for key in ("ETag", "Last-Modified") if (name := headers.get(key))]
+    names = [name for key in VERSION_HEADERS[:2] if (name := headers.get(key))]
     same_file = version.get("validator") in names or not names
     same_total = total == "*" or version.get("total") in (None, int(total) if total.isdigit() else -1)
     return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total

@@ -1,9 +1,8 @@
 """Who the synthetic cases are: each case's stain and stroma, and the malignancy behind its class.
 
 The class is hidden in how nuclei and glands look, by a latent malignancy
-``class mean + case effect + slide effect + image effect``, as real margins vary: cases of one class differ far more
-than images of one case. Stain and fibres vary by case whatever the class: a network can learn a case by heart from
-them, and a split that puts one case on both sides rewards it.
+``class mean + case effect + slide effect + image effect``: cases of one class differ far more than images of one case.
+Stain and fibres vary by case whatever the class: a split that puts one case on both sides rewards learning them.
 """
 
 import hashlib

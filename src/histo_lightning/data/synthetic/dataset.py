@@ -32,7 +32,7 @@ def _path(name: Name, magnification: int, sequence: int) -> str:
 
 def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: int) -> None:
     """Draw one field of view of a slide at the four magnifications."""
-    # The renderer takes half a second to import, and a set is drawn once.
+    # The renderer takes half a second to import.
     from histo_lightning.data.synthetic.cohort import generator
     from histo_lightning.data.synthetic.microscope import render
     from histo_lightning.data.synthetic.tissue import make_tissue
