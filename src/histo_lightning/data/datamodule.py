@@ -87,8 +87,7 @@ class BreakHisDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         defaults = option("dataset", dataset)
-        drawn = defaults.get("dataset", {})
-        size = image_size or int(defaults.get("image_size", 112))
+        drawn, size = defaults.get("dataset", {}), image_size or int(defaults.get("image_size", 112))
         self.dataset_settings = DatasetConfig(
             dataset,
             root,
@@ -99,15 +98,14 @@ class BreakHisDataModule(LightningDataModule):
             download=download,
             url=url,
         )
-        usual_split = "folders" if dataset == "folders" else "case_kfold"
-        self.split_settings = _split_settings(split or usual_split, fold)
+        split = split or ("folders" if dataset == "folders" else "case_kfold")
+        self.split_settings = _split_settings(split, fold)
         self.recipe = recipe_of(augment, size, normalisation)
         self.magnification, self.task, self.class_to_idx = magnification, task, class_indices(task)
         self.batch_size = batch_size or int(defaults.get("batch_size", 16))
         self.sampler, self.normalisation = sampler, self.recipe.normalisation
         self.seed, self.workers = seed, workers
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
-        self.progress = progress
+        self.cache_dir, self.progress = Path(cache_dir or default_cache_dir()), progress
         self.predict_parts: tuple[str, ...] = ("test",)
         for field in (*fields(Config), *fields(AugmentConfig)):
             if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:

@@ -1,6 +1,7 @@
 """The parts of a split: their records and labels, and their images as data sets, from stored pixels or by Pillow."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +22,18 @@ from histo_lightning.errors import UserError
 Batch = dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
 class Part(Dataset[Batch]):
     """One part of a split: its records, labels and cases (int64) in the order of ``index``, and their stored pixels.
 
     A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (position in the part) and ``case`` int64, B.
     """
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        labels: Sequence[int],
-        cases: Sequence[int],
-        pixels: Pixels,
-        rows: NDArray[np.int64],
-    ) -> None:
-        self.records, self.pixels, self.rows = tuple(records), pixels, rows
-        self.labels, self.cases = (torch.tensor(numbers, dtype=torch.int64) for numbers in (labels, cases))
+    records: tuple[Record, ...]
+    labels: Tensor
+    cases: Tensor
+    pixels: Pixels
+    rows: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,11 +68,11 @@ def build_parts(split: Split, records: Sequence[Record], pixels: Pixels, task: s
     case_numbers = {name: number for number, name in enumerate(names)}
     parts = {}
     for part in PARTS:
-        members = [by_image[image] for image in split.parts[part]]
+        members = tuple(by_image[image] for image in split.parts[part])
         labels = [classes[record.subtype if task == "subtype" else record.class_name] for record in members]
         cases = [case_numbers[record.case or record.image] for record in members]
         rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
-        parts[part] = Part(members, labels, cases, pixels, rows)
+        parts[part] = Part(members, torch.tensor(labels), torch.tensor(cases), pixels, rows)
     return parts
 
 

@@ -106,8 +106,7 @@ class Pixels:
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/histo_lightning``, by default ``~/.cache/histo_lightning``."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "histo_lightning"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histo_lightning"
 
 
 def default_threads() -> int:

@@ -134,8 +134,7 @@ def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record])
 def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
     """The highest Pearson correlation of the local contrast of two squares (S x S), over shifts of up to two pixels.
 
-    Local contrast is what a pixel has more than the 7 x 7 pixels about it on average: fields of low contrast resemble
-    each other by their shading alone. 0 where one square is of a single grey.
+    Contrast to the mean of 7 x 7 pixels, as fields resemble each other by their shading. 0 for a square of one grey.
     """
     inner = _contrast(second)[SHIFT:-SHIFT, SHIFT:-SHIFT]
     inner = inner - inner.mean()

@@ -37,11 +37,7 @@ def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def measure_stains(
     pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]], count: int
 ) -> NDArray[np.float64]:
-    """:func:`stain_statistics` of ``count`` images (count x 6), read 32 at a time.
-
-    Args:
-        pixels: rows (int64) -> uint8 RGB, B x H x W x 3.
-    """
+    """:func:`stain_statistics` of ``count`` images (count x 6); ``pixels``: rows -> uint8 RGB, at most 32 at a time."""
     statistics = np.empty((count, len(COLUMNS)))
     for start in range(0, count, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, count), dtype=np.int64)

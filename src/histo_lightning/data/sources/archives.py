@@ -1,7 +1,6 @@
 """Tar archives of images, unpacked once and completely; nothing in them is trusted.
 
-Python's tarfile takes a damaged header for the archive's end and leaves gzip's checksum unread, so every archive is
-read to its last byte.
+They are read to the last byte: tarfile takes a damaged header for the end, and leaves gzip's checksum unread.
 """
 
 import gzip

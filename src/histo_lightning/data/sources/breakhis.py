@@ -1,7 +1,6 @@
 """BreakHis from its authors: downloaded, verified as far as possible, unpacked, and its origin noted.
 
-The authors publish no checksum. What is checked: the announced length, gzip's checksum, and every file name against
-the census.
+The authors publish no checksum: the announced length, gzip's checksum and the census of file names are compared.
 """
 
 import logging

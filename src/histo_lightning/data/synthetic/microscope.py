@@ -1,7 +1,7 @@
 """A synthetic tissue seen through a microscope: dyes, light, focus and sensor, at one of the four magnifications.
 
-Colour is mixed as in a real slide (Ruifrok and Johnston 2001): concentrations of haematoxylin and eosin times
-their optical densities add up, and light falls off exponentially with the sum.
+Concentrations of haematoxylin and eosin times their optical densities add up, and light falls off exponentially with
+the sum (Ruifrok and Johnston 2001).
 """
 
 import math
@@ -116,11 +116,9 @@ def _dyes(tissue: Tissue, um: float, height: int, width: int) -> tuple[Plane, Pl
 
 
 def render(tissue: Tissue, magnification: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A photograph of a tissue: uint8, H x W x 3 RGB, ``width`` pixels wide, about the tissue's centre.
+    """A photograph of a tissue about its centre: uint8, H x W x 3 RGB, ``width`` pixels wide.
 
-    Args:
-        magnification: 40, 100, 200 or 400.
-        rng: draws what differs between photographs of one tissue: focus, light and sensor noise.
+    ``rng`` draws what differs between photographs of one tissue: focus, light and sensor noise.
     """
     um, height = UM_PER_PX[magnification] * 700 / width, image_height(width)
     focus = trait(tissue.seed, tissue.case, "focus")
