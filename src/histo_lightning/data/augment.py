@@ -144,8 +144,7 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     One gather: the source of output pixel (y, x) is ``along_y[y] + along_x[x]`` in the flattened image, whichever of
     the two runs over its rows.
     """
-    batch, height, width, _ = images.shape
-    size = recipe.size
+    (batch, height, width, _), size = images.shape, recipe.size
     index = torch.int32 if batch * height * width < 2**31 else torch.int64
     top = (u[:, 0] * (height - size + 1)).to(index)
     left = (u[:, 1] * (width - size + 1)).to(index)

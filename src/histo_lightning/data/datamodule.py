@@ -88,16 +88,11 @@ class BreakHisDataModule(LightningDataModule):
         super().__init__()
         defaults = option("dataset", dataset)
         drawn, size = defaults.get("dataset", {}), image_size or int(defaults.get("image_size", 112))
-        self.dataset_settings = DatasetConfig(
-            dataset,
-            root,
-            images_per_slide=images_per_slide or drawn.get("images_per_slide") or IMAGES_PER_SLIDE,
-            image_size=synthetic_size or drawn.get("image_size") or IMAGE_SIZE,
-            seed=synthetic_seed,
-            short_side=short_side or round(size * 8 / 7),
-            download=download,
-            url=url,
-        )
+        settings = DatasetConfig(dataset, root, seed=synthetic_seed, download=download, url=url)
+        settings.images_per_slide = images_per_slide or drawn.get("images_per_slide") or IMAGES_PER_SLIDE
+        settings.image_size = synthetic_size or drawn.get("image_size") or IMAGE_SIZE
+        settings.short_side = short_side or round(size * 8 / 7)
+        self.dataset_settings = settings
         split = split or ("folders" if dataset == "folders" else "case_kfold")
         self.split_settings = _split_settings(split, fold)
         self.recipe = recipe_of(augment, size, normalisation)

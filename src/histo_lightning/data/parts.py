@@ -87,12 +87,9 @@ class PillowDataset(Dataset[Batch]):
         self, part: Part, root: Path, recipe: Recipe, mean: Tensor, std: Tensor, *, train: bool, seed: int
     ) -> None:
         self.part, self.root, self.seed = part, root, seed
-        scale, ratio = recipe.crop_scale, recipe.crop_ratio
-        steps = [transforms.Resize(round(recipe.size * 8 / 7))]
+        steps = [transforms.Resize(round(recipe.size * 8 / 7)), transforms.CenterCrop(recipe.size)]
         if train:
-            steps.append(transforms.RandomResizedCrop(recipe.size, scale=scale, ratio=ratio))
-        else:
-            steps.append(transforms.CenterCrop(recipe.size))
+            steps[1] = transforms.RandomResizedCrop(recipe.size, recipe.crop_scale, recipe.crop_ratio)
         if train and recipe.horizontal_flip:
             steps.append(transforms.RandomHorizontalFlip())
         if train and recipe.rotation_degrees:

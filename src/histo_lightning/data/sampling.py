@@ -14,6 +14,7 @@ from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.parts import Batch, Part
 from histo_lightning.data.pixels.cache import Pixels
 
+View = Callable[..., Batch]  # a batch and ``epoch`` -> what a network sees
 COPIED_AT_ONCE = 64  # images, from the cache to a device
 
 
@@ -22,7 +23,7 @@ class EpochOrder:
 
     ``shuffle``: every sample once. ``case_balanced``: as many draws with replacement; classes are equally likely,
     then cases within the class, then images within the case. ``sequential``: in the order of the part.
-    With ``repeats`` every epoch has the order of the first. Lightning calls :meth:`set_epoch`.
+    With ``repeats`` every epoch has the order of the first.
     """
 
     def __init__(
@@ -51,10 +52,9 @@ class EpochOrder:
 class Batches:
     """Batch sampler: lists of dataset indices. Each of ``processes`` takes its share of every batch, by ``rank``.
 
-    Training batches all have ``batch_size`` images (the rest of an epoch's order is left out, another one each epoch).
-    Evaluation covers every image in batches of one shape, at most ``batch_size`` large; the last one is filled up with
-    images of its own, which whoever collects results drops by their index.
-    ``with_epoch`` makes them pairs of epoch and index, for a dataset that augments by itself.
+    Training batches all have ``batch_size`` images: the rest of an epoch's order is left out. Evaluation covers every
+    image in batches of one shape, at most ``batch_size`` large; the last one is filled up with images of its own, which
+    whoever collects results drops by their index. ``with_epoch`` makes them pairs of epoch and index.
     """
 
     def __init__(
@@ -89,17 +89,11 @@ class Batches:
 class Loader:
     """Batches of a data set, read by ``workers`` processes or this one; ``pin``: into memory that a GPU can copy from.
 
-    ``view`` makes of a stored batch and its epoch what a network sees, where no Trainer's data module will do so.
+    ``view`` is applied where no Trainer's data module will do so.
     """
 
     def __init__(
-        self,
-        dataset: Dataset[Batch],
-        batches: Batches,
-        *,
-        workers: int,
-        pin: bool,
-        view: Callable[..., Batch] | None,
+        self, dataset: Dataset[Batch], batches: Batches, *, workers: int, pin: bool, view: View | None
     ) -> None:
         self.dataset, self.batch_sampler, self.view = dataset, batches, view
         # Inside, since Lightning puts a sampler of its own into a DataLoader on several devices.

@@ -206,8 +206,7 @@ class _Shard:
         # First without the lock: a finished cache also serves from a folder that cannot be written.
         if not verify and (pixels := self.load(folder)) is not None:
             return pixels
-        problem = f"{parent}: the pixel cache cannot be written"
-        with new_folder(folder, problem, "set cache_dir") as building:
+        with new_folder(folder, f"{parent}: the pixel cache cannot be written", "set cache_dir") as building:
             before = self.load(folder)  # another process may have built it meanwhile
             if before is not None and not verify:
                 return before

@@ -24,8 +24,7 @@ NAME = "BreaKHis_v1"
 def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress | None = None) -> Path:
     """Download and unpack BreakHis; where it is there already, nothing is asked of the network.
 
-    An archive ``BreaKHis_v1.tar.gz`` in the folder is used instead of the network, unless ``download.json`` says that
-    it came from another address.
+    Nor where the folder has ``BreaKHis_v1.tar.gz``, unless ``download.json`` says that it came from another address.
 
     Args:
         folder: gets ``BreaKHis_v1``, which is returned, and ``download.json`` (address, bytes, SHA-256, date, census).
@@ -71,8 +70,8 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
 
 
 def _origin(url: str | None, archive: Path, digest: str) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"url": url, "bytes": archive.stat().st_size, "sha256": digest, "date": now}
+    now, size = datetime.now(UTC).isoformat(timespec="seconds"), archive.stat().st_size
+    return {"url": url, "bytes": size, "sha256": digest, "date": now}
 
 
 def _checked_census(archive: Path, folder: Path) -> str:

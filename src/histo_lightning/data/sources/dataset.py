@@ -16,18 +16,18 @@ from histo_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: its folder, its records over all magnifications, and a sentence about it.
-
-    ``sizes``: allowed native (width, height) of its images in pixels; None allows any.
-    ``folder_parts``: image names by part, where the tree itself says the parts.
-    """
+    """A data set on disk: its folder, its records over all magnifications, and a sentence about it."""
 
     name: str
     root: Path
     records: Sequence[Record]
     message: str
-    sizes: Sequence[tuple[int, int]] | None = None
-    folder_parts: dict[str, list[str]] | None = None
+    sizes: Sequence[tuple[int, int]] | None = (
+        None  # allowed native (width, height) in pixels; None allows any
+    )
+    folder_parts: dict[str, list[str]] | None = (
+        None  # image names by part, where the tree itself says the parts
+    )
 
 
 def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Path:

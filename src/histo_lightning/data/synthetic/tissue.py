@@ -37,18 +37,15 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Tissue:
-    """One field of a case: objects in um about its centre. ``glands``: a GLAND array; ``nuclei``: a NUCLEUS array.
-
-    ``direction``: of the fibres, radians; ``origin``: where the field lies in the noise, um.
-    """
+    """One field of a case: objects in um about its centre."""
 
     seed: int
     case: str
     malignancy: float
-    glands: NDArray[np.void]
-    nuclei: NDArray[np.void]
-    direction: float
-    origin: tuple[float, float]
+    glands: NDArray[np.void]  # GLAND
+    nuclei: NDArray[np.void]  # NUCLEUS
+    direction: float  # of the fibres, radians
+    origin: tuple[float, float]  # of the field in the noise, um
 
 
 def outline(gland: np.void, theta: Floats) -> Floats:
@@ -71,10 +68,7 @@ def depth_in(gland: np.void, x: Floats, y: Floats) -> Floats:
 def _glands(
     rng: np.random.Generator, subtype: str, wall: float, solid: float, coverage: float
 ) -> NDArray[np.void]:
-    """Glands thrown at random and kept where they do not lie on each other.
-
-    ``wall``: thickness of the epithelium, um; ``solid``: share of lumens that are lost; ``coverage``: of the tries.
-    """
+    """Glands at random that do not overlap; ``wall``: of epithelium, um; ``solid``: share of lumens that are lost."""
     tries, radii, longest, wobble, lumen, _ = LAYOUTS[subtype]
     glands = np.zeros(0, GLAND)
     lean = rng.uniform(0, np.pi)
