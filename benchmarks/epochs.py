@@ -149,7 +149,7 @@ def measure_epochs(
         if hardware.compile:
             classifier.network.compile()
         part = data.parts["train"]
-        tree = link_tree(data.source.files, list(part.records), folder / "images")
+        tree = link_tree(data.source.root, list(part.records), folder / "images")
         naive = NaivePipeline(
             tree, config.model["name"], config.image_size, config.batch_size, device, naive_bf16
         )

@@ -17,16 +17,15 @@ from histo_lightning.classifier.hardware import cores
 from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.sources.folder import Folder
 from histo_lightning.models import build_network
 
 
-def link_tree(files: Folder, records: list[Record], folder: Path) -> Path:
+def link_tree(root: Path, records: list[Record], folder: Path) -> Path:
     """``<folder>/<class>/<image>``, links to the images, as ImageFolder wants them."""
     for record in records:
         link = folder / record.class_name / record.image
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((files.root / record.path).resolve())
+        link.symlink_to((root / record.path).resolve())
     return folder
 
 

@@ -70,7 +70,7 @@ class _Builds:
         with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder, patch or mock.patch.dict({}):
             start = time.perf_counter()
             load_pixels(
-                self.source.files,
+                self.source.root,
                 self.records,
                 self.short_side,
                 Path(folder),
@@ -105,7 +105,7 @@ def ready_rows(
     with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder:
         tree, stored = Path(folder) / "tree", Path(folder) / "cache"
         tree.mkdir()
-        images = [(source.files.root / record.path).resolve() for record in source.records]
+        images = [(source.root / record.path).resolve() for record in source.records]
         for i, name in enumerate(names):
             (tree / name).symlink_to(images[i % len(images)])
         ready(tree, stored)

@@ -88,9 +88,7 @@ def test_predict_gives_each_image_once_with_its_name(
     assert set(names) == {record.image for record in records}
     first = dict(reversed(list(zip(names, logits, strict=True))))
     by_hand = small.eval().exact_logits(
-        data.view({"image": data.parts["test"].dataset[0]["image"][None], "label": None}, training=False)[
-            "image"
-        ]
+        data.view({"image": data.parts["test"][0]["image"][None], "label": None}, training=False)["image"]
     )
     assert torch.allclose(first[records[0].image], by_hand[0], atol=1e-5)
 

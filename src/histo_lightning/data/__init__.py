@@ -8,11 +8,9 @@ if TYPE_CHECKING:
 __all__ = ["BreakHisDataModule"]
 
 
-def __getattr__(
-    name: str,
-) -> Any:  # the data module needs torch and Lightning; names, records and splits do not
-    if name == "BreakHisDataModule":
-        from histo_lightning.data.datamodule import BreakHisDataModule
+def __getattr__(name: str) -> Any:
+    if name != "BreakHisDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from histo_lightning.data import datamodule  # needs torch and Lightning; names, records and splits do not
 
-        return BreakHisDataModule
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return datamodule.BreakHisDataModule

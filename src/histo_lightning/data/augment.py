@@ -1,4 +1,4 @@
-"""Whole-batch augmentation on the training device, with a generator of its own.
+"""Whole-batch augmentation on the training device.
 
 Random numbers are a hash of (seed, epoch, sample, channel), so a sample is augmented in the same way with any
 number of workers, processes or devices, and after a resume.
@@ -7,7 +7,7 @@ number of workers, processes or devices, and after a resume.
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -18,20 +18,16 @@ from torch.nn import functional
 from histo_lightning.config.checks import nearest
 from histo_lightning.config.schema import AugmentConfig
 from histo_lightning.config.targets import check_arguments
-from histo_lightning.data.pixels.stains import HED
+from histo_lightning.config.tree import option
+from histo_lightning.data.pixels.stains import BASIS, UNMIXING
 from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_OD_FLOOR = 1 / 255
-
-
-def _as_int64(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
-_GOLDEN = _as_int64(0x9E3779B97F4A7C15)
-_MIX_1, _MIX_2 = _as_int64(0xBF58476D1CE4E5B9), _as_int64(0x94D049BB133111EB)
+# SplitMix64's constants, as int64.
+_GOLDEN, _MIX_1, _MIX_2 = (
+    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -47,11 +43,7 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
-    """Uniform numbers in [0, 1), float32, samples x channels, that depend on their arguments alone.
-
-    Args:
-        samples: int64, one identifier a sample, on any device.
-    """
+    """Uniform numbers in [0, 1), float32, samples x channels, from the arguments alone; ``samples``: int64 identifiers."""
     # Filled on the device: torch.tensor would copy from the host, and wait.
     start = torch.full((), seed * 1_000_003 + epoch, dtype=torch.int64, device=samples.device)
     key = _mixed(start * _GOLDEN)
@@ -85,16 +77,12 @@ def check_steps(steps: Mapping[str, Any]) -> None:
             continue
         if name not in STEPS:
             known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
-            raise UserError(
-                f"augment.steps.{name}: no such step; allowed are {known}{nearest(name, list(STEPS))}"
-            )
+            hint = nearest(name, list(STEPS))
+            raise UserError(f"augment.steps.{name}: no such step; allowed are {known}{hint}")
         if not isinstance(options, Mapping):
             raise UserError(f"augment.steps.{name}={options}: give its arguments, or {{}} for none")
-        check_arguments(STEPS[name], options, f"augment.steps.{name}", filled=_positional(STEPS[name]))
-
-
-def _positional(step: Step) -> list[str]:
-    return list(inspect.signature(step).parameters)[:2]
+        filled = list(inspect.signature(STEPS[name]).parameters)[:2]
+        check_arguments(STEPS[name], options, f"augment.steps.{name}", filled=filled)
 
 
 @dataclass
@@ -107,37 +95,42 @@ class Recipe(AugmentConfig):
     def crops_at_native_scale(self) -> bool:
         return tuple(self.crop_scale) == (1.0, 1.0) == tuple(self.crop_ratio) and not self.rotation_degrees
 
-    @property
-    def whole_field(self) -> bool:
-        """Whether validation and test see the whole field instead of its centre square."""
-        return self.evaluate == "field"
-
     def text(self) -> str:
         """The transforms in words, for checkpoints and reports."""
-        if self.name == "none":
-            train = f"centre square of {self.size}"
-        elif self.crops_at_native_scale:
-            train = f"random crop of {self.size} at native scale"
-        else:
-            train = f"random crop of scale {tuple(self.crop_scale)} and ratio {tuple(self.crop_ratio)}, resized to {self.size}"
-        switches = [
-            ("eight orientations", self.dihedral),
-            ("horizontal flip", self.horizontal_flip),
-            (f"rotation up to {self.rotation_degrees:g} degrees", self.rotation_degrees),
-            (f"brightness {self.brightness:g}", self.brightness),
-            (f"contrast {self.contrast:g}", self.contrast),
-            (f"channel gain {self.channel_gain:g}", self.channel_gain),
-            (f"stain gain {self.stain_gain:g}", self.stain_gain),
-            (f"stain shift {self.stain_shift:g}", self.stain_shift),
-            *(
-                (f"{name} {dict(options)}", True)
-                for name, options in self.steps.items()
-                if options is not None
-            ),
-        ]
-        chosen = ", ".join([train, *(text for text, on in switches if on)])
-        held = "whole field" if self.whole_field else f"centre square of {self.size}"
-        return f"train: {chosen}; evaluation: {held}"
+        scale, ratio, centre = tuple(self.crop_scale), tuple(self.crop_ratio), f"centre square of {self.size}"
+        crop = f"random crop of scale {scale} and ratio {ratio}, resized to {self.size}"
+        if self.crops_at_native_scale:
+            crop = f"random crop of {self.size} at native scale"
+        changes = {
+            centre if self.name == "none" else crop: True,
+            "eight orientations": self.dihedral,
+            "horizontal flip": self.horizontal_flip,
+            f"rotation up to {self.rotation_degrees:g} degrees": self.rotation_degrees,
+        }
+        for name in ("brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
+            strength = getattr(self, name)
+            changes[f"{name.replace('_', ' ')} {strength:g}"] = strength
+        for name, options in self.steps.items():
+            changes[f"{name} {options}"] = options is not None
+        train = ", ".join(text for text, on in changes.items() if on)
+        return f"train: {train}; evaluation: {'whole field' if self.evaluate == 'field' else centre}"
+
+
+def recipe_of(
+    augment: str | Mapping[str, Any] | AugmentConfig, size: int, normalisation: str | None
+) -> Recipe:
+    """The recipe of an option of ``conf/augment``, or of its keys; UserError where an option, key or step is unknown."""
+    if isinstance(augment, AugmentConfig):
+        augment = asdict(augment)
+    keys = option("augment", augment) if isinstance(augment, str) else dict(augment)
+    known = sorted(field.name for field in fields(AugmentConfig))
+    for name in keys:
+        if name not in known:
+            raise UserError(f"augment: {name!r} is no key of it; allowed are {', '.join(known)}")
+    if normalisation is not None:
+        keys["normalisation"] = normalisation
+    check_steps(keys.get("steps") or {})
+    return Recipe(**keys, size=size)
 
 
 def _centre(images: Tensor, size: int) -> Tensor:
@@ -146,13 +139,12 @@ def _centre(images: Tensor, size: int) -> Tensor:
 
 
 def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """Random windows in one of the eight orientations, at native scale: uint8 in, uint8 out (B x S x S x 3).
+    """Random windows in one of the eight orientations, at native scale: B x H x W x 3 -> B x S x S x 3.
 
     One gather: the source of output pixel (y, x) is ``along_y[y] + along_x[x]`` in the flattened image, whichever of
     the two runs over its rows.
     """
-    batch, height, width, _ = images.shape
-    size = recipe.size
+    (batch, height, width, _), size = images.shape, recipe.size
     index = torch.int32 if batch * height * width < 2**31 else torch.int64
     top = (u[:, 0] * (height - size + 1)).to(index)
     left = (u[:, 1] * (width - size + 1)).to(index)
@@ -170,15 +162,6 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     return images.reshape(-1, 3).index_select(0, source).view(batch, size, size, 3)
 
 
-def _oriented(images: Tensor, u: Tensor) -> Tensor:
-    """One of the eight orientations of the square for each image (B x S x S x C)."""
-    choice = (u * 8).long()
-    flip, mirror, transpose = (((choice >> bit) & 1).bool()[:, None, None, None] for bit in range(3))
-    images = torch.where(flip, images.flip(1), images)
-    images = torch.where(mirror, images.flip(2), images)
-    return torch.where(transpose, images.transpose(1, 2), images)
-
-
 def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     """RandomResizedCrop, flip and rotation as one bilinear sampling (float32 in [0, 255], B x S x S x C).
 
@@ -187,58 +170,48 @@ def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     height, width = images.shape[1:3]
     low, high = recipe.crop_scale
     area = (low + (high - low) * u[:, 0]) * height * width
-    log_low, log_high = math.log(recipe.crop_ratio[0]), math.log(recipe.crop_ratio[1])
-    ratio = torch.exp(log_low + (log_high - log_low) * u[:, 1])
+    low, high = (math.log(ratio) for ratio in recipe.crop_ratio)
+    ratio = torch.exp(low + (high - low) * u[:, 1])
     crop_width = torch.sqrt(area * ratio).clamp(max=width) / width  # shares of the field
     crop_height = torch.sqrt(area / ratio).clamp(max=height) / height
-    centre_x = (1 - crop_width) * (2 * u[:, 2] - 1)  # in [-1, 1] coordinates
-    centre_y = (1 - crop_height) * (2 * u[:, 3] - 1)
-    angle = (2 * u[:, 4] - 1) * math.radians(recipe.rotation_degrees)
+    signed = 2 * u - 1
+    centre_x, centre_y = (1 - crop_width) * signed[:, 2], (1 - crop_height) * signed[:, 3]  # in [-1, 1]
+    angle = signed[:, 4] * math.radians(recipe.rotation_degrees)
     mirror = torch.where((u[:, 5] < 0.5) & recipe.horizontal_flip, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Output -> turned back in the square -> mirrored -> placed in the field: the order of the thesis's transforms.
     first = torch.stack([crop_width * mirror * cos, -crop_width * mirror * sin, centre_x], dim=1)
     second = torch.stack([crop_height * sin, crop_height * cos, centre_y], dim=1)
-    grid = functional.affine_grid(
-        torch.stack([first, second], dim=1), [len(images), 3, recipe.size, recipe.size], align_corners=False
-    )
-    sampled = functional.grid_sample(
-        images.permute(0, 3, 1, 2).float(),
-        grid,
-        mode="bilinear",
-        padding_mode="reflection",
-        align_corners=False,
-    )
+    shape = [len(images), 3, recipe.size, recipe.size]
+    grid = functional.affine_grid(torch.stack([first, second], dim=1), shape, align_corners=False)
+    channels_first = images.permute(0, 3, 1, 2).float()
+    sampled = functional.grid_sample(channels_first, grid, "bilinear", "reflection", align_corners=False)
     return sampled.permute(0, 2, 3, 1)
 
 
 @cache
-def _stain_basis(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Unit optical densities of the stains, 3 x 3, and the inverse, on a device."""
-    basis = torch.tensor(HED, dtype=torch.float64)
-    basis = basis / basis.norm(dim=1, keepdim=True)
-    return basis.float().to(device), torch.linalg.inv(basis).float().to(device)
+def _stain_bases(device: torch.device) -> list[Tensor]:
+    """Unit optical densities of the stains and the inverse, float32 3 x 3 each, on a device."""
+    return [torch.from_numpy(basis).float().to(device) for basis in (BASIS, UNMIXING)]
 
 
 def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     """Jitter haematoxylin and eosin: HED amounts times 1 +- gain, plus +- shift, in optical density (Tellez 2018)."""
-    basis, inverse = _stain_basis(images.device)
-    gain = torch.ones(len(images), 3, device=images.device)
-    gain[:, :2] += recipe.stain_gain * (2 * u[:, 0:2] - 1)
-    shift = torch.zeros(len(images), 3, device=images.device)
-    shift[:, :2] += recipe.stain_shift * (2 * u[:, 2:4] - 1)
+    basis, inverse = _stain_bases(images.device)
+    signed = 2 * u - 1
+    gain = 1 + functional.pad(recipe.stain_gain * signed[:, 0:2], (0, 1))
+    shift = functional.pad(recipe.stain_shift * signed[:, 2:4], (0, 1))
     mixing = inverse[None] @ torch.diag_embed(gain) @ basis[None]
-    density = -torch.log((images / 255).clamp(min=_OD_FLOOR))
+    density = -torch.log((images / 255).clamp(min=1 / 255))
     density = torch.einsum("bhwc,bcd->bhwd", density, mixing) + (shift @ basis)[:, None, None, :]
     return 255 * torch.exp(-density.clamp(min=0))
 
 
 def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness, contrast, channel gains and normalisation as one gain and one offset a channel (each B x 3)."""
-    brightness = 1 + recipe.brightness * (2 * u[:, 0:1] - 1)
-    contrast = 1 + recipe.contrast * (2 * u[:, 1:2] - 1)
-    gain = 1 + recipe.channel_gain * (2 * u[:, 2:5] - 1)
-    scale = brightness * contrast * gain / 255
+    signed = 2 * u - 1
+    brightness, contrast = 1 + recipe.brightness * signed[:, 0:1], 1 + recipe.contrast * signed[:, 1:2]
+    scale = brightness * contrast * (1 + recipe.channel_gain * signed[:, 2:5]) / 255
     offset = (1 - contrast) * mean  # contrast turns about the training mean
     return scale / std, (offset - mean) / std
 
@@ -246,26 +219,20 @@ def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tupl
 def augment(
     images: Tensor, samples: Tensor, recipe: Recipe, mean: Tensor, std: Tensor, *, seed: int, epoch: int
 ) -> Tensor:
-    """Augment and normalise a training batch.
+    """Augment and normalise a training batch: uint8 B x H x W x 3 -> float32 B x 3 x size x size, channels_last.
 
     Args:
-        images: uint8, B x H x W x 3, at least ``recipe.size`` on each side.
+        images: at least ``recipe.size`` on each side.
         samples: int64, B, an identifier for each image.
         mean, std: float32, 3, in units of [0, 1].
-
-    Returns:
-        float32, B x 3 x size x size, memory format channels_last.
     """
     if recipe.name == "none":
         return normalise(_centre(images, recipe.size), mean, std)
     steps = [(STEPS[name], options) for name, options in recipe.steps.items() if options is not None]
     u = uniform(seed, epoch, samples, 16 + NUMBERS_A_STEP * len(steps))
-    if recipe.crops_at_native_scale:
-        crops = _native_crops(images, u, recipe)
-    else:
-        crops = _affine_crops(images, u[:, 0:6], recipe)
-        if recipe.dihedral:
-            crops = _oriented(crops, u[:, 6])
+    crops = images if recipe.crops_at_native_scale else _affine_crops(images, u, recipe)
+    if recipe.crops_at_native_scale or recipe.dihedral:
+        crops = _native_crops(crops, u, recipe)
     for number, (step, options) in enumerate(steps):
         start = 16 + NUMBERS_A_STEP * number
         crops = step(crops, u[:, start : start + NUMBERS_A_STEP], **options)
@@ -284,9 +251,7 @@ def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     pixels = images.contiguous().view(batch, height, width * 3).float()
     gain, shift = scale.repeat(1, width)[:, None, :], offset.repeat(1, width)[:, None, :]
     torch.addcmul(shift, pixels, gain, out=pixels)  # in place: fresh memory costs more than the arithmetic
-    return pixels.view(batch, height, width, 3).permute(
-        0, 3, 1, 2
-    )  # the pixels of an image stay where they are
+    return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)  # nothing moves in memory
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -296,4 +261,4 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
     """What validation and test see: the whole field, or its centre square; float32, B x 3 x H x W."""
-    return normalise(images if recipe.whole_field else _centre(images, recipe.size), mean, std)
+    return normalise(images if recipe.evaluate == "field" else _centre(images, recipe.size), mean, std)

@@ -1,69 +1,34 @@
-"""The LightningDataModule: holds records, split, pixels and augmentation together."""
+"""The LightningDataModule: from settings to a split, stored pixels and augmented batches."""
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from histo_lightning.config.schema import AugmentConfig, SplitConfig
+from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import conf_dir, option
-from histo_lightning.data.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Recipe,
-    augment,
-    check_steps,
-    evaluation_view,
-)
-from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
-from histo_lightning.data.breakhis.records import PARTS, Record
-from histo_lightning.data.pillow import PillowDataset, evaluation_transforms, training_transforms
-from histo_lightning.data.pixels.cache import (
-    Pixels,
-    Progress,
-    default_cache_dir,
-    default_threads,
-    load_pixels,
-)
-from histo_lightning.data.sampling import (
-    Batch,
-    Batches,
-    DirectLoader,
-    EpochOrder,
-    PartDataset,
-    ResidentLoader,
-    View,
-    WorkerLoader,
-    whole,
-)
-from histo_lightning.data.sources.dataset import Source, find_files, open_source
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
+from histo_lightning.data.parts import Batch, Part, PillowDataset, build_parts, class_indices
+from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
+from histo_lightning.data.sampling import Batches, EpochOrder, Loader, ResidentLoader, resident_pixels
+from histo_lightning.data.sources.dataset import Source, find_root, open_source
+from histo_lightning.data.sources.folder import Progress
 from histo_lightning.data.splits import Split, build_split
 from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE
 from histo_lightning.errors import UserError
 
+AnyLoader = Loader | ResidentLoader
 # Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
 RESIDENT_SHARE = 0.5
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
-Loader = DirectLoader | WorkerLoader | ResidentLoader
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a split: its records (in the order of ``index``), labels and dataset."""
-
-    records: tuple[Record, ...]
-    labels: tuple[int, ...]
-    dataset: PartDataset
+CHECKED = ("magnification", "task", "sampler", "normalisation")
 
 
 class BreakHisDataModule(LightningDataModule):
@@ -77,19 +42,15 @@ class BreakHisDataModule(LightningDataModule):
     Args:
         dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two, and ``download``
             fetches BreakHis there first (from ``url``, by default the authors' address).
-        magnification: ``40x`` ... ``400x`` or ``all``.
-        task: ``binary`` (benign 0, malignant 1) or ``subtype`` (eight classes).
-        split: how to split: a kind (``case_kfold``), or all its keys; ``fold`` which fold is tested.
-        image_size: side of the training square in pixels.
+        magnification, task: ``40x`` ... ``400x`` or ``all``; ``binary`` (malignant is 1) or ``subtype`` (8 classes).
+        split: a kind (``case_kfold``), or all its keys; ``fold`` is the one that is tested.
+        image_size, short_side: side of the training square, and short side of the stored pixels (None: 8/7 of it).
         augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
-        batch_size: images a step over all processes together.
-        sampler: ``shuffle`` or ``case_balanced``.
-        short_side: short side of the stored pixels; None keeps 8/7 of the training square.
+        batch_size, sampler: images a step over all processes together; ``shuffle`` or ``case_balanced``.
         images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
         seed: of order and augmentation.
-        workers: processes that load batches. 0 reads them from the memory map in this process, or on a GPU from its own
-            memory where they fit; results are the same with any number.
-        cache_dir: where pixels are kept; None is ``~/.cache/histo_lightning``.
+        workers: processes that load batches; 0 is this one, or a GPU's own memory where the pixels fit. Results are
+            the same with any number.
         progress: called with (done, in all) while pixels are drawn and decoded.
 
     Attributes:
@@ -126,132 +87,98 @@ class BreakHisDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         defaults = option("dataset", dataset)
-        drawn = defaults.get("dataset", {})
-        self.dataset, self.root = dataset, root
-        self.split_settings = _split_settings(
-            split or ("folders" if dataset == "folders" else "case_kfold"), fold
-        )
-        size = image_size or int(defaults.get("image_size", 112))
-        self.recipe = _recipe(augment, size, normalisation)
-        self.magnification, self.task = magnification, task
+        drawn, size = defaults.get("dataset", {}), image_size or int(defaults.get("image_size", 112))
+        settings = DatasetConfig(dataset, root, seed=synthetic_seed, download=download, url=url)
+        settings.images_per_slide = images_per_slide or drawn.get("images_per_slide") or IMAGES_PER_SLIDE
+        settings.image_size = synthetic_size or drawn.get("image_size") or IMAGE_SIZE
+        settings.short_side = short_side or round(size * 8 / 7)
+        self.dataset_settings = settings
+        split = split or ("folders" if dataset == "folders" else "case_kfold")
+        self.split_settings = _split_settings(split, fold)
+        self.recipe = recipe_of(augment, size, normalisation)
+        self.magnification, self.task, self.class_to_idx = magnification, task, class_indices(task)
         self.batch_size = batch_size or int(defaults.get("batch_size", 16))
         self.sampler, self.normalisation = sampler, self.recipe.normalisation
-        self.short_side = short_side or round(size * 8 / 7)
-        self.images_per_slide = images_per_slide or int(drawn.get("images_per_slide") or 4)
-        self.synthetic_size = synthetic_size or int(drawn.get("image_size") or 350)
-        self.synthetic_seed = synthetic_seed or 0
-        self.download, self.url = download, url
         self.seed, self.workers = seed, workers
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
-        self.progress = progress
+        self.cache_dir, self.progress = Path(cache_dir or default_cache_dir()), progress
         self.predict_parts: tuple[str, ...] = ("test",)
-        for name, given, allowed in (
-            ("magnification", magnification, ("40x", "100x", "200x", "400x", "all")),
-            ("task", task, ("binary", "subtype")),
-            ("sampler", sampler, ("shuffle", "case_balanced")),
-            ("normalisation", self.normalisation, ("train", "imagenet")),
-        ):
-            if given not in allowed:
-                raise UserError(f"{name}={given}: allowed are {', '.join(allowed)}")
+        for field in (*fields(Config), *fields(AugmentConfig)):
+            if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:
+                allowed = ", ".join(field.metadata["choices"])
+                raise UserError(f"{field.name}={getattr(self, field.name)}: allowed are {allowed}")
         self.save_hyperparameters(self.settings(), logger=False)
         self.source: Source | None = None
         self.split: Split | None = None
         self.pixels: Pixels | None = None
         self.parts: dict[str, Part] = {}
-        self.mean = torch.tensor(IMAGENET_MEAN)
-        self.std = torch.tensor(IMAGENET_STD)
+        self.mean, self.std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self._resident: Tensor | None = None
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def settings(self) -> dict[str, Any]:
         """What the module was made with, as the config keys of a run: nested, primitives only."""
-        augment = asdict(self.recipe)
-        return {
-            "dataset": {
-                "name": self.dataset,
-                "root": self.root,
-                "images_per_slide": self.images_per_slide,
-                "image_size": self.synthetic_size,
-                "short_side": self.short_side,
-            },
+        augment, dataset = asdict(self.recipe), asdict(self.dataset_settings)
+        keys = ("name", "root", "images_per_slide", "image_size", "short_side")
+        settings: dict[str, Any] = {
+            "dataset": {key: dataset[key] for key in keys},
             "split": asdict(self.split_settings),
-            "magnification": self.magnification,
-            "task": self.task,
             "image_size": augment.pop("size"),
             "augment": augment,
-            "batch_size": self.batch_size,
-            "sampler": self.sampler,
-            "seed": self.seed,
         }
+        own = ("magnification", "task", "batch_size", "sampler", "seed")
+        return settings | {key: getattr(self, key) for key in own}
 
     def __str__(self) -> str:
         split = self.split_settings
-        words = [
-            f"BreakHisDataModule: {self.dataset}, {self.magnification}, {self.task}",
+        lines = [
+            f"BreakHisDataModule: {self.dataset_settings.name}, {self.magnification}, {self.task}",
             f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}",
         ]
         if self.split is None:
-            return "\n".join([*words, "not set up: call setup(), or give it to a Trainer"])
-        images = ", ".join(f"{part} {len(names)}" for part, names in self.split.parts.items())
-        cases = ", ".join(f"{part} {len(names)}" for part, names in self.split.cases.items())
-        label = f", {self.split.label}" if self.split.label else ""
-        return "\n".join([*words, f"images: {images}; cases: {cases}{label}"])
+            return "\n".join([*lines, "not set up: call setup(), or give it to a Trainer"])
+        counts = "; ".join(
+            f"{what}: {', '.join(f'{part} {len(names)}' for part, names in members.items())}"
+            for what, members in (("images", self.split.parts), ("cases", self.split.cases))
+        )
+        return "\n".join([*lines, counts + (f", {self.split.label}" if self.split.label else "")])
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
-        split, _ = self._ready()
-        height, width = self.evaluation_size
+        _, split, pixels = self._ready()
+        train, val = split.cases["train"], split.cases["val"]
+        seen = np.concatenate([self.parts["train"].rows, self.parts["val"].rows]).tolist()
         return {
             "config": self.settings(),
             "class_to_idx": self.class_to_idx,
-            "input_size": [3, height, width],
+            "input_size": [3, *self.evaluation_size],
             "batch_size": self.batch_size,
             "transforms": self.recipe.text(),
             "normalisation": {"mean": self.mean.tolist(), "std": self.std.tolist()},
             "split_hash": split.hash,
-            "train_cases": list(split.cases["train"]),
-            "val_cases": list(split.cases["val"]),
-            "seen_cases": sorted({*split.cases["train"], *split.cases["val"]}),
-            "seen_pixels": self.seen_pixels,
+            "train_cases": list(train),
+            "val_cases": list(val),
+            "seen_cases": sorted({*train, *val}),
+            "seen_pixels": sorted({pixels.digests[row][:16] for row in seen}),  # the SHA-256's first digits
             "threshold": 0.5,
         }
 
-    def _ready(self) -> tuple[Split, dict[str, "Part"]]:
-        if self.split is None or self.pixels is None:
+    def _ready(self) -> tuple[Source, Split, Pixels]:
+        if self.source is None or self.split is None or self.pixels is None:
             raise UserError(
-                "the data module is not set up: call prepare_data() and setup(), or give it to a Trainer"
+                "not set up: call prepare_data() and setup(), or give the data module to a Trainer"
             )
-        return self.split, self.parts
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        names = SUBTYPES if self.task == "subtype" else CLASSES
-        return {name: i for i, name in enumerate(names)}
+        return self.source, self.split, self.pixels
 
     def prepare_data(self) -> None:
         """Draw the synthetic set and decode all pixels once, so that other processes find them on disk."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find, split and decode; does nothing the second time.
-
-        Raises:
-            UserError: see :func:`open_source`, :func:`build_split`, :func:`load_pixels`.
-        """
+        """Find, split and decode, or raise UserError; does nothing the second time."""
         if self.parts:
             return
-        files = find_files(
-            self.dataset,
-            self.root,
-            self.cache_dir,
-            images_per_slide=self.images_per_slide,
-            image_size=self.synthetic_size,
-            seed=self.synthetic_seed,
-            download=self.download,
-            url=self.url,
-            progress=self.progress,
-        )
-        source = open_source(self.dataset, files, image_size=self.synthetic_size)
+        root = find_root(self.dataset_settings, self.cache_dir, self.progress)
+        source = open_source(self.dataset_settings, root)
         split = build_split(
             source.records,
             self.split_settings,
@@ -259,160 +186,93 @@ class BreakHisDataModule(LightningDataModule):
             task=self.task,
             folder_parts=source.folder_parts,
         )
+        size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
+        if size > short_side:
+            raise UserError(f"dataset.short_side={short_side}: smaller than image_size={size}; leave it null")
         chosen = {image for names in split.parts.values() for image in names}
-        records = {r.image: r for r in labelled(source.records, self.split_settings) if r.image in chosen}
-        if self.recipe.size > self.short_side:
-            raise UserError(
-                f"dataset.short_side={self.short_side}: smaller than image_size={self.recipe.size}; leave it null"
-            )
-        # Whole magnifications, so that every fold and every way to split shares what is stored.
-        present = {record.magnification for record in records.values()}
+        records = [r for r in labelled(source.records, self.split_settings) if r.image in chosen]
+        # All images of a magnification, so that every fold and every way to split shares what is stored.
+        present = {record.magnification for record in records}
         pixels = load_pixels(
-            source.files,
+            source.root,
             [record for record in source.records if record.magnification in present or not source.sizes],
-            self.short_side,
+            short_side,
             self.cache_dir,
             sizes=source.sizes,
             progress=self.progress,
         )
         self.source, self.split, self.pixels = source, split, pixels
-        row_of = {image: row for row, image in enumerate(pixels.images)}
-        cases = {
-            case: i
-            for i, case in enumerate(sorted({record.case or record.image for record in records.values()}))
-        }
-        for part in PARTS:
-            members = tuple(records[image] for image in split.parts[part])
-            labels = tuple(self._label(record) for record in members)
-            rows = np.array([row_of[record.image] for record in members], dtype=np.int64)
-            dataset = PartDataset(
-                pixels, rows, labels, [cases[r.case or r.image] for r in members], [r.image for r in members]
-            )
-            self.parts[part] = Part(members, labels, dataset)
+        self.parts = build_parts(split, records, pixels, self.task)
         if self.normalisation == "train":
-            self.mean, self.std = channel_statistics(pixels, self.parts["train"].dataset.rows)
-
-    def _label(self, record: Record) -> int:
-        if self.task == "subtype" and not record.subtype:
-            raise UserError(f"{record.path}: task=subtype needs BreakHis names, which say the subtype")
-        return self.class_to_idx[record.subtype if self.task == "subtype" else record.class_name]
+            statistics = pixels.channel_statistics(self.parts["train"].rows)
+            self.mean, self.std = (torch.tensor(values, dtype=torch.float32) for values in statistics)
 
     @property
     def class_counts(self) -> list[int]:
         """Training images by class index."""
-        return [self.parts["train"].labels.count(i) for i in range(len(self.class_to_idx))]
+        return torch.bincount(self.parts["train"].labels, minlength=len(self.class_to_idx)).tolist()
 
     @property
     def evaluation_size(self) -> tuple[int, int]:
         """(height, width) of what validation and test see, in pixels."""
-        if not self.recipe.whole_field or self.pixels is None:
+        if self.recipe.evaluate != "field" or self.pixels is None:
             return self.recipe.size, self.recipe.size
         return self.pixels.shape
 
     @property
     def fingerprint(self) -> str:
         """Hash of the native pixels of all images in the split."""
-        split, _ = self._ready()
-        assert self.pixels is not None
-        return self.pixels.fingerprint(image for names in split.parts.values() for image in names)
+        _, split, pixels = self._ready()
+        return pixels.fingerprint(image for names in split.parts.values() for image in names)
 
-    @property
-    def seen_pixels(self) -> list[str]:
-        """The first 16 hex digits of the SHA-256 of the native pixels of every train and validation image, sorted."""
-        self._ready()
-        assert self.pixels is not None
-        digests = dict(zip(self.pixels.images, self.pixels.digests, strict=True))
-        return sorted({digests[r.image][:16] for part in ("train", "val") for r in self.parts[part].records})
-
-    def loader(self, part: str, *, train: bool = False) -> Loader:
+    def loader(self, part: str, *, train: bool = False) -> AnyLoader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
-        _, parts = self._ready()
-        members, trainer = parts[part], self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        source, _, pixels = self._ready()
+        members, trainer = self.parts[part], self.trainer
+        rank, processes = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
-        overfits = train and trainer is not None and bool(getattr(trainer, "overfit_batches", 0))
-        order = EpochOrder(
-            members.records,
-            members.labels,
-            self.sampler if train else "sequential",
-            self.seed,
-            repeats=overfits,
-        )
-        by_pillow = self.recipe.name == "thesis_pillow"
-        batches = Batches(
-            order, self.batch_size, training=train, rank=rank, world=world, with_epoch=by_pillow
-        )
-        # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees by itself.
-        view = partial(self._viewed, train) if trainer is None else None
-        if by_pillow:
-            return self._workers(self._pillow(members, train), batches, None, view)
-        if device.type == "cuda" and self.workers == 0 and (stored := self._stored(device)) is not None:
-            return ResidentLoader(members.dataset, batches, stored)
-        if device.type == "cpu" and self.workers == 0:
-            return DirectLoader(members.dataset, batches, view)
-        return self._workers(members.dataset, batches, whole, view)
+        overfits = train and bool(getattr(trainer, "overfit_batches", 0))
+        kind = self.sampler if train else "sequential"
+        order = EpochOrder(members.records, members.labels.tolist(), kind, self.seed, repeats=overfits)
+        batches = Batches(order, self.batch_size, training=train, rank=rank, processes=processes)
+        on_gpu = device.type == "cuda"
+        dataset: Part | PillowDataset = members
+        if self.recipe.name == "thesis_pillow":
+            view = self.recipe, self.mean, self.std
+            dataset = PillowDataset(members, source.root, *view, train=train, seed=self.seed)
+            batches.with_epoch = True
+        elif on_gpu and not self.workers and (stored := self._stored(pixels, device)) is not None:
+            return ResidentLoader(members, batches, stored)
+        workers = self.workers or (PREFETCHING_WORKERS if on_gpu else 0)
+        # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees.
+        seen = partial(self.view, training=train) if trainer is None else None
+        return Loader(dataset, batches, workers=workers, pin=on_gpu, view=seen)
 
-    def _viewed(self, train: bool, batch: Batch, epoch: int) -> Batch:
-        return self.view(batch, training=train, epoch=epoch)
-
-    def _workers(
-        self,
-        dataset: PartDataset | PillowDataset,
-        batches: Batches,
-        collate: Callable[[Any], Any] | None,
-        view: View | None,
-    ) -> WorkerLoader:
-        cuda = torch.cuda.is_available()
-        workers = self.workers or (PREFETCHING_WORKERS if cuda else 0)
-        loader: DataLoader[Batch] = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=cuda,
-            generator=torch.Generator(),  # else each iterator draws from torch's own, and dropout changes after a resume
-        )
-        return WorkerLoader(loader, batches, view)
-
-    def _stored(self, device: torch.device) -> Tensor | None:
+    def _stored(self, pixels: Pixels, device: torch.device) -> Tensor | None:
         """All stored pixels in the device's memory, copied there once, where they fit into its share."""
-        if self._resident is None and self.pixels is not None:
-            free, _ = torch.cuda.mem_get_info(device)
-            if self.pixels.nbytes > RESIDENT_SHARE * free:
-                return None
-            self._resident = resident_pixels(self.pixels, device)
+        if self._resident is None and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._resident = resident_pixels(pixels, device)
         return self._resident
 
-    def _pillow(self, part: Part, train: bool) -> PillowDataset:
-        if self.source is None or not isinstance(self.source.files, Folder):
-            raise UserError(
-                f"dataset.root={self.root}: augment=thesis_pillow opens files one by one; unpack the archive"
-            )
-        build = training_transforms if train else evaluation_transforms
-        paths = [self.source.files.root / record.path for record in part.records]
-        cases = part.dataset.cases.tolist()
-        return PillowDataset(paths, part.labels, cases, build(self.recipe, self.mean, self.std), self.seed)
-
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> AnyLoader:
         return self.loader("train", train=True)
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> AnyLoader:
         return self.loader("val")
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> AnyLoader:
         return self.loader("test")
 
-    def predict_dataloader(self) -> Loader | list[Loader]:
+    def predict_dataloader(self) -> AnyLoader | list[AnyLoader]:
         loaders = [self.loader(part) for part in self.predict_parts]
         return loaders[0] if len(loaders) == 1 else loaders
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training) and normalise, on the device the batch has been moved to."""
-        training = self.trainer is not None and self.trainer.training
-        return self.view(
-            batch, training=training, epoch=self.trainer.current_epoch if self.trainer is not None else 0
-        )
+        trainer = self.trainer
+        if trainer is None:
+            return self.view(batch, training=False)
+        return self.view(batch, training=trainer.training, epoch=trainer.current_epoch)
 
     def view(self, batch: Batch, *, training: bool, epoch: int = 0) -> Batch:
         """The batch with its uint8 pixels replaced by what the network sees (finished images stay as they are)."""
@@ -436,56 +296,3 @@ def _split_settings(split: str | Mapping[str, Any] | SplitConfig, fold: int | No
     elif not isinstance(split, SplitConfig):
         split = SplitConfig(**split)
     return split if fold is None else replace(split, fold=fold)
-
-
-def _recipe(augment: str | Mapping[str, Any] | AugmentConfig, size: int, normalisation: str | None) -> Recipe:
-    keys = (
-        option("augment", augment)
-        if isinstance(augment, str)
-        else asdict(augment)
-        if isinstance(augment, AugmentConfig)
-        else dict(augment)
-    )
-    known = {field.name for field in fields(AugmentConfig)}
-    for name in keys:
-        if name not in known:
-            raise UserError(f"augment: {name!r} is no key of it; allowed are {', '.join(sorted(known))}")
-    if normalisation is not None:
-        keys["normalisation"] = normalisation
-    check_steps(keys.get("steps") or {})
-    return Recipe(**{**keys, "size": size})
-
-
-def resident_pixels(pixels: Pixels, device: torch.device) -> Tensor:
-    """All stored images on a device, uint8 N x H x W x 3, copied a piece at a time."""
-    height, width = pixels.shape
-    stored = torch.empty((len(pixels.images), height, width, 3), dtype=torch.uint8, device=device)
-    for start in range(0, len(stored), 64):
-        rows = np.arange(start, min(start + 64, len(stored)))
-        stored[start : start + 64] = torch.from_numpy(pixels.take(rows)).to(device)
-    return stored
-
-
-def channel_statistics(pixels: Pixels, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over the given images, in units of [0, 1] (float32, 3 each).
-
-    From sums of whole numbers, so that they are exact whatever the order.
-    """
-
-    def sums(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        images = pixels.take(chosen)
-        lines = images.reshape(len(images) * images.shape[1], -1)
-        totals = [lines.sum(axis=0, dtype=np.uint32)]
-        totals.append(np.multiply(lines, lines, dtype=np.uint16).sum(axis=0, dtype=np.uint32))
-        return np.stack([total.reshape(-1, 3).sum(axis=0, dtype=np.int64) for total in totals])
-
-    with ThreadPoolExecutor(default_threads()) as pool:
-        # 16 images of 4,096 lines would just not overflow.
-        first, second = np.sum(list(pool.map(sums, np.split(rows, range(16, len(rows), 16)))), axis=0)
-    height, width = pixels.shape
-    count = len(rows) * height * width
-    mean = first / count
-    std = np.sqrt(np.maximum(second / count - mean**2, 0))
-    return torch.tensor(mean / 255, dtype=torch.float32), torch.tensor(
-        np.maximum(std / 255, 1e-3), dtype=torch.float32
-    )

@@ -11,7 +11,7 @@ from histo_lightning.config.schema import EvaluateConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import Record, select_magnification, without_twins
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
-from histo_lightning.data.sources.dataset import Source, find_files, open_source
+from histo_lightning.data.sources.dataset import Source, find_root, open_source
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import make_table, score_predictions, write_predictions
 from histo_lightning.inference.trained import Trained
@@ -86,18 +86,13 @@ def _load(
     """The data set, its stored pixels, and the records of the chosen magnification."""
     dataset = config.dataset
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    width = dataset.image_size or 350
-    files = find_files(
-        dataset.name, dataset.root, cache_dir, images_per_slide=dataset.images_per_slide or 4, image_size=width,
-        seed=dataset.seed or 0, download=dataset.download, url=dataset.url, progress=progress,
-    )  # fmt: skip
-    source = open_source(dataset.name, files, image_size=width)
+    source = open_source(dataset, find_root(dataset, cache_dir, progress))
     magnification = config.magnification or str(trained.about["config"]["magnification"])
     records = select_magnification(source.records, magnification)
     if not records:
         raise UserError(f"magnification={magnification}: the data set has no such image")
     short_side = dataset.short_side or trained.short_side
-    pixels = load_pixels(files, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
+    pixels = load_pixels(source.root, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
     return source, pixels, without_twins(records, trained.about["config"]["task"])[0]
 
 

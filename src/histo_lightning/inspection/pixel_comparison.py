@@ -10,7 +10,8 @@ from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.pixels.cache import default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import nearest_pairs
-from histo_lightning.data.sources.dataset import find_files, native_sizes
+from histo_lightning.data.sources.dataset import find_root, native_sizes
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.splits.reading import printable
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import Member, member
@@ -59,16 +60,16 @@ def compare_pixels(
         raise UserError(
             "dataset.root is given with dataset=synthetic, which has none; give dataset=breakhis or dataset=folders"
         )
-    files = find_files(dataset.name, dataset.root, cache)
-    paths = files.paths()
+    root = find_root(dataset, cache)
+    paths = image_paths(root)
     wanted = {m.key: m for m in members}
     present = _records(wanted.values(), paths)
     if not present:
         raise UserError(
-            f"dataset.root={printable(str(files.root))}: none of the {len(wanted):,} images of the split is below it, "
+            f"dataset.root={printable(str(root))}: none of the {len(wanted):,} images of the split is below it, "
             f"e.g. {printable(next(iter(wanted.values())).path)}; give the folder that holds them"
         )
-    sizes = native_sizes(dataset.name)
+    sizes = native_sizes(dataset)
     decoded = dict(present)
     if sizes:  # a cache holds a magnification whole, and runs share it
         magnifications = {record.magnification for record in present.values()}
@@ -77,7 +78,7 @@ def compare_pixels(
                 decoded.setdefault(m.key, _record(m, m.path))
     key_of = {record.image: key for key, record in decoded.items()}
     pixels = load_pixels(
-        files,
+        root,
         list(decoded.values()),
         dataset.short_side or STORED_SHORT_SIDE,
         cache,

@@ -20,8 +20,8 @@ from histo_lightning.data.breakhis.records import (
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import identical_pixels, nearest_pairs
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
-from histo_lightning.data.sources.dataset import find_files, native_sizes
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.sources.dataset import find_root, native_sizes
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.dataset_page import DatasetFacts, write_dataset_report
@@ -54,28 +54,18 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     dataset = config.dataset
     with StepProgress("fetching (bytes)" if dataset.download else "drawing images", shown) as progress:
-        files = find_files(
-            dataset.name,
-            dataset.root,
-            cache_dir,
-            images_per_slide=dataset.images_per_slide or 4,
-            image_size=dataset.image_size or 350,
-            seed=dataset.seed or 0,
-            download=dataset.download,
-            url=dataset.url,
-            progress=progress,
-        )
-    records, problems, message = _read_names(dataset.name, files)
+        root = find_root(dataset, cache_dir, progress)
+    records, problems, message = _read_names(dataset.name, root)
     records = select_magnification(records, config.magnification)
     if not records:
         raise UserError(f"magnification={config.magnification}: the data set has no such image")
     with StepProgress("decoding images", shown) as progress:
         pixels = load_pixels(
-            files,
+            root,
             records,
             dataset.short_side or round(config.image_size * 8 / 7),
             cache_dir,
-            sizes=native_sizes(dataset.name, dataset.image_size or 350),
+            sizes=native_sizes(dataset),
             progress=progress,
             tolerant=True,
             verify=config.verify == "full",
@@ -86,7 +76,7 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
         Problem("unreadable", image, by_image[image].path, reason)
         for image, reason in pixels.unreadable.items()
     ]
-    facts = _measure(dataset.name, files, ordered, pixels, problems, message, shown)
+    facts = _measure(dataset.name, root, ordered, pixels, problems, message, shown)
     write_dataset_report(folder, facts)
     outcome = Outcome(facts, pixels, any(problem.kind in BLOCKING for problem in problems))
     if config.json:
@@ -94,15 +84,13 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
     return outcome
 
 
-def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], str]:
+def _read_names(name: str, root: Path) -> tuple[list[Record], list[Problem], str]:
     """Records, problems of names, and a sentence about the copy."""
-    paths = files.paths()
+    paths = image_paths(root)
     if not paths:
-        raise UserError(
-            f"dataset.root={files.root}: no image below it; give the folder that holds BreaKHis_v1"
-        )
+        raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     if name == "folders":
-        records, parts = folder_records(paths, files.root)
+        records, parts = folder_records(paths, root)
         return (
             records,
             [],
@@ -113,9 +101,7 @@ def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], 
         if (record := record_of(path)) is not None:
             known.setdefault(record.image, record)
     if not known:
-        raise UserError(
-            f"dataset.root={files.root}: no image below it is named as in BreakHis, e.g. {paths[0]}"
-        )
+        raise UserError(f"dataset.root={root}: no image below it is named as in BreakHis, e.g. {paths[0]}")
     if name == "synthetic":
         return list(known.values()), [], f"{len(known):,} drawn images under BreakHis names"
     return list(known.values()), inspect_names(paths), census_message(list(known.values()))
@@ -123,7 +109,7 @@ def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], 
 
 def _measure(
     name: str,
-    files: Folder,
+    root: Path,
     records: list[Record],
     pixels: Pixels,
     problems: list[Problem],
@@ -138,11 +124,11 @@ def _measure(
         pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
     return DatasetFacts(
         name=name,
-        root=str(files.root) if name != "synthetic" else "drawn by this program",
+        root=str(root) if name != "synthetic" else "drawn by this program",
         census=message,
         records=records,
         sizes=pixels.sizes,
-        bytes=[files.stat(record.path).st_size for record in records],
+        bytes=[(root / record.path).stat().st_size for record in records],
         digests=pixels.digests,
         states=[pixels.unreadable.get(record.image, "ok") for record in records],
         stains=stains,

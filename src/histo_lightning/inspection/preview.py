@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from histo_lightning.config.schema import PrepareConfig
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.pillow import PillowDataset
+from histo_lightning.data.parts import PillowDataset
 from histo_lightning.report.style import TEXT_SIZE, new_grid, save_picture
 from histo_lightning.training.objects import build_datamodule
 
@@ -55,7 +55,7 @@ def _seen(data: BreakHisDataModule, rows: list[int], epoch: int | None) -> list[
     if isinstance(by_pillow, PillowDataset):
         batch = {"image": torch.stack([by_pillow[epoch or 0, row]["image"] for row in rows])}
     else:
-        batch = data.parts["train"].dataset.__getitems__(rows)
+        batch = data.parts["train"].__getitems__(rows)
     seen = data.view(batch, training=epoch is not None, epoch=epoch or 0)["image"]
     images = seen * data.std[:, None, None] + data.mean[:, None, None]
     return list(images.clamp(0, 1).permute(0, 2, 3, 1).numpy())

@@ -29,7 +29,7 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
         raise RuntimeError("the data module is not set up")
     pixels = data.pixels
     part = "test" if "test" in tables else "val"
-    colours = {name: _colours(pixels, data.parts[name].dataset.rows) for name in ("train", part)}
+    colours = {name: _colours(pixels, data.parts[name].rows) for name in ("train", part)}
     centre, spread = colours["train"].mean(axis=0), np.maximum(colours["train"].std(axis=0), 1e-6)
 
     def design(name: str) -> Floats:

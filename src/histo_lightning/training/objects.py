@@ -22,7 +22,7 @@ from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import MONITORS, Config
 from histo_lightning.config.targets import arguments, build, class_of
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.pixels.cache import Progress
+from histo_lightning.data.sources.folder import Progress
 from histo_lightning.models import load_weights
 from histo_lightning.models.networks import OURS
 

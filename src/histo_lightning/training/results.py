@@ -104,6 +104,6 @@ def _reader(data: BreakHisDataModule) -> Callable[[str], NDArray[np.uint8] | Non
     rows: Mapping[str, int] = {
         record.path: int(row)
         for part in data.parts.values()
-        for record, row in zip(part.records, part.dataset.rows, strict=True)
+        for record, row in zip(part.records, part.rows, strict=True)
     }
     return lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None

@@ -13,8 +13,7 @@ from torchvision import transforms
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import IMAGENET_MEAN, STEPS, augmentation_step, check_steps
-from histo_lightning.data.datamodule import resident_pixels
-from histo_lightning.data.sampling import ResidentLoader
+from histo_lightning.data.sampling import ResidentLoader, resident_pixels
 from histo_lightning.errors import UserError
 
 D4 = {"name": "d4", "dihedral": True, "brightness": 0.1}
@@ -107,7 +106,7 @@ def test_what_is_fitted_does_not_see_the_test_images(tmp_path: Path) -> None:
 
 def test_normalisation_is_the_mean_and_deviation_of_the_training_pixels(tmp_path: Path) -> None:
     data = module(tree(tmp_path / "t"), tmp_path / "c")
-    rows = data.parts["train"].dataset.rows
+    rows = data.parts["train"].rows
     pixels = data.pixels.take(rows).reshape(-1, 3) / 255
     assert torch.allclose(data.mean, torch.tensor(pixels.mean(axis=0), dtype=torch.float32), atol=1e-6)
     assert torch.allclose(data.std, torch.tensor(pixels.std(axis=0), dtype=torch.float32), atol=1e-6)
@@ -220,7 +219,7 @@ def test_no_step_waits_for_the_device_or_copies_to_it(tmp_path: Path, recipe: st
     data = module(tree(tmp_path / "t"), tmp_path / "c", augment=recipe)
     classifier = Classifier({"_target_": "histo_lightning.models.resnet.resnet10", "stem": "small"})
     loader = ResidentLoader(
-        data.parts["train"].dataset,
+        data.parts["train"],
         data.train_dataloader().batch_sampler,
         resident_pixels(data.pixels, torch.device("cpu")),
     )
@@ -244,7 +243,7 @@ def test_pixels_in_device_memory_give_the_same_batches(tmp_path: Path) -> None:
     stored = resident_pixels(data.pixels, torch.device("cpu"))
     for part, train in (("train", True), ("val", False)):
         direct = data.loader(part, train=train)
-        resident = ResidentLoader(data.parts[part].dataset, direct.batch_sampler, stored)
+        resident = ResidentLoader(data.parts[part], direct.batch_sampler, stored)
         assert len(resident) == len(direct)
         seen = [data.view(batch, training=train) for batch in resident]
         assert_same_batches(list(direct), seen)

@@ -23,14 +23,16 @@ def test_case_balanced_sampling_draws_classes_and_cases_equally() -> None:
     assert all(share[f"14-{c}"] == pytest.approx(0.125, abs=0.02) for c in range(3, 7))
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_processes_share_batches_without_loss_or_duplicates(world: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_batches_without_loss_or_duplicates(processes: int) -> None:
     records = [record_of(f"SOB_B_A-14-1-40-{i:03d}.png") for i in range(23)]
     labels = [0] * 23
     whole = list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True))
     shares = [
-        list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True, rank=r, world=world))
-        for r in range(world)
+        list(
+            Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True, rank=r, processes=processes)
+        )
+        for r in range(processes)
     ]
     for i, batch in enumerate(whole):
         assert sorted(batch) == sorted(index for share in shares for index in share[i])
@@ -38,20 +40,24 @@ def test_processes_share_batches_without_loss_or_duplicates(world: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 31, 32, 33, 300, 301])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_batches_cover_everything_on_any_number_of_processes(count: int, world: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_evaluation_batches_cover_everything_on_any_number_of_processes(count: int, processes: int) -> None:
     order = EpochOrder([], [], "sequential", 0)
     order.count = count
     shares = [
-        list(Batches(order, 32 // world * world, training=False, rank=rank, world=world))
-        for rank in range(world)
+        list(Batches(order, 32 // processes * processes, training=False, rank=rank, processes=processes))
+        for rank in range(processes)
     ]
     assert len({len(batch) for share in shares for batch in share}) == 1
-    assert {len(share) for share in shares} == {len(Batches(order, 32 // world * world, training=False))}
+    assert {len(share) for share in shares} == {
+        len(Batches(order, 32 // processes * processes, training=False))
+    }
     seen = [index for share in shares for batch in share for index in batch]
     assert set(seen) == set(range(count))
-    assert len(seen) - count < max(len(shares[0]) * world, world + 1)  # hardly an image more than one a batch
-    assert max(len(batch) for batch in shares[0]) * world <= max(32, world)
+    assert len(seen) - count < max(
+        len(shares[0]) * processes, processes + 1
+    )  # hardly an image more than one a batch
+    assert max(len(batch) for batch in shares[0]) * processes <= max(32, processes)
 
 
 def test_overfitting_repeats_the_first_epoch() -> None:

@@ -116,7 +116,7 @@ def test_the_mean_colour_baseline_is_scikit_learn_s_regression(run: Path, cache_
             part=part,
             logits=np.zeros((len(members.records), 2)),
         )
-        colours[part] = data.pixels.take(members.dataset.rows).mean(axis=(1, 2))
+        colours[part] = data.pixels.take(members.rows).mean(axis=(1, 2))
     found = mean_colour(data, tables)
     scaled = StandardScaler().fit(colours["train"])
     model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000)

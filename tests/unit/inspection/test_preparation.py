@@ -14,7 +14,6 @@ from PIL import Image
 from factories.copies import draw, small_copy
 from histo_lightning.config.schema import AugmentConfig, DatasetConfig, PrepareConfig, TrainerConfig
 from histo_lightning.data import BreakHisDataModule
-from histo_lightning.data.sources.folder import Folder
 from histo_lightning.data.splits import SplitConfig
 from histo_lightning.inspection.preparation import prepare
 from histo_lightning.inspection.preview import write_preview
@@ -40,7 +39,7 @@ def test_runs_find_what_was_prepared(copy: Path, tmp_path: Path, monkeypatch: py
     """Every way to split and every magnification reads the same shards; no image file is opened again."""
     cache = tmp_path / "cache"
     prepare(config(copy, cache), tmp_path / "report")
-    monkeypatch.setattr(Folder, "read", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(Path, "read_bytes", lambda *_: pytest.fail("opened again"))
     fingerprints = set()
     for kind, magnification in (("image_random", "40x"), ("image_random", "all")):
         data = BreakHisDataModule(

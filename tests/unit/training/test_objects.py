@@ -111,7 +111,8 @@ def test_the_data_module_has_the_config_s_settings() -> None:
         "split.fold=2", "trainer.workers=3", "seed=5", "magnification=200x",
     )  # fmt: skip
     data = build_datamodule(config)
-    assert (data.images_per_slide, data.synthetic_size, data.batch_size) == (1, 700, 32)
+    drawn = data.dataset_settings
+    assert (drawn.images_per_slide, drawn.image_size, data.batch_size) == (1, 700, 32)
     assert (data.recipe.size, data.recipe.name, data.normalisation) == (64, "thesis", "imagenet")
     assert (data.split_settings.name, data.split_settings.fold) == ("official", 2)
     assert (data.sampler, data.workers, data.seed, data.magnification) == ("case_balanced", 3, 5, "200x")

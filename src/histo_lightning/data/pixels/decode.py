@@ -1,7 +1,7 @@
 """One image file to one uint8 array: complete, verified, bit-exact, or refused with a reason.
 
 8-bit RGB PNG, which is what BreakHis is, goes through libspng (imagecodecs): 1.5 times as fast as Pillow, and free
-of Python's lock, so threads scale. Everything else goes through Pillow. ``python -m histo_lightning.benchmark`` has the figures.
+of Python's lock, so threads scale. Everything else goes through Pillow.
 """
 
 import io
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from imagecodecs import spng_decode
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from histo_lightning.errors import UserError
 
@@ -21,39 +21,24 @@ Array = NDArray[np.uint8]
 SMALLEST_SIDE = 32
 BREAKHIS_SIZES = ((700, 460), (700, 456))
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_RGB_8 = (8, 2)  # bit depth and colour type of 8-bit RGB
+_RGB_8 = b"\x08\x02"  # bit depth and colour type
+# Pillow's and, as RuntimeError, libspng's.
+_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
-    """Decode the bytes of one image file completely.
-
-    Args:
-        name: what to call it in errors.
-        sizes: allowed (width, height) in pixels; None allows any from 32 pixels a side.
-
-    Returns:
-        uint8, height x width x 3.
+    """Decode the bytes of one image file, called ``name`` in errors: uint8, height x width x 3.
 
     Raises:
-        UserError: truncated, damaged, not an image, not RGB, or of a size that is not allowed.
+        UserError: truncated, damaged, not an image, not RGB, or of a (width, height) that is not among ``sizes``; None
+            allows any from 32 pixels a side.
     """
     try:
-        pixels = spng_decode(data) if _plain_png(data) else with_pillow(data)
-    except _NotRGB as error:
-        raise UserError(f"{name}: its mode is {error}, 8-bit RGB is needed; convert it") from error
-    except (
-        OSError,
-        UnidentifiedImageError,
-        SyntaxError,
-        ValueError,
-        RuntimeError,  # libspng's
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+        pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
+    except _ERRORS as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{name}: cannot be read as an image ({reason}); replace it by an intact copy"
-        ) from error
+        message = f"{name}: cannot be read as an image ({reason}); replace it by an intact copy"
+        raise UserError(message) from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
         allowed = " or ".join(f"{w}x{h}" for w, h in sizes)
@@ -66,53 +51,35 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
     return pixels
 
 
-class _NotRGB(Exception):
-    """The mode of an image that is not RGB."""
-
-
-def _plain_png(data: bytes) -> bool:
+def _is_plain_png(data: bytes) -> bool:
     """Whether this is an 8-bit RGB PNG without colour key; every chunk's checksum is verified on the way.
 
     Decoders pass over the checksums of chunks that they do not need, and over some flipped bits with them.
     """
     if data[:8] != _SIGNATURE:
         return False
-    position, plain = 8, False
-    kinds: list[bytes] = []
-    view = memoryview(data)
-    while position < len(data) and kinds[-1:] != [b"IEND"]:
-        (length,) = struct.unpack_from(">I", data, position)
+    position, plain, kinds, view = 8, False, set(), memoryview(data)
+    while b"IEND" not in kinds:
+        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
-        end = position + 8 + length
         if end + 4 > len(data):
-            raise OSError("the file ends in the middle of a chunk")
-        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise OSError("the file ends early")
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise OSError(f"the checksum of its {kind.decode('latin-1')} chunk is wrong")
         if kind == b"IHDR":
-            plain = struct.unpack_from(">BB", data, position + 16) == _RGB_8
-        kinds.append(kind)
+            plain = data[position + 16 : position + 18] == _RGB_8
+        kinds.add(kind)
         position = end + 4
-    if kinds[-1:] != [b"IEND"]:
-        raise OSError("the file ends early")
     return plain and b"tRNS" not in kinds
 
 
-def with_pillow(data: bytes) -> Array:
+def with_pillow(data: bytes, name: str = "image") -> Array:
     """Decode any image that Pillow reads as RGB: uint8, height x width x 3; raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as image:
         image.load()
     if image.mode != "RGB":
-        raise _NotRGB(image.mode)
+        raise UserError(f"{name}: its mode is {image.mode}, 8-bit RGB is needed; convert it")
     return np.asarray(image, dtype=np.uint8)
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels from the first bytes of an image file; raise OSError where they say none."""
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            return header.size
-    except (SyntaxError, ValueError) as error:
-        raise OSError(str(error)) from error
 
 
 def on_canvas(pixels: Array, height: int, width: int) -> Array:

@@ -1,7 +1,6 @@
 """Images that are the same, or nearly: a copy filed under two cases leaks from training into test.
 
-Nothing is dropped on the strength of this: the pairs are listed, and a person looks at them. Candidates come from
-perceptual hashes (pHash: Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions") in all
+The pairs are only listed, for a person to look at. Candidates come from perceptual hashes (pHash: Zauner 2010) in all
 eight orientations, at one magnification; they are ranked by the correlation of local contrast.
 
 The threshold of a suspicious pair was measured on 250 real images at 100X, stored at 256 x 390: of all pairs of
@@ -30,9 +29,7 @@ SHIFT = 2  # of those, each way
 CANDIDATES = 2000  # pairs compared by correlation, for each magnification
 SUSPICIOUS = 0.5  # correlation; see above
 ROWS_AT_ONCE = 64
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float32]
-PixelSource = Callable[[Rows], NDArray[np.uint8]]
+PixelSource = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 Progress = Callable[[int, int], None]
 
 
@@ -40,11 +37,8 @@ Progress = Callable[[int, int], None]
 class Pair:
     """Two images of different cases that look alike.
 
-    Attributes:
-        first, second: image names.
-        distance: bits, 0 to 64, in which the perceptual hashes differ.
-        correlation: of local contrast, pixel by pixel, at the best of small shifts, -1 to 1.
-        orientation: what to do to ``second`` to see ``first``; one of ``ORIENTATIONS``.
+    ``distance``: bits, 0 to 64, in which the perceptual hashes differ. ``correlation``: of local contrast at the best of
+    small shifts, -1 to 1. ``orientation``: what to do to ``second`` to see ``first``; one of :data:`ORIENTATIONS`.
     """
 
     first: str
@@ -62,10 +56,9 @@ class Pair:
 def identical_pixels(images: Sequence[str], digests: Sequence[str]) -> list[tuple[str, ...]]:
     """Groups of two or more images whose native pixels have the same SHA-256, sorted; an empty digest is none."""
     members: dict[str, list[str]] = defaultdict(list)
-    for image, digest in zip(images, digests, strict=True):
-        if digest:
-            members[digest].append(image)
-    return sorted(tuple(sorted(group)) for group in members.values() if len(group) > 1)
+    for image, digest in sorted(zip(images, digests, strict=True)):
+        members[digest].append(image)
+    return sorted(tuple(group) for digest, group in members.items() if digest and len(group) > 1)
 
 
 def orient(square: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
@@ -76,35 +69,30 @@ def orient(square: NDArray[np.generic], orientation: int) -> NDArray[np.generic]
 def nearest_pairs(
     pixels: PixelSource, records: Sequence[Record], *, count: int = 20, progress: Progress | None = None
 ) -> list[Pair]:
-    """The images of different cases that look most alike, at each magnification.
+    """The ``count`` pairs of different cases that look most alike at each magnification, highest correlation first.
 
     Args:
         pixels: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time.
         records: in the order of the rows. Those without a case or a magnification are left out.
-        count: pairs for each magnification.
         progress: called with (images done, images in all).
-
-    Returns:
-        Highest correlation first: of two unrelated images a few are near by hash, hardly any by correlation.
     """
     pairs: list[Pair] = []
     done, total = 0, sum(r.magnification > 0 and bool(r.case) for r in records)
     for magnification in MAGNIFICATIONS:
         rows = np.flatnonzero([r.magnification == magnification and bool(r.case) for r in records])
         members = [records[row] for row in rows.tolist()]
-        squares = np.empty((len(rows), SIDE, SIDE), dtype=np.uint8)
+        squares: list[NDArray[np.uint8]] = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            images = pixels(rows[start : start + ROWS_AT_ONCE])
-            squares[start : start + len(images)] = [_centre_square(image) for image in images]
-            done += len(images)
+            squares += map(_centre_square, pixels(rows[start : start + ROWS_AT_ONCE]))
             if progress is not None:
-                progress(done, total)
-        pairs += _best(_candidates(squares, members), count)
-    return _best(pairs, len(pairs))
+                progress(done + len(squares), total)
+        done += len(squares)
+        pairs += sorted(_candidates(squares, members), key=_rank)[:count]
+    return sorted(pairs, key=_rank)
 
 
-def _best(pairs: list[Pair], count: int) -> list[Pair]:
-    return sorted(pairs, key=lambda p: (-p.correlation, p.distance, p.first, p.second))[:count]
+def _rank(pair: Pair) -> tuple[float, int, str, str]:
+    return -pair.correlation, pair.distance, pair.first, pair.second
 
 
 def _centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -122,20 +110,18 @@ def _hash(square: NDArray[np.generic]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _candidates(squares: NDArray[np.uint8], records: Sequence[Record]) -> list[Pair]:
+def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record]) -> list[Pair]:
     """The pairs of different cases whose hashes are nearest, compared by correlation; unsorted."""
-    shape = (len(ORIENTATIONS), len(squares))
-    hashes = np.array([[_hash(orient(s, o)) for s in squares] for o in range(shape[0])], np.uint64).reshape(
-        shape
-    )
+    turns = range(len(ORIENTATIONS))
+    hashes = np.array([[_hash(orient(square, turn)) for square in squares] for turn in turns], np.uint64)
     cases = np.array([record.case for record in records])
     distances = np.full((len(records), len(records)), 255, dtype=np.uint8)
     for row in range(len(records) - 1):  # row by row: 8 x N x N counts at once would take a gigabyte
         bits = np.bitwise_count(hashes[:, row + 1 :] ^ hashes[0, row]).min(axis=0)
         distances[row, row + 1 :] = np.where(cases[row + 1 :] == cases[row], 255, bits)
     pairs = []
-    nearest = np.argsort(distances, axis=None, kind="stable")[:CANDIDATES]
-    for i, j in np.stack(np.unravel_index(nearest, distances.shape), axis=1).tolist():
+    for nearest in np.argsort(distances, axis=None, kind="stable")[:CANDIDATES].tolist():
+        i, j = divmod(nearest, len(records))
         if distances[i, j] == 255:
             break
         orientation = int(np.bitwise_count(hashes[:, j] ^ hashes[0, i]).argmin())
@@ -148,8 +134,7 @@ def _candidates(squares: NDArray[np.uint8], records: Sequence[Record]) -> list[P
 def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
     """The highest Pearson correlation of the local contrast of two squares (S x S), over shifts of up to two pixels.
 
-    Local contrast is what a pixel has more than the 7 x 7 pixels about it on average: fields of low contrast resemble
-    each other by their shading alone. 0 where one square is of a single grey.
+    Contrast to the mean of 7 x 7 pixels, as fields resemble each other by their shading. 0 for a square of one grey.
     """
     inner = _contrast(second)[SHIFT:-SHIFT, SHIFT:-SHIFT]
     inner = inner - inner.mean()
@@ -160,7 +145,6 @@ def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) ->
     return float(np.where(scale > 1e-3 * inner.size, products / np.maximum(scale, 1e-9), 0.0).max())
 
 
-def _contrast(square: NDArray[np.generic]) -> Floats:
+def _contrast(square: NDArray[np.generic]) -> NDArray[np.float32]:
     values = square.astype(np.float32)
-    contrast: Floats = values - uniform_filter(values, size=7, mode="reflect")
-    return contrast
+    return np.asarray(values - uniform_filter(values, size=7, mode="reflect"))

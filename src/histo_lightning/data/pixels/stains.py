@@ -1,7 +1,6 @@
 """How strongly images are stained: mean colour, optical density in haematoxylin and eosin, share of tissue.
 
-Cases differ in stain more than classes do, so a set's strips by case show what a network could learn instead of
-tissue.
+Cases differ in stain more than classes do: it is what a network could learn instead of tissue.
 """
 
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 # Optical density of haematoxylin, eosin and DAB in red, green and blue: Ruifrok and Johnston 2001, table 1.
 HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+BASIS = np.array(HED) / np.linalg.norm(HED, axis=1, keepdims=True)  # a stain a row, of length 1
+UNMIXING = np.linalg.inv(BASIS)  # optical density (a row vector) times this is the amount of each stain
 COLUMNS = ("red", "green", "blue", "haematoxylin", "eosin", "tissue")
 TISSUE_DENSITY = 0.15  # as in Macenko et al. 2009
 ROWS_AT_ONCE = 32
@@ -19,27 +20,16 @@ ROWS_AT_ONCE = 32
 _DENSITY = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 
 
-def unmixing() -> NDArray[np.float64]:
-    """3 x 3: optical density in red, green and blue (a row vector) times this is the amount of each stain."""
-    basis = np.array(HED)
-    return np.linalg.inv(basis / np.linalg.norm(basis, axis=1, keepdims=True))
-
-
 def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Statistics of each image, over all its pixels.
+    """Statistics of each image over all its pixels: uint8 RGB, N x H x W x 3 -> float64, N x 6, see :data:`COLUMNS`.
 
-    Args:
-        pixels: uint8 RGB, N x H x W x 3.
-
-    Returns:
-        float64, N x 6, columns as in :data:`COLUMNS`: mean intensities (0 to 255), mean amounts of haematoxylin and
-        eosin (decadic optical density), and the share of pixels whose optical density, averaged over the three
-        channels, exceeds 0.15 (0 to 1).
+    Mean intensities (0 to 255), mean amounts of haematoxylin and eosin (decadic optical density), and the share of
+    pixels (0 to 1) whose optical density, averaged over the three channels, exceeds 0.15.
     """
     colour = pixels.mean(axis=(1, 2), dtype=np.float64)
     density = _DENSITY[pixels]
     # Unmixing is linear, so the mean amount comes from the mean density.
-    amounts = density.mean(axis=(1, 2), dtype=np.float64) @ unmixing()
+    amounts = density.mean(axis=(1, 2), dtype=np.float64) @ UNMIXING
     tissue = (density.sum(axis=3) > 3 * TISSUE_DENSITY).mean(axis=(1, 2))
     return np.column_stack([colour, amounts[:, :2], tissue])
 
@@ -47,11 +37,7 @@ def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def measure_stains(
     pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]], count: int
 ) -> NDArray[np.float64]:
-    """Statistics of ``count`` images, read 32 at a time: float64, count x 6, see :func:`stain_statistics`.
-
-    Args:
-        pixels: rows (int64) -> uint8 RGB, B x H x W x 3.
-    """
+    """:func:`stain_statistics` of ``count`` images (count x 6); ``pixels``: rows -> uint8 RGB, at most 32 at a time."""
     statistics = np.empty((count, len(COLUMNS)))
     for start in range(0, count, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, count), dtype=np.int64)

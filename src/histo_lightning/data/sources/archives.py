@@ -1,27 +1,22 @@
-"""Tar archives of images, unpacked once and whole; nothing in them is trusted.
+"""Tar archives of images, unpacked once and completely; nothing in them is trusted.
 
-Python's tarfile takes a damaged header in mid-archive for the end and leaves gzip's checksum unread, so every archive
-is read on to its last byte.
+They are read to the last byte: tarfile takes a damaged header for the end, and leaves gzip's checksum unread.
 """
 
 import gzip
 import hashlib
-import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from filelock import FileLock
-
+from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 MOST_MEMBERS = 200_000  # the full set has 8,000
 MOST_BYTES = 64 * 2**30  # unpacked; the full set has 4 GB
 BLOCK_BYTES = 512  # of a tar; its end is two blocks of zeros
-Progress = Callable[[int, int], None]
 
 
 class DamagedArchive(UserError):
@@ -34,14 +29,13 @@ def is_archive(path: Path) -> bool:
 
 
 def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -> Path:
-    """The folder below ``cache_dir/archives`` that holds an archive's files; unpacked on first use.
+    """The folder below ``cache_dir/archives`` with an archive's files; unpacked on first use, see :func:`unpack`.
 
-    A changed archive (another place, size or time) has another folder. See :func:`unpack` for the errors.
+    An archive with another path, size or time has another folder.
     """
     stat = archive.stat()
     text = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
-    folder = cache_dir / "archives" / key
+    folder = cache_dir / "archives" / hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
     if not folder.is_dir():
         unpack(archive, folder, progress)
     return folder
@@ -50,76 +44,52 @@ def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
     """Unpack an archive into a new folder, which appears in one step when all is there and verified.
 
-    Args:
-        folder: where it exists already, it is left as it is: another process may have unpacked it meanwhile.
-        progress: called with (bytes of the archive read, bytes of the archive).
+    An existing folder is left alone. ``progress`` is called with (bytes of the archive read, bytes of the archive).
 
     Raises:
         DamagedArchive: cut off, damaged, or no archive; an entry with an absolute path or ``..``, a link, a device or
             a path twice; more files or bytes than any copy of BreakHis. Nothing is left.
         UserError: the archive cannot be read, or there is no room.
     """
-    building = folder.with_name(f".{folder.name}.unpacking")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
-            shutil.rmtree(building, ignore_errors=True)  # left by a killed process
-            try:
-                if not folder.exists():
-                    building.mkdir()
-                    _unpack_all(archive, building, progress)
-                    building.rename(folder)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-        reason = str(error) or type(error).__name__
-        raise DamagedArchive(
-            f"{archive}: damaged, cut off or no tar archive ({reason}); get it again"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{archive}: cannot be unpacked to {folder.parent} ({error.strerror or error}); free space or choose "
-            "another folder"
-        ) from error
+    with new_folder(folder, f"{archive}: cannot be unpacked to {folder.parent}") as building:
+        if folder.exists():
+            return
+        try:
+            _unpack_all(archive, building, progress)
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            raise DamagedArchive(
+                f"{archive}: damaged, cut off or no tar archive ({reason}); get it again"
+            ) from error
+        building.rename(folder)
 
 
 def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
     size = archive.stat().st_size
+    paths: set[str] = set()
+    total = zeros = 0
     with archive.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"  # browsers unpack some downloads and keep the name
         raw.seek(0)
         stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for entry in _checked(tar):
-                tar.extract(
-                    entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False), folder, filter="data"
-                )
+            while (entry := tar.next()) is not None:
+                total += entry.size
+                kind_allowed = entry.isreg() or entry.isdir()
+                if not kind_allowed or entry.name.startswith("/") or ".." in entry.name.split("/"):
+                    raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
+                if entry.isreg() and entry.name in paths:
+                    raise tarfile.ReadError(f"it holds {entry.name} more than once")
+                paths.add(entry.name)
+                if len(paths) > MOST_MEMBERS or total > MOST_BYTES:
+                    raise tarfile.ReadError("it holds more files or bytes than any copy of BreakHis")
+                plain = entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False)
+                tar.extract(plain, folder, filter="data")
                 if progress is not None:
                     progress(raw.tell(), size)
-        zeros = 0
         while chunk := stream.read(1 << 20):
             if chunk.count(0) != len(chunk):
                 raise tarfile.ReadError("a damaged header")
             zeros += len(chunk)
         if zeros < BLOCK_BYTES:
             raise tarfile.ReadError("its end is missing")
-
-
-def _checked(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Every entry, while they keep to what an archive of images may hold."""
-    paths: set[str] = set()
-    total = 0
-    while (entry := tar.next()) is not None:
-        total += entry.size
-        if (
-            not (entry.isreg() or entry.isdir())
-            or entry.name.startswith("/")
-            or ".." in entry.name.split("/")
-        ):
-            raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
-        if entry.isreg() and entry.name in paths:
-            raise tarfile.ReadError(f"it holds {entry.name} more than once")
-        paths.add(entry.name)
-        if len(paths) > MOST_MEMBERS or total > MOST_BYTES:
-            raise tarfile.ReadError("it holds more files or bytes than any copy of BreakHis")
-        yield entry

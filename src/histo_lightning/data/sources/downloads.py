@@ -1,4 +1,4 @@
-"""Downloads: a file from the web, whole or not at all, resumed where a connection or a process died.
+"""Downloads: a file from the web, complete or absent, resumed where a connection or a process died.
 
 The bytes gather in ``.<name>.part`` beside the target. ``.<name>.part.json`` says which version of the remote file
 they belong to (ETag or Last-Modified, length), so that a file that changed on the server starts from zero.
@@ -21,18 +21,19 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from histo_lightning.data.sources.folder import Progress
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json
 from histo_lightning.runs.version import __version__
 
 log = logging.getLogger("histo_lightning")
-Progress = Callable[[int, int], None]
 SCHEMES = ("http", "https", "file")
+VERSION_HEADERS = ("ETag", "Last-Modified", "Content-Length")
 CHUNK_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.5  # doubles with every attempt that brought nothing
 LONGEST_PAUSE_SECONDS = 8.0
-ASK_AGAIN = (408, 416, 429)  # the statuses below 500 that pass; after 416 the whole file is asked for
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
+TEMPORARY_STATUSES = (408, 416, 429, *range(500, 600))  # after 416 the file is asked for from its start
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
 
 
 def fetch(
@@ -46,13 +47,13 @@ def fetch(
     check: Callable[[str], None] | None = None,
     advice: str = "check the address",
 ) -> str:
-    """Download a file; what an earlier call or a killed process had received is not asked for again.
+    """Download a file (``http:``, ``https:`` or ``file:``); returns its SHA-256 as hexadecimal text.
 
-    Two processes that want the same target take turns, and the second uses what the first has brought.
+    What an earlier call or a killed process had received is not asked for again. Two processes that want the same
+    target take turns, and the second uses what the first has brought.
 
     Args:
-        url: ``http:``, ``https:`` or ``file:``.
-        target: replaced in one step when the download is whole; its folder is made.
+        target: replaced in one step when the download is complete; its folder is made.
         key: what the user set to this URL, the start of every error (``dataset.url``).
         timeout_seconds: longest silence of the server.
         attempts: how often the server is asked without a new byte before this fails.
@@ -60,26 +61,20 @@ def fetch(
         check: called with the SHA-256 before the target is touched; where it raises, the download is thrown away.
         advice: what else the user can do, for the error.
 
-    Returns:
-        The SHA-256 of the file as hexadecimal text.
-
     Raises:
-        UserError: no such address, no connection, a server that never sends the whole, or no room on the disk.
+        UserError: no such address, no connection, a server that never sends everything, or no room on the disk.
     """
-    part = target.with_name(f".{target.name}.part")
-    size = 0
+    part, size = target.with_name(f".{target.name}.part"), 0
     try:
-        address = urlsplit(url)
-        if address.scheme not in SCHEMES or not (address.hostname or address.scheme == "file"):
+        scheme, server = urlsplit(url).scheme, urlsplit(url).hostname
+        if scheme not in SCHEMES or not (server or scheme == "file"):
             raise ValueError("only http, https and file addresses are known, with a server's name")
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
-            arrived = _identity(target) not in (
-                None,
-                before,
-            )  # another process brought it while this one waited
             try:
+                # Another process may have brought it while this one waited.
+                arrived = _identity(target) not in (None, before)
                 if not arrived:
                     _receive_all(url, part, timeout_seconds, attempts, progress)
                 digest = sha256_of(target if arrived else part)
@@ -87,7 +82,6 @@ def fetch(
                     check(digest)
                 if not arrived:
                     part.replace(target)
-                _discard(part)
             except UserError:
                 _discard(part)
                 raise
@@ -97,10 +91,10 @@ def fetch(
                     _discard(part)
         return digest
     except (OSError, ValueError, http.client.HTTPException) as error:
-        again = "the same command goes on where it stopped" if size else "try again"
+        again = "the same command resumes where it stopped" if size else "try again"
+        reason = _reason(error, timeout_seconds)
         raise UserError(
-            f"{key}={url}: cannot be downloaded to {target.parent} ({_reason(error, timeout_seconds)}); "
-            f"{again}, or {advice}"
+            f"{key}={url}: cannot be downloaded to {target.parent} ({reason}); {again}, or {advice}"
         ) from error
 
 
@@ -125,14 +119,12 @@ def _discard(part: Path) -> None:
 
 
 def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
-    """How many bytes need not be asked for again, and the ``validator`` and ``total`` of the file they belong to.
-
-    Without a validator nobody could say whether the rest is the rest of the same file.
-    """
+    """How many bytes need not be asked for again, and the ``validator`` and ``total`` of the file they belong to."""
     version: dict[str, Any] = {}
     with suppress(UserError):  # a damaged note: the download starts anew
         version = read_json(_note(part))
     size = part.stat().st_size if part.is_file() else 0
+    # Without a validator nobody could say whether the rest is the rest of the same file.
     usable = version.get("url") == url and version.get("validator") and size <= (version.get("total") or size)
     return (size, version) if usable else (0, {})
 
@@ -144,27 +136,27 @@ def _receive_all(
     failures, furthest = 0, _received(url, part)[0]
     while True:
         try:
-            return _receive(url, part, timeout_seconds, progress)
+            return _receive(url, part, timeout_seconds, progress or (lambda done, total: None))
         except (OSError, http.client.HTTPException) as error:
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
             furthest = max(furthest, size)
-            if not _passes(error) or failures >= attempts or url.startswith("file:"):
+            if not _is_temporary(error) or failures >= attempts or url.startswith("file:"):
                 raise
             log.info("%s: %s after %s bytes, asking again", url, error, size)
         time.sleep(min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 
-def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | None) -> None:
-    """One request: for the rest where something is here, else for the whole; returns when the part is whole."""
+def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -> None:
+    """One request, for the rest or for everything; returns when the part is complete."""
     size, version = _received(url, part)
     if size and size == version["total"]:
         return
-    headers = {"User-Agent": f"histo-lightning/{__version__}"}
+    request = urllib.request.Request(url, headers={"User-Agent": f"histo-lightning/{__version__}"})
     if size:
-        headers |= {"Range": f"bytes={size}-", "If-Range": version["validator"]}
+        request.add_header("Range", f"bytes={size}-")
+        request.add_header("If-Range", version["validator"])
     try:
-        request = urllib.request.Request(url, headers=headers)
         answer = urllib.request.urlopen(request, timeout=timeout_seconds)
     except HTTPError as error:
         error.close()
@@ -175,56 +167,43 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress | 
         if urlsplit(answer.url).scheme not in SCHEMES or answer.status not in (None, 200, 206):
             raise OSError(f"the server answered with HTTP status {answer.status} from {answer.url}")
         if answer.status != 206:
-            size, version = 0, _version(url, answer.headers)
+            etag, modified, length = (answer.headers.get(name, "") for name in VERSION_HEADERS)
+            # A weak ETag promises no equal bytes.
+            validator = modified if etag.startswith("W/") else etag or modified
+            total = int(length) if length.isdigit() else None
+            size, version = 0, {"url": url, "validator": validator, "total": total}
             part.write_bytes(b"")  # first: old bytes beside the new note would be mixed after a crash
             _note(part).write_text(json.dumps(version), encoding="utf-8")
         elif not _is_rest(answer.headers, size, version):
             _discard(part)
             raise OSError("the server sent something else than the rest of the file")
-        _append(part, answer, size, version["total"], progress)
-
-
-def _version(url: str, headers: Message) -> dict[str, Any]:
-    """What a server says to know its file again: what ``If-Range`` may carry, and the length in bytes, None if unsaid."""
-    etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-    length = headers.get("Content-Length", "")
-    validator = modified if etag.startswith("W/") else etag or modified  # a weak ETag promises no equal bytes
-    return {"url": url, "validator": validator, "total": int(length) if length.isdigit() else None}
-
-
-def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
-    """Whether a partial answer goes on where the part ends, in the same file: some servers heed Range and not If-Range."""
-    first, _, total = headers.get("Content-Range", "").strip().partition("/")
-    names = [name for key in ("ETag", "Last-Modified") if (name := headers.get(key))]
-    same_file = version.get("validator") in names or not names
-    same_total = total == "*" or version.get("total") is None or total == str(version["total"])
-    return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total
-
-
-def _append(part: Path, answer: Any, size: int, total: int | None, progress: Progress | None) -> None:
-    if progress is not None:
+        total = version["total"]
         progress(size, total or 0)
-    with part.open("ab") as file:
-        # read1 hands over what has come; read would lose up to a chunk of it at a cut.
-        while total is None or size < total:
-            chunk = answer.read1(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size))
-            if not chunk:
-                break
-            file.write(chunk)
-            file.flush()
-            size += len(chunk)
-            if progress is not None:
+        with part.open("ab") as file:
+            # read1 hands over what has come; read would lose up to a chunk of it at a cut.
+            while chunk := answer.read1(min(CHUNK_BYTES, total - size) if total else CHUNK_BYTES):
+                file.write(chunk)
+                file.flush()
+                size += len(chunk)
                 progress(size, total or 0)
-    if total is not None and size < total:
+    if size < (total or 0):
         raise OSError(f"the connection was cut after {size} of {total} bytes")
 
 
-def _passes(error: Exception) -> bool:
+def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
+    """Whether a partial answer begins where the part ends, in the same file: some servers ignore If-Range."""
+    first, _, total = headers.get("Content-Range", "").strip().partition("/")
+    names = [name for key in VERSION_HEADERS[:2] if (name := headers.get(key))]
+    same_file = version.get("validator") in names or not names
+    same_total = total == "*" or version.get("total") in (None, int(total) if total.isdigit() else -1)
+    return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total
+
+
+def _is_temporary(error: Exception) -> bool:
     """Whether asking again may help."""
     if isinstance(error, HTTPError):
-        return error.code >= 500 or error.code in ASK_AGAIN
-    disk = isinstance(error, OSError) and error.errno in DISK
-    return not disk and not isinstance(error, http.client.InvalidURL)
+        return error.code in TEMPORARY_STATUSES
+    return getattr(error, "errno", None) not in DISK_ERRORS and not isinstance(error, http.client.InvalidURL)
 
 
 def _reason(error: object, timeout_seconds: float) -> str:

@@ -1,11 +1,17 @@
-"""Image files below a folder, by path relative to it."""
+"""Folders of images: the files in one, and how a new one appears in one step."""
 
 import os
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.errors import UserError
+
+Progress = Callable[[int, int], None]  # called with what is done, and what there is in all
 
 
 def image_paths(root: Path) -> list[str]:
@@ -19,25 +25,24 @@ def image_paths(root: Path) -> list[str]:
     return sorted(paths)
 
 
-@dataclass(frozen=True)
-class Folder:
-    """The image files below ``root``."""
+@contextmanager
+def new_folder(folder: Path, problem: str, advice: str = "choose another folder") -> Iterator[Path]:
+    """An empty folder beside ``folder``, to be filled and renamed to it; removed where it was not renamed.
 
-    root: Path
+    Processes that want the same folder take turns.
 
-    def paths(self) -> list[str]:
-        return image_paths(self.root)
-
-    def stat(self, path: str) -> os.stat_result:
-        """Size and time of a file.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        try:
-            return os.stat(os.path.join(self.root, path))  # noqa: PTH116, PTH118 - thousands at each start
-        except OSError as error:
-            raise UserError(f"{self.root / path}: cannot be read ({error.strerror})") from error
-
-    def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+    Raises:
+        UserError: ``problem``, the reason and the advice, where anything inside raises OSError.
+    """
+    building = folder.with_name(f".{folder.name}.building")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            try:
+                shutil.rmtree(building, ignore_errors=True)  # left by a killed process
+                building.mkdir()
+                yield building
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{problem} ({error.strerror or error}); free space or {advice}") from error

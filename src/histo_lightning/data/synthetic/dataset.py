@@ -1,35 +1,28 @@
 """The embedded data set on disk: drawn once under BreakHis names, in the official tree.
 
 The real set's 82 slides, 70 cases and all 328 groups of slide and magnification are under
-``<cache>/synthetic/<key>/BreaKHis_v1/``. Slide 13412's LC images are copies of its DC images, as in the real set. The
-folder is drawn under a lock, in a temporary sibling, and renamed when it is whole.
+``<cache>/synthetic/<key>/BreaKHis_v1/``. Slide 13412's LC images are copies of its DC images, as in the real set.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from filelock import FileLock
 from PIL import Image
 
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name
+from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
+from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
 VERSION = 2  # of the pictures: raise it when the renderer's output changes, and caches are drawn anew
-TWINS = {"LC-14-13412": "DC-14-13412"}  # copy and origin: one specimen under two subtypes
+IMAGES_PER_SLIDE, IMAGE_SIZE = 4, 350  # by default; the size is the width in pixels
 MARKER = "complete.json"
-Progress = Callable[[int, int], None]
-
-
-def _slides() -> dict[str, Name]:
-    """The 82 slides, each with one of its names, for the grammar's other parts."""
-    return {slide: entry.names()[0] for slide, entry in census().items()}
 
 
 def _path(name: Name, magnification: int, sequence: int) -> str:
@@ -39,7 +32,7 @@ def _path(name: Name, magnification: int, sequence: int) -> str:
 
 def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: int) -> None:
     """Draw one field of view of a slide at the four magnifications."""
-    # The renderer takes half a second to import, and a set is drawn once.
+    # The renderer takes half a second to import.
     from histo_lightning.data.synthetic.cohort import generator
     from histo_lightning.data.synthetic.microscope import render
     from histo_lightning.data.synthetic.tissue import make_tissue
@@ -48,13 +41,8 @@ def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: 
     for magnification in MAGNIFICATIONS:
         rng = generator(seed, "photograph", name.slide, sequence, magnification)
         picture = Image.fromarray(render(tissue, magnification, image_size, rng))
-        picture.save(
-            folder / _path(name, magnification, sequence), compress_level=1
-        )  # noise does not compress
-
-
-def _silent(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+        path = folder / _path(name, magnification, sequence)
+        picture.save(path, compress_level=1)  # noise does not compress
 
 
 def _sizes(root: Path) -> dict[str, int]:
@@ -62,25 +50,24 @@ def _sizes(root: Path) -> dict[str, int]:
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*.png"))}
 
 
-def _whole(root: Path, total: int) -> bool:
+def _is_complete(root: Path) -> bool:
     """Whether all images are there with the sizes that the marker says: a few milliseconds."""
     try:
-        sizes = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        return bool(json.loads((root / MARKER).read_text(encoding="utf-8")) == _sizes(root))
     except (OSError, ValueError):
         return False
-    return isinstance(sizes, dict) and len(sizes) == total and sizes == _sizes(root)
 
 
-def _build(
+def _draw_all(
     folder: Path, images_per_slide: int, image_size: int, seed: int, threads: int, progress: Progress
 ) -> None:
-    slides = _slides()
+    slides = {slide: entry.names()[0] for slide, entry in census().items()}  # one name stands for each
     for name, magnification in product(slides.values(), MAGNIFICATIONS):
         (folder / _path(name, magnification, 1)).parent.mkdir(parents=True)
-    drawn = [name for slide, name in slides.items() if slide not in TWINS]
-    fields = list(product(drawn, range(1, images_per_slide + 1)))
-    total = len(slides) * len(MAGNIFICATIONS) * images_per_slide
+    sequences, total = range(1, images_per_slide + 1), len(slides) * len(MAGNIFICATIONS) * images_per_slide
+    drawn = [name for slide, name in slides.items() if slide != TWIN_DROPPED]
     with ThreadPoolExecutor(threads) as pool:  # NumPy, SciPy and Pillow leave Python's lock
+        fields = product(drawn, sequences)
         futures = [pool.submit(_draw_field, folder, *field, image_size, seed) for field in fields]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
@@ -88,11 +75,9 @@ def _build(
                 progress(done * len(MAGNIFICATIONS), total)
         finally:
             pool.shutdown(cancel_futures=True)
-    for (copy, origin), magnification, sequence in product(
-        TWINS.items(), MAGNIFICATIONS, range(1, images_per_slide + 1)
-    ):
-        paths = [folder / _path(slides[slide], magnification, sequence) for slide in (origin, copy)]
-        shutil.copyfile(*paths)
+    for magnification, sequence in product(MAGNIFICATIONS, sequences):
+        origin, copy = (_path(slides[twin], magnification, sequence) for twin in (TWIN_KEPT, TWIN_DROPPED))
+        shutil.copyfile(folder / origin, folder / copy)
     (folder / MARKER).write_text(json.dumps(_sizes(folder), indent=0), encoding="utf-8")
     progress(total, total)
 
@@ -100,23 +85,19 @@ def _build(
 def ensure_synthetic(
     cache_dir: Path,
     *,
-    images_per_slide: int = 4,
-    image_size: int = 350,
+    images_per_slide: int = IMAGES_PER_SLIDE,
+    image_size: int = IMAGE_SIZE,
     seed: int = 0,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Path:
-    """The root of the embedded data set, drawn first where it is not there yet, or damaged.
-
-    Pixels depend on the arguments and :data:`VERSION` alone, not on ``threads``.
+    """The root of the embedded data set, ``cache_dir/synthetic/<key>``; drawn first where it is absent or damaged.
 
     Args:
-        cache_dir: the set goes to ``cache_dir/synthetic/<key>``; 1,312 images of 350 x 230 take about 200 MB.
-        images_per_slide: images for each slide and magnification, 1 to 60.
+        images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
-        seed: another seed draws other tissue and deals other stains to the cases.
         progress: called with (images done, images in all).
-        threads: that draw side by side; by default as many as there are cores, at most 8.
+        threads: that draw side by side, by default one a core, at most 8; pixels do not depend on them.
 
     Raises:
         UserError: an argument is out of range, or the folder cannot be written.
@@ -125,31 +106,16 @@ def ensure_synthetic(
     for name, (value, least, most) in limits.items():
         if not least <= value <= most:
             raise UserError(f"dataset.{name}={value}: allowed are {least} to {most}")
-    parent = cache_dir / "synthetic"
-    key = f"v{VERSION}-{images_per_slide}x{image_size}-seed{seed}"
-    root = parent / key
-    total = len(census()) * len(MAGNIFICATIONS) * images_per_slide
-    if _whole(
-        root, total
-    ):  # without the lock: a finished set also serves from a folder that cannot be written
+    root = cache_dir / "synthetic" / f"v{VERSION}-{images_per_slide}x{image_size}-seed{seed}"
+    # First without the lock: a finished set also serves from a folder that cannot be written.
+    if _is_complete(root):
         return root
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(parent / f".{key}.lock"):
-            if _whole(root, total):  # another process drew it meanwhile
-                return root
-            building = parent / f".{key}.building"
-            shutil.rmtree(building, ignore_errors=True)  # left by a killed process
-            try:
-                building.mkdir()
-                threads = threads or min(len(os.sched_getaffinity(0)), 8)
-                _build(building, images_per_slide, image_size, seed, threads, progress or _silent)
-                shutil.rmtree(root, ignore_errors=True)  # damaged
-                building.rename(root)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"{parent}: the synthetic data set cannot be drawn ({error.strerror or error}); free space or set cache_dir"
-        ) from error
+    problem = f"{root.parent}: the synthetic data set cannot be drawn"
+    with new_folder(root, problem, "set cache_dir") as building:
+        if not _is_complete(root):  # another process may have drawn it meanwhile
+            threads = threads or min(len(os.sched_getaffinity(0)), 8)
+            report = progress or (lambda done, total: None)
+            _draw_all(building, images_per_slide, image_size, seed, threads, report)
+            shutil.rmtree(root, ignore_errors=True)  # damaged
+            building.rename(root)
     return root

@@ -1,11 +1,11 @@
 """A synthetic tissue seen through a microscope: dyes, light, focus and sensor, at one of the four magnifications.
 
-Colour is mixed as in a real slide (Ruifrok and Johnston 2001): concentrations of haematoxylin and eosin times
-their optical densities add up, and light falls off exponentially with the sum.
+Concentrations of haematoxylin and eosin times their optical densities add up, and light falls off exponentially with
+the sum (Ruifrok and Johnston 2001).
 """
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from histo_lightning.data.pixels.decode import image_height
-from histo_lightning.data.synthetic.cohort import Floats, generator
+from histo_lightning.data.synthetic.cohort import STAINS, Floats, generator, stain, trait
 from histo_lightning.data.synthetic.tissue import Tissue, depth_in
 
 UM_PER_PX = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}  # nominal, at 700 pixels wide
@@ -76,28 +76,26 @@ def _chromatin(nuclei: NDArray[np.void], x: Floats, y: Floats, m: float) -> Plan
     u, v = (dx * cos + dy * sin) / nuclei["long"], (dy * cos - dx * sin) / nuclei["short"]
     rim = np.minimum(u * u + v * v, 1.2) ** 2
     clumps = _noise(x, y, 1.5, 1.5) + 0.6 * _noise(y, x, 0.7, 0.7)
-    spot = (
-        np.hypot(u - 0.35 * np.cos(3 * nuclei["phase"]), v - 0.35 * np.sin(5 * nuclei["phase"]))
-        / nuclei["spot"]
-    )
+    phase = nuclei["phase"]
+    spot = np.hypot(u - 0.35 * np.cos(3 * phase), v - 0.35 * np.sin(5 * phase)) / nuclei["spot"]
     value = 0.72 + 0.28 * rim + (0.08 + 0.15 * m) * clumps + 0.55 * np.clip(1.5 - spot, 0, 1)
     return np.asarray(np.maximum(nuclei["dark"] * value, 0.15), dtype=np.float32)
 
 
 def _dyes(tissue: Tissue, um: float, height: int, width: int) -> tuple[Plane, Plane]:
     """Concentrations of haematoxylin and eosin, H x W each: stroma, then glands and nuclei over it."""
-    look, m, soft = tissue.look, tissue.malignancy, max(um, 0.5)
+    m, soft, of_case = tissue.malignancy, max(um, 0.5), partial(trait, tissue.seed, tissue.case)
     rows, columns = ((np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(um) for n in (height, width))
     depth, lumen = _depths(tissue.glands, columns, rows)
     x, y = np.meshgrid(columns + tissue.origin[0], rows + tissue.origin[1])
-    cos, sin, thick = math.cos(tissue.direction), math.sin(tissue.direction), look.fibre_um
+    cos, sin, thick = math.cos(tissue.direction), math.sin(tissue.direction), of_case("fibre")
     patches = _noise(y, x, 28, 28)
     # Collagen bundles run in the tissue's direction, bend slowly and hug the glands.
     along, across = x * cos + y * sin, y * cos - x * sin + 7 * _noise(x, y, 70, 70)
     across += 9 * np.exp(np.minimum(depth, 0) / 12)
     fibres = _noise(along, across, 9 * thick, thick) + 0.5 * _noise(along, across, 3 * thick, 0.4 * thick)
 
-    eosin = np.maximum(0.62 + 0.16 * look.fibre_contrast * fibres + 0.06 * patches, 0.12)
+    eosin = np.maximum(0.62 + 0.16 * of_case("contrast") * fibres + 0.06 * patches, 0.12)
     # Benign stroma is more myxoid: as much blue as malignant nuclei add, so that mean colour hides the class.
     haematoxylin = 0.10 + 0.18 * (0.5 - m) + 0.02 * patches
     # Malignant nests shrink from their stroma: about as much white as the lumens that they lose.
@@ -105,31 +103,29 @@ def _dyes(tissue: Tissue, um: float, height: int, width: int) -> tuple[Plane, Pl
     eosin, haematoxylin = eosin * bright + 0.25 * np.exp(-((depth / 1.2) ** 2)), haematoxylin * bright
     inside, hollow = _step(depth, soft), _step(lumen, soft)
     haematoxylin += inside * (0.20 + 0.03 * patches - haematoxylin)
-    eosin += inside * (0.42 * look.cytoplasm + 0.05 * patches - eosin)
     haematoxylin += hollow * (0.015 - haematoxylin)
+    eosin += inside * (0.42 * of_case("cytoplasm") + 0.05 * patches - eosin)
     eosin += hollow * (0.05 - eosin)
 
     labels = _labels(tissue.nuclei, um, height, width)
     row, column = np.nonzero(labels)
-    haematoxylin[row, column] = _chromatin(
-        tissue.nuclei[labels[row, column] - 1], columns[column], rows[row], m
-    )
+    nuclei = tissue.nuclei[labels[row, column] - 1]
+    haematoxylin[row, column] = _chromatin(nuclei, columns[column], rows[row], m)
     eosin[row, column] = 0.30
     return haematoxylin, eosin
 
 
 def render(tissue: Tissue, magnification: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A photograph of a tissue: uint8, H x W x 3 RGB, ``width`` pixels wide, about the tissue's centre.
+    """A photograph of a tissue about its centre: uint8, H x W x 3 RGB, ``width`` pixels wide.
 
-    Args:
-        magnification: 40, 100, 200 or 400.
-        rng: draws what differs between photographs of one tissue: focus, light and sensor noise.
+    ``rng`` draws what differs between photographs of one tissue: focus, light and sensor noise.
     """
-    um, height, look = UM_PER_PX[magnification] * 700 / width, image_height(width), tissue.look
-    focus_px = max(look.focus_um * rng.uniform(0.8, 1.4) / um, 0.55)  # nuclei are drawn without antialiasing
-    density = np.full((height, width, 3), look.glass)
-    for dye, spectrum in zip(_dyes(tissue, um, height, width), (look.haematoxylin, look.eosin), strict=True):
-        density += gaussian_filter(dye, focus_px)[..., None] * spectrum
+    um, height = UM_PER_PX[magnification] * 700 / width, image_height(width)
+    focus = trait(tissue.seed, tissue.case, "focus")
+    focus_px = max(focus * rng.uniform(0.8, 1.4) / um, 0.55)  # nuclei are drawn without antialiasing
+    density = np.full((height, width, 3), trait(tissue.seed, tissue.case, "glass"))
+    for dye, amount in zip(STAINS, _dyes(tissue, um, height, width), strict=True):
+        density += gaussian_filter(amount, focus_px)[..., None] * stain(tissue.seed, tissue.case, dye)
     v, u = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     slope_u, slope_v = rng.normal(0, 0.02, 2)
     light = rng.uniform(0.97, 1.03) * (1 + slope_u * u + slope_v * v - rng.uniform(0, 0.06) * (u * u + v * v))

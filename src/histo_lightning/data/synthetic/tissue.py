@@ -5,63 +5,47 @@ the same one.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import SUBTYPES, Name
-from histo_lightning.data.synthetic.cohort import Floats, Look, generator, look_of, malignancy_of
+from histo_lightning.data.synthetic.cohort import Floats, generator, malignancy_of, trait
 
 WIDTH_UM, HEIGHT_UM = 343.0, 225.4  # the field at 40X: 700 x 460 pixels of 0.49 um
 MARGIN_UM = 14.0  # objects that reach into the field from outside
-OWN_LAYOUT = (
-    0.5  # share of slides laid out as their subtype; the others borrow one, or it would give the class away
-)
-GLAND = np.dtype([(n, "f8") for n in ("x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall")])
+# Share of slides laid out as their subtype; the others borrow one, or it would give the class away.
+OWN_LAYOUT = 0.5
+GLAND = np.dtype([(n, "f8") for n in ["x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall"]])
 NUCLEUS = np.dtype(
-    [(n, "f8") for n in ("x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase")]
+    [(n, "f8") for n in ["x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase"]]
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a subtype is built: tries to place a ``gland``; smallest and largest ``radius``, um; largest ``stretch``,
-    long over short axis; ``wobble`` of outlines; share of glands with a ``lumen``; stromal ``cells`` per 100 um square.
-    """
-
-    glands: int
-    radius: tuple[float, float]
-    stretch: float
-    wobble: float
-    lumen: float
-    cells: float
-
-
+# How a subtype is built: tries to place a gland; smallest and largest radius, um; largest stretch, long over short axis;
+# wobble of outlines; share of glands with a lumen; stromal cells per 100 um square.
 LAYOUTS = {
-    "A": Layout(260, (10, 19), 1.5, 0.10, 0.95, 9),
-    "F": Layout(60, (15, 26), 4.0, 0.16, 0.95, 10),
-    "PT": Layout(50, (24, 40), 4.5, 0.20, 0.95, 14),
-    "TA": Layout(500, (12, 16), 1.3, 0.06, 0.95, 7),
-    "DC": Layout(160, (13, 36), 2.2, 0.20, 0.50, 9),
-    "LC": Layout(90, (7, 14), 1.8, 0.18, 0.30, 16),
-    "MC": Layout(60, (13, 30), 2.0, 0.18, 0.45, 4),
-    "PC": Layout(140, (13, 19), 4.5, 0.16, 0.95, 3),
+    "A": (260, (10, 19), 1.5, 0.10, 0.95, 9),
+    "F": (60, (15, 26), 4.0, 0.16, 0.95, 10),
+    "PT": (50, (24, 40), 4.5, 0.20, 0.95, 14),
+    "TA": (500, (12, 16), 1.3, 0.06, 0.95, 7),
+    "DC": (160, (13, 36), 2.2, 0.20, 0.50, 9),
+    "LC": (90, (7, 14), 1.8, 0.18, 0.30, 16),
+    "MC": (60, (13, 30), 2.0, 0.18, 0.45, 4),
+    "PC": (140, (13, 19), 4.5, 0.16, 0.95, 3),
 }
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """One field: objects in um about its centre. ``glands``: a GLAND array; ``nuclei``: a NUCLEUS array.
+    """One field of a case: objects in um about its centre."""
 
-    ``direction``: of the fibres, radians; ``origin``: where the field lies in the noise, um.
-    """
-
-    look: Look
+    seed: int
+    case: str
     malignancy: float
-    glands: NDArray[np.void]
-    nuclei: NDArray[np.void]
-    direction: float
-    origin: tuple[float, float]
+    glands: NDArray[np.void]  # GLAND
+    nuclei: NDArray[np.void]  # NUCLEUS
+    direction: float  # of the fibres, radians
+    origin: tuple[float, float]  # of the field in the noise, um
 
 
 def outline(gland: np.void, theta: Floats) -> Floats:
@@ -82,53 +66,44 @@ def depth_in(gland: np.void, x: Floats, y: Floats) -> Floats:
 
 
 def _glands(
-    rng: np.random.Generator, layout: Layout, wall: float, solid: float, coverage: float
+    rng: np.random.Generator, subtype: str, wall: float, solid: float, coverage: float
 ) -> NDArray[np.void]:
-    """Glands thrown at random and kept where they do not lie on each other.
-
-    ``wall``: thickness of the epithelium, um; ``solid``: share of lumens that are lost; ``coverage``: of the tries.
-    """
-    kept = np.zeros(0, GLAND)
+    """Glands at random that do not overlap; ``wall``: of epithelium, um; ``solid``: share of lumens that are lost."""
+    tries, radii, longest, wobble, lumen, _ = LAYOUTS[subtype]
+    glands = np.zeros(0, GLAND)
     lean = rng.uniform(0, np.pi)
     reach = np.array([WIDTH_UM, HEIGHT_UM]) / 2 + MARGIN_UM
-    for attempt in range(round(layout.glands * coverage)):
+    for attempt in range(round(tries * coverage)):
         # The first lies at the centre, its wall in the middle of the 400X field: people photograph what matters.
         x, y = rng.uniform(-reach, reach) * (1.0 if attempt else 0.05)
-        radius, stretch = rng.uniform(*layout.radius), rng.uniform(1, layout.stretch)
-        has_lumen = rng.uniform() < layout.lumen * (1 - solid)
+        radius, stretch = rng.uniform(*radii), rng.uniform(1, longest)
+        depth = wall if rng.uniform() < lumen * (1 - solid) else 1e3
         # Stretched glands lean one way and may lie side by side: distance counts more across than along.
-        dx, dy = x - kept["x"], y - kept["y"]
+        dx, dy = x - glands["x"], y - glands["y"]
         along = (dx * np.cos(lean) + dy * np.sin(lean)) / np.sqrt(stretch)
         across = (dy * np.cos(lean) - dx * np.sin(lean)) * np.sqrt(stretch)
-        gland = (
-            x, y, radius, stretch, lean + rng.normal(0, 0.5), layout.wobble * rng.uniform(0.5, 1.2),
-            rng.uniform(0, 2 * np.pi), wall if has_lumen else 1e3,
-        )  # fmt: skip
-        if np.all(np.hypot(along, across) > 1.04 * (radius + kept["radius"])):
-            kept = np.append(kept, np.array([gland], GLAND))
-    return kept
+        angle, wobbling = lean + rng.normal(0, 0.5), wobble * rng.uniform(0.5, 1.2)
+        gland = (x, y, radius, stretch, angle, wobbling, rng.uniform(0, 2 * np.pi), depth)
+        if np.all(np.hypot(along, across) > 1.04 * (radius + glands["radius"])):
+            glands = np.append(glands, np.array([gland], GLAND))
+    return glands
 
 
 def _lining(rng: np.random.Generator, gland: np.void, m: float, spacing: float, inwards: float) -> Floats:
     """Cells that line or fill a gland, N x (x, y, direction): rows at growing depth, shaken out of order by malignancy."""
-    points = [np.zeros((0, 3))]
-    root = np.sqrt(gland["stretch"])
+    rows = [np.zeros((3, 0))]
+    root, cos, sin = np.sqrt(gland["stretch"]), np.cos(gland["angle"]), np.sin(gland["angle"])
     for depth in np.arange(0.5 * inwards, min(gland["wall"] - 0.3 * spacing, gland["radius"]), inwards):
         theta = np.linspace(0, 2 * np.pi, 97)
-        rho = np.maximum(
-            outline(gland, theta) - depth * np.hypot(np.cos(theta) / root, np.sin(theta) * root), 0
-        )
+        inset = depth * np.hypot(np.cos(theta) / root, np.sin(theta) * root)
+        rho = np.maximum(outline(gland, theta) - inset, 0)
         u, v = rho * np.cos(theta) * root, rho * np.sin(theta) / root
         length = np.append(0, np.cumsum(np.hypot(np.diff(u), np.diff(v))))
         at = np.arange(round(length[-1] / spacing)) * spacing
         u, v, theta = (np.interp(at, length, values) for values in (u, v, theta))
-        cos, sin = np.cos(gland["angle"]), np.sin(gland["angle"])
-        points.append(
-            np.column_stack(
-                [gland["x"] + u * cos - v * sin, gland["y"] + u * sin + v * cos, theta + gland["angle"]]
-            )
-        )
-    cells = np.concatenate(points)
+        x, y = gland["x"] + u * cos - v * sin, gland["y"] + u * sin + v * cos
+        rows.append(np.stack([x, y, theta + gland["angle"]]))
+    cells = np.concatenate(rows, axis=1).T
     cells[:, :2] += rng.normal(0, (0.05 + 0.30 * m) * spacing, (len(cells), 2))
     return cells
 
@@ -161,30 +136,26 @@ def _nuclei(
 
 
 def make_tissue(seed: int, name: Name, sequence: int) -> Tissue:
-    """Lay out one field of the slide that a name speaks of, whatever its magnification and sequence number."""
-    look, m = look_of(seed, name.case), malignancy_of(seed, name, sequence)
+    """Lay out one field of the slide of a name, whatever its magnification and sequence number."""
+    m = malignancy_of(seed, name, sequence)
     rng = generator(seed, "layout", name.slide)
     subtype = name.subtype if rng.uniform() < OWN_LAYOUT else str(rng.choice(SUBTYPES))
-    layout, coverage = LAYOUTS[subtype], look.coverage * rng.uniform(0.7, 1.0)
+    coverage = trait(seed, name.case, "coverage") * rng.uniform(0.7, 1.0)
 
     rng = generator(seed, "tissue", name.slide, sequence)
     direction = rng.uniform(0, np.pi)
-    size = 2.2 + 2.5 * m
+    size, dark = 2.2 + 2.5 * m, 1.05 + 0.10 * m
     spacing, inwards = size * (2.2 + 0.5 * m), size * (2.3 + 0.4 * m)
-    glands = _glands(rng, layout, (1.2 + 2.0 * m) * inwards, 0.9 * m, coverage)
+    glands = _glands(rng, subtype, (1.2 + 2.0 * m) * inwards, 0.9 * m, coverage)
     lining = [np.zeros((0, 3)), *(_lining(rng, gland, m, spacing, inwards) for gland in glands)]
-    stroma = _scattered(rng, layout.cells * look.cellularity * (1.7 - 1.4 * m), direction)
-    strays = _scattered(rng, 24.0 * m**2, direction)  # single tumour cells that infiltrate the stroma
-    lymphocytes = _scattered(rng, rng.exponential(2.5), direction)
-    dark = 1.05 + 0.10 * m
-    around = np.concatenate(
-        [
-            _nuclei(rng, stroma, 2.2, 0.1, 4.5, 0.9),
-            _nuclei(rng, strays, size, m, 1.2, dark),
-            _nuclei(rng, lymphocytes, 2.1, 0.0, 1.05, 1.3),
-        ]
-    )
+    cellularity = LAYOUTS[subtype][-1] * trait(seed, name.case, "cellularity")
+    scattered, nuclei = partial(_scattered, rng, direction=direction), partial(_nuclei, rng)
+    stroma = scattered(cellularity * (1.7 - 1.4 * m))
+    strays = scattered(24.0 * m**2)  # single tumour cells that infiltrate the stroma
+    lymphocytes = scattered(rng.exponential(2.5))
+    kinds = nuclei(stroma, 2.2, 0.1, 4.5, 0.9), nuclei(strays, size, m, 1.2, dark)
+    around = np.concatenate([*kinds, nuclei(lymphocytes, 2.1, 0.0, 1.05, 1.3)])
     outside = np.all([depth_in(gland, around["x"], around["y"]) < -1.5 for gland in glands], axis=0)
-    inside = _nuclei(rng, np.concatenate(lining), size, m, 1.35 - 0.2 * m, dark)
+    inside = nuclei(np.concatenate(lining), size, m, 1.35 - 0.2 * m, dark)
     origin = (rng.uniform(0, 4000), rng.uniform(0, 4000))
-    return Tissue(look, m, glands, np.append(inside, around[outside]), direction, origin)
+    return Tissue(seed, name.case, m, glands, np.append(inside, around[outside]), direction, origin)

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.breakhis.records import breakhis_records, record_of
 from histo_lightning.data.pixels import cache
 from histo_lightning.data.pixels.cache import UnreadableImages, load_pixels
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
-from histo_lightning.data.sources.dataset import find_files
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.sources.dataset import find_root
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 
 NAMES = [f"SOB_M_DC-14-2523-40-{i:03d}.png" for i in range(1, 7)]
@@ -45,7 +46,7 @@ def records():
 
 
 def load(tree: Path, tmp_path: Path, short_side: int = 46, **more):
-    return load_pixels(Folder(tree), records(), short_side, tmp_path / "cache", **more)
+    return load_pixels(tree, records(), short_side, tmp_path / "cache", **more)
 
 
 def test_native_size_is_bit_exact(tree: Path, tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_both_heights_of_the_real_set_are_not_distorted() -> None:
 def test_a_second_load_opens_no_image(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(tree, tmp_path)
     monkeypatch.setattr(cache, "decode", lambda *_: pytest.fail("decoded again"))
-    monkeypatch.setattr(Folder, "read", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(Path, "read_bytes", lambda *_: pytest.fail("opened again"))
     second = load(tree, tmp_path)
     assert np.array_equal(first.shards[0], second.shards[0])
     assert first.fingerprint(NAMES) == second.fingerprint(NAMES)
@@ -112,10 +113,9 @@ import sys, time
 from pathlib import Path
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.pixels.cache import load_pixels
-from histo_lightning.data.sources.folder import Folder
 tree, folder = map(Path, sys.argv[1:])
 built = []
-load_pixels(Folder(tree), [record_of(p.name) for p in tree.iterdir()], 46, folder,
+load_pixels(tree, [record_of(p.name) for p in tree.iterdir()], 46, folder,
             progress=lambda done, total: (built.append(done), time.sleep(0.05)))
 print(len(built))
 """
@@ -169,7 +169,7 @@ def test_bad_images_are_named(tree: Path, tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_one_line(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="pixel cache cannot be written"):
-        load_pixels(Folder(tree), records(), 46, tmp_path / "file")
+        load_pixels(tree, records(), 46, tmp_path / "file")
 
 
 def test_times_alone_do_not_make_new_pixels(tree: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_real_images_are_decoded_to_the_last_bit(real_root: Path) -> None:
 def test_any_number_of_threads_builds_the_same_cache(tree: Path, tmp_path: Path) -> None:
     found = []
     for threads in (1, 2, 5):
-        load_pixels(Folder(tree), records(), 23, tmp_path / str(threads), threads=threads)
+        load_pixels(tree, records(), 23, tmp_path / str(threads), threads=threads)
         folder = next((tmp_path / str(threads) / "pixels").glob("[!.]*"))
         found.append([(folder / name).read_bytes() for name in ("pixels.npy", "index.json")])
     assert found[0] == found[1] == found[2]
@@ -244,7 +244,7 @@ def test_magnifications_are_stored_apart_and_shared(tree: Path, tmp_path: Path, 
     only = load(tree, tmp_path, sizes=sizes)
     counted: list[int] = []
     together = load_pixels(
-        Folder(tree), both, 46, tmp_path / "cache", sizes=sizes, progress=lambda done, _: counted.append(done)
+        tree, both, 46, tmp_path / "cache", sizes=sizes, progress=lambda done, _: counted.append(done)
     )
     assert counted == [7, 8, 9]  # the six that were there already are not decoded again
     assert len(together.shards) == 2
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tree: Path, tmp_path: Path) 
         pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
     try:
         with pytest.raises(UserError, match="No space left on device"):
-            load_pixels(Folder(tree), records(), 46, disk / "cache")
+            load_pixels(tree, records(), 46, disk / "cache")
         assert [p.name for p in (disk / "cache" / "pixels").glob("*") if not p.name.endswith(".lock")] == []
         (disk / "cache").rename(disk / "moved")
     finally:
@@ -303,10 +303,10 @@ def test_an_archive_is_unpacked_into_the_cache(tree: Path, tmp_path: Path) -> No
     archive = tmp_path / "images.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tree, "BreaKHis_v1/flat")
-    files = find_files("breakhis", str(archive), tmp_path / "cache")
-    members = breakhis_records(files.paths(), archive)
+    root = find_root(DatasetConfig("breakhis", str(archive)), tmp_path / "cache")
+    members = breakhis_records(image_paths(root), archive)
     assert [record.image for record in members] == NAMES
-    packed = load_pixels(files, members, 46, tmp_path / "cache")
+    packed = load_pixels(root, members, 46, tmp_path / "cache")
     plain = load(tree, tmp_path)
     assert np.array_equal(packed.shards[0], plain.shards[0])
     assert packed.fingerprint(NAMES) == plain.fingerprint(NAMES)
@@ -317,7 +317,6 @@ def test_roots_that_lead_nowhere(tmp_path: Path) -> None:
         ("breakhis", str(tmp_path / "nowhere"), "no such folder or"),
         ("folders", str(tmp_path / "a.tar.gz"), "no such folder or"),
         ("breakhis", "", r"dataset\.root is not set"),
-        ("imagenet", str(tmp_path), "allowed are synthetic, breakhis, folders"),
     ):
         with pytest.raises(UserError, match=message):
-            find_files(name, root, tmp_path / "cache")
+            find_root(DatasetConfig(name, root), tmp_path / "cache")

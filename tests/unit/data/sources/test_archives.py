@@ -58,7 +58,7 @@ def refused(path: Path, folder: Path, message: str = "damaged, cut off or no tar
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
     assert not (folder / "out").exists()
-    assert not list(folder.rglob("*.unpacking"))
+    assert not list(folder.rglob("*.building"))
 
 
 def test_an_archive_is_known_by_its_name_and_by_being_a_file(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ unpack(Path({str(packed)!r}), Path({str(tmp_path / "out")!r}), slow)
             assert child.stdout.readline() == "one more\n"
         os.kill(child.pid, signal.SIGKILL)
     assert not (tmp_path / "out").exists()
-    assert (tmp_path / ".out.unpacking").is_dir()
+    assert (tmp_path / ".out.building").is_dir()
     unpack(packed, tmp_path / "out")
     assert files_below(tmp_path / "out") == {path: content(path) for path in PATHS}
-    assert not (tmp_path / ".out.unpacking").exists()
+    assert not (tmp_path / ".out.building").exists()

@@ -18,8 +18,8 @@ from PIL import Image
 
 from histo_lightning.data.breakhis.census import census
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, parse_name
-from histo_lightning.data.breakhis.records import Record, breakhis_records
-from histo_lightning.data.sources.folder import Folder
+from histo_lightning.data.breakhis.records import TWIN_DROPPED, Record, breakhis_records
+from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.synthetic import dataset as synthetic
 from histo_lightning.data.synthetic.cohort import malignancy_of
 from histo_lightning.data.synthetic.dataset import MARKER, ensure_synthetic
@@ -31,7 +31,7 @@ DRAWN = 81  # fields at SMALL: the LC twin's is copied
 
 
 def records_below(root: Path) -> list[Record]:
-    return breakhis_records(Folder(root).paths(), root)
+    return breakhis_records(image_paths(root), root)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_another_seed_draws_other_pictures(tmp_path: Path, root: Path, records: 
 
 
 def test_magnifications_are_nested_views_of_one_tissue(root: Path, records: list[Record]) -> None:
-    slides = [slide for slide in census() if slide not in synthetic.TWINS][::5]
+    slides = [slide for slide in census() if slide != TWIN_DROPPED][::5]
     green = {(r.slide, r.magnification): pixels(root, r)[..., 1] for r in records if r.slide in slides}
     for wide, near, ratio in ((40, 100, 0.20 / 0.49), (100, 200, 0.5), (200, 400, 0.5)):
         width, height = round(140 * ratio), round(92 * ratio)
@@ -152,7 +152,7 @@ def test_magnifications_are_nested_views_of_one_tissue(root: Path, records: list
 
 def test_a_case_has_its_own_stain(root: Path, records: list[Record]) -> None:
     """By case, not by class: siblings of two subtypes agree, and mean colour hardly tells the class."""
-    low = [r for r in records if r.magnification == 40 and r.slide not in synthetic.TWINS]
+    low = [r for r in records if r.magnification == 40 and r.slide != TWIN_DROPPED]
     colour = {r.slide: np.median(pixels(root, r).reshape(-1, 3), axis=0) for r in low}
     siblings = [(a, b) for a in low for b in low if a.case == b.case and a.slide < b.slide]
     strangers = [(a, b) for a in low for b in low if a.case < b.case]
