@@ -1,13 +1,14 @@
 """Every kind of page in a real browser: it loads in silence, asks the network for nothing, fits narrow and wide screens."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from factories.browser import CHROMIUM, DARK, Recorder, measured, opened
+from factories.browser import CHROMIUM, DARK, Recorder, measured, opened, screenshot
 from factories.report_runs import made_up_run, made_up_table
 from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparison.results import compare_runs
@@ -69,12 +70,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+def brightness(colour: str) -> int:
+    """The sum of a CSS colour's red, green and blue."""
+    return sum(json.loads(f"[{colour.removeprefix('rgb(').removesuffix(')')}]"))
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("kind", ["run", "evaluation", "comparison", "gallery", "index"])
 def test_a_page_fits_the_screen_and_asks_for_nothing(
-    pages: dict[str, Path], kind: str, tmp_path: Path, proxy: Recorder, width: int
+    pages: dict[str, Path], kind: str, tmp_path: Path, proxy: Recorder, width: int, mode: str
 ) -> None:
-    found, console = measured(pages[kind], tmp_path, proxy, width)
+    found, console = measured(pages[kind], tmp_path, proxy, width, *([DARK] if mode == "dark" else []))
+    assert (brightness(found.background) < 120) == (mode == "dark")
     assert found.width == width
     assert found.scroll_width <= width, "the page scrolls sideways"
     assert found.outside == 0
@@ -84,18 +92,37 @@ def test_a_page_fits_the_screen_and_asks_for_nothing(
     assert proxy.asked_by_page() == []
 
 
-def test_in_dark_mode_the_page_is_dark_and_pictures_lie_on_a_light_card(
+def test_in_dark_mode_plots_are_dark_and_photos_keep_their_colours(
     pages: dict[str, Path], tmp_path: Path, proxy: Recorder
 ) -> None:
+    """Of the run: its first figure is a plot, its last one the worst errors. What is seen is looked at, pixel by pixel."""
     dark, _ = measured(pages["run"], tmp_path, proxy, 1400, DARK)
     light, _ = measured(pages["run"], tmp_path, proxy, 1400)
-
-    def brightness(colour: str) -> int:
-        return sum(json.loads(f"[{colour.removeprefix('rgb(').removesuffix(')')}]"))
-
-    assert brightness(dark.background) < 120
-    assert brightness(light.background) > 700
-    assert dark.figure == light.figure == "rgb(255, 255, 255)"
+    assert brightness(dark.figure) < 150
+    assert light.figure == "rgb(255, 255, 255)"
+    text = pages["run"].read_text(encoding="utf-8")
+    plot, photo = (
+        re.search(rf'<figure class="[^"]*{kind}"><img alt="[^"]*" src="[^"]*"></figure>', text)
+        for kind in ("", "photo")
+    )
+    assert plot
+    assert photo
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    seen = {}
+    for name, figure in (("plot", plot), ("photo", photo)):
+        page = tmp_path / f"{name}.html"
+        page.write_text(
+            f"<style>{style}</style><body><main><div class='pictures'>{figure[0]}</div></main></body>",
+            "utf-8",
+        )
+        for mode in ("light", "dark"):
+            image = screenshot(
+                page, tmp_path / f"{name}-{mode}.png", proxy, *([DARK] if mode == "dark" else [])
+            )
+            seen[name, mode] = np.asarray(image.convert("L"))[60:400, 60:400].mean()
+    assert seen["plot", "light"] > 200
+    assert seen["plot", "dark"] < 100
+    assert abs(seen["photo", "light"] - seen["photo", "dark"]) < 5
 
 
 def test_the_report_as_it_is_loads_in_silence(

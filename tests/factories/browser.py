@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -87,6 +89,20 @@ def opened(page: Path, folder: Path, proxy: Recorder, *more: str) -> tuple[str, 
     command += ["--proxy-bypass-list=<-loopback>", *more, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def screenshot(page: Path, file: Path, proxy: Recorder, *more: str) -> Image.Image:
+    """What a person sees of a page in a window of 1,000 x 900."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM,
+        *FLAGS.split(),
+        f"--user-data-dir={file.parent / 'profile'}",
+        "--window-size=1000,900",
+    ]
+    command += [f"--proxy-server=http://127.0.0.1:{proxy.port}", *more, f"--screenshot={file}", page.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return Image.open(file)
 
 
 def measured(page: Path, folder: Path, proxy: Recorder, width: int, *more: str) -> tuple[Measured, list[str]]:

@@ -18,15 +18,20 @@ from histo_lightning.runs import write_atomic
 WIDE = (
     850  # pixels, above which a picture scrolls by itself on a narrow screen, so that its text stays readable
 )
+PHOTOS = ("worst", "preview")  # what pictures of images are called
 
 
 class Picture(NamedTuple):
-    """A picture as a page holds it: ``source`` is a data URI, ``link`` where Markdown finds the file."""
+    """A picture as a page holds it: ``source`` is a data URI, ``link`` where Markdown finds the file.
+
+    A ``photo`` keeps its colours in dark mode; a plot is drawn light on dark there.
+    """
 
     source: str
     alt: str
     wide: bool = False
     link: str = ""
+    photo: bool = False
 
 
 @cache
@@ -71,7 +76,7 @@ def picture(path: Path, alt: str, link: str = "") -> Picture | None:
         return None
     content = path.read_bytes()
     width = int.from_bytes(content[16:20], "big")  # of a PNG's header (ISO/IEC 15948, 11.2.2)
-    return Picture(_data_uri(content, "png"), alt, width > WIDE, link)
+    return Picture(_data_uri(content, "png"), alt, width > WIDE, link, path.name.startswith(PHOTOS))
 
 
 def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:
@@ -81,7 +86,7 @@ def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:
         size = (width, max(1, round(image.height * width / image.width)))
         image = image.resize(size, Image.Resampling.BOX)
     image.save(buffer, "JPEG", quality=85)
-    return Picture(_data_uri(buffer.getvalue(), "jpeg"), alt)
+    return Picture(_data_uri(buffer.getvalue(), "jpeg"), alt, photo=True)
 
 
 def _data_uri(content: bytes, kind: str) -> str:
