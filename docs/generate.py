@@ -1,8 +1,9 @@
-"""Write the pages that follow the code, ``configuration.md`` and ``scores.md``; with ``--check`` say whether they do.
+"""Write the pages that follow the code, ``configuration.md``, ``scores.md`` and ``modules.md``; with ``--check`` say whether they do.
 
 python docs/generate.py [--check]
 """
 
+import ast
 import sys
 import typing
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+import histo_lightning
 import histo_lightning.evaluation as evaluation
 from histo_lightning.config.help import commented_keys
 from histo_lightning.config.schema import SCHEMAS
@@ -179,7 +181,29 @@ def scores() -> Iterator[str]:
     yield "classes is left out, and the reason is given. An interval covers other cases from the same source, not other training runs."
 
 
-PAGES = {"configuration.md": configuration, "scores.md": scores}
+def modules() -> Iterator[str]:
+    """The lines of modules.md."""
+    source = Path(histo_lightning.__file__).resolve().parent
+    yield "# Module by module"
+    yield ""
+    yield "The first line of every module, written from the code by `docs/generate.py`. [For developers](developers.md) says how the rooms"
+    yield "depend on one another."
+    rooms: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted(source.rglob("*.py")):
+        parts = path.relative_to(source).with_suffix("").parts
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        room = rooms.setdefault(parts[0] if len(parts) > 1 else "", [])
+        name = ".".join(parts[1:] if len(parts) > 1 else parts).removesuffix(".__init__")
+        room.append((code(name) if name != "__init__" else "", text.partition("\n")[0].replace(":mod:", "")))
+    for room, rows in rooms.items():
+        about = [text for name, text in rows if not name]
+        yield f"\n## {code(room) if room else 'The commands'}\n"
+        if about:
+            yield about[0] + "\n"
+        yield from table([row for row in rows if row[0]], ("module", "what it is"))
+
+
+PAGES = {"configuration.md": configuration, "scores.md": scores, "modules.md": modules}
 
 
 def main() -> int:
