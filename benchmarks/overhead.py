@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.classifier.optimizers import build_optimizer
-from histo_lightning.config.identity import as_primitives
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import build_classifier, build_datamodule, without_hints
@@ -130,7 +129,7 @@ def memory_rows(config: Config) -> list[Row]:
     config = replace(config, epochs=1, image_size=224, trainer=replace(config.trainer, progress="none"))
     with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder:
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, json.dumps(as_primitives(config)), folder],
+            [sys.executable, "-c", _RUN, json.dumps(asdict(config)), folder],
             capture_output=True,
             text=True,
             check=True,

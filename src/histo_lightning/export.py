@@ -1,9 +1,6 @@
 """``python -m histo_lightning.export``: a checkpoint as a file for other programs, compared with it."""
 
-import sys
-
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import guard
+from histo_lightning.config.command_line import front_door
 from histo_lightning.config.schema import ExportConfig
 
 
@@ -14,9 +11,4 @@ def run(config: ExportConfig) -> None:
     print_export(*export(config))
 
 
-def main() -> int:
-    return launch("export", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("export", run, __name__)

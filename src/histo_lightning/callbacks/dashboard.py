@@ -1,5 +1,6 @@
-"""What TensorBoard shows of a run beside its curves: its settings and its final scores."""
+"""A run's settings and final scores in TensorBoard, beside its curves."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,40 +18,35 @@ class Dashboard(Callback):
     def write_scores(
         self, loggers: list[Any], settings: Mapping[str, Any], scores: Mapping[str, Any], label: str
     ) -> None:
-        """Write to every TensorBoard logger; called once, when a run's scores are known.
+        """Write to every TensorBoard logger, once a run's scores are known.
 
-        Args:
-            loggers: of the Trainer.
-            settings: dotted keys and values.
-            scores: ``val``, and ``test`` where it was read, as in ``metrics.json``.
-            label: what must be said of the result; a text where it is not empty.
+        ``scores`` are the parts of ``metrics.json``; ``label`` is what must be seen with the result, a text where not empty.
         """
-        chosen = {
+        plain = {
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in settings.items()
         }
-        final = {
-            f"hparams/val_{level}_{name}": _value(scores["val"], level, name)
-            for level in LEVELS
-            for name in SCORES
-        }
+        validation = {f"hparams/val_{name}": value for name, value in _values(scores["val"]).items()}
+        test = _values(scores["test"]) if scores.get("test") else {}
+        tags = validation | {f"test/{name}": value for name, value in test.items()}
         for logger in loggers:
             if not isinstance(logger, TensorBoardLogger):
                 continue
             writer = logger.experiment
-            for summary in hparams(chosen, final):  # type: ignore[no-untyped-call]  # torch ships it without types
+            for summary in hparams(plain, validation):  # type: ignore[no-untyped-call]  # torch ships it without types
                 writer._get_file_writer().add_summary(summary)
-            for tag, value in final.items():
+            for tag, value in tags.items():
                 writer.add_scalar(tag, value, 0)
             if label:
                 writer.add_text("label", label, 0)
-            if scores.get("test"):
-                for level in LEVELS:
-                    for name in SCORES:
-                        writer.add_scalar(f"test/{level}_{name}", _value(scores["test"], level, name), 0)
             logger.save()
 
 
-def _value(part: Mapping[str, Any] | None, level: str, name: str) -> float:
-    score = ((part or {}).get(level) or {}).get(name) or {}
-    return float("nan") if score.get("value") is None else float(score["value"])
+def _values(part: Mapping[str, Any]) -> dict[str, float]:
+    """Scores of a part of ``metrics.json`` by level and name; NaN where undefined."""
+    values = {}
+    for level in LEVELS:
+        for name in SCORES:
+            value = ((part.get(level) or {}).get(name) or {}).get("value")
+            values[f"{level}_{name}"] = math.nan if value is None else float(value)
+    return values

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas
 from optuna.trial import TrialState
 
-from histo_lightning.config.identity import as_primitives
 from histo_lightning.evaluation.table_csv import quote_cell
 from histo_lightning.runs import versions, write_atomic, write_json
 from histo_lightning.tuning.search import Studies, numbered
@@ -84,7 +84,7 @@ def summarise(
             "epoch": config.scored_weights,
             "test_read": sum(run["test_read"] for run in final["runs"]) if final else 0,
         },
-        "search": as_primitives(config.tune)
+        "search": asdict(config.tune)
         | {"space": space, "warmup_epochs": plan.warmup_epochs, "epochs": config.epochs, "seed": config.seed},
         "counts": _counts(rows, config.tune.trials),
         "best": by_depth[best["depth"]]["best"] if best else None,
