@@ -12,10 +12,6 @@ class BestAndLast(ModelCheckpoint):
 
     Lightning's ``save_last=True`` writes only when the best changes, and forgets the best score where the folder has
     another name than when it was written.
-
-    Args:
-        dirpath: the folder.
-        monitor, mode: a logged score, and whether ``min`` or ``max`` of it is best.
     """
 
     def __init__(

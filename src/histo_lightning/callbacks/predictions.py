@@ -12,11 +12,8 @@ Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 class PredictionWriter(Callback):
-    """Collects what ``predict_step`` returns and hands it to ``write`` when all of it is there.
-
-    Args:
-        write: called once on every process with one ``(index, logits)`` for each data loader: positions in its data set
-            (int64 N, ascending, each once) and logits (float64 N x classes).
+    """Collects what ``predict_step`` returns; calls ``write`` once on every process, with a pair for each data loader:
+    positions in its data set (int64 N, ascending, each once) and logits (float64 N x classes).
     """
 
     def __init__(self, write: Callable[[list[Rows]], None]) -> None:

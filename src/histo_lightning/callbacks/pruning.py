@@ -14,9 +14,8 @@ class Pruned(Exception):
 class Pruning(Callback):
     """Raises ``Pruned`` after an epoch where ``judge`` wants the fit ended; not after the last: nothing is left to save.
 
-    Args:
-        judge: takes the monitored values of all epochs (NaN where undefined), also of those before a resume.
-        epochs: of a complete fit.
+    ``judge`` takes the monitored values of all epochs (NaN where undefined), also of those before a resume; ``epochs`` is
+    the number of a complete fit.
     """
 
     def __init__(self, judge: Callable[[Sequence[float]], bool], epochs: int) -> None:

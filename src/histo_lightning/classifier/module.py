@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 
 class Classifier(LightningModule):
-    """A network with a log-softmax output and the NLL loss, for any Trainer.
+    """A network with a log-softmax output and the NLL loss, for any Trainer; UserError for a setting that cannot work.
 
     All arguments are primitives, so a checkpoint loads under ``weights_only=True``.
 
@@ -42,9 +42,6 @@ class Classifier(LightningModule):
         class_weights: weight of each class in the training loss; None weighs all the same.
         label_smoothing: share of the target spread over all classes, in training only.
         monitor, monitor_mode: what a schedule that waits for improvement watches.
-
-    Raises:
-        UserError: a setting that cannot work.
     """
 
     metadata: dict[str, Any]

@@ -44,15 +44,12 @@ def build_scheduler(
     monitor: str,
     mode: str,
 ) -> dict[str, Any]:
-    """Lightning's description of a schedule. Its name is ``lr``, so that the LR monitor logs that tag.
+    """Lightning's description of a schedule, named ``lr`` as the LR monitor's tag; UserError where it cannot be built.
 
     Args:
         total_steps, steps_per_epoch: optimizer steps of the fit (may be infinite) and of an epoch; filled in where the
             schedule's signature has them, and such a schedule changes with every step. ``max_lr`` is the optimizer's rate.
         monitor, mode: what a schedule that waits for improvement watches.
-
-    Raises:
-        UserError: no such schedule, or it refuses its arguments.
     """
     kind = class_of(settings, LRScheduler, "scheduler")
     endless = total_steps == float("inf")

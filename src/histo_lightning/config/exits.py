@@ -1,4 +1,4 @@
-"""The last place that keeps a traceback off the screen: one line on stderr and an exit status."""
+"""How commands start and end: errors become one line on stderr and an exit status."""
 
 import os
 import signal

@@ -85,12 +85,10 @@ def arguments(settings: Mapping[str, Any], leave: Iterable[str] = ()) -> dict[st
     return {name: value for name, value in settings.items() if name not in ("_target_", "name", *leave)}
 
 
-def _located(settings: Any, key: str, wanted: str, imported_only: bool) -> Any:
-    if not isinstance(settings, Mapping):
-        raise UserError(
-            f"{key}={settings}: give _target_ and arguments, or ~{key} to take it out{advice(key)}"
-        )
-    target = settings.get("_target_")
+def _located(given: Any, key: str, wanted: str, imported_only: bool) -> Any:
+    if not isinstance(given, Mapping):
+        raise UserError(f"{key}={given}: give _target_ and arguments, or ~{key} to take it out{advice(key)}")
+    target = given.get("_target_")
     if not isinstance(target, str):
         raise UserError(f"{key}._target_ is missing: name {wanted}")
     return locate(target, f"{key}._target_", imported_only=imported_only)

@@ -1,4 +1,4 @@
-"""The config tree ``conf/``: its folder, and what an option's file says."""
+"""The config tree ``conf/``: its folder, and the content of an option's file."""
 
 from functools import cache
 from importlib.resources import files

@@ -28,7 +28,7 @@ def build_head(
 ) -> nn.Module:
     """A head: features, float B x ``in_features`` -> logits, B x ``num_classes``; ValueError for an unknown name.
 
-    The log-softmax of the thesis's head is the classifier's: logits are kept, since they can be calibrated.
+    The log-softmax of the thesis's head is the classifier's: logits can be calibrated.
 
     Args:
         name: ``linear``, or ``mlp``: ``in_features`` -> ``hidden`` -> ReLU -> dropout -> ``num_classes``, the thesis's.

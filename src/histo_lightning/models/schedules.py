@@ -10,13 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Warmup(LambdaLR):
-    """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the rate; then :meth:`factor`.
+    """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the optimizer's rate; then :meth:`factor`.
 
-    Args:
-        optimizer: its rate is the peak.
-        total_steps: of the fit; infinite where it has no end.
-        steps_per_epoch: optimizer steps in an epoch.
-        warmup_epochs: epochs of warm-up.
+    ``total_steps`` are those of the fit, infinite where it has no end.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes; None where the system does not tell."""
+    """Bytes; None where the system has no such number."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError):

@@ -96,7 +96,7 @@ def _fit(
     if start is None and config.resume not in ("auto", "never"):
         start = Path(config.resume)
     if start is not None:
-        checkpoint = read_checkpoint(start)  # says clearly what is wrong with it
+        checkpoint = read_checkpoint(start)  # its errors are clearer
         load_state(classifier, checkpoint["state_dict"], start)
         trained = int(checkpoint["histo_lightning"]["epoch"]) + 1
         if start != last and trained >= config.epochs:
@@ -105,7 +105,7 @@ def _fit(
             )
     with _interruptible(trainer):
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-    if not last.is_file():  # Lightning's fast_dev_run, or no callback that keeps checkpoints
+    if not last.is_file():  # Lightning's fast_dev_run, or no callback that writes checkpoints
         trainer.save_checkpoint(last)
 
 
@@ -127,7 +127,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
 
 
 def _restore(classifier: Classifier, config: Config, last: Path, scored: Path) -> dict[str, Any]:
-    """Load the scored weights; what the run's checkpoints say about the fit."""
+    """Load the scored weights; facts about the fit from the run's checkpoints."""
     states = read_checkpoint(last)["callbacks"]
     checkpoint = read_checkpoint(scored)
     load_state(classifier, checkpoint["state_dict"], scored)

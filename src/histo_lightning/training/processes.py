@@ -58,7 +58,7 @@ def folder_of_first(parent: Path, name: str) -> Path:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A process whose command was killed would go on unseen, without its lock."""
+    """A process whose command was killed would work on unseen, without its lock."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""A whole run: data, run folder, fit, scores, pictures, report."""
+"""One run: data, run folder, fit, scores, pictures, report."""
 
 import logging
 import multiprocessing
@@ -74,7 +74,7 @@ def run_training(
         wait: for another process that works in the folder, instead of refusing.
 
     Raises:
-        UserError: anything the user can mend; ``status.json`` says so where the run had started.
+        UserError: anything the user can mend; it is in ``status.json`` where the run had started.
     """
     parent = Path(config.output_dir) / "runs" if parent is None else parent
     resolve(config.trainer)  # a missing GPU is reported before any work
@@ -174,7 +174,7 @@ def check_monitors(config: Config, data: BreakHisDataModule) -> None:
 
 
 def _conclude(run: RunFolder, config: Config) -> None:
-    """Write the scores where ``json`` says, and print them; without progress, only the report's path."""
+    """Write the scores to the file of ``json``, and print them; without progress, only the report's path."""
     metrics = read_json(run.path / "metrics.json")
     if config.json:
         write_json(Path(config.json), metrics)
@@ -194,10 +194,8 @@ def _introduce(data: BreakHisDataModule, config: Config) -> None:
     out.print(data.source.message, markup=False)
     for note in split.notes:
         out.print(f"note: {note}", markup=False)
-    images, cases = (
-        ", ".join(f"{part} {len(names)}" for part, names in parts.items())
-        for parts in (split.parts, split.cases)
-    )
+    images = ", ".join(f"{part} {len(names)}" for part, names in split.parts.items())
+    cases = ", ".join(f"{part} {len(names)}" for part, names in split.cases.items())
     out.print(f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}", markup=False)
     if split.label:
         out.print(f"[bold red]{split.label}[/]: this result does not say how the network does on new cases")

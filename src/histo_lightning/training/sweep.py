@@ -58,7 +58,7 @@ def sweep(command: Composition) -> int:
         write_results(folder, jobs, first, pictures=False)
         raise
     write_results(folder, jobs, first, pictures=True)
-    return say_failures(folder, jobs)
+    return print_failures(folder, jobs)
 
 
 def write_results(folder: SweepFolder, jobs: Jobs, first: Config, *, pictures: bool) -> None:
@@ -102,11 +102,8 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    options = [
-        line
-        for line in command.overrides
-        if line.lstrip("+").startswith(("hydra/launcher", "hydra.launcher"))
-    ]
+    keys = ("hydra/launcher", "hydra.launcher")
+    options = [line for line in command.overrides if line.lstrip("+").startswith(keys)]
     if command.launcher != "basic" and not any("hydra/launcher" in line for line in options):
         options.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
     sweep_option = f"sweep={quoted(str(folder.path))}"
@@ -208,7 +205,7 @@ def run_job(composed: DictConfig) -> None:
         return
 
 
-def say_failures(folder: SweepFolder, jobs: Jobs) -> int:
+def print_failures(folder: SweepFolder, jobs: Jobs) -> int:
     """Print why jobs are not finished, then how many; that number."""
     runs = {name: folder.run_of(name) for name in jobs}
     failed = {name: (run, state) for name, run in runs.items() if (state := run.state) != "finished"}
