@@ -1,4 +1,4 @@
-"""From a fitted network's predictions to tables, scores, pictures and pages."""
+"""From a fitted network's predictions to tables, scores, chosen thresholds, pictures and pages."""
 
 import logging
 from collections.abc import Sequence
