@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from histo_lightning.callbacks.dashboard import Dashboard
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.config.compose import config_of
-from histo_lightning.config.identity import as_primitives
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training import results
@@ -138,7 +137,7 @@ def memory_rows(config: Config) -> list[Row]:
     config = replace(config, epochs=1, image_size=224, trainer=replace(config.trainer, progress="none"))
     with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder:
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, json.dumps(as_primitives(config)), folder],
+            [sys.executable, "-c", _RUN, json.dumps(asdict(config)), folder],
             capture_output=True,
             text=True,
             check=True,

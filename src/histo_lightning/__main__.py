@@ -4,7 +4,8 @@ import importlib
 import sys
 
 from histo_lightning.config.checks import nearest
-from histo_lightning.config.exits import EXIT_USER, guard
+from histo_lightning.config.exits import guard
+from histo_lightning.errors import UserError
 from histo_lightning.runs.version import __version__
 
 COMMANDS = {
@@ -19,41 +20,32 @@ COMMANDS = {
     "report": "write one index page of everything below a folder",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
 }
+FOOTER = "Every command takes --help. `histo-lightning --completion bash` prints what completes commands and keys in a shell."
 
 
 def main() -> int:
     """Run the command that the first argument names."""
-    words = sys.argv[1:]
-    if words and words[0] == "--completion":
-        from histo_lightning.config.completion import script  # only for shells
-
-        print(script(words[1] if len(words) > 1 else "bash"))
-        return 0
-    if words and words[0] == "--complete":
-        from histo_lightning.config.completion import candidates  # only for shells
-
-        print("\n".join(candidates(words[1:], list(COMMANDS))))
-        return 0
-    if words and words[0] in COMMANDS:
-        module = importlib.import_module(
-            f"histo_lightning.{words[0]}{'.__main__' if words[0] == 'report' else ''}"
-        )
+    first, *rest = sys.argv[1:] or ["--help"]
+    if first in COMMANDS:
+        # `report` is a room, so its command is the package's own main module.
+        module = importlib.import_module(f"histo_lightning.{first}{'.__main__' if first == 'report' else ''}")
         # Lightning's launcher starts further processes by this name.
         sys.modules["__main__"].__spec__ = module.__spec__
-        sys.argv = [module.__file__ or words[0], *words[1:]]
+        sys.argv = [module.__file__ or first, *rest]
         return int(module.main())
-    if words and words[0] == "--version":
+    if first in ("--completion", "--complete"):
+        from histo_lightning.config.completion import candidates, script  # only for shells
+
+        completing = first == "--complete"
+        print("\n".join(candidates(rest, list(COMMANDS))) if completing else script(*(rest[:1] or ["bash"])))
+    elif first == "--version":
         print(f"histo_lightning {__version__}")
-        return 0
-    if words and words[0] not in ("-h", "--help"):
-        print(f"error: unknown command {words[0]!r}{nearest(words[0], list(COMMANDS))}", file=sys.stderr)
-        return EXIT_USER
-    print(f"histo_lightning {__version__}: python -m histo_lightning.<command> [key=value ...]\n")
-    for name, text in COMMANDS.items():
-        print(f"  {name:<10} {text}")
-    print(
-        "\nEvery command takes --help. `histo-lightning --completion bash` prints what completes commands and keys in a shell."
-    )
+    elif first in ("-h", "--help"):
+        print(f"histo_lightning {__version__}: python -m histo_lightning.<command> [key=value ...]\n")
+        print(*(f"  {name:<10} {text}" for name, text in COMMANDS.items()), sep="\n")
+        print(f"\n{FOOTER}")
+    else:
+        raise UserError(f"unknown command {first!r}{nearest(first, list(COMMANDS))}")
     return 0
 
 

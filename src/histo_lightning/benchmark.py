@@ -1,13 +1,11 @@
 """``python -m histo_lightning.benchmark``: speed against the limit of the hardware and the naive pipeline."""
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import histo_lightning
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import guard
+from histo_lightning.config.command_line import front_door
 from histo_lightning.config.schema import BenchmarkConfig
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
@@ -25,10 +23,4 @@ def run(config: BenchmarkConfig) -> None:
     benchmarks("suite").run(config)
 
 
-def main() -> int:
-    launch("benchmark", run)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("benchmark", run, __name__)

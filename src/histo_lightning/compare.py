@@ -1,10 +1,8 @@
 """``python -m histo_lightning.compare``: any mix of runs in one table, compared."""
 
-import sys
 from pathlib import Path
 
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import guard
+from histo_lightning.config.command_line import front_door
 from histo_lightning.config.schema import CompareConfig
 from histo_lightning.runs import write_json
 
@@ -29,9 +27,4 @@ def run(config: CompareConfig) -> None:
     print_comparison(results, out)
 
 
-def main() -> int:
-    return launch("compare", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("compare", run, __name__)

@@ -1,10 +1,8 @@
 """``python -m histo_lightning.evaluate``: score a checkpoint on a data set."""
 
-import sys
 from pathlib import Path
 
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import guard
+from histo_lightning.config.command_line import front_door
 from histo_lightning.config.schema import EvaluateConfig
 
 
@@ -20,9 +18,4 @@ def run(config: EvaluateConfig) -> None:
         print_evaluation(folder, metrics)
 
 
-def main() -> int:
-    return launch("evaluate", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("evaluate", run, __name__)

@@ -1,10 +1,8 @@
 """``python -m histo_lightning.export``: a checkpoint as a file for other programs, compared with it."""
 
-import sys
 from pathlib import Path
 
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import guard
+from histo_lightning.config.command_line import front_door
 from histo_lightning.config.schema import ExportConfig
 
 
@@ -17,9 +15,4 @@ def run(config: ExportConfig) -> None:
     refresh_index(Path(config.output_dir))
 
 
-def main() -> int:
-    return launch("export", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("export", run, __name__)

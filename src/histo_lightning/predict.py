@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import EXIT_USER, guard
+from histo_lightning.config.command_line import front_door
+from histo_lightning.config.exits import EXIT_USER
 from histo_lightning.config.schema import PredictConfig
 
 
@@ -15,21 +15,19 @@ def run(config: PredictConfig) -> int:
 
     folder, predictions = predict(config)
     refresh_index(Path(config.output_dir))
-    bad = [one for one in predictions if one.probabilities is None]
+    unreadable = [one for one in predictions if one.probabilities is None]
     if config.trainer.progress != "none":
-        print(f"{len(predictions) - len(bad)} of {len(predictions)} images predicted")
+        print(f"{len(predictions) - len(unreadable)} of {len(predictions)} images predicted")
         for name in ("predictions.csv", *(["index.html"] if config.gradcam else [])):
             print(f"{name + ':':<16} {folder / name}")
-    for one in bad[:20]:
+    for one in unreadable[:20]:
         print(f"unreadable: {one.error}", file=sys.stderr)
-    if bad:
-        print(f"error: {len(bad)} image(s) could not be read; predictions.csv names them", file=sys.stderr)
-    return EXIT_USER if bad else 0
+    if unreadable:
+        print(
+            f"error: {len(unreadable)} image(s) could not be read; predictions.csv names them",
+            file=sys.stderr,
+        )
+    return EXIT_USER if unreadable else 0
 
 
-def main() -> int:
-    return launch("predict", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("predict", run, __name__)

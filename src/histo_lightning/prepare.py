@@ -1,23 +1,18 @@
 """``python -m histo_lightning.prepare``: verify a data set, build its pixel cache, report on it."""
 
-import sys
 from pathlib import Path
 
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import EXIT_USER, guard
-from histo_lightning.config.schema import Config, PrepareConfig
+from histo_lightning.config.command_line import front_door
+from histo_lightning.config.exits import EXIT_USER
+from histo_lightning.config.schema import PrepareConfig
 
 
-def run(config: Config) -> int:
+def run(config: PrepareConfig) -> int:
     """One data set; returns the exit status: 2 where training would refuse the copy."""
-    from histo_lightning.inspection.preparation import (  # matplotlib and codecs: not for --help or a typo
-        prepare,
-        print_outcome,
-    )
+    # Matplotlib and codecs: not for --help or a typo.
+    from histo_lightning.inspection.preparation import prepare, print_outcome
     from histo_lightning.report.index import refresh_index
 
-    if not isinstance(config, PrepareConfig):
-        raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
     folder = Path(config.output_dir) / "datasets" / (config.run_name or config.dataset.name)
     outcome = prepare(config, folder)
     if config.preview:
@@ -29,9 +24,4 @@ def run(config: Config) -> int:
     return EXIT_USER if outcome.refused else 0
 
 
-def main() -> int:
-    return launch("prepare", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("prepare", run, __name__)

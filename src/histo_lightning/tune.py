@@ -1,14 +1,12 @@
 """``python -m histo_lightning.tune``: search for hyper-parameters on one fold's validation set."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from histo_lightning.config.command_line import read_command
-from histo_lightning.config.exits import EXIT_FOUND, guard
-from histo_lightning.config.schema import TuneConfig
+from histo_lightning.config.exits import EXIT_FOUND, start_program, stop_on_sigterm
 from histo_lightning.errors import UserError
 from histo_lightning.training.checks import check_runs
 
@@ -26,12 +24,8 @@ def check(configs: Sequence[Any]) -> None:
     check_runs(configs)
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> int:
-    signal.signal(signal.SIGTERM, _interrupt)  # a stopped search goes on later, like one ended by Ctrl-C
+    stop_on_sigterm()
     command = read_command("tune", check)
     if command is None:
         return 0
@@ -40,7 +34,6 @@ def main() -> int:
 
     failed = 0
     for job in command.jobs:
-        assert isinstance(job.config, TuneConfig)
         output = Path(job.config.output_dir)
         failed += tune(job.config, output / "studies", job.hydra)
         refresh_index(output)
@@ -49,5 +42,4 @@ def main() -> int:
     return EXIT_FOUND if failed else 0
 
 
-if __name__ == "__main__":
-    sys.exit(guard(main))
+start_program(main, __name__)

@@ -20,7 +20,7 @@ import torch
 from factories.configs import composed
 from histo_lightning.config.exits import guard
 from histo_lightning.evaluation import score_predictions
-from histo_lightning.training.decisions import mark_apparent
+from histo_lightning.training.results import mark_apparent
 from histo_lightning.training.run import run_training
 
 SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")

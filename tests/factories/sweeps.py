@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 
 from histo_lightning.callbacks.history import COLUMNS
 from histo_lightning.comparison.plans import plan_hash
-from histo_lightning.config.identity import as_primitives, hashed, readable_name
+from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option
 from histo_lightning.data.breakhis.census import census_names
@@ -145,7 +145,7 @@ def write_run(
         "package_version": "0.1.0",
     }
     (folder / "predictions").mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.dump(as_primitives(config), Dumper=_Dumper, sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.dump(asdict(config), Dumper=_Dumper, sort_keys=False))
     (folder / "split.json").write_text(json.dumps(split.as_dict()))
     (folder / "status.json").write_text(json.dumps(status))
     if state == "finished":
@@ -238,7 +238,7 @@ def write_sweep(
             )
         ]
         run = write_run(folder, config, **options)
-        write_json(folder / "jobs" / f"{run.name}.json", {"config": as_primitives(config), "hydra": {}})
+        write_json(folder / "jobs" / f"{run.name}.json", {"config": asdict(config), "hydra": {}})
         jobs.append({"run": run.name, "overrides": overrides})
     levels = {"model": models, "optimizer": optimizers}[factor]
     write_plan(folder, jobs, {"factor": factor, "reference": levels[0], "levels": list(levels)}, created)

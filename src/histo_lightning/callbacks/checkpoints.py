@@ -8,14 +8,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class BestAndLast(ModelCheckpoint):
-    """Keeps the best epoch by ``monitor`` (the first one of equals), and the last, written after it at every epoch's end.
+    """Saves the best epoch by ``monitor`` (the first one of equals), and after it the last, at every epoch's end.
 
     Lightning's ``save_last=True`` writes only when the best changes, and forgets the best score where the folder has
     another name than when it was written.
-
-    Args:
-        dirpath: the folder.
-        monitor, mode: a logged score, and whether ``min`` or ``max`` of it is best.
     """
 
     def __init__(
@@ -41,18 +37,11 @@ class BestAndLast(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, and look for its file in this folder, wherever it was written."""
-        here = str(self.dirpath)
 
         def moved(path: str) -> str:
-            return str(Path(here) / Path(path).name) if path else path
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        super().load_state_dict(
-            state_dict
-            | {
-                "dirpath": self.dirpath,
-                "best_model_path": moved(state_dict["best_model_path"]),
-                "kth_best_model_path": moved(state_dict["kth_best_model_path"]),
-                "last_model_path": moved(state_dict["last_model_path"]),
-                "best_k_models": {moved(path): score for path, score in state_dict["best_k_models"].items()},
-            }
-        )
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        own = {"dirpath": self.dirpath} | {name: moved(state_dict[name]) for name in paths}
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | own | {"best_k_models": best})

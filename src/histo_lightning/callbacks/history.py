@@ -1,7 +1,6 @@
 """``history.csv``: a row an epoch, written atomically, carried through a resume."""
 
-import csv
-import io
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,8 @@ from histo_lightning.classifier import Classifier
 from histo_lightning.runs import write_atomic
 
 COLUMNS = (
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "val_auroc",
-    "val_case_auroc",
-    "images_per_second",
+    *("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+    *("val_balanced_accuracy", "val_auroc", "val_case_auroc", "images_per_second"),
 )
 
 
@@ -38,24 +29,22 @@ def epoch_scores(trainer: Trainer, module: LightningModule) -> dict[str, float]:
 
 
 class History(Callback):
-    """Keeps the numbers of every epoch and writes them to ``path``. ``monitored`` keeps the curve of one more."""
+    """Writes the numbers of every epoch to ``path``. ``monitored`` is the curve of the score ``monitor``."""
 
     def __init__(self, path: Path, monitor: str, images_per_epoch: int, seed: int) -> None:
-        self.path, self.monitor, self.images_per_epoch = path, monitor, images_per_epoch
-        self.seed = seed
+        self.path, self.monitor, self.images_per_epoch, self.seed = path, monitor, images_per_epoch, seed
         self.rows: list[dict[str, float]] = []
         self.monitored: list[float] = []
         self.seconds: list[float] = []
-        self._start = 0.0
-        self._seconds: float | None = None
-        self._lr = 0.0
+        self._lr = self._start = 0.0
+        self._seconds: float | None = None  # of the epoch's training
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "monitored": self.monitored, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.monitored = list(state_dict["rows"]), list(state_dict["monitored"])
-        self.seconds = list(state_dict["seconds"])
+        for name in ("rows", "monitored", "seconds"):
+            setattr(self, name, list(state_dict[name]))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.
@@ -70,9 +59,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self._start
-        scores = {
-            name.replace("/", "_", 1): value for name, value in epoch_scores(trainer, pl_module).items()
-        }
+        scores = {name.replace("/", "_", 1): x for name, x in epoch_scores(trainer, pl_module).items()}
         rate = self.images_per_epoch / max(self._seconds or seconds, 1e-9)
         pl_module.log("images_per_second", rate, sync_dist=trainer.world_size > 1)
         scores |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}
@@ -85,9 +72,5 @@ class History(Callback):
 
 def history_text(rows: list[dict[str, float]]) -> str:
     """Rows as CSV; a score that is undefined (NaN) is an empty cell."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "" if value != value else value for name, value in row.items()})
-    return buffer.getvalue()
+    cells = [["" if math.isnan(row[name]) else str(row[name]) for name in COLUMNS] for row in rows]
+    return "".join(f"{','.join(line)}\n" for line in [COLUMNS, *cells])

@@ -12,11 +12,8 @@ Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 class PredictionWriter(Callback):
-    """Collects what ``predict_step`` returns and hands it to ``write`` when all of it is there.
-
-    Args:
-        write: called once on every process with one ``(index, logits)`` for each data loader: positions in its data set
-            (int64 N, ascending, each once) and logits (float64 N x classes).
+    """Collects what ``predict_step`` returns; calls ``write`` once on every process, with a pair for each data loader:
+    positions in its data set (int64 N, ascending, each once) and logits (float64 N x classes).
     """
 
     def __init__(self, write: Callable[[list[Rows]], None]) -> None:
@@ -39,18 +36,17 @@ class PredictionWriter(Callback):
         self._batches.setdefault(dataloader_idx, []).append(pair)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        everywhere: list[Any] = [self._batches]
+        shares: list[Any] = [self._batches]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            everywhere = [None] * trainer.world_size
-            torch.distributed.all_gather_object(everywhere, self._batches)
-        self.write(
-            [_merged([share.get(number, []) for share in everywhere]) for number in sorted(self._batches)]
-        )
+            shares = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, self._batches)
+        self.write([_merged([share.get(i, []) for share in shares]) for i in sorted(self._batches)])
 
 
 def _merged(shares: list[list[tuple[list[int], list[list[float]]]]]) -> Rows:
     """One row an image: the last batch may be filled up with images of its own."""
-    index = np.array([i for share in shares for indices, _ in share for i in indices], dtype=np.int64)
-    logits = np.array([row for share in shares for _, rows in share for row in rows], dtype=np.float64)
+    batches = [batch for share in shares for batch in share]
+    index = np.array([i for indices, _ in batches for i in indices], dtype=np.int64)
+    logits = np.array([row for _, rows in batches for row in rows], dtype=np.float64)
     unique, first = np.unique(index, return_index=True)
     return unique, logits[first]

@@ -1,4 +1,4 @@
-"""What a person sees while a network trains; nothing here asks the device for anything during an epoch."""
+"""The progress bar and the line of each epoch; nothing is read from the device during an epoch."""
 
 import logging
 import sys
@@ -16,8 +16,7 @@ log = logging.getLogger("histo_lightning")
 class EpochProgress(RichProgressBar):
     """A line an epoch, on the screen and in ``train.log``, and on a terminal a bar below the lines.
 
-    Args:
-        style: ``bar``, ``lines``, ``none``, or ``auto``: a bar on a terminal.
+    ``style`` is ``bar``, ``lines``, ``none``, or ``auto``: a bar on a terminal.
     """
 
     def __init__(self, style: str = "auto") -> None:
@@ -28,7 +27,7 @@ class EpochProgress(RichProgressBar):
             self.disable()
 
     def enable(self) -> None:
-        """Lightning enables bars on the first process; one that nobody asked for stays off."""
+        """Lightning enables bars on the first process; without ``bar`` it stays off."""
         if self.bar:
             super().enable()
 
@@ -37,16 +36,12 @@ class EpochProgress(RichProgressBar):
         if not trainer.is_global_zero:
             return
         scores = epoch_scores(trainer, pl_module)
-        words = "  ".join(
-            f"{name.replace('/', '_', 1)} {scores[name]:.3f}" for name in SHOWN if name in scores
-        )
-        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {words}"
+        texts = [f"{name.replace('/', '_', 1)} {scores[name]:.3f}" for name in SHOWN if name in scores]
+        line = "  ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *texts])
         log.info("%s", line)
-        if self.style == "none":
-            return
         if self.bar and self.progress is not None:
             self.progress.console.print(line, highlight=False)  # stays above the bar
-        else:
+        elif self.style != "none":
             print(line, flush=True)
 
     def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

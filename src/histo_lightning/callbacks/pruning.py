@@ -12,22 +12,17 @@ class Pruned(Exception):
 
 
 class Pruning(Callback):
-    """Hands the curve of the monitored value to ``judge`` after every epoch; raises ``Pruned`` where it says so.
+    """Raises ``Pruned`` after an epoch where ``judge`` wants the fit ended; not after the last: nothing is left to save.
 
-    The whole curve is handed over, not its last value: after a resume the epochs before it count too. After the last
-    epoch nothing is left to save, so the fit is not ended there.
-
-    Args:
-        judge: takes the values of all epochs so far (NaN where undefined) and says whether to end the fit.
-        epochs: of a whole fit.
+    ``judge`` takes the monitored values of all epochs (NaN where undefined), also of those before a resume; ``epochs`` is
+    the number of a complete fit.
     """
 
     def __init__(self, judge: Callable[[Sequence[float]], bool], epochs: int) -> None:
         self.judge, self.epochs = judge, epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Runs after :class:`History`, which stands before it in the list of callbacks, and before checkpoints."""
-        # Lightning lists callbacks behind the type of their base class only.
-        history = next(found for found in trainer.callbacks if isinstance(found, History))  # type: ignore[attr-defined]
+        """Runs after :class:`History`, which comes before it in the list of callbacks, and before checkpoints."""
+        history = next(one for one in trainer.callbacks if isinstance(one, History))  # type: ignore[attr-defined]
         if self.judge(history.monitored) and len(history.monitored) < self.epochs:
             raise Pruned(f"pruned after epoch {len(history.monitored)} of {self.epochs}")

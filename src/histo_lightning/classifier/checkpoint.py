@@ -1,6 +1,5 @@
-"""Checkpoint files: read safely, written whole or not at all."""
+"""Checkpoint files: read safely, written in one step or not at all."""
 
-import os
 import pickle
 import signal
 import threading
@@ -15,25 +14,21 @@ from lightning_fabric.utilities.types import _PATH
 from torch import nn
 
 from histo_lightning.errors import UserError
+from histo_lightning.runs.files import replacing
 
 CHECKPOINT_FORMAT = 2
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint of ours safely (``weights_only=True``), on the CPU.
-
-    Raises:
-        UserError: no such file, damaged, not ours, or of another format.
-    """
+    """Load a checkpoint of ours safely, on the CPU; UserError where it is missing, damaged, or of another format."""
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint; give a run's checkpoints/best.ckpt")
     try:
         checkpoint: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{file}: cannot be read as a checkpoint ({str(error).splitlines()[0][:120]})"
-        ) from error
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(f"{file}: cannot be read as a checkpoint ({reason})") from error
     about = checkpoint.get("histo_lightning") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict) or "hyper_parameters" not in checkpoint:
         raise UserError(f"{file}: not a checkpoint of histo_lightning; plain weights go to model.weights")
@@ -66,14 +61,14 @@ def _uninterrupted() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    before = {
+    handlers = {
         number: signal.signal(number, lambda number, _: arrived.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         if arrived:
             signal.raise_signal(arrived[0])
@@ -81,17 +76,10 @@ def _uninterrupted() -> Iterator[None]:
 
 def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
     """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _uninterrupted():
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        with _uninterrupted(), replacing(path) as file:
+            torch.save(checkpoint, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"{path}: the checkpoint cannot be written ({error}); free space, the same command goes on"
         ) from error
@@ -100,7 +88,5 @@ def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written with fsync and rename."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         save_atomic(checkpoint, Path(path))

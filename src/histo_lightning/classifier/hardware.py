@@ -36,41 +36,29 @@ def visible_gpus() -> int:
 
 
 def resolve(trainer: TrainerConfig) -> Hardware:
-    """Settle what ``auto`` means on this machine.
-
-    Raises:
-        UserError: a GPU was asked for and none, or too few, are there.
-    """
+    """Settle what ``auto`` means on this machine; UserError where a GPU was asked for and is missing."""
     gpus = visible_gpus()
-    accelerator = trainer.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if gpus else "cpu"
-    if accelerator == "gpu" and gpus < trainer.devices:
+    on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and gpus > 0)
+    if on_gpu and gpus < trainer.devices:
         raise UserError(
             f"trainer.accelerator=gpu, trainer.devices={trainer.devices}: this machine shows {gpus} GPU(s); "
             "use trainer=cpu, or check the driver with nvidia-smi"
         )
-    if accelerator == "gpu" and trainer.gpu is not None and trainer.gpu >= gpus:
+    if on_gpu and trainer.gpu is not None and trainer.gpu >= gpus:
         raise UserError(f"trainer.gpu={trainer.gpu}: this machine shows {gpus} GPU(s), the first is 0")
-    if trainer.precision != "auto":
-        precision = trainer.precision
-    elif accelerator == "gpu":
-        precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    else:
-        precision = "bf16-mixed" if cpu_has_bf16() else "32-true"
-    if precision == "16-mixed" and accelerator == "cpu":
+    precision = trainer.precision
+    if precision == "auto":
+        bf16 = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()
+        precision = "bf16-mixed" if bf16 else "16-mixed" if on_gpu else "32-true"
+    if precision == "16-mixed" and not on_gpu:
         raise UserError("trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true")
-    compiled = accelerator == "gpu" if trainer.compile == "auto" else trainer.compile == "true"
+    compiled = on_gpu if trainer.compile == "auto" else trainer.compile == "true"
     threads = trainer.threads or max(cores() // trainer.devices, 1)
-    return Hardware(accelerator, precision, compiled, threads)
+    return Hardware("gpu" if on_gpu else "cpu", precision, compiled, threads)
 
 
 def device_of(trainer: TrainerConfig) -> torch.device:
-    """The device of a command that does not train: the GPU asked for, else the first one, else the CPU.
-
-    Raises:
-        UserError: see :func:`resolve`.
-    """
+    """The device of a command that does not train: the GPU asked for, else the first one, else the CPU."""
     hardware = resolve(trainer)
     torch.set_num_threads(hardware.threads)
     return torch.device("cuda", trainer.gpu or 0) if hardware.accelerator == "gpu" else torch.device("cpu")

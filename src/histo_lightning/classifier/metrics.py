@@ -8,6 +8,8 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
+STATES = ("logits", "labels", "cases", "indices")
+
 
 class TrainingMetrics(Metric):
     """``loss`` (mean over images) and ``accuracy`` of the training batches of an epoch, as the network saw them."""
@@ -52,10 +54,8 @@ class EvaluationMetrics(Metric):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.add_state("logits", default=[], dist_reduce_fx="cat")
-        self.add_state("labels", default=[], dist_reduce_fx="cat")
-        self.add_state("cases", default=[], dist_reduce_fx="cat")
-        self.add_state("indices", default=[], dist_reduce_fx="cat")
+        for name in STATES:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor, cases: Tensor, indices: Tensor) -> None:
         """Add a batch: float32 B x classes, int64 B, int64 B, and which image of the data set each is, int64 B."""
@@ -66,9 +66,7 @@ class EvaluationMetrics(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """All scores, each a scalar on the metric's device, computed on the CPU: once an epoch, and deterministic."""
-        logits, labels, cases, indices = (
-            dim_zero_cat(state).cpu() for state in (self.logits, self.labels, self.cases, self.indices)
-        )
+        logits, labels, cases, indices = (dim_zero_cat(getattr(self, name)).cpu() for name in STATES)
         _, first = np.unique(indices.numpy(), return_index=True)
         logits, labels, cases = logits[first], labels[first], cases[first]
         log_p = functional.log_softmax(logits, dim=1)
@@ -81,7 +79,7 @@ class EvaluationMetrics(Metric):
         group_loss = _mean_by(group, losses, len(groups))
         class_loss = _mean_by(group_label, group_loss, self.num_classes)
         group_p = torch.stack([_mean_by(group, p, len(groups)) for p in log_p.exp().unbind(1)], dim=1)
-        found = {
+        scores = {
             "loss": losses.mean(),
             "accuracy": (predicted == labels).float().mean(),
             "balanced_accuracy": recall[present].mean(),
@@ -89,7 +87,7 @@ class EvaluationMetrics(Metric):
             "case_auroc": self._auroc(group_p, group_label, present),
             "case_log_loss": class_loss[present].mean(),
         }
-        return {name: value.to(self.device) for name, value in found.items()}
+        return {name: value.to(self.device) for name, value in scores.items()}
 
     def _auroc(self, p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
         if not bool(present.all()):

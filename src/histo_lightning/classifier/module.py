@@ -1,9 +1,9 @@
-"""The LightningModule: network, loss, epoch metrics, and what goes into its checkpoints."""
+"""The LightningModule: network, loss, epoch metrics and checkpoint metadata."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 
 class Classifier(LightningModule):
-    """A network with a log-softmax output and the NLL loss, for any Trainer.
+    """A network with a log-softmax output and the NLL loss, for any Trainer; UserError for a setting that cannot work.
 
     All arguments are primitives, so a checkpoint loads under ``weights_only=True``.
 
@@ -42,12 +42,10 @@ class Classifier(LightningModule):
         class_weights: weight of each class in the training loss; None weighs all the same.
         label_smoothing: share of the target spread over all classes, in training only.
         monitor, monitor_mode: what a schedule that waits for improvement watches.
-
-    Raises:
-        UserError: a setting that cannot work.
     """
 
     metadata: dict[str, Any]
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -69,21 +67,32 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.optimizer_settings = (
-            option("optimizer", optimizer) if isinstance(optimizer, str) else dict(optimizer)
-        )
-        self.scheduler_settings = (
-            option("scheduler", scheduler) if isinstance(scheduler, str) else dict(scheduler)
-        )
+        self.optimizer_settings = _settings("optimizer", optimizer)
+        self.scheduler_settings = _settings("scheduler", scheduler)
         if lr is not None:
             self.optimizer_settings["lr"] = lr
-        _check_numbers(num_classes, class_weights, label_smoothing, dropout)
-        _check_words(
-            head=(head, ("linear", "mlp")),
-            frozen_norm=(frozen_norm, ("train", "eval")),
-            monitor=(monitor, tuple(name.replace("_", "/", 1) for name in MONITORS)),
-            monitor_mode=(monitor_mode, ("min", "max")),
+        weights_fit = class_weights is None or (
+            len(class_weights) == num_classes and all(0 <= weight < math.inf for weight in class_weights)
         )
+        monitors = [name.replace("_", "/", 1) for name in MONITORS]
+        share = "allowed is a number from 0 to below 1"
+        for name, value, fits, allowed in (
+            ("num_classes", num_classes, num_classes >= 2, "at least 2 are needed"),
+            (
+                "class_weights",
+                class_weights,
+                weights_fit,
+                f"give {num_classes} numbers that are not negative",
+            ),
+            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, share),
+            ("dropout", dropout, 0 <= dropout < 1, share),
+            ("head", head, head in ("linear", "mlp"), "allowed are linear, mlp"),
+            ("frozen_norm", frozen_norm, frozen_norm in ("train", "eval"), "allowed are train, eval"),
+            ("monitor", monitor, monitor in monitors, f"allowed are {', '.join(monitors)}"),
+            ("monitor_mode", monitor_mode, monitor_mode in ("min", "max"), "allowed are min, max"),
+        ):
+            if not fits:
+                raise UserError(f"{name}={value}: {allowed}")
         check_optimization(self.optimizer_settings, self.scheduler_settings)
         self.network = build_network(model, num_classes, head=head, hidden=hidden, dropout=dropout)
         self.freeze_backbone, self.frozen_norm = freeze_backbone, frozen_norm
@@ -111,11 +120,10 @@ class Classifier(LightningModule):
 
     def logits(self, images: Tensor) -> Tensor:
         """Images, float B x 3 x H x W, normalised -> logits, float32 B x classes."""
-        out: Tensor = self.network(images)
-        return out.float()
+        return cast(Tensor, self.network(images)).float()
 
     def exact_logits(self, images: Tensor) -> Tensor:
-        """The same in float32 arithmetic, whatever the Trainer's precision: scores do not depend on it."""
+        """Logits in float32 arithmetic, whatever the Trainer's precision: scores do not depend on it."""
         with torch.autocast(images.device.type, enabled=False):
             return self.logits(images.float())
 
@@ -133,43 +141,31 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self.logits(batch["image"])
-        weight = self.class_weights
         # Cross entropy of logits is the NLL of their log-softmax.
         loss = functional.cross_entropy(
-            logits,
-            batch["label"],
-            weight=weight if isinstance(weight, Tensor) else None,
-            label_smoothing=self.label_smoothing,
+            logits, batch["label"], weight=self.class_weights, label_smoothing=self.label_smoothing
         )
         self.train_metrics.update(loss.detach(), logits.detach(), batch["label"])
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log ``train/...`` once an epoch, where numbers leave the device anyway."""
-        self._log("train", self.train_metrics)
+        self._log("train", self.train_metrics)  # once an epoch, where numbers leave the device anyway
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_metrics.update(self.logits(batch["image"]), batch["label"], batch["case"], batch["index"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/...``."""
         self._log("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_metrics.update(
-            self.exact_logits(batch["image"]), batch["label"], batch["case"], batch["index"]
-        )
+        logits = self.exact_logits(batch["image"])
+        self.test_metrics.update(logits, batch["label"], batch["case"], batch["index"])
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/...``."""
         self._log("test", self.test_metrics)
 
     def _log(self, part: str, metrics: TrainingMetrics | EvaluationMetrics) -> None:
-        """Log an epoch's scores and start anew.
-
-        Raises:
-            UserError: the loss is not finite.
-        """
+        """Log an epoch's scores and start anew. Raises UserError: the loss is not finite."""
         values = {f"{part}/{name}": value for name, value in metrics.compute().items()}
         metrics.reset()
         loss = float(values[f"{part}/loss"])
@@ -181,19 +177,16 @@ class Classifier(LightningModule):
         self.log_dict(values, sync_dist=self.trainer.world_size > 1)  # the same on every process already
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Logits of a batch, with what they belong to.
-
-        Returns:
-            ``logits`` float32 B x classes; ``index`` int64 B, positions in the data set; ``image``, the B file names
-            (where the data set has ``names``). Always float32 arithmetic.
+        """``logits``, float32 B x classes, of float32 arithmetic; ``index``, int64 B, positions in the data set; ``image``,
+        the B file names, where the data set has ``names``.
         """
-        found: dict[str, Any] = {"logits": self.exact_logits(batch["image"]), "index": batch["index"]}
+        predictions: dict[str, Any] = {"logits": self.exact_logits(batch["image"]), "index": batch["index"]}
         loaders = self.trainer.predict_dataloaders
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         names = getattr(getattr(loader, "dataset", None), "names", None)
         if names is not None:
-            found["image"] = [names[i] for i in batch["index"].tolist()]
-        return found
+            predictions["image"] = [names[i] for i in batch["index"].tolist()]
+        return predictions
 
     def configure_gradient_clipping(
         self,
@@ -212,9 +205,7 @@ class Classifier(LightningModule):
         optimizer = build_optimizer(
             self.network.parameters(), self.optimizer_settings, fused=self.trainer.precision != "16-mixed"
         )
-        total = (
-            self.trainer.estimated_stepping_batches
-        )  # loads the training data, so the next line can count them
+        total = self.trainer.estimated_stepping_batches  # loads the training data; the next line counts them
         batches = self.trainer.num_training_batches
         per_epoch = 1 if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
         schedule: Any = build_scheduler(
@@ -228,35 +219,30 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trainer = self._trainer
+        # A plain Trainer's data module of ours knows its part; other data do not.
+        describe = getattr(getattr(trainer, "datamodule", None), "describe", dict)
         checkpoint["histo_lightning"] = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "output_size": int(self.hparams["num_classes"]),
-            **(self.metadata or self._plain_metadata()),
+            **(self.metadata or describe()),
             # After a fit Lightning counts one further.
-            "epoch": max(self.current_epoch - (self._trainer is not None and self.trainer.state.finished), 0),
+            "epoch": max(self.current_epoch - (trainer is not None and trainer.state.finished), 0),
         }
-
-    def _plain_metadata(self) -> dict[str, Any]:
-        """What a data module of ours knows, for a checkpoint of a plain Trainer; empty with other data."""
-        data = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
-        describe = getattr(data, "describe", None)
-        return dict(describe()) if describe is not None else {}
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, imports: tuple[str, ...] | list[str] = ()) -> "Classifier":
-        """A classifier with a checkpoint's weights, in evaluation mode on the CPU; ``metadata`` says the rest.
+        """A classifier with the weights and ``metadata`` of a run's or a plain Trainer's checkpoint, for evaluation on the CPU.
 
-        Args:
-            path: a checkpoint of a run, or of a plain Trainer.
-            imports: modules that define its network, where it is not of this package or torchvision.
+        ``imports`` are modules that define its network, where it is not of this package or torchvision.
 
         Raises:
             UserError: no such file, not a checkpoint of ours, another format, or weights that do not fit.
         """
         checkpoint = read_checkpoint(path)
         import_modules(imports)
-        settings = {**checkpoint["hyper_parameters"]}
+        settings = checkpoint["hyper_parameters"]
         _check_origin(settings, path)
         try:
             classifier = cls(**settings)
@@ -265,6 +251,11 @@ class Classifier(LightningModule):
         load_state(classifier, checkpoint["state_dict"], path)
         classifier.metadata = checkpoint["histo_lightning"]
         return classifier.eval()
+
+
+def _settings(group: str, given: str | dict[str, Any]) -> dict[str, Any]:
+    """The settings of an option by its name, or a copy of the settings themselves."""
+    return option(group, given) if isinstance(given, str) else dict(given)
 
 
 def _check_origin(settings: Mapping[str, Any], path: str | Path) -> None:
@@ -276,23 +267,3 @@ def _check_origin(settings: Mapping[str, Any], path: str | Path) -> None:
                 class_of(settings[key], base, key, imported_only=True)
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _check_numbers(
-    num_classes: int, class_weights: list[float] | None, label_smoothing: float, dropout: float
-) -> None:
-    if not isinstance(num_classes, int) or num_classes < 2:
-        raise UserError(f"num_classes={num_classes}: at least 2 are needed")
-    if class_weights is not None and (
-        len(class_weights) != num_classes or any(not math.isfinite(w) or w < 0 for w in class_weights)
-    ):
-        raise UserError(f"class_weights={class_weights}: give {num_classes} numbers that are not negative")
-    for name, value in (("label_smoothing", label_smoothing), ("dropout", dropout)):
-        if not 0 <= value < 1:
-            raise UserError(f"{name}={value}: allowed is a number from 0 to below 1")
-
-
-def _check_words(**words: tuple[str, tuple[str, ...]]) -> None:
-    for name, (given, allowed) in words.items():
-        if given not in allowed:
-            raise UserError(f"{name}={given}: allowed are {', '.join(allowed)}")

@@ -7,28 +7,22 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from histo_lightning.config.targets import arguments, build, class_of
 from histo_lightning.errors import UserError
 
 LIGHTNING_KEYS = ("interval", "frequency", "monitor")  # of a schedule, beside its arguments
-CHECKED_STEPS = 10
 
 
 def build_optimizer(
-    parameters: Iterable[Parameter], settings: Mapping[str, Any], *, fused: bool = True, **options: Any
+    parameters: Iterable[Parameter], settings: Mapping[str, Any], *, fused: bool = True
 ) -> Optimizer:
-    """An optimizer of the class that ``_target_`` names, over the parameters that learn.
+    """An optimizer of the class that ``_target_`` names, over the parameters that learn; UserError where it refuses.
 
-    Args:
-        fused: one pass over the weights, where torch has it: on a CPU a sixth of the time of AdamW's plain loop.
-        options: of :func:`histo_lightning.config.targets.class_of`.
-
-    Raises:
-        UserError: no such optimizer, or it refuses its arguments.
+    ``fused``: one pass over the weights, where torch has it: on a CPU a sixth of the time of AdamW's plain loop.
     """
-    kind = class_of(settings, Optimizer, "optimizer", **options)
+    kind = class_of(settings, Optimizer, "optimizer")
     given = _without_unknown_nulls(kind, arguments(settings))
     if fused and "fused" not in given and kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
         given["fused"] = True
@@ -49,40 +43,31 @@ def build_scheduler(
     steps_per_epoch: int,
     monitor: str,
     mode: str,
-    **options: Any,
 ) -> dict[str, Any]:
-    """Lightning's description of a schedule. Its name is ``lr``, so that the LR monitor logs that tag.
+    """Lightning's description of a schedule, named ``lr`` as the LR monitor's tag; UserError where it cannot be built.
 
     Args:
         total_steps, steps_per_epoch: optimizer steps of the fit (may be infinite) and of an epoch; filled in where the
             schedule's signature has them, and such a schedule changes with every step. ``max_lr`` is the optimizer's rate.
         monitor, mode: what a schedule that waits for improvement watches.
-
-    Raises:
-        UserError: no such schedule, or it refuses its arguments.
     """
-    kind = class_of(settings, LRScheduler, "scheduler", **options)
-    names = inspect.signature(kind).parameters
-    by_step = "total_steps" in names or "steps_per_epoch" in names
-    given = _without_unknown_nulls(kind, arguments(settings, leave=LIGHTNING_KEYS))
-    if issubclass(kind, torch.optim.lr_scheduler.OneCycleLR) and total_steps == float("inf"):
-        raise UserError(
-            f"scheduler={settings['_target_']}: needs a fit with an end; set max_epochs or max_steps"
-        )
-    own_steps = not str(settings["_target_"]).startswith("torch.")
+    kind = class_of(settings, LRScheduler, "scheduler")
+    endless = total_steps == float("inf")
+    if issubclass(kind, OneCycleLR) and endless:
+        raise UserError(f"scheduler={kind.__name__}: needs a fit with an end; set max_epochs or max_steps")
+    parameters = inspect.signature(kind).parameters
+    by_step = "total_steps" in parameters or "steps_per_epoch" in parameters
+    filled: dict[str, Any] = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+    if str(settings["_target_"]).startswith("torch."):
+        filled = {"total_steps": None if endless else max(int(total_steps), 2), "steps_per_epoch": None}
     schedule = build(
         kind,
-        given,
+        _without_unknown_nulls(kind, arguments(settings, leave=LIGHTNING_KEYS)),
         "scheduler",
         optimizer=optimizer,
-        total_steps=total_steps
-        if own_steps
-        else max(int(total_steps), 2)
-        if total_steps != float("inf")
-        else None,
-        steps_per_epoch=steps_per_epoch if own_steps else None,
         max_lr=float(optimizer.param_groups[0]["lr"]),
-        mode="max" if mode == "max" else "min",
+        mode=mode,
+        **filled,
     )
     described: dict[str, Any] = {
         "scheduler": schedule,
@@ -90,24 +75,12 @@ def build_scheduler(
         "frequency": settings.get("frequency") or 1,
         "name": "lr",
     }
-    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+    if isinstance(schedule, ReduceLROnPlateau):
         described["monitor"] = settings.get("monitor") or monitor
     return described
 
 
-def check_optimization(optimizer: Mapping[str, Any], scheduler: Mapping[str, Any], **options: Any) -> None:
-    """Build both over one number, so that what they refuse is said before any work.
-
-    Raises:
-        UserError: as :func:`build_optimizer` and :func:`build_scheduler`.
-    """
-    built = build_optimizer([Parameter(torch.zeros(1))], optimizer, fused=False, **options)
-    build_scheduler(
-        built,
-        scheduler,
-        total_steps=CHECKED_STEPS,
-        steps_per_epoch=2,
-        monitor="val/loss",
-        mode="min",
-        **options,
-    )
+def check_optimization(optimizer: Mapping[str, Any], scheduler: Mapping[str, Any]) -> None:
+    """Build both over one number, so that what they refuse is a UserError before any work."""
+    built = build_optimizer([Parameter(torch.zeros(1))], optimizer, fused=False)
+    build_scheduler(built, scheduler, total_steps=10, steps_per_epoch=2, monitor="val/loss", mode="min")

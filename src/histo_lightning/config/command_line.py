@@ -7,10 +7,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from histo_lightning.config.checks import as_text
 from histo_lightning.config.compose import Composition, config_tree, read_jobs
+from histo_lightning.config.exits import start_program
 from histo_lightning.config.help import SWEEPING, help_text
-from histo_lightning.config.schema import AnyConfig
 from histo_lightning.errors import UserError
 from histo_lightning.runs.version import __version__
 
@@ -37,15 +36,7 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def read_command(command: str, check: Check | None = None) -> Composition | None:
-    """Read ``sys.argv`` and check every job before any work; None where something was printed instead.
-
-    Args:
-        command: the name of its config file and schema.
-        check: looks at the configs of all jobs; raises UserError.
-
-    Raises:
-        UserError: anything the user can mend.
-    """
+    """Read ``sys.argv``, and ``check`` the configs of all jobs before any work; None where something was printed instead."""
     flags = _flags(sys.argv[1:])
     if flags.version:
         print(f"histo_lightning {__version__}")
@@ -67,27 +58,24 @@ def read_command(command: str, check: Check | None = None) -> Composition | None
 
 
 def _shown(texts: dict[str, str], flags: argparse.Namespace) -> str:
-    files = {"job": ("config.yaml",), "hydra": ("hydra.yaml",), "all": ("config.yaml", "hydra.yaml")}[
-        flags.cfg
-    ]
-    tree = OmegaConf.merge(*(OmegaConf.create(texts[name]) for name in files))
+    files = {"job": ("config",), "hydra": ("hydra",), "all": ("config", "hydra")}[flags.cfg]
+    tree: Any = OmegaConf.merge(*(OmegaConf.create(texts[f"{name}.yaml"]) for name in files))
     if flags.package and flags.package != "_global_":
         tree = OmegaConf.select(tree, flags.package)
         if tree is None:
             raise UserError(f"--package {flags.package}: there is no such key in the config")
-    return as_text(tree, resolve=flags.resolve)
+    return OmegaConf.to_yaml(tree, resolve=flags.resolve) if OmegaConf.is_config(tree) else f"{tree}\n"
 
 
-def launch(command: str, work: Callable[[Any], int | None], check: Check | None = None) -> int:
-    """Read the command line and do ``work(config)`` for each of its jobs, here and one after the other.
+def front_door(command: str, work: Callable[[Any], int | None], module: str) -> Callable[[], int]:
+    """The ``main`` of a command that does ``work(config)`` for each of its jobs, one after the other.
 
-    Returns:
-        The largest exit status.
+    It returns the largest exit status, and starts at once where ``module`` is the program itself.
     """
-    read = read_command(command, check)
-    return max((work(job.config) or 0 for job in read.jobs), default=0) if read is not None else 0
 
+    def main() -> int:
+        read = read_command(command)
+        return max((work(job.config) or 0 for job in read.jobs), default=0) if read is not None else 0
 
-def only_config(read: Composition) -> AnyConfig:
-    """The config of a command line that is no sweep."""
-    return read.jobs[0].config
+    start_program(main, module)
+    return main

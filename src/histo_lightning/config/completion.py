@@ -2,7 +2,7 @@
 
 from histo_lightning.config.checks import schema_keys
 from histo_lightning.config.schema import SCHEMAS
-from histo_lightning.config.tree import conf_dir
+from histo_lightning.config.tree import option_names
 from histo_lightning.errors import UserError
 
 BASH = r"""_histo_lightning() {
@@ -14,23 +14,18 @@ BASH = r"""_histo_lightning() {
   COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
 }
 complete -o nospace -F _histo_lightning histo-lightning"""
-ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + BASH
+SCRIPTS = {"bash": BASH, "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{BASH}"}
 
 
 def script(shell: str) -> str:
-    """What a shell evaluates to complete the command ``histo-lightning``.
-
-    Raises:
-        UserError: a shell that is not known.
-    """
-    scripts = {"bash": BASH, "zsh": ZSH}
-    if shell not in scripts:
-        raise UserError(f"--completion {shell}: allowed are {', '.join(scripts)}")
-    return scripts[shell]
+    """What a shell evaluates to complete the command ``histo-lightning``; UserError for a shell that is not known."""
+    if shell not in SCRIPTS:
+        raise UserError(f"--completion {shell}: allowed are {', '.join(SCRIPTS)}")
+    return SCRIPTS[shell]
 
 
 def candidates(words: list[str], commands: list[str]) -> list[str]:
-    """What may stand in place of the last word of a line: a command, ``key=`` or ``group=option``."""
+    """What may complete the last word of a line: a command, ``key=`` or ``group=option``."""
     typed = " ".join(words).split(" ")
     command, word = typed[1] if len(typed) > 2 else "", typed[-1]
     if not command:
@@ -40,11 +35,7 @@ def candidates(words: list[str], commands: list[str]) -> list[str]:
     name, equals, value = word.partition("=")
     if equals:
         listed, comma, last = value.rpartition(",")
-        options = _options(name)
-        return [f"{name}={listed}{comma}{option}" for option in options if option.startswith(last)]
+        options = [option for option in option_names(name) if option.startswith(last)]
+        return [f"{name}={listed}{comma}{option}" for option in options]
     keys = [*schema_keys(SCHEMAS[command]), "experiment", "debug", "hydra/launcher"]
     return sorted({f"{key}=" for key in keys if key.startswith(word)})
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if not path.stem.startswith("_"))

@@ -1,7 +1,4 @@
-"""From overrides to checked configs: Hydra composes and multiplies, every job of a sweep is checked before any starts.
-
-Hydra's own messages (several lines, exit status 1) are replaced by one line.
-"""
+"""From overrides to checked configs: Hydra composes and multiplies, every job of a sweep is checked before any starts."""
 
 import hashlib
 import itertools
@@ -25,16 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from histo_lightning.config.aliases import ALIASES
 from histo_lightning.config.checks import FREE, is_known, literal_keys, nearest, to_config, unknown_key
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
-from histo_lightning.config.tree import conf_dir
+from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError
 
-FOLDER_KEYS = (
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-    "hydra.sweep.subdir",
-    "hydra.output_subdir",
-    "hydra.job.chdir",
-)
+FOLDER_KEYS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir", "job.chdir")  # of hydra
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Job:
     """One checked config of a command line: its overrides, and the texts for a run folder's ``.hydra/``."""
 
     overrides: tuple[str, ...]
-    config: AnyConfig
+    config: Any  # of the command's schema
     hydra: dict[str, str]
 
 
@@ -56,23 +47,25 @@ class Composition:
     launcher: str
 
 
+def quoted(value: str) -> str:
+    """A text that Hydra's grammar and OmegaConf read back unchanged."""
+    value = re.sub(r"(\\*)'", r"\1\1\\'", value.replace("${", r"\${"))  # backslashes count before quotes only
+    return "'" + re.sub(r"(\\+)$", r"\1\1", value) + "'"
+
+
 def prepare_argument(argument: str) -> str:
     """Make an argument safe for Hydra.
 
-    The value of a key that is taken literally is quoted, so that Hydra's grammar and OmegaConf's interpolation
-    leave it alone. A dotted key gets ``++``: it can be set though its group's file leaves it out. ``+group=option`` is
-    ``group=option`` where the group is one of ours.
+    The value of a literal key is quoted against Hydra's grammar and OmegaConf's interpolation. A dotted key gets ``++``: it
+    can be set though its group's file leaves it out. ``+group=option`` is ``group=option`` where the group is one of ours.
     """
     name, equals, value = argument.partition("=")
     if not equals:
         return argument
-    if name.startswith("+") and not name.startswith("++") and (conf_dir() / name[1:]).is_dir():
+    if re.match(r"\+[^+]", name) and (conf_dir() / name[1:]).is_dir():
         name = name[1:]
     if name.lstrip("+") in literal_keys() and value not in ("", "null"):
-        value = value.replace("${", r"\${")
-        value = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count before a quote only
-        value = re.sub(r"(\\+)$", r"\1\1", value)
-        value = f"'{value}'"
+        value = quoted(value)
     if "." in name and is_known(name, TuneConfig):  # it holds all keys of a training run
         name = f"++{name}"
     return f"{name}={value}"
@@ -80,11 +73,7 @@ def prepare_argument(argument: str) -> str:
 
 @contextmanager
 def config_tree(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Hydra over ``conf/`` and a user's folders; yields the overrides that add the latter.
-
-    Raises:
-        UserError: a folder does not exist.
-    """
+    """Hydra over ``conf/`` and a user's folders; yields the overrides that add the latter."""
     folders = []
     for folder in config_dirs:
         path = Path(folder).resolve()
@@ -92,33 +81,25 @@ def config_tree(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
             raise UserError(f"--config-dir {folder}: no such folder")
         folders.append(f"file://{path}")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        _prefer_our_launchers()
+        # Plugins register settings of the same names, which would restrict ours.
+        stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+        for name in option_names("hydra/launcher"):
+            stored.pop(f"{name}.yaml", None)
         yield [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
 
 
-def _prefer_our_launchers() -> None:
-    """Take the plugins' settings out of Hydra's store where conf/ has a file of that name, which they would restrict."""
-    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-    for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"):
-        stored.pop(path.name, None)
-
-
-def group_options(group: str, search: Sequence[str] = (), config_name: str = "train") -> list[str]:
-    """The options of a group in ``conf/`` and in the user's folders, sorted."""
-    loader = GlobalHydra.instance().config_loader()
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Hydra's messages of several lines as one."""
     try:
-        options = loader.get_group_options(group, config_name=config_name, overrides=list(search))
-        return sorted(option for option in options if not option.startswith("_"))
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_line(error)) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(" ".join(lines[:2]) or type(error).__name__) from error
 
 
 def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence[str] = ()) -> list[Override]:
-    """Overrides of a command's line.
-
-    Raises:
-        UserError: one cannot be read, or names a key or an option that does not exist.
-    """
+    """Overrides of a command line; UserError where one cannot be read or names no key or option."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
@@ -136,59 +117,42 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
 def _check_override(override: Override, config_name: str, search: Sequence[str]) -> None:
     """Refuse unknown keys and options with the nearest match, before Hydra does it in several lines."""
     name, schema = override.key_or_group, SCHEMAS[config_name]
-    if name in FOLDER_KEYS:
-        raise UserError(
-            f"{name}: use output_dir=<folder>, and run_name= or sweep_name= for the folder's name in it"
-        )
+    if name.removeprefix("hydra.") in FOLDER_KEYS:
+        raise UserError(f"{name}: use output_dir=<folder>, and run_name= or sweep_name= for the name in it")
     if name == "hydra/sweeper" or name in ALIASES:
         raise unknown_key(name, schema)
     if name == "hydra" or name.startswith("hydra."):
         return
-    options = group_options(name, search, config_name) if "." not in name else []
-    if options and not override.is_delete():
-        wanted = override.value()
-        choices = wanted.list if isinstance(wanted, ChoiceSweep) else [wanted]
-        for choice in choices:
-            for one in choice if isinstance(choice, list) else [choice]:
-                label = str(getattr(one, "text", one))
-                if isinstance(one, (str, int)) and label not in options:
-                    raise UserError(
-                        f"{name}={label}: no such option; allowed are {', '.join(options)}{nearest(label, options)}"
-                    )
-        return
-    if not options and not is_known(name, schema) and name not in FREE and not name.startswith("hydra/"):
+    options: list[str] = []
+    if "." not in name:
+        loader = GlobalHydra.instance().config_loader()
+        with _one_line():
+            names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
+        options = sorted(option for option in names if not option.startswith("_"))
+    if not options and not (is_known(name, schema) or name in FREE or name.startswith("hydra/")):
         raise unknown_key(name, schema)
+    if options and not override.is_delete():
+        value = override.value()
+        choices = value.list if isinstance(value, ChoiceSweep) else [value]
+        for choice in [one for item in choices for one in (item if isinstance(item, list) else [item])]:
+            if isinstance(choice, (str, int)) and str(choice) not in options:
+                allowed = f"allowed are {', '.join(options)}{nearest(str(choice), options)}"
+                raise UserError(f"{name}={choice}: no such option; {allowed}")
 
 
-def expand(overrides: Sequence[Override], multirun: bool) -> list[list[str]]:
-    """The override lists of all jobs: one without ``-m``, else every combination of the values given."""
-    if not multirun:
-        for override in overrides:
-            if override.is_sweep_override():
-                raise UserError(
-                    f"{str(override.input_line).lstrip('+')}: several values make a sweep; add -m to run them all"
-                )
-    values: list[list[str]] = []
-    for override in overrides:
-        if override.is_sweep_override():
-            prefix = str(override.input_line).split("=", 1)[0]
-            values.append([f"{prefix}={value}" for value in override.sweep_string_iterator()])
-        else:
-            values.append([str(override.input_line)])
-    return [list(job) for job in itertools.product(*values)]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__
+def _values(override: Override) -> list[str]:
+    """An override as text, once for each of its values in a sweep."""
+    line = str(override.input_line)
+    if not override.is_sweep_override():
+        return [line]
+    prefix = line.split("=", 1)[0]
+    return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
 
 
 def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """What Hydra composes, with its own node ``hydra``; raises UserError."""
-    try:
+    with _one_line():
         return compose(config_name, overrides=list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_line(error)) from error
 
 
 def job_of(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
@@ -203,12 +167,6 @@ def job_of(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
     return Job(tuple(overrides), to_config(own, SCHEMAS[config_name]), texts)
 
 
-def sweep_id(arguments: Sequence[str]) -> str:
-    """A name for a sweep that only depends on its overrides: the same command goes on."""
-    own = sorted(a for a in arguments if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
-    return f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
-
-
 def read_jobs(
     config_name: str,
     arguments: Sequence[str],
@@ -220,53 +178,43 @@ def read_jobs(
     """Compose and check every job of a command line, inside :func:`config_tree`.
 
     Args:
-        config_name: of the command.
-        arguments: as typed.
+        config_name, arguments: of the command, as typed.
         multirun: whether several values of a key make a sweep.
         search: what :func:`config_tree` yields.
-        prepared: more overrides, that :func:`prepare_argument` has made already; quoting them again would change them.
-
-    Raises:
-        UserError: anything the user can mend.
+        prepared: more overrides, from :func:`prepare_argument`.
     """
     given = (*map(prepare_argument, arguments), *prepared)
-    if given_path := [a for a in given if a.startswith(("hydra.searchpath=", "++hydra.searchpath="))]:
-        search = [*search, *given_path]
+    own_paths = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
+    first = [] if own_paths else list(search)
+    search = [*search, *own_paths]
     overrides = parse(given, config_name, search)
-    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    tree = composed(config_name, [*search, *fixed] if search and not given_path else fixed)
+    fixed = [*first, *(str(o.input_line) for o in overrides if not o.is_sweep_override())]
+    tree = composed(config_name, fixed)
     launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
-    products: list[dict[str, Any]] = [{}]
-    multirun = multirun or tree.hydra.mode == RunMode.MULTIRUN
-    if multirun:
-        sweeper: Any = OmegaConf.to_container(tree.hydra.sweeper, resolve=False)
-        products = sweeper.get("products") or [sweeper.get("params") or {}]
-    extra = [] if given_path else list(search)
-    lists: list[list[str]] = []
+    if not multirun and tree.hydra.mode != RunMode.MULTIRUN:
+        for override in overrides:
+            if override.is_sweep_override():
+                line = str(override.input_line).lstrip("+")
+                raise UserError(f"{line}: several values make a sweep; add -m to run them all")
+        return Composition(given, (job_of(config_name, tree, fixed),), False, launcher)
+    # Only what is run names a sweep, so the same command resumes it.
+    own = sorted(a for a in given if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
+    sweep_name = f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
+    sweeper: Any = OmegaConf.to_container(tree.hydra.sweeper, resolve=False)
     chosen = {override.key_or_group for override in overrides}  # the command line wins
-    for product in products:
-        values = [
-            prepare_argument(f"{name}={value}") for name, value in product.items() if name not in chosen
-        ]
-        own = parse(values, config_name, search)
-        lists += [[*extra, *job] for job in expand([*own, *overrides], multirun)]
-    if not multirun and lists == [[*extra, *fixed]]:
-        return Composition(given, (job_of(config_name, tree, lists[0]),), False, launcher)
     jobs = []
-    name = sweep_id(given)
-    for overrides_of_job in lists:
-        job = job_of(config_name, composed(config_name, overrides_of_job), overrides_of_job)
-        if isinstance(job.config, Config) and job.config.sweep_name is None:
-            job.config.sweep_name = name
-        jobs.append(job)
-    return Composition(given, tuple(jobs), multirun, launcher)
+    for product in sweeper.get("products") or [sweeper.get("params") or {}]:
+        values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
+        own_overrides = [*parse(values, config_name, search), *overrides]
+        for lines in itertools.product(*map(_values, own_overrides)):
+            job = job_of(config_name, composed(config_name, [*first, *lines]), [*first, *lines])
+            if isinstance(job.config, Config) and job.config.sweep_name is None:
+                job.config.sweep_name = sweep_name
+            jobs.append(job)
+    return Composition(given, tuple(jobs), True, launcher)
 
 
 def config_of(config_name: str, arguments: Sequence[str], prepared: Sequence[str] = ()) -> AnyConfig:
-    """The checked config that a command line without ``-m`` describes; ``prepared`` as in :func:`read_jobs`.
-
-    Raises:
-        UserError: anything the user can mend.
-    """
+    """The checked config of a command line without ``-m``; ``prepared`` as in :func:`read_jobs`."""
     with config_tree():
-        return read_jobs(config_name, arguments, multirun=False, prepared=prepared).jobs[0].config
+        return read_jobs(config_name, arguments, multirun=False, prepared=prepared).jobs[0].config  # type: ignore[no-any-return]

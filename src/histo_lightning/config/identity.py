@@ -3,18 +3,13 @@
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Any
 
 from histo_lightning.config.checks import flatten, unhashed_keys
 from histo_lightning.config.schema import Config
 
-# Flags of Lightning's Trainer that change no result.
+# What changes no result: flags of Lightning's Trainer, and callbacks.
 SILENT_FLAGS = (
-    "log_every_n_steps",
-    "num_nodes",
-    "num_sanity_val_steps",
-    "profiler",
-    "detect_anomaly",
+    *("log_every_n_steps", "num_nodes", "num_sanity_val_steps", "profiler", "detect_anomaly"),
     "enable_autolog_hparams",
 )
 SILENT_CALLBACKS = ("progress", "dashboard")
@@ -24,14 +19,11 @@ def hashed(config: Config) -> str:
     """Eight hex digits of the config without what does not change the result."""
     tree, left_out = asdict(config), unhashed_keys()
     del tree["logger"]
-    tree["trainer"]["flags"] = _without(tree["trainer"]["flags"], SILENT_FLAGS)
-    tree["callbacks"] = _without(tree["callbacks"], SILENT_CALLBACKS)
+    for group, names in ((tree["trainer"]["flags"], SILENT_FLAGS), (tree["callbacks"], SILENT_CALLBACKS)):
+        for name in names:
+            group.pop(name, None)
     values = {name: value for name, value in flatten(tree) if name not in left_out}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def _without(entries: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in entries.items() if name not in names}
 
 
 def readable_name(config: Config) -> str:
@@ -56,18 +48,13 @@ def split_words(config: Config) -> str:
 
 
 def shortened(config: Config) -> str:
-    """``SHORTENED (limit_train_batches=2)``: the label of a run that is no result; empty for a whole one."""
-    flags = {
-        name: value
-        for name, value in config.trainer.flags.items()
+    """``SHORTENED (limit_train_batches=2)``: the label of a run that is no result; empty for any other run."""
+    if config.debug:
+        return f"SHORTENED (debug={config.debug})"
+    words = [
+        f"{name}={value}"
+        for name, value in sorted(config.trainer.flags.items())
         if (name.startswith("limit_") and value is not None and repr(value) != "1.0")  # 1 is one batch
         or (name in ("fast_dev_run", "overfit_batches") and value)
-    }
-    words = [f"debug={config.debug}"] if config.debug else []
-    words += [f"{name}={value}" for name, value in sorted(flags.items()) if not config.debug]
+    ]
     return f"SHORTENED ({', '.join(words)})" if words else ""
-
-
-def as_primitives(config: Any) -> dict[str, Any]:
-    """A dataclass of the schema as a nested plain dict."""
-    return asdict(config)

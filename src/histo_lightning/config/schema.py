@@ -1,30 +1,28 @@
 """The keys of every command: their types, choices, ranges and defaults. ``conf/`` says what each one decides.
 
-A field's metadata holds what a value may be, beside the field: ``choices``, ``low`` and ``high``, ``pattern``; ``only``
-(the names of its group's option it belongs to), ``hashed=False`` (it changes no result) and ``literal`` (its value is taken
-from the command line as it is); ``items`` are the members that a list may have. Groups that are built from ``_target_`` are plain dicts.
+Metadata beside a field says what its value may be: ``choices``, ``low`` and ``high``, ``pattern``, ``items`` of a list, ``pair``;
+``only`` (options of its group that it belongs to), ``hashed=False`` (it changes no result), ``literal`` (taken from the
+command line unread). Groups that are built from ``_target_`` are plain dicts.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from histo_lightning.config.tree import option
 
-MONITORS = {  # what a run can be watched by, and whether less or more of it is better
-    "val_case_log_loss": "min",
-    "val_loss": "min",
-    "val_accuracy": "max",
-    "val_balanced_accuracy": "max",
-    "val_auroc": "max",
-    "val_case_auroc": "max",
-}
+# What a run can be watched by, and whether less or more of it is better.
+MONITORS = dict.fromkeys(("val_case_log_loss", "val_loss"), "min") | dict.fromkeys(
+    ("val_accuracy", "val_balanced_accuracy", "val_auroc", "val_case_auroc"), "max"
+)
 NAME = r"[A-Za-z0-9._-]{1,100}"
 
 
 def key(default: Any, **metadata: Any) -> Any:
-    """A field with what its value may be."""
+    """A field with its default, or the function that makes it, and what its value may be."""
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -33,14 +31,8 @@ def short_name(target: str) -> str:
     return re.sub(r"^reducelron|lr$", "", target.rsplit(".", 1)[-1].lower())
 
 
-def _from(group: str, name: str) -> Callable[[], dict[str, Any]]:
-    return lambda: option(group, name)
-
-
 @dataclass
 class HeadConfig:
-    """What turns features into logits."""
-
     name: str = key("linear", choices=("linear", "mlp"))
     hidden: int | None = key(None, low=1, high=65536, only=("mlp",))
     dropout: float | None = key(None, low=0, high=0.99, only=("mlp",))
@@ -48,8 +40,6 @@ class HeadConfig:
 
 @dataclass
 class DatasetConfig:
-    """Which images."""
-
     name: str = key("synthetic", choices=("synthetic", "breakhis", "folders"))
     root: str = key("", hashed=False, literal=True)
     images_per_slide: int | None = key(None, low=1, high=60, only=("synthetic",))
@@ -82,8 +72,8 @@ class AugmentConfig:
     """What is done to training images, and what validation and test images look like; all off by default."""
 
     name: str = "none"
-    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"pair": (0.01, 1.0)})
-    crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"pair": (0.1, 10.0)})
+    crop_scale: list[float] = key(lambda: [1.0, 1.0], pair=(0.01, 1.0))
+    crop_ratio: list[float] = key(lambda: [1.0, 1.0], pair=(0.1, 10.0))
     dihedral: bool = False
     horizontal_flip: bool = False
     rotation_degrees: float = key(0.0, low=0, high=180)
@@ -92,7 +82,7 @@ class AugmentConfig:
     channel_gain: float = key(0.0, low=0, high=0.9)
     stain_gain: float = key(0.0, low=0, high=0.9)
     stain_shift: float = key(0.0, low=0, high=0.5)
-    steps: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, Any] = key(dict)
     evaluate: str = key("field", choices=("field", "center"))
     normalisation: str = key("train", choices=("train", "imagenet"))
 
@@ -113,48 +103,47 @@ class TrainerConfig:
     workers: int = key(0, low=0, high=256, hashed=False)
     gpu: int | None = key(None, low=0, high=1023, hashed=False)
     progress: str = key("auto", choices=("auto", "bar", "lines", "none"), hashed=False)
-    flags: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any] = key(dict)
 
 
 @dataclass
 class StudyConfig:
-    """What a sweep compares."""
-
     factor: str = key("model", hashed=False)
     reference: str | None = key(None, hashed=False)
     score: str = key("case_auroc", hashed=False)
-
-
-def _formats() -> list[str]:
-    return ["png"]
 
 
 @dataclass
 class ReportConfig:
     """Kinds of picture files; pages show the PNG, which is always drawn."""
 
-    formats: list[str] = field(
-        default_factory=_formats, metadata={"items": ("png", "svg", "pdf"), "hashed": False}
-    )
+    formats: list[str] = key(lambda: ["png"], items=("png", "svg", "pdf"), hashed=False)
 
 
 @dataclass
-class Config:
+class OutputConfig:
+    output_dir: str = key("outputs", hashed=False, literal=True)
+    run_name: str | None = key(None, hashed=False, pattern=NAME)
+    json: str | None = key(None, hashed=False, literal=True)
+
+
+@dataclass
+class Config(OutputConfig):
     """Everything a training run depends on; the defaults are those of ``conf/train.yaml``."""
 
-    model: dict[str, Any] = field(default_factory=_from("model", "resnet18"))
-    head: HeadConfig = field(default_factory=HeadConfig)
-    optimizer: dict[str, Any] = field(default_factory=_from("optimizer", "adamw"))
-    scheduler: dict[str, Any] = field(default_factory=_from("scheduler", "cosine"))
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(**option("augment", "d4")))
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    callbacks: dict[str, Any] = field(default_factory=_from("callbacks", "default"))
-    logger: dict[str, Any] = field(default_factory=_from("logger", "tensorboard"))
-    study: StudyConfig = field(default_factory=StudyConfig)
-    report: ReportConfig = field(default_factory=ReportConfig)
-    imports: list[str] = field(default_factory=list, metadata={"hashed": False})
+    model: dict[str, Any] = key(partial(option, "model", "resnet18"))
+    head: HeadConfig = key(HeadConfig)
+    optimizer: dict[str, Any] = key(partial(option, "optimizer", "adamw"))
+    scheduler: dict[str, Any] = key(partial(option, "scheduler", "cosine"))
+    dataset: DatasetConfig = key(DatasetConfig)
+    split: SplitConfig = key(SplitConfig)
+    augment: AugmentConfig = key(lambda: AugmentConfig(**option("augment", "d4")))
+    trainer: TrainerConfig = key(TrainerConfig)
+    callbacks: dict[str, Any] = key(partial(option, "callbacks", "default"))
+    logger: dict[str, Any] = key(partial(option, "logger", "tensorboard"))
+    study: StudyConfig = key(StudyConfig)
+    report: ReportConfig = key(ReportConfig)
+    imports: list[str] = key(list, hashed=False)
     debug: str | None = None
     magnification: str = key("40x", choices=("40x", "100x", "200x", "400x", "all"))
     task: str = key("binary", choices=("binary", "subtype"))
@@ -169,15 +158,12 @@ class Config:
     sampler: str = key("shuffle", choices=("shuffle", "case_balanced"))
     label_smoothing: float = key(0.0, low=0, high=0.9)
     target_sensitivity: float = key(0.95, low=0.01, high=1)
-    output_dir: str = key("outputs", hashed=False, literal=True)
-    run_name: str | None = key(None, hashed=False, pattern=NAME)
     sweep_name: str | None = key(None, hashed=False, pattern=NAME)
-    json: str | None = key(None, hashed=False, literal=True)
     resume: str = key("auto", hashed=False, literal=True)
     cache_dir: str | None = key(None, hashed=False, literal=True)
 
     def __post_init__(self) -> None:
-        """Give what is built from ``_target_`` the name that results call it by; leave out callbacks that are null."""
+        """Give what is built from ``_target_`` the name that results call it by; leave out callbacks and loggers that are null."""
         for group in ("model", "optimizer", "scheduler"):
             settings = getattr(self, group)
             if isinstance(settings, dict) and isinstance(settings.get("_target_"), str):
@@ -209,7 +195,7 @@ class TuneSettings:
     """How ``tune`` searches; ``conf/tune/*.yaml`` are spaces that ship."""
 
     name: str = "optimizer"
-    space: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = key(dict)
     trials: int = key(20, low=1, high=100000, hashed=False)
     sampler: str = key("tpe", choices=("tpe", "random"))
     random_trials: int = key(5, low=1, high=100000)
@@ -227,56 +213,49 @@ class TuneSettings:
 class TuneConfig(Config):
     """What ``tune`` takes: the settings of the runs that it trains, and what it searches over."""
 
-    tune: TuneSettings = field(default_factory=TuneSettings)
+    tune: TuneSettings = key(TuneSettings)
     nested: bool = True
     study_name: str | None = key(None, hashed=False, pattern=NAME)
 
 
 @dataclass
-class EvaluateConfig:
-    """What ``evaluate`` takes: a checkpoint and a data set to score it on."""
+class CheckpointConfig(OutputConfig):
+    """What every command takes that works with a trained network."""
 
     checkpoint: str = key("", literal=True)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    imports: list[str] = key(list)
+
+
+@dataclass
+class EvaluateConfig(CheckpointConfig):
+    """A data set to score a checkpoint on."""
+
+    dataset: DatasetConfig = key(DatasetConfig)
     magnification: str | None = key(None, choices=("40x", "100x", "200x", "400x", "all"))
     part: str = key("all", choices=("all", "unseen", "train", "val", "test"))
     allow_seen_cases: bool = False
     batch_size: int = key(32, low=2, high=65536)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    output_dir: str = key("outputs", literal=True)
-    run_name: str | None = key(None, pattern=NAME)
-    json: str | None = key(None, literal=True)
+    trainer: TrainerConfig = key(TrainerConfig)
     cache_dir: str | None = key(None, literal=True)
-    imports: list[str] = field(default_factory=list)
-    report: ReportConfig = field(default_factory=ReportConfig)
+    report: ReportConfig = key(ReportConfig)
 
 
 @dataclass
-class PredictConfig:
-    """What ``predict`` takes: a checkpoint and images of any name."""
+class PredictConfig(CheckpointConfig):
+    """Images of any name to predict with a checkpoint."""
 
-    checkpoint: str = key("", literal=True)
     input: str = key("", literal=True)
     tta: str = key("none", choices=("none", "d4"))
     gradcam: bool = False
     batch_size: int = key(32, low=2, high=65536)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    output_dir: str = key("outputs", literal=True)
-    run_name: str | None = key(None, pattern=NAME)
-    json: str | None = key(None, literal=True)
-    imports: list[str] = field(default_factory=list)
+    trainer: TrainerConfig = key(TrainerConfig)
 
 
 @dataclass
-class ExportConfig:
-    """What ``export`` takes: a checkpoint and a format."""
+class ExportConfig(CheckpointConfig):
+    """A format to write a checkpoint in."""
 
-    checkpoint: str = key("", literal=True)
     format: str = key("onnx", choices=("onnx", "torch_export", "safetensors"))
-    output_dir: str = key("outputs", literal=True)
-    run_name: str | None = key(None, pattern=NAME)
-    json: str | None = key(None, literal=True)
-    imports: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -284,13 +263,13 @@ class AuditConfig:
     """What ``audit`` takes: a split in any form, and the images it speaks of where pixels are to be compared."""
 
     split_file: str = key("", literal=True)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    dataset: DatasetConfig = key(DatasetConfig)
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)
 
 
 @dataclass
-class CompareConfig:
+class CompareConfig(OutputConfig):
     """What ``compare`` takes: folders of runs, and what to compare; null: what the sweep's plan says."""
 
     runs: str = key("", literal=True)
@@ -298,10 +277,7 @@ class CompareConfig:
     reference: str | None = None
     score: str | None = None
     select: str | None = None
-    output_dir: str = key("outputs", literal=True)
-    run_name: str | None = key(None, pattern=NAME)
-    json: str | None = key(None, literal=True)
-    report: ReportConfig = field(default_factory=ReportConfig)
+    report: ReportConfig = key(ReportConfig)
 
 
 @dataclass

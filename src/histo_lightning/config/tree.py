@@ -1,4 +1,4 @@
-"""The config tree ``conf/``: where it lies, and what a file of it says."""
+"""The config tree ``conf/``: its folder, and the content of an option's file."""
 
 from functools import cache
 from importlib.resources import files
@@ -13,27 +13,23 @@ from histo_lightning.errors import UserError
 @cache
 def conf_dir() -> Path:
     """The config tree: inside the installed package (a wheel), else at the repository root (an editable install)."""
-    packaged = Path(str(files("histo_lightning"))) / "conf"
-    if packaged.is_dir():
-        return packaged
-    root = Path(__file__).resolve().parents[3] / "conf"
-    if root.is_dir():
-        return root
-    raise UserError(
-        f"the config tree is missing: neither {packaged} nor {root} is there; install the package again"
-    )
+    packaged, root = Path(str(files("histo_lightning"))) / "conf", Path(__file__).parents[3] / "conf"
+    for folder in (packaged, root.resolve()):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"the config tree is missing: neither {packaged} nor {root} is there; install it again")
+
+
+def option_names(group: str) -> list[str]:
+    """The names of a group's options, sorted, without files that only others build on."""
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if not file.name.startswith("_"))
 
 
 def option(group: str, name: str) -> dict[str, Any]:
-    """The content of ``conf/<group>/<name>.yaml``, with the files of the same group that its defaults list names.
-
-    Raises:
-        UserError: there is no such option.
-    """
+    """An option's file with the files of its group that its defaults list names; UserError where there is none."""
     path = conf_dir() / group / f"{name}.yaml"
     if not path.is_file():
-        names = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
-        raise UserError(f"{group}={name}: no such option; allowed are {', '.join(names)}")
+        raise UserError(f"{group}={name}: no such option; allowed are {', '.join(option_names(group))}")
     content: dict[str, Any] = dict(OmegaConf.to_container(OmegaConf.load(path)) or {})  # type: ignore[arg-type]
     merged: dict[str, Any] = {}
     for entry in content.pop("defaults", []):

@@ -23,6 +23,7 @@ With ``stem="deep"`` the names are those of timm's ``resnet..d`` models.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -33,9 +34,7 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(
-        inputs, outputs, 3, stride, padding=dilation, groups=groups, dilation=dilation, bias=False
-    )
+    return nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, groups, bias=False)
 
 
 def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -45,16 +44,10 @@ def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: B x ``inputs`` x H x W -> B x ``channels`` x H/stride x W/stride.
 
-    Args:
-        inputs, channels: channels that come in and go out.
-        stride: of the first convolution.
-        downsample: the shortcut where shapes change; None is the identity.
-        groups, base_width, dilation: only their defaults; they are here so that both blocks are built alike.
-        norm_layer: builds a normalisation from a number of channels.
+    The arguments are those of :class:`Bottleneck`; the stride is the first convolution's.
 
     Raises:
-        ValueError: ``groups`` or ``base_width`` differ from their defaults.
-        NotImplementedError: ``dilation`` is above 1.
+        ValueError, NotImplementedError: ``groups``, ``base_width`` or ``dilation`` differ from their defaults.
     """
 
     expansion = 1
@@ -82,23 +75,17 @@ class BasicBlock(nn.Module):
         self.bn2 = norm_layer(channels)
         self.downsample = downsample
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """The normalisation that the block's residual branch ends with."""
-        return self.bn2
-
     def forward(self, x: Tensor) -> Tensor:
         residual = self.relu(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
         residual += x if self.downsample is None else self.downsample(x)
-        out: Tensor = self.relu(residual)
-        return out
+        return self.relu(residual)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolution beside a shortcut: B x ``inputs`` x H x W -> B x 4 ``channels`` x H/stride x W/stride.
 
-    The stride stands on the 3x3, as in torchvision ("ResNet 1.5"), not on the first 1x1 as in the paper.
+    The 3x3 has the stride, as in torchvision ("ResNet 1.5"), not the first 1x1 as in the paper.
 
     Args:
         inputs: channels that come in.
@@ -133,18 +120,12 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """The normalisation that the block's residual branch ends with."""
-        return self.bn3
-
     def forward(self, x: Tensor) -> Tensor:
         residual = self.relu(self.bn1(self.conv1(x)))
         residual = self.relu(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))
         residual += x if self.downsample is None else self.downsample(x)
-        out: Tensor = self.relu(residual)
-        return out
+        return self.relu(residual)  # type: ignore[no-any-return]
 
 
 class ResNet(nn.Module):
@@ -180,27 +161,19 @@ class ResNet(nn.Module):
         stem: str = "standard",
     ) -> None:
         super().__init__()
-        dilate = (
-            (False, False, False) if replace_stride_with_dilation is None else replace_stride_with_dilation
-        )
+        dilate = (False,) * 3 if replace_stride_with_dilation is None else replace_stride_with_dilation
         if len(dilate) != 3:
             raise ValueError(
-                f"replace_stride_with_dilation should be None or a 3-element tuple, got {replace_stride_with_dilation}"
+                f"replace_stride_with_dilation should be None or a 3-element tuple, got {dilate}"
             )
         if len(layers) != len(STAGE_CHANNELS):
             raise ValueError(f"layers should hold the blocks of {len(STAGE_CHANNELS)} stages, got {layers}")
         if stem not in STEMS:
             raise ValueError(f"stem should be one of {', '.join(STEMS)}, got {stem!r}")
         self.feature_dim = STAGE_CHANNELS[-1] * block.expansion
-        self._block, self._groups, self._base_width, self._norm_layer = (
-            block,
-            groups,
-            width_per_group,
-            norm_layer,
-        )
-        self._pooled_shortcut = stem == "deep"
-        # Where the next stage starts.
-        self._channels, self._dilation = STEM_CHANNELS, 1
+        self._block = partial(block, groups=groups, base_width=width_per_group, norm_layer=norm_layer)
+        self._expansion, self._norm_layer, self._pooled_shortcut = block.expansion, norm_layer, stem == "deep"
+        self._channels, self._dilation = STEM_CHANNELS, 1  # what the next stage starts from
 
         self.conv1 = _stem_convolution(stem, norm_layer)
         self.bn1 = norm_layer(STEM_CHANNELS)
@@ -212,21 +185,25 @@ class ResNet(nn.Module):
         self.layer4 = self._stage(STAGE_CHANNELS[3], layers[3], stride=2, dilate=dilate[2])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc: nn.Module = nn.Linear(self.feature_dim, num_classes)
-        self._initialise(zero_init_residual)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+                last_norm = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                if getattr(last_norm, "weight", None) is None:
+                    raise ValueError("zero_init_residual needs a norm_layer with a weight")
+                nn.init.zeros_(cast(Tensor, last_norm.weight))
 
     def _stage(self, channels: int, depth: int, *, stride: int, dilate: bool) -> nn.Sequential:
         # The first block still sees a map without the new dilation: its 3x3 would otherwise skip neighbours.
         first_dilation = self._dilation
         if dilate:
             self._dilation, stride = self._dilation * stride, 1
-        outputs = channels * self._block.expansion
+        outputs = channels * self._expansion
         changes_shape = stride != 1 or self._channels != outputs
         shortcut = self._shortcut(outputs, stride) if changes_shape else None
-        build = partial(
-            self._block, groups=self._groups, base_width=self._base_width, norm_layer=self._norm_layer
-        )
-        blocks = [build(self._channels, channels, stride, shortcut, dilation=first_dilation)]
-        blocks += [build(outputs, channels, dilation=self._dilation) for _ in range(1, depth)]
+        blocks = [self._block(self._channels, channels, stride, shortcut, dilation=first_dilation)]
+        blocks += [self._block(outputs, channels, dilation=self._dilation) for _ in range(1, depth)]
         self._channels = outputs
         return nn.Sequential(*blocks)
 
@@ -237,46 +214,26 @@ class ResNet(nn.Module):
         pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
         return nn.Sequential(pool, _conv1x1(self._channels, outputs), self._norm_layer(outputs))
 
-    def _initialise(self, zero_init_residual: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, BasicBlock | Bottleneck):
-                    weight = getattr(module.last_norm, "weight", None)
-                    if weight is None:
-                        raise ValueError("zero_init_residual needs a norm_layer with a weight")
-                    nn.init.zeros_(weight)
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Images, float B x 3 x H x W -> the last stage's map, B x ``feature_dim`` x H/32 x W/32 (rounded up)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return out
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """Images, float B x 3 x H x W, normalised -> logits, B x ``num_classes``."""
-        out: Tensor = self.fc(self.avgpool(self.forward_features(x)).flatten(1))
-        return out
+        return self.fc(self.avgpool(self.forward_features(x)).flatten(1))  # type: ignore[no-any-return]
 
 
 def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
-    """What stands before the first normalisation."""
+    """The convolutions before the first normalisation."""
     if stem == "standard":
         return nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
     if stem == "small":
         return _conv3x3(3, STEM_CHANNELS)
     half = STEM_CHANNELS // 2
-    return nn.Sequential(
-        _conv3x3(3, half, stride=2),
-        norm_layer(half),
-        nn.ReLU(inplace=True),
-        _conv3x3(half, half),
-        norm_layer(half),
-        nn.ReLU(inplace=True),
-        _conv3x3(half, STEM_CHANNELS),
-    )
+    first = [_conv3x3(3, half, stride=2), norm_layer(half), nn.ReLU(inplace=True)]
+    second = [_conv3x3(half, half), norm_layer(half), nn.ReLU(inplace=True)]
+    return nn.Sequential(*first, *second, _conv3x3(half, STEM_CHANNELS))
 
 
 # Each is called as resnet18(num_classes=1000, **options) with the options of ResNet.

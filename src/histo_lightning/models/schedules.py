@@ -1,7 +1,6 @@
 """Learning-rate schedules with a warm-up, as factors of the optimizer's rate.
 
-A schedule whose signature has ``total_steps`` or ``steps_per_epoch`` changes with every step of the optimizer; they are
-filled in from the trainer. Every other schedule of torch changes with every epoch.
+They change with every step of the optimizer; ``total_steps`` and ``steps_per_epoch`` are filled in from the trainer.
 """
 
 import math
@@ -11,13 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Warmup(LambdaLR):
-    """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the rate; then :meth:`factor`.
+    """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the optimizer's rate; then :meth:`factor`.
 
-    Args:
-        optimizer: its rate is the peak.
-        total_steps: of the whole fit; infinite where the fit has no end.
-        steps_per_epoch: optimizer steps in an epoch.
-        warmup_epochs: epochs of warm-up.
+    ``total_steps`` are those of the fit, infinite where it has no end.
     """
 
     def __init__(

@@ -21,20 +21,14 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 NAMED_KEYS = 4  # enough to recognise what does not fit
 
 
-def load_weights(network: nn.Module, source: str, *, cache_dir: Path, timeout_seconds: float = 60.0) -> bool:
-    """Load torchvision-style weights; every key and shape of the backbone must fit.
+def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
+    """Load torchvision-style weights into ``network``; every key and shape of the backbone must fit.
 
-    The head of ``source`` is loaded where it has the keys and shapes of the network's, else left out.
+    The head is loaded where it has the keys and shapes of the network's, else left out; returns whether it was.
 
     Args:
-        network: changed in place.
-        source: a local file, or a ``file:``, ``http:`` or ``https:`` URL, of a state dict that
-            ``torch.load(..., weights_only=True)`` reads.
-        cache_dir: folder that downloads are kept in; a second call does not download again.
-        timeout_seconds: longest silence of a server.
-
-    Returns:
-        Whether the head was loaded too.
+        source: a local file or a URL of a state dict that ``torch.load(..., weights_only=True)`` reads.
+        cache_dir: folder of downloads; a second call does not download again.
 
     Raises:
         UserError: no such file, no connection, a damaged file, or weights of another network. The network is unchanged.
@@ -42,7 +36,7 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path, timeout_se
     scheme = source.partition(":")[0].lower()
     downloaded = scheme in ("http", "https")
     if downloaded:
-        path = _download(source, cache_dir, timeout_seconds)
+        path = _download(source, cache_dir)
     elif scheme == "file":
         path = Path(urllib.request.url2pathname(urlsplit(source).path))
     else:
@@ -54,48 +48,37 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path, timeout_se
             path.unlink(missing_ok=True)  # else the damaged download would be used again
         raise
     own = network.state_dict()
-    prefix = _head_prefix(network)
-    head = {key for key in own if key.startswith(prefix)}
-    given_head = {key for key in state if key.startswith(prefix)}
-    head_fits = given_head == head and all(state[key].shape == own[key].shape for key in head)
+    prefix = next(f"{name}." for name, child in network.named_children() if child is head_of(network))
+    head = {key: value.shape for key, value in own.items() if key.startswith(prefix)}
+    head_fits = head == {key: value.shape for key, value in state.items() if key.startswith(prefix)}
     if not head_fits:
-        state = {key: value for key, value in state.items() if key not in given_head}
-    expected = {key: value for key, value in own.items() if head_fits or key not in head}
-    _check_fit(expected, state, source)
+        own, state = (
+            {key: value for key, value in values.items() if not key.startswith(prefix)}
+            for values in (own, state)
+        )
+    _check_fit(own, state, source)
     network.load_state_dict(state, strict=False)
     return head_fits
 
 
-def _head_prefix(network: nn.Module) -> str:
-    head = head_of(network)
-    return next(f"{name}." for name, child in network.named_children() if child is head)
-
-
 def _read(path: Path, source: str) -> dict[str, Tensor]:
+    advice = "torch.save(model.state_dict(), path)"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(
-            f"model.weights={source}: no such file; give a .pth file or a URL, or null"
-        ) from error
+        raise UserError(f"model.weights={source}: no such file; give a .pth file, a URL or null") from error
     except Exception as error:  # damaged bytes lead the unpickler to any exception
-        reason = str(error).split(". ")[0][:200]
+        reason = f"{type(error).__name__}: {str(error).split('. ')[0][:200]}"
         raise UserError(
-            f"model.weights={source}: not a readable file of tensors ({type(error).__name__}: {reason}); "
-            "give a state dict saved with torch.save(model.state_dict(), path)"
+            f"model.weights={source}: not a readable file of tensors ({reason}); give a state dict saved with {advice}"
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        raise UserError(
-            f"model.weights={source}: this is a training checkpoint, not a plain state dict; "
-            "save its network with torch.save(model.state_dict(), path)"
-        )
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise UserError(
-            f"model.weights={source}: holds a {type(state).__name__} with other things than tensors; "
-            "give a state dict saved with torch.save(model.state_dict(), path)"
-        )
+        problem = f"holds a {type(state).__name__} with other things than tensors; give a state dict saved"
+        if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+            problem = "this is a training checkpoint, not a plain state dict; save its network"
+        raise UserError(f"model.weights={source}: {problem} with {advice}")
     broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise UserError(f"model.weights={source}: {_some(broken)} not finite; the file is damaged")
@@ -103,19 +86,18 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
 
 
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
     shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected
-        if key in state and state[key].shape != expected[key].shape
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
     ]
-    problems = [
-        f"{name} {_some(items)}"
-        for name, items in (("missing", missing), ("unexpected", unexpected), ("other shapes:", shapes))
-        if items
-    ]
+    misfits = {
+        # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
+        "missing": [key for key in expected if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in expected],
+        "other shapes:": shapes,
+    }
+    problems = [f"{name} {_some(items)}" for name, items in misfits.items() if items]
     if problems:
         raise UserError(
             f"model.weights={source}: does not fit this network: {'; '.join(problems)}; choose the model "
@@ -128,30 +110,23 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _download(url: str, cache_dir: Path, timeout_seconds: float) -> Path:
-    """Fetch ``url`` into ``cache_dir``, whole and verified, or not at all."""
+def _download(url: str, cache_dir: Path) -> Path:
+    """Download ``url`` into ``cache_dir``, complete and verified, or not at all."""
     name = Path(unquote(url.split("?")[0])).name[-100:]
     # Two servers may offer different files of one name.
     path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
     if path.is_file():
         return path
     log.info("downloading %s", url)
-    wanted = HASH_IN_NAME.search(name)
+    hash_in_name = HASH_IN_NAME.search(name)
 
     def check(digest: str) -> None:
-        if wanted and not digest.startswith(wanted[1]):
+        if hash_in_name and not digest.startswith(wanted := hash_in_name[1]):
             raise UserError(
-                f"model.weights={url}: the download's SHA-256 starts with {digest[: len(wanted[1])]}, its name says "
-                f"{wanted[1]}; try again, or get the file another way and give its path"
+                f"model.weights={url}: the download's SHA-256 starts with {digest[: len(wanted)]}, its name says "
+                f"{wanted}; try again, or get the file another way and give its path"
             )
 
-    fetch(
-        url,
-        path,
-        key="model.weights",
-        timeout_seconds=timeout_seconds,
-        attempts=3,
-        check=check,
-        advice="give the path of a local file",
-    )
+    advice = "give the path of a local file"
+    fetch(url, path, key="model.weights", attempts=3, check=check, advice=advice)
     return path

@@ -1,11 +1,9 @@
 """``python -m histo_lightning.report``: one index page of everything below a folder."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from histo_lightning.config.command_line import launch
-from histo_lightning.config.exits import guard
+from histo_lightning.config.command_line import front_door
 from histo_lightning.config.schema import IndexConfig
 from histo_lightning.errors import UserError
 from histo_lightning.runs import write_json
@@ -28,9 +26,4 @@ def run(config: IndexConfig) -> None:
         serve(Path(config.output_dir), config.port)
 
 
-def main() -> int:
-    return launch("report", run)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(main))
+main = front_door("report", run, __name__)

@@ -17,28 +17,19 @@ from histo_lightning.errors import UserError
 from histo_lightning.runs.files import read_json, write_json
 from histo_lightning.runs.version import __version__
 
-REPORTED_VERSIONS = (
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "torchmetrics",
-    "hydra-core",
-    "numpy",
-    "scipy",
-)
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scipy")
 
 
 def git_commit() -> str | None:
     """The commit of this package's own checkout, with ``+`` where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parents[3]
-    if not (here / ".git").exists():
-        return None
+    root = Path(__file__).resolve().parents[3]
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        options: Any = {"cwd": root, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        return str(subprocess.run(["git", *arguments], **options).stdout).strip()
 
+    if not (root / ".git").exists():
+        return None
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
@@ -46,13 +37,13 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, Python and what the numbers depend on."""
-    found = {"histo_lightning": __version__, "python": platform.python_version()}
-    return found | {name: version(name) for name in REPORTED_VERSIONS}
+    """Versions of this package, Python and the libraries that numbers depend on."""
+    own = {"histo_lightning": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in LIBRARIES}
 
 
 class RunFolder:
-    """One run's folder. ``status.json`` says its state; the run is alive while ``.lock`` is held, whatever it says."""
+    """One run's folder. ``status.json`` holds its state; the run is alive while ``.lock`` is held, whatever the file says."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,23 +58,17 @@ class RunFolder:
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[None]:
-        """Hold the folder's lock; ``wait`` for whoever holds it.
-
-        Raises:
-            UserError: another process works in the folder, or it cannot be made.
-        """
+        """Hold the folder's lock; with ``wait`` after whoever holds it, else UserError where another process does."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=-1 if wait else 0)
             lock.acquire()
         except Timeout as error:
-            raise UserError(
-                f"{self.path}: another process is working in it; wait for it, or use resume=never"
-            ) from error
+            problem = "another process is working in it; wait for it, or use resume=never"
+            raise UserError(f"{self.path}: {problem}") from error
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be made ({error.strerror}); choose another output_dir"
-            ) from error
+            problem = f"cannot be made ({error.strerror}); choose another output_dir"
+            raise UserError(f"{self.path}: {problem}") from error
         try:
             yield
         finally:
@@ -103,52 +88,46 @@ class RunFolder:
     def state(self) -> str:
         """``pending`` (nothing there), ``running``, ``finished``, ``failed`` or ``interrupted`` (also: its process was killed)."""
         state = str(self.status.get("state") or "pending")
-        return "interrupted" if state == "running" and not self.alive and self._still_running() else state
-
-    def _still_running(self) -> bool:
-        return self.status.get("state") == "running"  # again: it may have ended between the two looks
+        if state != "running" or self.alive:
+            return state
+        state = str(self.status.get("state"))  # again: it may have ended between the two looks
+        return "interrupted" if state == "running" else state
 
     @contextmanager
     def recorded(self, **identity: Any) -> Iterator[None]:
-        """Run the body with ``status.json`` telling its state, also when it fails or is interrupted."""
-        before = self.status
-        start = time.monotonic()
+        """Run the body with its state in ``status.json``, also when it fails or is interrupted."""
+        before, start = self.status, time.monotonic()
+        seconds = float(before.get("seconds") or 0.0)
         self.update(
             state="running",
             error=None,
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            seconds=before.get("seconds", 0.0),
+            seconds=seconds,
             versions=versions(),
             git_commit=git_commit(),
             test_read=before.get("test_read", 0),
             **identity,
         )
-
-        def seconds() -> float:
-            return round(float(before.get("seconds") or 0.0) + time.monotonic() - start, 3)
-
+        state, reason = "finished", None
         try:
             yield
-        except KeyboardInterrupt:
-            self.update(state="interrupted", error="interrupted", seconds=seconds())
-            raise
-        except UserError as error:
-            self.update(state="failed", error=str(error), seconds=seconds())
-            raise
         except BaseException as error:
-            if type(error).__module__.startswith("submitit"):  # raised by its signal handler
-                self.update(state="interrupted", error=f"its time was up ({error})", seconds=seconds())
-            else:
-                self.update(
-                    state="failed", error=f"defect: {type(error).__name__}: {error}", seconds=seconds()
-                )
+            state, reason = "failed", f"defect: {type(error).__name__}: {error}"
+            if isinstance(error, UserError):
+                reason = str(error)
+            elif isinstance(error, KeyboardInterrupt):
+                state, reason = "interrupted", "interrupted"
+            elif type(error).__module__.startswith("submitit"):  # raised by its signal handler
+                state, reason = "interrupted", f"its time was up ({error})"
             raise
-        self.update(state="finished", seconds=seconds())
+        finally:
+            spent = round(seconds + time.monotonic() - start, 3)
+            self.update(state=state, error=reason, seconds=spent)
 
     def fail(self, error: str) -> None:
         """Record a run that could not even start."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.update(state="failed", error=error, started=started, seconds=0.0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.update(state="failed", error=error, started=now, seconds=0.0)
 
     def matches(self, identity: Mapping[str, Any]) -> bool:
         """Whether the folder holds the very same experiment: config, split, data and package version."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.pixels.cache import Pixels
 from histo_lightning.data.pixels.stains import measure_stains
 from histo_lightning.evaluation import Table, score_predictions
 from histo_lightning.evaluation.calibration import fit, sigmoid
@@ -19,17 +18,19 @@ SCORES = ("auroc", "balanced_accuracy")
 
 
 def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[str, Any]:
-    """Fit on train, score on test (on validation where test is unread).
+    """Fit on train, score on test (on validation where test is unread): ``{"part", "image": {"auroc", ...}, "case"}``.
 
-    Returns:
-        ``{"part", "image": {"auroc", "balanced_accuracy"}, "case": {...}}``, values or None; with a ``reason`` instead
-        where training colours separate the classes, so that no regression can be fitted.
+    Values may be None; a ``reason`` takes their place where training colours separate the classes and nothing can be fitted.
     """
-    if data.pixels is None:
-        raise RuntimeError("the data module is not set up")
+    assert data.pixels is not None
     pixels = data.pixels
     part = "test" if "test" in tables else "val"
-    colours = {name: _colours(pixels, data.parts[name].rows) for name in ("train", part)}
+
+    def mean_colours(rows: NDArray[np.int64]) -> Floats:
+        """Mean red, green and blue of stored images, N x 3."""
+        return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
+
+    colours = {name: mean_colours(data.parts[name].rows) for name in ("train", part)}
     centre, spread = colours["train"].mean(axis=0), np.maximum(colours["train"].std(axis=0), 1e-6)
 
     def design(name: str) -> Floats:
@@ -39,22 +40,15 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     truth = tables["train"].malignant
     weights = fit(truth, np.zeros(len(truth)), design("train"))
     if weights is None:
-        return {
-            "part": part,
-            "reason": "the classes of the training images cannot be fitted by their mean colours",
-        }
+        reason = "the classes of the training images cannot be fitted by their mean colours"
+        return {"part": part, "reason": reason}
     p = sigmoid(design(part) @ weights)
     table = tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
     guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))
-    found = score_predictions(guessed, intervals=False)
+    scores = score_predictions(guessed, intervals=False)
     return {"part": part} | {
-        level: {name: (found[level].get(name) or {}).get("value") for name in SCORES}
+        level: {name: (scores[level].get(name) or {}).get("value") for name in SCORES}
         for level in ("image", "case")
     }
-
-
-def _colours(pixels: Pixels, rows: NDArray[np.int64]) -> Floats:
-    """Mean red, green and blue of stored images, float64 N x 3."""
-    return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]

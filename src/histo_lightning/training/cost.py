@@ -14,31 +14,23 @@ from histo_lightning.classifier import Classifier
 def cost(classifier: Classifier, image_size: int, train_seconds: float) -> dict[str, Any]:
     """The entry ``cost`` of ``metrics.json``.
 
-    Returns:
-        ``parameters``, ``trainable_parameters``; ``flops`` of the forward pass of one image of ``image_size`` squared
-        (2 for a multiply-add; convolutions and matrix products only); ``train_seconds``; ``peak_memory_bytes`` since
-        :func:`reset_peak_memory`: of the GPU's memory, or of this whole process; ``device``.
+    ``flops`` is the forward pass of one image of ``image_size`` squared (2 for a multiply-add; convolutions and matrix products
+    only), ``peak_memory_bytes`` the most since :func:`reset_peak_memory`, of the GPU or of this process.
     """
     network = classifier.network
     parameters = list(network.parameters())
     device = parameters[0].device
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:  # on shapes alone: nothing is computed
+        copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
     return {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "flops": forward_flops(network, image_size),
+        "flops": int(counter.get_total_flops()),
         "train_seconds": train_seconds,
         "peak_memory_bytes": peak_memory(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
-
-
-def forward_flops(network: torch.nn.Module, image_size: int) -> int:
-    """Floating-point operations of one image, counted on shapes alone: nothing is computed."""
-    shadow = copy.deepcopy(network).to("meta").eval()
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return int(counter.get_total_flops())
 
 
 def reset_peak_memory() -> None:
@@ -50,7 +42,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes; None where the system does not tell."""
+    """Bytes; None where the system has no such number."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError):

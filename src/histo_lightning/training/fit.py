@@ -1,6 +1,8 @@
 """Fit one network, restore its scored weights, and predict: what every process of a run does."""
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,13 @@ from pytorch_lightning.trainer.states import TrainerStatus
 from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.predictions import PredictionWriter, Rows
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
-from histo_lightning.classifier.hardware import Hardware, resolve
+from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
+from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
-from histo_lightning.training.objects import (
-    build_callbacks,
-    build_classifier,
-    build_loggers,
-    build_trainer,
-    without_hints,
-)
 
 
 @dataclass
@@ -37,7 +33,6 @@ class Fitted:
         facts: ``best_epoch``, ``epochs``, ``train_seconds``, ``monitor``, ``monitored``, ``cost``: of ``metrics.json``.
         scored: the checkpoint whose weights predicted.
         loggers, callbacks: of the trainer.
-        first: whether this is the first process.
     """
 
     predictions: dict[str, Rows]
@@ -45,18 +40,14 @@ class Fitted:
     scored: Path
     loggers: Sequence[Logger]
     callbacks: Sequence[Callback]
-    first: bool
 
 
 def fit_and_predict(
     config: Config, folder: Path, data: BreakHisDataModule, callbacks: Sequence[Callback] = ()
 ) -> Fitted:
-    """Train (or go on training), restore the scored weights, and predict train, validation and test once each.
+    """Train or resume, restore the scored weights, and predict train, validation and test once each.
 
-    Args:
-        folder: the run folder; Lightning's files go there.
-        data: set up already.
-        callbacks: more than the config's.
+    ``folder`` is the run's, ``data`` set up already; ``callbacks`` are more than the config's.
 
     Raises:
         UserError: the loss diverged, a checkpoint does not fit, the disk is full.
@@ -65,94 +56,82 @@ def fit_and_predict(
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)
     run, rows = RunFolder(folder), list[Rows]()
+    count, batch = len(data.parts["train"].records), config.batch_size
+    history = History(folder / "history.csv", config.monitor, count // batch * batch or count, config.seed)
     reset_peak_memory()
-    with without_hints():
-        classifier = build_classifier(config, data)
-        count, batch = len(data.parts["train"].records), config.batch_size
-        history = History(
-            folder / "history.csv", config.monitor, count // batch * batch or count, config.seed
-        )
-        writer = PredictionWriter(rows.extend)
-        loggers = build_loggers(config, folder)
-        watching = [history, writer, *build_callbacks(config, folder), *callbacks]
-        trainer = build_trainer(config, folder, hardware, watching, loggers)
+    with objects.without_hints():
+        classifier = objects.build_classifier(config, data)
+        loggers = objects.build_loggers(config, folder)
+        callbacks = [
+            history,
+            PredictionWriter(rows.extend),
+            *objects.build_callbacks(config, folder),
+            *callbacks,
+        ]
+        trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
+        last = folder / "checkpoints" / "last.ckpt"
         if not run.status.get("fitted"):
-            _fit(trainer, classifier, data, config, folder, hardware)
-        scored = folder / "checkpoints" / f"{config.scored_weights}.ckpt"
-        if not scored.is_file():  # no callback kept the best, or validation never defined it
-            scored = folder / "checkpoints" / "last.ckpt"
-        facts = _restore(classifier, config, folder, scored)
+            if hardware.compile:
+                classifier.network.compile()
+            _fit(trainer, classifier, data, config, last)
+        scored = last.with_name(f"{config.scored_weights}.ckpt")
+        if not scored.is_file():  # no callback saved the best, or validation never defined it
+            scored = last
+        facts = _restore(classifier, config, last, scored)
         facts["cost"] = cost(classifier, config.image_size, facts["train_seconds"])
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
         if trainer.is_global_zero:
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
-        _uninterrupted_or_raise(
-            trainer, lambda: trainer.predict(classifier, datamodule=data, return_predictions=False)
-        )
-    return Fitted(
-        dict(zip(data.predict_parts, rows, strict=True)),
-        facts,
-        scored,
-        loggers,
-        watching,
-        trainer.is_global_zero,
-    )
+        with _interruptible(trainer):
+            trainer.predict(classifier, datamodule=data, return_predictions=False)
+    return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored, loggers, callbacks)
 
 
 def _fit(
-    trainer: Trainer,
-    classifier: Classifier,
-    data: BreakHisDataModule,
-    config: Config,
-    folder: Path,
-    hardware: Hardware,
+    trainer: Trainer, classifier: Classifier, data: BreakHisDataModule, config: Config, last: Path
 ) -> None:
     if config.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
-    if hardware.compile:
-        classifier.network.compile()
-    last = folder / "checkpoints" / "last.ckpt"
     start: Path | None = last if last.is_file() else None
     if start is None and config.resume not in ("auto", "never"):
         start = Path(config.resume)
     if start is not None:
-        checkpoint = read_checkpoint(start)  # says clearly what is wrong with it
+        checkpoint = read_checkpoint(start)  # its errors are clearer
         load_state(classifier, checkpoint["state_dict"], start)
         trained = int(checkpoint["histo_lightning"]["epoch"]) + 1
         if start != last and trained >= config.epochs:
             raise UserError(
                 f"resume={start}: it has {trained} epochs behind it; set epochs above that (epochs={config.epochs})"
             )
-    _uninterrupted_or_raise(
-        trainer, lambda: trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-    )
-    if not last.is_file():  # Lightning's fast_dev_run, or no callback that keeps checkpoints
+    with _interruptible(trainer):
+        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+    if not last.is_file():  # Lightning's fast_dev_run, or no callback that writes checkpoints
         trainer.save_checkpoint(last)
 
 
-def _uninterrupted_or_raise(trainer: Trainer, work: Any) -> None:
-    """Do ``work``; end the other processes where it fails, and raise KeyboardInterrupt where it was interrupted."""
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """End the other processes where the body fails; raise KeyboardInterrupt where it was interrupted."""
     try:
-        work()
+        yield
     except SystemExit:  # Lightning leaves like this after Ctrl-C
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
     except BaseException:
-        end = getattr(trainer.strategy.launcher, "kill", None)
-        if end is not None:
-            end(15)
+        kill = getattr(trainer.strategy.launcher, "kill", None)
+        if kill is not None:
+            kill(signal.SIGTERM)
         raise
     if trainer.state.status == TrainerStatus.INTERRUPTED:
         raise KeyboardInterrupt
 
 
-def _restore(classifier: Classifier, config: Config, folder: Path, scored: Path) -> dict[str, Any]:
-    """Load the scored weights; what the run's checkpoints say about the fit."""
-    last = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+def _restore(classifier: Classifier, config: Config, last: Path, scored: Path) -> dict[str, Any]:
+    """Load the scored weights; facts about the fit from the run's checkpoints."""
+    states = read_checkpoint(last)["callbacks"]
     checkpoint = read_checkpoint(scored)
     load_state(classifier, checkpoint["state_dict"], scored)
-    history = next(state for name, state in last["callbacks"].items() if name.startswith("History"))
+    history = next(state for name, state in states.items() if name.startswith("History"))
     return {
         "best_epoch": int(checkpoint["histo_lightning"]["epoch"]),
         "epochs": len(history["rows"]),

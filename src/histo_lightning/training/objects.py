@@ -1,12 +1,12 @@
-"""What a config describes, built: data module, classifier, callbacks, loggers, trainer."""
+"""What a config describes, built or tried out: data module, classifier, callbacks, loggers, trainer."""
 
-import inspect
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +18,48 @@ from pytorch_lightning.loggers import Logger
 from histo_lightning.classifier import Classifier
 from histo_lightning.classifier.checkpoint import AtomicCheckpointIO
 from histo_lightning.classifier.hardware import Hardware
+from histo_lightning.classifier.optimizers import check_optimization
+from histo_lightning.config.aliases import advice
+from histo_lightning.config.checks import nearest
 from histo_lightning.config.identity import shortened
-from histo_lightning.config.schema import MONITORS, Config
-from histo_lightning.config.targets import arguments, build, class_of
+from histo_lightning.config.schema import MONITORS, Config, TrainerConfig
+from histo_lightning.config.targets import arguments, build, check_arguments, class_of, parameters_of
+from histo_lightning.data.augment import check_steps
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.sources.folder import Progress
+from histo_lightning.errors import UserError
 from histo_lightning.models import load_weights
-from histo_lightning.models.networks import OURS
+from histo_lightning.models.networks import OURS, check_network
 
 OWN_FLAGS = {  # given to the Trainer by this module; conf/ has keys or groups of its own for them
     *("accelerator", "devices", "strategy", "precision", "deterministic"),
     *("max_epochs", "callbacks", "logger", "plugins", "default_root_dir", "use_distributed_sampler"),
     *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 }
+CLASSES = {"binary": 2, "subtype": 8}
+LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
+LOGGER_ARGUMENTS = ("save_dir", "name", "run_name", "tracking_uri", "artifact_location")  # filled in
 
 
 def build_datamodule(config: Config, progress: Progress | None = None) -> BreakHisDataModule:
     """The data module that a config describes."""
     dataset = config.dataset
-    return BreakHisDataModule(
-        dataset.name,
-        dataset.root,
-        magnification=config.magnification,
-        task=config.task,
-        split=config.split,
-        image_size=config.image_size,
-        augment=config.augment,
-        batch_size=config.batch_size,
-        sampler=config.sampler,
-        short_side=dataset.short_side,
-        images_per_slide=dataset.images_per_slide,
-        synthetic_size=dataset.image_size,
-        synthetic_seed=dataset.seed,
-        download=dataset.download,
-        url=dataset.url,
-        seed=config.seed,
-        workers=config.trainer.workers,
-        cache_dir=config.cache_dir,
-        progress=progress,
+    own = (
+        "magnification",
+        "task",
+        "split",
+        "image_size",
+        "augment",
+        "batch_size",
+        "sampler",
+        "seed",
+        "cache_dir",
     )
+    shared = ("root", "short_side", "images_per_slide", "download", "url")
+    settings: dict[str, Any] = {name: getattr(config, name) for name in own}
+    settings |= {name: getattr(dataset, name) for name in shared}
+    settings |= {"synthetic_size": dataset.image_size, "synthetic_seed": dataset.seed}
+    return BreakHisDataModule(dataset.name, workers=config.trainer.workers, progress=progress, **settings)
 
 
 def monitor_name(name: str) -> str:
@@ -64,12 +67,20 @@ def monitor_name(name: str) -> str:
     return name.replace("_", "/", 1)
 
 
-def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
-    """A freshly initialised network with everything that travels in its checkpoint.
+def network_options(config: Config) -> dict[str, Any]:
+    """The arguments of a network and its head, as the classifier takes them."""
+    head = config.head
+    return {
+        "model": {"_target_": config.model["_target_"], **arguments(config.model, leave=OURS)},
+        "num_classes": CLASSES[config.task],
+        "head": head.name,
+        "hidden": head.hidden or 512,
+        "dropout": 0.05 if head.dropout is None else head.dropout,
+    }
 
-    Raises:
-        UserError: ``model.weights`` cannot be used.
-    """
+
+def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
+    """A freshly initialised network with the metadata of its checkpoints; UserError if ``model.weights`` is unusable."""
     torch.manual_seed(config.seed)
     counts = data.class_counts
     weights = None
@@ -77,11 +88,7 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
         present = sum(count > 0 for count in counts)
         weights = [sum(counts) / (present * count) if count else 0.0 for count in counts]
     classifier = Classifier(
-        {"_target_": config.model["_target_"], **arguments(config.model, leave=OURS)},
-        len(counts),
-        head=config.head.name,
-        hidden=config.head.hidden or 512,
-        dropout=0.05 if config.head.dropout is None else config.head.dropout,
+        **network_options(config),
         freeze_backbone=bool(config.model.get("freeze_backbone")),
         frozen_norm=str(config.model.get("frozen_norm") or "train"),
         optimizer=config.optimizer,
@@ -97,65 +104,78 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     return classifier
 
 
-def _monitored(config: Config, entry: dict[str, Any]) -> dict[str, Any]:
-    """A callback's entry with the name of its score as Lightning knows it, and whether more of it is better."""
-    watched = entry.get("monitor") or config.monitor
-    if watched not in MONITORS:
-        return entry
-    mode = {} if entry.get("mode") else {"mode": MONITORS[watched]}
-    return {**entry, "monitor": monitor_name(watched), **mode}
-
-
 def build_callbacks(config: Config, folder: Path) -> list[Callback]:
-    """The callbacks of the group ``callbacks``, in its order.
-
-    Raises:
-        UserError: one is no callback, or refuses its arguments.
-    """
+    """The callbacks of the group ``callbacks``, in its order; UserError where one refuses its arguments."""
     built = []
     for name, entry in config.callbacks.items():
-        key = f"callbacks.{name}"
-        kind = class_of(entry, Callback, key)
-        parameters = inspect.signature(kind).parameters
+        kind = class_of(entry, Callback, f"callbacks.{name}")
         if kind is LearningRateMonitor and not config.logger:  # it refuses to run where nothing can be logged
             continue
-        watches = "monitor" in parameters and "mode" in parameters
-        given = arguments(_monitored(config, entry) if watches else entry)
-        built.append(
-            build(kind, given, key, dirpath=str(folder / "checkpoints"), style=config.trainer.progress)
-        )
+        given, parameters = arguments(entry), parameters_of(kind)
+        monitor = entry.get("monitor") or config.monitor
+        if "monitor" in parameters and "mode" in parameters and monitor in MONITORS:
+            mode = entry.get("mode") or MONITORS[monitor]
+            given |= {"monitor": monitor_name(monitor), "mode": mode}
+        filled = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
+        built.append(build(kind, given, f"callbacks.{name}", **filled))
     return built
 
 
 def build_loggers(config: Config, folder: Path) -> list[Logger]:
-    """The loggers of the group ``logger``; what they write goes into the run folder unless they say otherwise.
-
-    Raises:
-        UserError: one is no logger, refuses its arguments, or needs a package that is not installed.
-    """
+    """The loggers of the group ``logger``, which write into the run folder unless they say otherwise."""
     built = []
     for name, entry in config.logger.items():
-        key = f"logger.{name}"
-        kind = class_of(entry, Logger, key)
+        kind = class_of(entry, Logger, f"logger.{name}")
         given = arguments(entry) | ({"name": entry["name"]} if "name" in entry else {})
-        filled: dict[str, Any] = {"save_dir": str(folder), "run_name": folder.name, "name": folder.name}
-        if "tracking_uri" in inspect.signature(kind).parameters:  # MLflow
-            database, artifacts = folder.resolve() / "mlflow.db", folder.resolve() / "mlruns"
+        filled = {"save_dir": str(folder), "run_name": folder.name, "name": folder.name}
+        if "tracking_uri" in parameters_of(kind):  # MLflow
             filled = {
-                "tracking_uri": f"sqlite:///{database}",
-                "artifact_location": str(artifacts),
+                "tracking_uri": f"sqlite:///{folder.resolve() / 'mlflow.db'}",
+                "artifact_location": str(folder.resolve() / "mlruns"),
                 "run_name": folder.name,
             }
-        built.append(build(kind, given, key, **filled))
+        built.append(build(kind, given, f"logger.{name}", **filled))
     return built
 
 
+def check_targets(config: Config) -> None:
+    """Try out what is built from ``_target_``; UserError for the first thing that cannot be built, with its key."""
+    check_steps(config.augment.steps)
+    model = config.model
+    for name, allowed in (("freeze_backbone", (True, False, None)), ("frozen_norm", ("train", "eval", None))):
+        if model.get(name) not in allowed:
+            words = ", ".join(str(value).lower() for value in allowed if value is not None)
+            raise UserError(f"model.{name}={model[name]}: allowed are {words}")
+    check_network(size=config.image_size, **network_options(config))
+    check_optimization(config.optimizer, config.scheduler)
+    _check_flags(config.trainer.flags)
+    build_callbacks(config, Path())  # nothing is written before a fit
+    for name, entry in config.callbacks.items():
+        monitor = entry.get("monitor")
+        if monitor in MONITORS and config.task == "subtype" and monitor.endswith("auroc"):
+            raise UserError(f"callbacks.{name}.monitor={monitor}: is not defined with task=subtype")
+    for name, entry in config.logger.items():
+        kind = class_of(entry, Logger, f"logger.{name}")
+        package = LOGGER_PACKAGES.get(kind.__name__)
+        if package is not None and find_spec(package) is None:
+            raise UserError(
+                f"logger={name}: {package} is not installed; pip install 'histo-lightning[loggers]'"
+            )
+        check_arguments(kind, arguments(entry), f"logger.{name}", filled=LOGGER_ARGUMENTS)
+
+
+def _check_flags(flags: dict[str, Any]) -> None:
+    known = parameters_of(Trainer)
+    for name in flags:
+        if name in OWN_FLAGS or name not in known:
+            allowed = sorted({*known} - OWN_FLAGS | {*TrainerConfig.__dataclass_fields__} - {"flags"})
+            hint = advice(f"trainer.{name}") or nearest(name, allowed)
+            raise UserError(f"unknown key 'trainer.{name}'{hint} (a flag of Lightning's Trainer is needed)")
+    check_arguments(Trainer, flags, "trainer")
+
+
 def build_trainer(
-    config: Config,
-    folder: Path,
-    hardware: Hardware,
-    callbacks: Sequence[Callback],
-    loggers: Sequence[Logger],
+    config: Config, folder: Path, hardware: Hardware, callbacks: Sequence[Callback], loggers: Sequence[Logger]
 ) -> Trainer:
     """Lightning's trainer with our defaults; its files go to ``folder``."""
     settings = config.trainer
@@ -163,14 +183,9 @@ def build_trainer(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products need it
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("pytorch_lightning.profilers").setLevel(
-        logging.INFO
-    )  # its table, where one is asked for
-    ours: dict[str, Any] = {
-        "num_sanity_val_steps": 0,
-        "sync_batchnorm": settings.strategy == "ddp" and hardware.accelerator == "gpu",
-        "log_every_n_steps": 10**9,
-    }
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # the table of trainer.profiler
+    sync_batchnorm = settings.strategy == "ddp" and hardware.accelerator == "gpu"
+    ours = {"num_sanity_val_steps": 0, "sync_batchnorm": sync_batchnorm, "log_every_n_steps": 10**9}
     return Trainer(
         accelerator=hardware.accelerator,
         devices=settings.devices if settings.gpu is None else [settings.gpu],
@@ -186,7 +201,7 @@ def build_trainer(
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
-        **{**ours, **settings.flags},
+        **(ours | settings.flags),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which process of several this is, and what the first one tells those that Lightning starts beside it."""
+"""Runs on several processes: which one this is, and the folder that they share."""
 
 import os
 import threading
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 
 FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
-EXIT_INTERRUPTED = 75
 PATIENCE_SECONDS = 300.0
 
 
@@ -25,16 +25,15 @@ def rank() -> int:
 
 @contextmanager
 def first_of_several(folder: Path) -> Iterator[None]:
-    """In the first process: tell the others the folder; leave no trace of them in the environment afterwards."""
-    before = dict(os.environ)
+    """In the first process: give the others the folder; leave no trace of them in the environment afterwards."""
+    names = {FOLDER, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ)
     os.environ[FOLDER] = str(folder.resolve())
     try:
         yield
     finally:
         leave_group()
-        for name in set(os.environ) - set(before):
-            if name in (FOLDER, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-                del os.environ[name]
+        for name in names:
+            os.environ.pop(name, None)
 
 
 def leave_group() -> None:
@@ -44,13 +43,7 @@ def leave_group() -> None:
 
 
 def folder_of_first(parent: Path, name: str) -> Path:
-    """In another process: the folder that the first one works in.
-
-    Where Lightning did not start this process (Slurm, torchrun), the first one is waited for.
-
-    Raises:
-        UserError: it never came.
-    """
+    """In another process: the folder of the first one, which is waited for where Lightning did not start this process."""
     if FOLDER in os.environ:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
         return Path(os.environ[FOLDER])
@@ -65,7 +58,7 @@ def folder_of_first(parent: Path, name: str) -> Path:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A process whose command was killed would go on unseen, without its lock."""
+    """A process whose command was killed would work on unseen, without its lock."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(EXIT_INTERRUPTED)

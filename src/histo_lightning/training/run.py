@@ -1,37 +1,42 @@
-"""A whole run: data, run folder, fit, scores, pictures, report."""
+"""One run: data, run folder, fit, scores, pictures, report."""
 
 import logging
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
-from histo_lightning.classifier.hardware import resolve
-from histo_lightning.config.identity import as_primitives, hashed, readable_name, shortened
+from histo_lightning.classifier.hardware import cores, resolve
+from histo_lightning.config.checks import to_config
+from histo_lightning.config.identity import hashed, readable_name, shortened
 from histo_lightning.config.schema import Config
+from histo_lightning.config.targets import import_modules
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.index import refresh_index
 from histo_lightning.report.run_page import write_report
 from histo_lightning.report.summaries import print_summary
+from histo_lightning.report.words import labels_of
 from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.objects import build_datamodule
 from histo_lightning.training.processes import first_of_several, folder_of_first, leave_group, rank
-from histo_lightning.training.results import draw_run, labels_of, write_board, write_results
+from histo_lightning.training.results import draw_run, write_board, write_results
 
+FEWEST_FOR_PROCESSES = 6  # below that, starting processes (imports) takes longer than drawing
 log = logging.getLogger("histo_lightning")
 
 
 def prepare_data(config: Config) -> BreakHisDataModule:
-    """The data module of a config, set up, with progress.
-
-    Raises:
-        UserError: the data set, the split or the cache cannot be used.
-    """
+    """The data module of a config, set up; UserError where the data set, split or cache cannot be used."""
     with StepProgress("preparing images", config.trainer.progress != "none") as progress:
         data = build_datamodule(config, progress)
         data.setup()
@@ -59,7 +64,7 @@ def run_training(
     pictures: bool = True,
     wait: bool = False,
 ) -> Path:
-    """Do one run, or go on with it, or report that it is finished.
+    """Do one run, or resume it, or report that it is finished; its folder.
 
     Args:
         config: checked.
@@ -69,14 +74,11 @@ def run_training(
         pictures: False leaves plots and the report to a later :func:`draw_run`.
         wait: for another process that works in the folder, instead of refusing.
 
-    Returns:
-        The run folder.
-
     Raises:
-        UserError: anything the user can mend; ``status.json`` says so where the run had started.
+        UserError: anything the user can mend; it is in ``status.json`` where the run had started.
     """
     parent = Path(config.output_dir) / "runs" if parent is None else parent
-    resolve(config.trainer)  # a missing GPU is said before any work
+    resolve(config.trainer)  # a missing GPU is reported before any work
     if config.trainer.strategy == "ddp" and rank() > 0:
         config.trainer.progress = "none"
         data = prepare_data(config)
@@ -91,52 +93,74 @@ def run_training(
     identity = identity_of(config, data)
     run = choose_folder(parent, readable_name(config), config.resume, identity)
     with run.locked(wait=wait):
-        if run.status.get("state") == "finished" and config.resume != "never":
-            if (
-                pictures and not (run.path / "report.html").is_file()
-            ):  # of a sweep that was killed before its end
-                draw_run(config, run.path, data)
-            _report_finished(run, config)
-            return run.path
-        _do(config, run, data, identity, hydra or {}, callbacks, pictures=pictures)
-    if pictures:
+        finished = run.status.get("state") == "finished" and config.resume != "never"
+        if not finished:
+            _introduce(data, config)
+            with run.recorded(**identity), _log_file(run.path):
+                _work(config, run.path, data, hydra or {}, callbacks)
+                if pictures:
+                    draw_run(config, run.path, data)
+                else:
+                    write_board(config, run.path)
+        elif pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
+            draw_run(config, run.path, data)
+    if finished and config.trainer.progress != "none":
+        console().print("this experiment is finished already (resume=never runs it again in a new folder)")
+    elif pictures and not finished:
         write_report(run.path)  # again: the report shows the finished status
         refresh_index(Path(config.output_dir))
-    _say(run, config)
+    _conclude(run, config)
     return run.path
 
 
-def _do(
+def _work(
     config: Config,
-    run: RunFolder,
+    folder: Path,
     data: BreakHisDataModule,
-    identity: Mapping[str, str],
     hydra: Mapping[str, str],
     callbacks: Sequence[Callback],
-    *,
-    pictures: bool,
 ) -> None:
-    """The run itself, in its locked folder."""
+    """Fit, predict and score in the run's locked folder."""
     assert data.split is not None
     assert data.source is not None
-    if config.trainer.progress != "none":
-        _introduce(data, config)
-    with run.recorded(**identity), _log_file(run.path):
-        write_atomic(run.path / "config.yaml", yaml.safe_dump(as_primitives(config), sort_keys=False))
-        for name, text in hydra.items():
-            write_atomic(run.path / ".hydra" / name, text)
-        write_json(run.path / "split.json", data.split.as_dict())
-        log.info("%s", data.source.message)
-        for note in data.split.notes:
-            log.info("%s", note)
-        with first_of_several(run.path):
-            fitted = fit_and_predict(config, run.path, data, callbacks)
-        log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
-        write_results(config, run.path, data, fitted)
-        if pictures:
-            draw_run(config, run.path, data)
-        else:
-            write_board(config, run.path)
+    write_atomic(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+    for name, text in hydra.items():
+        write_atomic(folder / ".hydra" / name, text)
+    write_json(folder / "split.json", data.split.as_dict())
+    for note in (data.source.message, *data.split.notes):
+        log.info("%s", note)
+    with first_of_several(folder):
+        fitted = fit_and_predict(config, folder, data, callbacks)
+    log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
+    write_results(config, folder, data, fitted)
+
+
+def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
+    """Draw every run that has no ``report.html`` yet; a line for each that failed, since no result is lost by that."""
+    missing = [run for run in runs if not (run / "report.html").is_file()]
+    problems: list[str] = []
+    with ExitStack() as stack:
+        progress = stack.enter_context(StepProgress("drawing pictures", shown))
+        drawn = map(_draw, missing)
+        if len(missing) >= FEWEST_FOR_PROCESSES and cores() > 1:
+            context = multiprocessing.get_context("spawn")  # forks of a process that has run torch can hang
+            pool = ProcessPoolExecutor(min(cores(), len(missing)), mp_context=context)
+            drawn = stack.enter_context(pool).map(_draw, missing)  # type: ignore[assignment]
+        for done, lines in enumerate(drawn, start=1):
+            problems += lines
+            progress(done, len(missing))
+    return problems
+
+
+def _draw(run: Path) -> list[str]:
+    try:
+        config: Any = to_config(cast(DictConfig, OmegaConf.load(run / "config.yaml")))
+        import_modules(config.imports)
+        silent = replace(config, trainer=replace(config.trainer, progress="none"))
+        draw_run(silent, run, prepare_data(silent))
+    except (UserError, OSError) as error:
+        return [f"{run}: its pictures cannot be drawn ({error})"]
+    return []
 
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:
@@ -153,46 +177,39 @@ def check_monitors(config: Config, data: BreakHisDataModule) -> None:
             )
 
 
-def _report_finished(run: RunFolder, config: Config) -> None:
-    if config.trainer.progress != "none":
-        console().print("this experiment is finished already (resume=never runs it again in a new folder)")
-    _say(run, config)
-
-
-def _say(run: RunFolder, config: Config) -> None:
-    """Write the scores where ``json`` says, and print them; without progress, only where the report is."""
+def _conclude(run: RunFolder, config: Config) -> None:
+    """Write the scores to the file of ``json``, and print them; without progress, only the report's path."""
     metrics = read_json(run.path / "metrics.json")
     if config.json:
         write_json(Path(config.json), metrics)
-    if config.trainer.progress == "none":
-        if (run.path / "report.html").is_file():
-            print(f"report: {run.path / 'report.html'}")
-        return
-    labels = labels_of(config, str(read_json(run.path / "split.json").get("label", "")))
-    print_summary(run.path, metrics, labels, float(run.status.get("seconds") or 0.0))
+    if config.trainer.progress != "none":
+        labels = labels_of(metrics, str(metrics["split"]))
+        print_summary(run.path, metrics, labels, float(run.status.get("seconds") or 0.0))
+    elif (run.path / "report.html").is_file():
+        print(f"report: {run.path / 'report.html'}")
 
 
 def _introduce(data: BreakHisDataModule, config: Config) -> None:
-    out = console()
+    if config.trainer.progress == "none":
+        return
+    out, split = console(), data.split
     assert data.source is not None
-    assert data.split is not None
+    assert split is not None
     out.print(data.source.message, markup=False)
-    for note in data.split.notes:
+    for note in split.notes:
         out.print(f"note: {note}", markup=False)
-    sizes = ", ".join(f"{part} {len(names)}" for part, names in data.split.parts.items())
-    cases = ", ".join(f"{part} {len(names)}" for part, names in data.split.cases.items())
-    out.print(f"split {data.split.kind}, fold {data.split.fold}: images {sizes}; cases {cases}", markup=False)
-    if data.split.label:
-        out.print(
-            f"[bold red]{data.split.label}[/]: this result does not say how the network does on new cases"
-        )
+    images = ", ".join(f"{part} {len(names)}" for part, names in split.parts.items())
+    cases = ", ".join(f"{part} {len(names)}" for part, names in split.cases.items())
+    out.print(f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}", markup=False)
+    if split.label:
+        out.print(f"[bold red]{split.label}[/]: this result does not say how the network does on new cases")
     if label := shortened(config):
         out.print(f"[bold red]{label}[/]: no result; it is never pooled or compared")
 
 
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
-    """Write our log, Lightning's and all warnings to ``train.log`` while a run goes on."""
+    """Write our log, Lightning's and all warnings to ``train.log``."""
     handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("histo_lightning", "pytorch_lightning", "py.warnings")]

@@ -1,15 +1,17 @@
-"""A sweep: data prepared once, finished jobs left alone, the others launched, and an answer at the end whatever happened."""
+"""A sweep: data prepared once, finished jobs left alone, the others launched, and results at the end also after failures."""
 
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,21 +21,21 @@ from histo_lightning.comparison.leakage import write_leakage_study
 from histo_lightning.comparison.names import level_text, value_text
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.config.checks import flatten
-from histo_lightning.config.compose import Composition, Job, config_tree
+from histo_lightning.config.compose import Composition, Job, config_tree, quoted
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
 from histo_lightning.errors import UserError
 from histo_lightning.report.index import refresh_index
-from histo_lightning.runs import RunFolder, choose_folder, read_json, write_json
+from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
-from histo_lightning.training.run import identity_of, prepare_data, run_training
+from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
 from histo_lightning.training.sweep_display import SweepWatch
 from histo_lightning.training.sweep_folder import SweepFolder, plan_of
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
-DEPTH_REFERENCE = "resnet18"
-Jobs = dict[str, Job]
+DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
+Jobs = dict[str, Job]  # by the name of their run
 
 
 def jobs_at_once() -> int:
@@ -42,45 +44,30 @@ def jobs_at_once() -> int:
 
 
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
-OmegaConf.register_new_resolver("visible_gpus", visible_gpus, replace=True)
 
 
 def sweep(command: Composition) -> int:
-    """Run a sweep and write its results, also where jobs failed or Ctrl-C ended it.
-
-    Returns:
-        How many jobs are not finished; each is named on stderr with its reason, the count in the last line.
-
-    Raises:
-        UserError, KeyboardInterrupt: as :func:`run_sweep`.
-    """
+    """Run a sweep, and write its results also where jobs failed or Ctrl-C ended it; the number of unfinished jobs."""
     jobs: Jobs = {}
     for job in command.jobs:
-        assert isinstance(job.config, Config)
-        jobs.setdefault(readable_name(job.config), job)  # without those that say the same thing twice
-    folder = SweepFolder.of(_config(next(iter(jobs.values()))))
+        jobs.setdefault(readable_name(job.config), job)  # the same settings once
+    first = command.jobs[0].config
+    folder = SweepFolder(Path(first.output_dir) / "sweeps" / first.sweep_name)
     try:
         run_sweep(command, jobs, folder)
     except KeyboardInterrupt:
-        write_results(folder, jobs, pictures=False)
+        write_results(folder, jobs, first, pictures=False)
         raise
-    write_results(folder, jobs, pictures=True)
-    return say_failures(folder, jobs)
+    write_results(folder, jobs, first, pictures=True)
+    return print_failures(folder, jobs)
 
 
-def _config(job: Job) -> Config:
-    assert isinstance(job.config, Config)
-    return job.config
-
-
-def write_results(folder: SweepFolder, jobs: Jobs, *, pictures: bool) -> None:
+def write_results(folder: SweepFolder, jobs: Jobs, first: Config, *, pictures: bool) -> None:
     """Pictures of the runs, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
-    first = _config(next(iter(jobs.values())))
     shown = first.trainer.progress != "none"
     if pictures:
-        from histo_lightning.training.sweep_pictures import draw_missing
-
-        for line in draw_missing(finished_runs(folder, jobs), shown):
+        finished = [folder.run_of(name).path for name in jobs if folder.state(name) == "finished"]
+        for line in draw_missing(finished, shown):
             print(line, file=sys.stderr)
     results = compare_runs([folder.path], folder.path, formats=first.report.formats)
     if first.json:
@@ -90,89 +77,65 @@ def write_results(folder: SweepFolder, jobs: Jobs, *, pictures: bool) -> None:
     if not shown:
         print(f"report: {folder.path / 'report.html'}")
     elif study is not None:
-        for words in read_json(folder.path / "leakage.json")["words"].values():
-            print(words)
-        for path in (study, folder.path / "leakage.md", folder.path / "results.csv"):
-            print(path)
+        words = read_json(folder.path / "leakage.json")["words"].values()
+        print(*words, study, folder.path / "leakage.md", folder.path / "results.csv", sep="\n")
     else:
         print_comparison(results, folder.path, unfinished=False)
 
 
 def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
-    """Run every unfinished job of a sweep; what became of each is in its run folder.
-
-    Raises:
-        UserError: nothing can run (no data, no permission, a launcher that is not there).
-        KeyboardInterrupt: Ctrl-C or SIGTERM; jobs that were running say ``interrupted``.
-    """
-    _check_launcher(command.launcher, jobs)
+    """Run every unfinished job; the state of each is in its run folder. UserError where nothing can run."""
+    configs: list[Config] = [job.config for job in jobs.values()]
+    several = any(config.trainer.strategy == "ddp" for config in configs)
+    if several and not command.launcher.startswith("submitit"):
+        raise UserError(
+            f"trainer=ddp with -m and hydra/launcher={command.launcher}: several processes a job run through "
+            "hydra/launcher=submitit_local or submitit_slurm only"
+        )
     folder.write_plan(plan_of(command.overrides, jobs, comparison_of(jobs)))
     waiting = _unfinished(jobs, folder)
     for name, config in _placed(waiting, command.launcher).items():
         folder.write_job(name, config, waiting[name].hydra)
-    with SweepWatch(
-        folder, list(jobs), list(waiting), shown=_config(next(iter(jobs.values()))).trainer.progress != "none"
-    ):
+    with SweepWatch(folder, list(jobs), list(waiting), shown=configs[0].trainer.progress != "none"):
         if waiting:
             _launch(command, folder, list(waiting))
 
 
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
-    from hydra_plugins.histo_lightning_sweeps.sweeper import jobs_to_launch
-
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    launcher = [
-        override
-        for override in command.overrides
-        if override.lstrip("+").startswith(("hydra/launcher", "hydra.launcher"))
-    ]
-    if command.launcher != "basic" and not any("hydra/launcher" in override for override in launcher):
-        launcher.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
-    path = str(folder.path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    keys = ("hydra/launcher", "hydra.launcher")
+    options = [line for line in command.overrides if line.lstrip("+").startswith(keys)]
+    if command.launcher != "basic" and not any("hydra/launcher" in line for line in options):
+        options.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
+    sweep_option = f"sweep={quoted(str(folder.path))}"
     try:
-        with config_tree(), jobs_to_launch([[f"sweep='{path}'", f"job='{name}'"] for name in names]):
-            hydra = GlobalHydra.instance().hydra
-            assert hydra is not None
-            returns = hydra.multirun(
-                "job", run_job, [*launcher, f"sweep='{path}'"], with_log_configuration=False
-            )
-            for one in returns or []:
-                if (
-                    isinstance(one, JobReturn)
-                    and one.status == JobStatus.FAILED
-                    and isinstance(one._return_value, Exception)
-                ):
-                    print(f"a job could not be started: {one._return_value}", file=sys.stderr)
+        with config_tree():
+            loader = GlobalHydra.instance().config_loader()
+            config = loader.load_configuration("job", [*options, sweep_option], RunMode.MULTIRUN)
+            context = HydraContext(loader, Callback())  # type: ignore[arg-type]  # the interface of all callbacks
+            launcher = Plugins.instance().instantiate_launcher(context, run_job, config)
+            overrides = [[sweep_option, f"job='{name}'"] for name in names]
+            for job in launcher.launch(overrides, initial_job_idx=0):
+                if job.status == JobStatus.FAILED and isinstance(job._return_value, Exception):
+                    print(f"a job could not be started: {job._return_value}", file=sys.stderr)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(str(error).strip().splitlines()[0]) from error
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # of whatever type the engine has; the jobs' own errors are recorded, not raised
-        reason = str(error).strip().splitlines()
-        print(f"the launcher stopped: {type(error).__name__}: {reason[0] if reason else ''}", file=sys.stderr)
-
-
-def _check_launcher(launcher: str, jobs: Jobs) -> None:
-    if not launcher.startswith("submitit") and any(
-        _config(job).trainer.strategy == "ddp" for job in jobs.values()
-    ):
-        raise UserError(
-            f"trainer=ddp with -m and hydra/launcher={launcher}: several processes a job run through "
-            "hydra/launcher=submitit_local or submitit_slurm only"
-        )
+    except Exception as error:  # the engine's own: errors of jobs are recorded, not raised
+        reason = [*str(error).strip().splitlines(), ""][0]
+        print(f"the launcher stopped: {type(error).__name__}: {reason}", file=sys.stderr)
 
 
 def comparison_of(jobs: Jobs) -> dict[str, Any]:
     """What the sweep compares: fixed before its first job."""
-    study = _config(next(iter(jobs.values()))).study
-    levels = list(dict.fromkeys(level_of(_config(job), study.factor) for job in jobs.values()))
-    reference = study.reference and level_text(study.reference)
-    if reference is None:
-        reference = DEPTH_REFERENCE if DEPTH_REFERENCE in levels else levels[0]
-    elif reference not in levels:
+    configs: list[Config] = [job.config for job in jobs.values()]
+    study = configs[0].study
+    levels = list(dict.fromkeys(level_of(config, study.factor) for config in configs))
+    if study.reference is None:
+        reference = "resnet18" if "resnet18" in levels else levels[0]
+    elif (reference := level_text(study.reference)) not in levels:
         raise UserError(f"study.reference={reference}: is not among the sweep's {', '.join(levels)}")
     return {"factor": study.factor, "reference": reference, "score": study.score, "levels": levels}
 
@@ -189,26 +152,22 @@ def level_of(config: Config, factor: str) -> str:
 
 
 def _unfinished(jobs: Jobs, folder: SweepFolder) -> Jobs:
-    """The jobs still to do. Data is prepared here, once for each way to cut it.
-
-    Raises:
-        UserError: no job's data can be prepared.
-    """
+    """The jobs still to do. Data is prepared here, once for all jobs that share it; UserError where it fails for all."""
     prepared: dict[str, dict[str, str] | UserError] = {}
     waiting: Jobs = {}
     for name, job in jobs.items():
-        config = _config(job)
-        key = _data_key(config)
-        if key not in prepared:
+        config: Config = job.config
+        settings = [item for item in flatten(asdict(config)) if item[0].startswith(DATA_KEYS)]
+        if (key := repr(settings)) not in prepared:
             try:
                 prepared[key] = identity_of(config, prepare_data(config))
             except UserError as error:
                 prepared[key] = error
-        found = prepared[key]
-        if isinstance(found, UserError):
-            folder.fail(name, config, str(found))
+        identity = prepared[key]
+        if isinstance(identity, UserError):
+            folder.fail(name, config, str(identity))
             continue
-        run = choose_folder(folder.path, name, config.resume, found | {"config_hash": name[-8:]})
+        run = choose_folder(folder.path, name, config.resume, identity | {"config_hash": name[-8:]})
         if run.status.get("state") != "finished":
             waiting[name] = job
     errors = [error for error in prepared.values() if isinstance(error, UserError)]
@@ -217,29 +176,24 @@ def _unfinished(jobs: Jobs, folder: SweepFolder) -> Jobs:
     return waiting
 
 
-def _data_key(config: Config) -> str:
-    values = flatten(asdict(config))
-    ours = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
-    return repr([item for item in values if item[0].startswith(ours)])
-
-
 def _placed(jobs: Jobs, launcher: str) -> dict[str, Config]:
-    """The configs of jobs, those of one machine placed beside each other: a GPU in turn, a share of the cores."""
-    configs = {name: replace(_config(job), json=None) for name, job in jobs.items()}
+    """The configs of jobs; those of one machine share it: a GPU in turn, a part of the cores."""
     gpus, threads = visible_gpus(), max(cores() // jobs_at_once(), 1)
-    for turn, (name, config) in enumerate(configs.items()):
-        trainer = config.trainer
-        trainer = replace(trainer, progress="none" if trainer.progress == "auto" else trainer.progress)
+    configs: dict[str, Config] = {}
+    for turn, (name, job) in enumerate(jobs.items()):
+        trainer = job.config.trainer
+        if trainer.progress == "auto":
+            trainer = replace(trainer, progress="none")
         if launcher in PARALLEL:
             trainer = replace(trainer, threads=trainer.threads or threads)
             if gpus and launcher != "ray" and trainer.accelerator != "cpu":  # Ray hands them out itself
                 trainer = replace(trainer, gpu=turn % gpus)
-        configs[name] = replace(config, trainer=trainer)
+        configs[name] = replace(job.config, json=None, trainer=trainer)
     return configs
 
 
 def run_job(composed: DictConfig) -> None:
-    """One job, in whichever process the launcher chose. What goes wrong is recorded and stops no other job."""
+    """One job, in the process that the launcher started. What goes wrong is recorded and stops no other job."""
     folder, name = SweepFolder(Path(str(composed.sweep))), str(composed.job)
     config, hydra = folder.read_job(name)
     try:
@@ -253,24 +207,13 @@ def run_job(composed: DictConfig) -> None:
         return
 
 
-def say_failures(folder: SweepFolder, jobs: Mapping[str, Job]) -> int:
+def print_failures(folder: SweepFolder, jobs: Jobs) -> int:
     """Print why jobs are not finished, then how many; that number."""
-    failed: dict[str, RunFolder] = {}
-    for name in jobs:
-        run = folder.run_of(name)
-        if run.state != "finished":
-            failed[name] = run
-    for name, run in failed.items():
-        reason = run.status.get("error") or (
-            "its process was killed" if run.state == "interrupted" else "never started"
-        )
-        print(f"{run.state}: {name}: {reason}", file=sys.stderr)
+    runs = {name: folder.run_of(name) for name in jobs}
+    failed = {name: (run, state) for name, run in runs.items() if (state := run.state) != "finished"}
+    for name, (run, state) in failed.items():
+        absent = "its process was killed" if state == "interrupted" else "never started"
+        print(f"{state}: {name}: {run.status.get('error') or absent}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(jobs)} jobs failed; the same command runs them again", file=sys.stderr)
     return len(failed)
-
-
-def finished_runs(folder: SweepFolder, jobs: Mapping[str, Job]) -> list[Path]:
-    """The run folders of the finished jobs."""
-    runs = [folder.run_of(name) for name in jobs]
-    return [run.path for run in runs if run.state == "finished"]

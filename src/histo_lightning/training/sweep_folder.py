@@ -1,4 +1,4 @@
-"""A sweep's folder: the plan written before the first job, each job's config, and the run folders that say what became of them."""
+"""A sweep's folder: the plan written before the first job, each job's config, and the run folders with the jobs' states."""
 
 import hashlib
 import json
@@ -20,15 +20,13 @@ from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
 STATES = ("finished", "running", "pending", "failed", "interrupted")
 
 
-def plan_of(
-    overrides: Sequence[str], jobs: Mapping[str, Job], comparison: Mapping[str, Any]
-) -> dict[str, Any]:
+def plan_of(overrides: Sequence[str], jobs: Mapping[str, Job], comparison: dict[str, Any]) -> dict[str, Any]:
     """What a sweep is to run and to compare, with a hash of it; it is fixed before the first job."""
     plan = {
         "schema": 1,
         "overrides": list(overrides),
         "jobs": [{"run": name, "overrides": list(job.overrides)} for name, job in jobs.items()],
-        "comparison": dict(comparison),
+        "comparison": comparison,
     }
     text = json.dumps(plan, sort_keys=True)
     return {"hash": hashlib.sha256(text.encode()).hexdigest()} | plan
@@ -40,16 +38,8 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @classmethod
-    def of(cls, config: Config) -> "SweepFolder":
-        return cls(Path(config.output_dir) / "sweeps" / str(config.sweep_name))
-
     def write_plan(self, plan: Mapping[str, Any]) -> None:
-        """Write ``sweep.json``; the same plan is kept as it is, another one is named under ``earlier``.
-
-        Raises:
-            UserError: the folder cannot be written.
-        """
+        """Write ``sweep.json``; an unchanged plan is not written again, a replaced one is named under ``earlier``."""
         file = self.path / "sweep.json"
         before = read_json(file)
         if before.get("hash") == plan["hash"]:
@@ -59,9 +49,8 @@ class SweepFolder:
         write_json(file, {"created": now, **plan, "earlier": earlier})
 
     def write_job(self, name: str, config: Config, hydra: Mapping[str, str]) -> None:
-        """Keep a job's checked config for whichever process the launcher starts."""
-        content = {"config": asdict(config), "hydra": dict(hydra)}
-        write_json(self.path / "jobs" / f"{name}.json", content)
+        """Write a job's checked config for the process that the launcher starts."""
+        write_json(self.path / "jobs" / f"{name}.json", {"config": asdict(config), "hydra": dict(hydra)})
 
     def read_job(self, name: str) -> tuple[Config, dict[str, str]]:
         """A job's checked config, and the texts for its run folder's ``.hydra/``."""

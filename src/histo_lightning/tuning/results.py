@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from histo_lightning.config.identity import as_primitives
-from histo_lightning.evaluation import quote_cell
+from histo_lightning.evaluation.table_csv import quote_cell
 from histo_lightning.report.pages import picture, write_page
 from histo_lightning.report.style import save_picture
 from histo_lightning.runs import versions, write_atomic, write_json
@@ -90,7 +90,7 @@ def summarise(
             "test_read": sum(run["test_read"] for run in final["runs"]) if final else 0,
         },
         "search": {
-            **as_primitives(config.tune),
+            **asdict(config.tune),
             "space": {key: attributes(d) for key, d in plan.searches[0].space.items()},
             "warmup_epochs": plan.warmup_epochs,
             "epochs": config.epochs,

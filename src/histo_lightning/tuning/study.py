@@ -1,7 +1,7 @@
 """A whole study: data and protocol, the trials, the best setting on the test set once, tables, pictures, page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from histo_lightning.callbacks.pruning import Pruned, Pruning
 from histo_lightning.classifier.hardware import resolve
-from histo_lightning.config.identity import as_primitives, hashed
+from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
 from histo_lightning.report.words import SYNTHETIC
@@ -47,7 +47,7 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
             f"{plan.folder}: its test set has been read, so tune.trials={config.tune.trials} would choose among more "
             "settings after that look; give a new study_name (tune.final=false keeps the test set for later)"
         )
-    write_atomic(plan.folder / "config.yaml", yaml.safe_dump(as_primitives(config), sort_keys=False))
+    write_atomic(plan.folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     for file, text in hydra.items():
         write_atomic(plan.folder / ".hydra" / file, text)
     visible = config.trainer.progress != "none"

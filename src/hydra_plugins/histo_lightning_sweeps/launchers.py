@@ -6,10 +6,8 @@ the latter too, and needs a cloudpickle that joblib refuses. Engines are submiti
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +16,32 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from histo_lightning.errors import UserError
 
 SECONDS_BETWEEN_LOOKS = 0.2
+Overrides = Sequence[Sequence[str]]  # of each job
 
 
-def _outcome(wait: Callable[[], Any], overrides: Sequence[str]) -> JobReturn:
-    """What a job returned; a failed return where its process was killed or its time was up."""
-    try:
-        found = wait()
-        assert isinstance(found, JobReturn)
-        return found
-    except (
-        Exception
-    ) as error:  # whatever the engine raises for a lost job: the job's own file says interrupted
-        return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=error)
+def _outcomes(jobs: Sequence[Any], result: Callable[[Any], Any], overrides: Overrides) -> list[JobReturn]:
+    """What each job returned; a failed return where its process was killed or its time was up."""
+    outcomes = []
+    for job, given in zip(jobs, overrides, strict=True):
+        try:
+            outcomes.append(result(job))
+        except Exception as error:  # the engine's own: the job's own file says interrupted
+            failed = JobReturn(overrides=list(given), status=JobStatus.FAILED, _return_value=error)
+            outcomes.append(failed)
+    return outcomes
 
 
 class _SubmititLauncher(BaseSubmititLauncher):
     """Shared by the two: executor and calls as hydra-submitit-launcher makes them."""
 
-    def __init__(self, jobs_at_once: int | None = None, **params: Any) -> None:
+    def __init__(self, jobs_at_once: int = 1, **params: Any) -> None:
         super().__init__(**params)
         self.jobs_at_once = jobs_at_once
 
@@ -50,21 +50,18 @@ class _SubmititLauncher(BaseSubmititLauncher):
 
         own = dict(self.params)
         folder = own.pop("submitit_folder")
-        shared = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes")
         retries = {"slurm_max_num_timeout": own.pop("max_num_timeout")} if "max_num_timeout" in own else {}
         executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **retries)
+        shared = BaseQueueConf.__dataclass_fields__
         executor.update_parameters(
-            **{
-                key if key in (*shared, "name", "stderr_to_stdout") else f"{self._EXECUTOR}_{key}": value
-                for key, value in own.items()
-            }
+            **{key if key in shared else f"{self._EXECUTOR}_{key}": value for key, value in own.items()}
         )
         return executor
 
-    def _calls(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Any, ...]]:
+    def _calls(self, jobs: Overrides, first: int) -> list[tuple[Any, ...]]:
         return [
-            (list(overrides), "hydra.sweep.dir", first + i, f"job_{first + i}", Singleton.get_state())
-            for i, overrides in enumerate(job_overrides)
+            (list(overrides), "hydra.sweep.dir", number, f"job_{number}", Singleton.get_state())
+            for number, overrides in enumerate(jobs, start=first)
         ]
 
 
@@ -72,14 +69,14 @@ class _SubmititLauncher(BaseSubmititLauncher):
 def _stderr_to(log: Path) -> Iterator[None]:
     """Processes started within write their stderr to ``log``: on Ctrl-C submitit's controllers show tracebacks."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
         with log.open("ab") as file:
             os.dup2(file.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 class LocalLauncher(_SubmititLauncher):
@@ -87,26 +84,28 @@ class LocalLauncher(_SubmititLauncher):
 
     _EXECUTOR = "local"
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        executor = self._executor()
-        waiting = deque(self._calls(job_overrides, initial_job_idx))
-        running: list[Any] = []
-        jobs: list[Any] = []
+    def launch(self, job_overrides: Overrides, initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None
         log = Path(str(self.config.hydra.sweep.dir)) / ".submitit" / "controllers.log"
+        executor = self._executor()
+        started: list[Any] = []
+
+        def running() -> list[Any]:
+            return [job for job in started if not job.done()]
+
         try:
-            while waiting or running:
-                while waiting and len(running) < (self.jobs_at_once or 1):
-                    with _stderr_to(log):
-                        jobs.append(executor.submit(self, *waiting.popleft()))
-                    running.append(jobs[-1])
+            for call in self._calls(job_overrides, initial_job_idx):
+                with _stderr_to(log):
+                    started.append(executor.submit(self, *call))
+                while len(running()) >= self.jobs_at_once:
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+            while running():
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-                running = [job for job in running if not job.done()]
         except KeyboardInterrupt:  # submitit's processes have survived it: stop them as one stops a run
-            for job in running:
+            for job in running():
                 job.cancel()
             raise
-        return [_outcome(job.result, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
+        return _outcomes(started, lambda job: job.result(), job_overrides)
 
 
 class SlurmLauncher(_SubmititLauncher):
@@ -114,22 +113,13 @@ class SlurmLauncher(_SubmititLauncher):
 
     _EXECUTOR = "slurm"
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(self, job_overrides: Overrides, initial_job_idx: int) -> Sequence[JobReturn]:
         try:
             executor = self._executor()
         except RuntimeError as error:  # submitit looks for sbatch
-            raise UserError(
-                f"hydra/launcher=submitit_slurm: {error}; start it on a Slurm login node"
-            ) from error
+            raise UserError(f"hydra/launcher=submitit_slurm: {error}; start on a Slurm login node") from error
         jobs = executor.map_array(self, *zip(*self._calls(job_overrides, initial_job_idx), strict=True))
-        return [
-            _outcome(partial(_first_result, job), overrides)
-            for job, overrides in zip(jobs, job_overrides, strict=True)
-        ]
-
-
-def _first_result(job: Any) -> Any:
-    return job.results()[0]  # of the first of the job's processes
+        return _outcomes(jobs, lambda job: job.results()[0], job_overrides)  # of its first process
 
 
 def _run_on_ray(
@@ -150,41 +140,36 @@ def _run_on_ray(
 class RayLauncher(Launcher):
     """Ray tasks: ``init`` goes to ``ray.init`` (an ``address`` joins a cluster), ``remote`` to ``ray.remote``."""
 
+    context: HydraContext
+    task: TaskFunction
+    config: DictConfig
+
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
         self.init: Any = OmegaConf.to_container(init, resolve=True)
         self.remote: Any = OmegaConf.to_container(remote, resolve=True)
-        self.config: DictConfig | None = None
-        self.task: TaskFunction | None = None
-        self.context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(self, job_overrides: Overrides, initial_job_idx: int) -> Sequence[JobReturn]:
         try:
             import ray
         except ImportError as error:
             raise UserError(
                 "hydra/launcher=ray: Ray is not installed; pip install 'histo-lightning[ray]'"
             ) from error
-        assert self.context is not None
-        assert self.config is not None
         started = not ray.is_initialized()
         if started:
             ray.init(**self.init)
         run: Any = ray.remote(**self.remote)(_run_on_ray)
-        waiting = []
+        jobs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
-                config.hydra.job.id = f"job_{number}"
-                config.hydra.job.num = number
-            waiting.append(run.remote(self.context, config, self.task, Singleton.get_state()))
+                config.hydra.job.id, config.hydra.job.num = f"job_{number}", number
+            jobs.append(run.remote(self.context, config, self.task, Singleton.get_state()))
         try:
-            return [
-                _outcome(partial(ray.get, job), overrides)
-                for job, overrides in zip(waiting, job_overrides, strict=True)
-            ]
+            return _outcomes(jobs, ray.get, job_overrides)
         finally:
             if started:
                 ray.shutdown()

@@ -14,7 +14,7 @@ import histo_lightning
 from factories.configs import read_line
 from factories.runs import restored
 from histo_lightning.__main__ import COMMANDS, console, main
-from histo_lightning.config.command_line import launch, only_config, read_command
+from histo_lightning.config.command_line import front_door, read_command
 from histo_lightning.config.completion import candidates, script
 from histo_lightning.config.exits import guard
 from histo_lightning.config.help import WIDTH, help_text
@@ -94,7 +94,7 @@ def test_flags_that_are_none_and_commands_that_do_not_sweep() -> None:
         read_line("-m", "seed=0,1", command="prepare")
 
 
-def test_launch_does_the_work_of_each_job_and_returns_the_largest_status() -> None:
+def test_a_front_door_does_the_work_of_each_job_and_returns_the_largest_status() -> None:
     seen: list[int] = []
 
     def work(config: object) -> int:
@@ -102,9 +102,8 @@ def test_launch_does_the_work_of_each_job_and_returns_the_largest_status() -> No
         return config.seed % 3  # type: ignore[attr-defined]
 
     with mock.patch.object(sys, "argv", ["tune", "-m", "seed=1,2,3"]):
-        assert launch("tune", work) == 2
+        assert front_door("tune", work, __name__)() == 2
     assert seen == [1, 2, 3]
-    assert only_config(read_line("seed=5")).seed == 5  # type: ignore[union-attr]
 
 
 # --- the list of commands, and what goes wrong ---

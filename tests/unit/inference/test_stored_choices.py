@@ -19,7 +19,7 @@ from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.evaluation import make_table, read_predictions
 from histo_lightning.training.baselines import mean_colour
-from histo_lightning.training.decisions import choose, store_choice
+from histo_lightning.training.results import choose, store_choice
 
 
 def test_what_is_chosen_comes_from_validation_and_is_kept_in_the_checkpoint(
@@ -29,19 +29,19 @@ def test_what_is_chosen_comes_from_validation_and_is_kept_in_the_checkpoint(
     metrics = json.loads((run / "metrics.json").read_text())
     validation = read_predictions(run / "predictions" / "val.csv")
     choice = choose(validation, 0.95)
-    assert checkpoint["threshold"] == choice.threshold == metrics["operating_point"]["threshold"]
-    assert checkpoint["operating_point"] == choice.point
-    assert checkpoint["temperature"] == choice.temperature
+    assert checkpoint["threshold"] == choice["threshold"] == metrics["operating_point"]["threshold"]
+    assert checkpoint["operating_point"] == choice["operating_point"]
+    assert checkpoint["temperature"] == choice["temperature"]
     malignant = validation.malignant == 1
     weights = np.array([1 / (validation.case == case).sum() for case in validation.case])
-    caught = malignant & (validation.p_malignant >= choice.threshold)
+    caught = malignant & (validation.p_malignant >= choice["threshold"])
     assert weights[caught].sum() / weights[malignant].sum() >= 0.95
     for level in ("image", "slide", "case"):
         assert metrics["val"][level]["at_threshold"]["apparent"] is True
         assert "apparent" not in metrics["test"][level]["at_threshold"]
-        assert metrics["test"][level]["at_threshold"]["threshold"] == choice.threshold
+        assert metrics["test"][level]["at_threshold"]["threshold"] == choice["threshold"]
     benign = replace_labels(validation)
-    assert choose(benign, 0.95).threshold is None
+    assert choose(benign, 0.95)["threshold"] is None
     copy = tmp_path / "c.ckpt"
     shutil.copy(run / "checkpoints" / "best.ckpt", copy)
     store_choice(copy, choose(benign, 0.95))

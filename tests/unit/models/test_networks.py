@@ -11,8 +11,7 @@ from histo_lightning.classifier import Classifier
 from histo_lightning.config.tree import option
 from histo_lightning.errors import UserError
 from histo_lightning.models import build_network
-from histo_lightning.models.heads import build_head
-from histo_lightning.models.networks import check_network, head_of, network_settings
+from histo_lightning.models.networks import build_head, check_network, head_of, network_settings
 
 SEGMENTS = {"_target_": "torchvision.models.segmentation.lraspp_mobilenet_v3_large"}
 

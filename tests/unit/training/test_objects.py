@@ -68,12 +68,12 @@ def test_loggers_write_into_the_run_folder_unless_they_say_otherwise(tmp_path: P
 def test_a_logger_whose_package_is_missing_is_refused_before_any_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from histo_lightning.training import target_checks
+    from histo_lightning.training import objects
 
-    monkeypatch.setattr(target_checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(objects, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"logger=mlflow: mlflow is not installed; pip install"):
-        target_checks.check_targets(composed("logger=mlflow"))
-    assert MLFlowLogger.__name__ in target_checks.LOGGER_PACKAGES
+        objects.check_targets(composed("logger=mlflow"))
+    assert MLFlowLogger.__name__ in objects.LOGGER_PACKAGES
 
 
 def test_the_trainer_is_lightning_s_with_its_flags(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_trainer_is_lightning_s_with_its_flags(tmp_path: Path) -> None:
     "name", ["max_epochs", "callbacks", "logger", "plugins", "default_root_dir", "max_epoch"]
 )
 def test_flags_that_have_keys_of_their_own_here_are_refused(name: str) -> None:
-    from histo_lightning.training.target_checks import check_targets
+    from histo_lightning.training.objects import check_targets
 
     config = Config()
     config.trainer.flags = {name: 1}

@@ -17,7 +17,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
-from histo_lightning.training.sweep import Jobs, comparison_of, jobs_at_once, level_of, say_failures
+from histo_lightning.training.sweep import Jobs, comparison_of, jobs_at_once, level_of, print_failures
 from histo_lightning.training.sweep_display import SweepWatch
 from histo_lightning.training.sweep_folder import SweepFolder, plan_of
 
@@ -109,7 +109,7 @@ def test_the_newest_folder_of_a_job_counts_and_failures_are_named(
     assert folder.run_of(two).path.name == f"{two}-2"
     assert [folder.state(name) for name in jobs] == ["failed", "finished", "pending"]
     assert (folder.run_of(one).path / "config.yaml").is_file()
-    assert say_failures(folder, jobs) == 2
+    assert print_failures(folder, jobs) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"failed: {one}: no data",
         f"pending: {three}: never started",
