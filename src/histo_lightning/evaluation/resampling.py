@@ -11,12 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.scores import Floats, mean_where_defined, ratio
+from histo_lightning.evaluation.scores import mean_where_defined, ratio
+from histo_lightning.evaluation.table import Floats
 
 Statistic = Callable[[Floats], Floats]
 
 _CHUNK = 250
 """Draws at a time where a draw needs a number for every unit (bounds memory at 250 x units)."""
+
+
+def value_of(statistic: Statistic, units: Units) -> float:
+    """The value where each case counts once."""
+    return float(statistic(np.ones((1, len(units.cases))))[0])
 
 
 def sums_by_case(units: Units, values: NDArray[Any]) -> Floats:
@@ -30,10 +36,18 @@ def unit_weights(units: Units, weights: Floats) -> Iterator[Floats]:
         yield weights[start : start + _CHUNK].T[units.case]
 
 
+def confusions(units: Units) -> Statistic:
+    """(B, C) case weights to (B, K, K) weighted counts of K classes; rows are the truth."""
+    classes = units.probabilities.shape[1]
+    cells = (units.case * classes + units.truth) * classes + units.decision
+    flat = np.bincount(cells, minlength=len(units.cases) * classes**2).reshape(-1, classes**2)
+    return lambda weights: (weights @ flat).reshape(-1, classes, classes)
+
+
 def mean_of(units: Units, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Statistic:
     """The mean of (n,) values over all units, or among some."""
-    kept = np.ones(len(units)) if among is None else among.astype(np.float64)
-    totals, counts = sums_by_case(units, values * kept), sums_by_case(units, kept)
+    counted = np.ones(len(units)) if among is None else among.astype(np.float64)
+    totals, counts = sums_by_case(units, values * counted), sums_by_case(units, counted)
     return lambda weights: ratio(weights @ totals, weights @ counts)
 
 

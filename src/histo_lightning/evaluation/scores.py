@@ -6,10 +6,8 @@ What the data leave undefined is NaN; ``why_undefined`` says why.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from histo_lightning.evaluation.table import Floats, Integers
 
 SMALLEST_P = float(np.finfo(np.float64).eps)
 """Probabilities are clipped to [eps, 1 - eps] before a logarithm is taken, as scikit-learn does."""
@@ -35,35 +33,22 @@ def mean_where_defined(values: Floats) -> Floats:
     return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
+def recalls(confusion: Floats) -> Floats:
+    """(..., K) recall of each class from (..., K, K) counts, NaN for a class without a unit."""
+    return ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+
+
+def class_f1(confusion: Floats) -> Floats:
+    """(..., K) F1 of each class against the rest from (..., K, K) counts, NaN for a class without a unit."""
+    truths = confusion.sum(axis=-1)
+    each = ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), truths + confusion.sum(axis=-2))
+    return np.where(truths > 0, each, np.nan)
+
+
 def log_error(truth: Integers, p: Floats) -> Floats:
     """(n,) negative log likelihoods in nats, p clipped by ``SMALLEST_P``; their mean is the log loss."""
     clipped = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
     return -np.where(truth == 1, np.log(clipped), np.log1p(-clipped))
-
-
-def auroc(truth: Integers, p: Floats, fold: Integers) -> float:
-    """Share of the (benign, malignant) pairs of one fold that p orders rightly, ties half; pairs of all folds together.
-
-    With one fold it is the Mann-Whitney form of the area under the ROC curve (Hanley and McNeil 1982).
-    """
-    right = pairs = 0.0
-    for k in np.unique(fold):
-        benign = np.sort(p[(fold == k) & (truth == 0)])
-        malignant = p[(fold == k) & (truth == 1)]
-        below = np.searchsorted(benign, malignant, "left") + np.searchsorted(benign, malignant, "right")
-        right += float(below.sum()) / 2
-        pairs += len(benign) * len(malignant)
-    return right / pairs if pairs else float("nan")
-
-
-def average_precision(positive: NDArray[np.bool_], score: Floats) -> float:
-    """Area under the precision-recall steps, sum (R_i - R_(i-1)) P_i over distinct thresholds, as scikit-learn."""
-    if positive.all() or not positive.any():
-        return float("nan")
-    order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    hits = np.cumsum(positive[order])[ends]
-    return float(np.sum(np.diff(hits, prepend=0) * hits / (ends + 1)) / hits[-1])
 
 
 def bin_index(p: Floats) -> Integers:
@@ -84,10 +69,8 @@ def ece_if_calibrated(p: Floats) -> float:
 
     Exact: mean absolute deviation of a Poisson-binomial count in each bin, by convolution.
     """
-    total = 0.0
-    bins = bin_index(p)
-    for b in np.unique(bins):
-        members = p[bins == b]
+    total, bins = 0.0, bin_index(p)
+    for members in (p[bins == b] for b in np.unique(bins)):
         chances = np.ones(1)
         for q in members:
             chances = np.append(chances * (1 - q), 0.0) + np.append(0.0, chances * q)

@@ -92,7 +92,7 @@ def test_a_strangers_score_is_there_where_scores_are_listed() -> None:
     named = named_score("case_youden")
     assert (named.words, named.lower_is_better) == ("case-level Youden's J", False)
     here = units(random_table(9, 12, 2), "case")
-    assert named.statistic(here)(np.ones((1, 21)))[0] == pytest.approx(get_score("youden").value(here))
+    assert named.about.value(here) == pytest.approx(get_score("youden").value(here))
     with pytest.raises(UserError, match=r"did you mean case_youden\?"):
         named_score("case_youdem")
     for unnamed in ("image_spread", "image_ece", "case_calibration_slope", "case_patient_recognition_rate"):

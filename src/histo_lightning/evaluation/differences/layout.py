@@ -8,12 +8,11 @@ import pandas as pd
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.levels import Integers, is_grouped
-from histo_lightning.evaluation.table import Table, Text
+from histo_lightning.evaluation.levels import is_grouped
+from histo_lightning.evaluation.table import Integers, Table, Text
 
 FEWEST_CASES = 2
 """Of a class: a variance over cases needs two."""
-PLACE = ["level", "magnification", "replicate"]
 
 
 class Replicate(NamedTuple):
@@ -68,18 +67,14 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
         raise UserError(
             f"reference={reference}: a comparison needs it and another level; there is {', '.join(predictions)}"
         )
-    counts = {
-        name: {m: len(replicates) for m, replicates in own.items()} for name, own in predictions.items()
-    }
+    counts = {name: {m: len(each) for m, each in own.items()} for name, own in predictions.items()}
+    texts = {name: ", ".join(f"{n} at {m}" for m, n in own.items()) or "none" for name, own in counts.items()}
     expected = counts[reference]
     for name, count in counts.items():
         if count != expected or len(set(count.values())) != 1 or 0 in count.values():
-            ours, theirs = (
-                ", ".join(f"{n} at {m}" for m, n in each.items()) or "none" for each in (count, expected)
-            )
             raise UserError(
-                f"{name} has replicates (seeds): {ours}; {reference} has {theirs}; compare the same magnifications "
-                "and seeds at every level (finish the missing runs)"
+                f"{name} has replicates (seeds): {texts[name]}; {reference} has {texts[reference]}; compare the same "
+                "magnifications and seeds at every level (finish the missing runs)"
             )
     rows = _rows(predictions)
     _refuse_differences(rows)
@@ -106,19 +101,17 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
         cases=case_class.index.to_numpy(np.str_),
         case_class=case_class.to_numpy(),
         fold=fold,
-        partition=np.array([list(dict.fromkeys(firsts)).index(first) for first in firsts], np.int64),
+        partition=pd.factorize(pd.Index(firsts, tupleize_cols=False))[0].astype(np.int64),
     )
 
 
 def _rows(predictions: Predictions) -> pd.DataFrame:
-    """All images as one frame: the columns of ``PLACE``, ``image, case, malignant, fold``."""
+    """A row an image of every replicate: ``level, magnification, replicate, image, case, malignant, fold``."""
     frames = []
-    for name, magnification, r, (table, fold) in (
-        (name, m, r, one)
-        for name, own in predictions.items()
-        for m, each in own.items()
-        for r, one in enumerate(each)
-    ):
+    replicates = (
+        (name, m, r, one) for name, own in predictions.items() for m in own for r, one in enumerate(own[m])
+    )
+    for name, magnification, r, (table, fold) in replicates:
         where = f"{name} at {magnification}, replicate {r + 1}"
         if not is_grouped(table):
             raise UserError(
@@ -128,11 +121,11 @@ def _rows(predictions: Predictions) -> pd.DataFrame:
         if len(fold) != len(table):
             raise UserError(f"{where}: {len(fold)} folds for {len(table)} images; give one an image")
         images = {"image": table.image, "case": table.case, "malignant": table.malignant, "fold": fold}
-        frames.append(pd.DataFrame(images).assign(level=name, magnification=magnification, replicate=r))
-        twice = frames[-1]["image"].duplicated()
-        if twice.any():
-            image = frames[-1]["image"][twice].iloc[0]
+        frame = pd.DataFrame(images).assign(level=name, magnification=magnification, replicate=r)
+        if (twice := frame["image"].duplicated()).any():
+            image = frame["image"][twice].iloc[0]
             raise UserError(f"{where}: image {image} appears twice; pool disjoint test parts of one seed")
+        frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -148,7 +141,8 @@ def _refuse_differences(rows: pd.DataFrame) -> None:
             f"the {CLASSES[label]} case {case} is not in it ({int(missing.any(axis=1).sum())} such); finish the missing "
             "folds or compare what was tested on the same images of one copy of the data set"
         )
-    first = rows.groupby([*PLACE, "fold"])["image"].transform("min")  # names a fold, whatever its number
+    # The first image of a fold names it, whatever its number.
+    first = rows.groupby(["level", "magnification", "replicate", "fold"])["image"].transform("min")
     apart = first.groupby([rows[name] for name in ("magnification", "replicate", "image")]).nunique() > 1
     if apart.any():
         magnification, replicate, image = apart.index[int(apart.to_numpy().argmax())]

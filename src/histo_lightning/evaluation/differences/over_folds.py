@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
-OFFICIAL_RATIO = 0.719
-"""n_test / n_train of BreakHis's five official folds, by slide."""
+from histo_lightning.evaluation.table import Floats, Integers
+
 ROPE = 0.01
 FEWEST_FOLDS = 3
 """Test, validation and train each need one."""
 
 
-def rotating_ratio(fold: NDArray[np.int64]) -> float:
+def rotating_ratio(fold: Integers) -> float:
     """Mean over folds of n_test / n_train in cases, where validation is the next fold.
 
     Args:
@@ -30,7 +29,7 @@ def rotating_ratio(fold: NDArray[np.int64]) -> float:
 
 
 def correlated_t(
-    differences: NDArray[np.float64], ratio: float, *, level: float = 0.95, rope: float = ROPE
+    differences: Floats, ratio: float, *, level: float = 0.95, rope: float = ROPE
 ) -> dict[str, float] | None:
     """The t distribution of the true difference from (J,) differences by fold and n_test / n_train.
 
@@ -61,19 +60,16 @@ def correlated_t(
     }
 
 
-def friedman(blocks: NDArray[np.float64], *, lower_is_better: bool = False) -> dict[str, Any]:
+def friedman(blocks: Floats, *, lower_is_better: bool = False) -> dict[str, Any]:
     """Friedman (1937) and Nemenyi (1963) over (n, k) scores of n >= 2 blocks and k >= 2 models.
 
     Returns:
         ``mean_rank``, k floats, 1 is the best score; ``statistic``, chi-square with k - 1 degrees of freedom, corrected
         for ties (0 where all are tied), and its ``p``; ``critical_difference`` of mean ranks.
     """
-    from scipy.special import chdtrc
-    from scipy.stats import rankdata
-
     n, k = blocks.shape
     # Scores that differ by rounding alone are tied.
-    ranks = rankdata(np.round(blocks if lower_is_better else -blocks, 12), axis=1)
+    ranks = scipy.stats.rankdata(np.round(blocks if lower_is_better else -blocks, 12), axis=1)
     counts = [np.unique(row, return_counts=True)[1] for row in ranks]
     correction = 1 - sum(float((c**3 - c).sum()) for c in counts) / (n * k * (k**2 - 1))
     spread = 12 / (n * k * (k + 1)) * float((ranks.sum(axis=0) ** 2).sum()) - 3 * n * (k + 1)
@@ -81,14 +77,12 @@ def friedman(blocks: NDArray[np.float64], *, lower_is_better: bool = False) -> d
     return {
         "mean_rank": ranks.mean(axis=0).tolist(),
         "statistic": statistic,
-        "p": float(chdtrc(k - 1, statistic)),
+        "p": float(scipy.special.chdtrc(k - 1, statistic)),
         "critical_difference": critical_difference(k, n),
     }
 
 
 def critical_difference(models: int, blocks: int, level: float = 0.95) -> float:
     """Nemenyi's critical difference of mean ranks: q sqrt(k (k + 1) / 6 n), q of the studentised range / sqrt 2."""
-    from scipy.stats import studentized_range
-
-    q = float(studentized_range.ppf(level, models, np.inf)) / np.sqrt(2)
+    q = float(scipy.stats.studentized_range.ppf(level, models, np.inf)) / np.sqrt(2)
     return float(q * np.sqrt(models * (models + 1) / (6 * blocks)))

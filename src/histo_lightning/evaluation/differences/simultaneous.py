@@ -2,9 +2,8 @@
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from histo_lightning.evaluation.table import Floats
 
 USABLE = 0.99
 """Share of the resamples in which every difference must be defined."""
@@ -19,8 +18,7 @@ def largest_deviations(resampled: Floats, values: Floats, case_se: Floats, seed:
 
     Args:
         resampled: (A, B) differences in resamples of cases, NaN where undefined.
-        values: (A, R) differences by replicate.
-        case_se: (A,) standard errors over cases.
+        values: (A, R) differences by replicate; case_se: (A,) standard errors over cases.
         seed: of the training deviations.
 
     Returns:
@@ -34,16 +32,14 @@ def largest_deviations(resampled: Floats, values: Floats, case_se: Floats, seed:
     centred = usable - usable.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1)
     scale = np.divide(case_se, spread, out=np.zeros(count), where=spread > 0)
-    deviations = centred * scale[:, None]
-    variance = case_se**2
+    deviations, variance = centred * scale[:, None], case_se**2
     if replicates > 1:
         covariance = np.cov(values) / replicates
         sizes, axes = np.linalg.eigh(covariance)
         # The symmetric root does not depend on the order of the replicates.
         root = axes @ np.diag(np.sqrt(np.maximum(sizes, 0))) @ axes.T
         noise = np.random.default_rng([seed, 1]).standard_normal((deviations.shape[1], count))
-        deviations = deviations + root @ noise.T
-        variance = variance + np.diag(covariance)
+        deviations, variance = deviations + root @ noise.T, variance + np.diag(covariance)
     moving = variance > 0
     if not moving.any():
         return np.zeros(0)

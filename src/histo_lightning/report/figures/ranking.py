@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.intervals import case_weights, class_support
 from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
-from histo_lightning.evaluation.scores import auroc, average_precision, why_undefined
+from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.scores import why_undefined
 from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import level_scores, part_of
 
@@ -116,13 +117,15 @@ def _ranking_figure(
             continue
         level_units = units(table, level)
         truth, p, count = level_units.truth, level_units.p, f"{len(level_units)} {level}s"
+        key = "auroc" if kind == "roc" else "auprc"
+        area = named_score(f"{level}_{key}").about.value(level_units)
         if kind == "roc":
             points, drawstyle = roc_points(truth, p), "default"
-            name = f"{count}: area {auroc(truth, p, level_units.fold):.2f}{_ends(scores, level, 'auroc')}"
+            name = f"{count}: area {area:.2f}{_ends(scores, level, key)}"
             chance = [(0.5, "chance: area 0.50", ":")]
         else:
             points, drawstyle = precision_recall_points(truth, p), "steps-pre"
-            name = f"{count}: AUPRC {average_precision(truth == 1, p):.2f}{_ends(scores, level, 'auprc')}"
+            name = f"{count}: AUPRC {area:.2f}{_ends(scores, level, key)}"
             style: Any = ":" if level == "image" else (0, (1, 4))
             chance.append(
                 (float(truth.mean()), f"chance: {truth.mean():.2f} of the {level}s are malignant", style)
