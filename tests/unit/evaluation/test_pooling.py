@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 from sklearn import metrics
+from sklearn.metrics import average_precision_score
 
 from factories.predictions import check_plain_json, random_table, whole_set
 from histo_lightning.errors import UserError
