@@ -4,30 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.evaluation.differences.layout import Layout, Predictions, layout_of
-from histo_lightning.evaluation.differences.over_folds import (
-    FEWEST_FOLDS,
-    ROPE,
-    correlated_t,
-    friedman,
-    rotating_ratio,
-)
-from histo_lightning.evaluation.differences.paired import LEVEL, number, paired
-from histo_lightning.evaluation.differences.scores import Scores, score_levels
-from histo_lightning.evaluation.differences.sentences import (
-    CONDITIONAL,
-    DETECTABLE,
-    NO_SPREAD,
-    REGIONS,
-    equivalence,
-    sentence,
-)
-from histo_lightning.evaluation.differences.simultaneous import (
-    holm,
-    largest_deviations,
-    simultaneous_p,
-    single_level,
-)
+from histo_lightning.evaluation.differences import methods, sentences
+from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
+from histo_lightning.evaluation.differences.methods import LEVEL, number, paired
 from histo_lightning.evaluation.intervals import case_weights
 from histo_lightning.evaluation.named_scores import NamedScore, named_score
 from histo_lightning.evaluation.table import Floats
@@ -77,7 +56,7 @@ def compare_levels(
     largest = None
     if primary:
         case_se = paired(pooled.value, pooled.left_out, layout.case_class).case_se
-        largest = largest_deviations(pooled.resampled, pooled.value, case_se, seed)
+        largest = methods.largest_deviations(pooled.resampled, pooled.value, case_se, seed)
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
     benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
     record: Json = {
@@ -98,7 +77,7 @@ def compare_levels(
         "friedman": _rank_record(scores, layout, wanted),
     }
     for pair in record["pairs"]:
-        pair["words"] = sentence(pair, record, equal_budget=equal_budget)
+        pair["words"] = sentences.sentence(pair, record, equal_budget=equal_budget)
     return record
 
 
@@ -147,18 +126,18 @@ def _pair_records(
     by_fold = _by_partition(pooled.by_fold, layout)
     p_simultaneous, wide = np.full_like(mean.p, np.nan), np.full_like(mean.p, np.nan)
     if largest is not None:
-        p_simultaneous = simultaneous_p(largest, mean.p)
-        wide = mean.half_width(single_level(largest, len(mean.p), LEVEL))
+        p_simultaneous = methods.simultaneous_p(largest, mean.p)
+        wide = mean.half_width(methods.single_level(largest, len(mean.p), LEVEL))
     numbers = {
         "difference": mean.difference,
         **mean.numbers(),
-        "p_holm": holm(mean.p),
+        "p_holm": methods.holm(mean.p),
         "p_simultaneous": p_simultaneous,
         "simultaneous_low": mean.difference - wide,
         "simultaneous_high": mean.difference + wide,
-        "minimum_detectable": np.where(mean.se > 0, DETECTABLE * mean.se, np.nan),
+        "minimum_detectable": np.where(mean.se > 0, sentences.DETECTABLE * mean.se, np.nan),
     }
-    at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": holm(each.p)}
+    at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": methods.holm(each.p)}
     records = {}
     for a, name in enumerate(layout.levels[1:]):
         about = (float(mean.difference[a]), float(mean.se[a]), float(mean.df[a]))
@@ -166,9 +145,9 @@ def _pair_records(
             "arm": name,
             "reference": layout.levels[0],
             **{key: number(values[a]) for key, values in numbers.items()},
-            "reason": None if mean.se[a] > 0 else NO_SPREAD,
-            "equivalence": [equivalence(*about, region, score) for region in REGIONS],
-            "conditional": CONDITIONAL if len(layout.fold) == 1 else None,
+            "reason": None if mean.se[a] > 0 else sentences.NO_SPREAD,
+            "equivalence": [sentences.equivalence(*about, region, score) for region in sentences.REGIONS],
+            "conditional": sentences.CONDITIONAL if len(layout.fold) == 1 else None,
             "by_magnification": {
                 magnification: {key: number(values[a, m]) for key, values in at_each.items()}
                 for m, magnification in enumerate(layout.magnifications)
@@ -181,20 +160,20 @@ def _pair_records(
 def _over_folds(differences: Floats, layout: Layout, score: NamedScore) -> Json:
     """The two secondary lines from (J,) differences by fold."""
     reason, line = "the difference is the same in every fold (zero spread)", None
-    if layout.folds < FEWEST_FOLDS:
-        reason = f"fewer than {FEWEST_FOLDS} folds"
+    if layout.folds < methods.FEWEST_FOLDS:
+        reason = f"fewer than {methods.FEWEST_FOLDS} folds"
     elif not np.isfinite(differences).all():
         reason = "the score is undefined in a fold"
     else:
-        ratio = float(np.mean([rotating_ratio(fold) for fold in layout.fold]))
-        line = correlated_t(differences, ratio, level=LEVEL)
+        ratio = float(np.mean([methods.rotating_ratio(fold) for fold in layout.fold]))
+        line = methods.correlated_t(differences, ratio)
     if line is None:
         return {"nadeau_bengio": None, "bayes": None, "reason_over_folds": reason}
     worse, better = ("above", "below") if score.lower_is_better else ("below", "above")
     posterior = {"p_worse": line[worse], "p_equivalent": line["within"], "p_better": line[better]}
     return {
         "nadeau_bengio": {key: line[key] for key in ("t", "df", "p", "low", "high", "variance_factor")},
-        "bayes": posterior | {"rope": ROPE},
+        "bayes": posterior | {"rope": methods.ROPE},
         "reason_over_folds": None,
     }
 
@@ -212,14 +191,14 @@ def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
     record: Json = {"descriptive": True, "blocks": layout.folds, "reason": reason}
     if reason:
         return record | dict.fromkeys(("statistic", "p", "mean_ranks", "critical_difference"))
-    ranks = friedman(blocks, lower_is_better=score.lower_is_better)
+    ranks = methods.friedman(blocks, lower_is_better=score.lower_is_better)
     mean_ranks = dict(zip(layout.levels, ranks.pop("mean_rank"), strict=True))
     return record | ranks | {"mean_ranks": mean_ranks}
 
 
 def _notes(replicates: int, *, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
-    notes = [CONDITIONAL] if replicates == 1 else []
+    notes = [sentences.CONDITIONAL] if replicates == 1 else []
     if 1 < replicates < FEWEST_REPLICATES:
         notes.append(
             f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histo_lightning.evaluation.differences.paired import number, paired
+from histo_lightning.evaluation.differences.methods import holm, number, paired
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
-from histo_lightning.evaluation.differences.simultaneous import holm
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.named_scores import named_score
 from histo_lightning.evaluation.table import Floats, Integers, Text
