@@ -8,8 +8,7 @@ from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.calibration import coefficient_of
 from histo_lightning.evaluation.levels import UNGROUPED, Units
 from histo_lightning.evaluation.registry import MOVER, NEWCOMBE, WILSON, score
-from histo_lightning.evaluation.resampling import Statistic, auroc_of, average_precision_of, mean_of
-from histo_lightning.evaluation.scores import class_f1, ratio, recalls
+from histo_lightning.evaluation.scores import Statistic, auroc_of, average_precision_of, mean_of, ratio
 from histo_lightning.evaluation.table import Floats
 
 ANY = (-np.inf, np.inf)
@@ -26,14 +25,14 @@ def accuracy(confusion: Floats) -> Floats:
 @score(formula="(sensitivity + specificity) / 2", case_interval=MOVER)
 def balanced_accuracy(confusion: Floats) -> Floats:
     """Mean of the shares called right, over the classes."""
-    benign, malignant = np.moveaxis(recalls(confusion), -1, 0)
+    benign, malignant = np.moveaxis(scores.recalls(confusion), -1, 0)
     return np.asarray((malignant + benign) / 2)
 
 
 @score(formula="2 TP / (2 TP + FP + FN)", words="F1")
 def f1(confusion: Floats) -> Floats:
     """Harmonic mean of precision and sensitivity; undefined without a malignant one."""
-    return class_f1(confusion)[..., 1]
+    return scores.class_f1(confusion)[..., 1]
 
 
 @score(formula="correlation; 0 where calls are alike (Chicco and Jurman 2020)", words="MCC", bounds=(-1, 1))
@@ -48,13 +47,13 @@ def mcc(confusion: Floats) -> Floats:
 @score(formula="TP / (TP + FN)", classes=(1,), case_interval=WILSON)
 def sensitivity(confusion: Floats) -> Floats:
     """Share of the malignant ones called malignant."""
-    return recalls(confusion)[..., 1]
+    return scores.recalls(confusion)[..., 1]
 
 
 @score(formula="TN / (TN + FP)", classes=(0,), case_interval=WILSON)
 def specificity(confusion: Floats) -> Floats:
     """Share of the benign ones called benign."""
-    return recalls(confusion)[..., 0]
+    return scores.recalls(confusion)[..., 0]
 
 
 @score(formula="mean (p - y)^2 (Brier 1950)", words="Brier score", better="lower")
@@ -127,7 +126,8 @@ def ece(units: Units) -> float:
     cases = np.unique(units.case)
     if len(cases) < 2 or not units.grouped:
         return float("nan")
-    without = [scores.ece(units.truth[keep], units.p[keep]) for keep in (units.case != c for c in cases)]
+    others = [units.case != case for case in cases]
+    without = [scores.ece(units.truth[own], units.p[own]) for own in others]
     return max(0.0, len(cases) * plain - (len(cases) - 1) * float(np.mean(without)))
 
 

@@ -8,8 +8,7 @@ logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019
 import numpy as np
 
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.resampling import Statistic, unit_weights
-from histo_lightning.evaluation.scores import SMALLEST_P
+from histo_lightning.evaluation.scores import SMALLEST_P, Statistic, unit_weights
 from histo_lightning.evaluation.table import Floats, Integers
 
 _STEPS = 100

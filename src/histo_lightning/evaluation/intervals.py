@@ -13,7 +13,7 @@ import numpy as np
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation.levels import Units, kish
 from histo_lightning.evaluation.registry import EXPANDED_BCA, MOVER, NEWCOMBE, Score
-from histo_lightning.evaluation.resampling import Statistic, value_of
+from histo_lightning.evaluation.scores import Statistic, value_of
 from histo_lightning.evaluation.table import Floats, Integers
 
 Pair = tuple[float, float]

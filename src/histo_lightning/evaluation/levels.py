@@ -57,10 +57,10 @@ class Units:
         """Number of cases with a unit of class k."""
         return len(np.unique(self.case[self.truth == k]))
 
-    def chosen(self, keep: NDArray[Any]) -> "Units":
-        """Only the kept units (mask or indices); all cases stay listed, so case weights still fit."""
+    def chosen(self, rows: NDArray[Any]) -> "Units":
+        """Only some units (mask or indices); all cases stay listed, so case weights still fit."""
         names = ("truth", "probabilities", "decision", "correct_share", "fold", "case")
-        return replace(self, **{name: getattr(self, name)[keep] for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def as_one_fold(self) -> "Units":
         """The same units as if all were of one fold."""
@@ -108,8 +108,7 @@ def units(
     """The units of a level and what is decided on them; a slide or case has the mean probabilities of its images.
 
     Args:
-        table: checked predictions of N images.
-        level: ``image``, ``slide`` or ``case``.
+        table: checked predictions of N images; level: ``image``, ``slide`` or ``case``.
         binary: benign against malignant by ``p_malignant`` (any task); False: the eight classes of ``task=subtype``.
         threshold: malignant at p >= threshold. None: 0.5, and at image level the table's ``predicted``.
         fold: (N,) fold of each image, for pooled predictions.

@@ -9,7 +9,7 @@ import numpy as np
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped, units
 from histo_lightning.evaluation.registry import all_scores
-from histo_lightning.evaluation.resampling import value_of
+from histo_lightning.evaluation.scores import value_of
 from histo_lightning.evaluation.summary import score_table
 from histo_lightning.evaluation.table import Columns, Integers, Table
 from histo_lightning.evaluation.table_csv import read_predictions

@@ -23,14 +23,15 @@ The names of the arguments say what a function is of:
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from histo_lightning.errors import UserError
+from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Units
-from histo_lightning.evaluation.resampling import Statistic, confusions, mean_over_folds_of, value_of
-from histo_lightning.evaluation.scores import mean_where_defined
+from histo_lightning.evaluation.scores import Statistic, confusions, mean_over_folds_of, value_of
 from histo_lightning.evaluation.table import Floats
 
 EXPANDED_BCA = "expanded BCa over cases"
@@ -98,7 +99,7 @@ class Score:
         if not self.no_interval:
             return value_of(self.statistic(units), units)
         parts = [units.chosen(units.fold == k) for k in np.unique(units.fold)] if self.per_fold else [units]
-        return float(mean_where_defined(np.array([self.compute(part) for part in parts], np.float64)))
+        return float(scores.mean_where_defined(np.array([self.compute(part) for part in parts], np.float64)))
 
 
 _SCORES: dict[tuple[str, str], Score] = {}
@@ -182,3 +183,49 @@ def all_scores(task: str = "binary", level: str | None = None) -> list[Score]:
 def get_score(name: str, task: str = "binary") -> Score | None:
     """The score of a name, None where there is none."""
     return _SCORES.get((task, name))
+
+
+class NamedScore(NamedTuple):
+    """A score at a level, as models are compared by it: ``case_auroc`` or ``image_log_loss``."""
+
+    level: str
+    score: str
+    about: Score
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True for errors, which are given in their own units instead of points."""
+        return self.about.better == "lower"
+
+    @property
+    def words(self) -> str:
+        """For a sentence, e.g. ``case-level AUROC``."""
+        return f"{self.level}-level {self.about.words}"
+
+
+def _compared(level: str | None = None) -> list[Score]:
+    """The scores that models can be compared by: one end is better, and cases can be weighted."""
+    return [score for score in all_scores(level=level) if score.better and not score.no_interval]
+
+
+def score_names() -> tuple[str, ...]:
+    """Every name that ``named_score`` knows."""
+    return tuple(f"{level}_{score.name}" for level in LEVELS for score in _compared(level))
+
+
+def named_score(name: str) -> NamedScore:
+    """The score of a name among ``score_names``.
+
+    Raises:
+        UserError: another name.
+    """
+    level, _, key = name.partition("_")
+    for score in _compared(level):
+        if score.name == key:
+            return NamedScore(level, key, score)
+    near = get_close_matches(name, score_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    keys = (s.name if s.levels == LEVELS else f"{s.name} ({', '.join(s.levels)})" for s in _compared())
+    raise UserError(
+        f"score={name}: unknown; give <level>_<score> with level {', '.join(LEVELS)} and score {', '.join(keys)}{hint}"
+    )

@@ -5,11 +5,10 @@ from functools import partial
 import numpy as np
 
 from histo_lightning.data.breakhis.names import SUBTYPES
-from histo_lightning.evaluation import binary, registry
+from histo_lightning.evaluation import binary, registry, scores
 from histo_lightning.evaluation.intervals import FEWEST_CASES
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.resampling import Statistic, auroc_of, confusions, mean_of
-from histo_lightning.evaluation.scores import SMALLEST_P, class_f1, mean_where_defined, ratio, recalls
+from histo_lightning.evaluation.scores import Statistic, confusions, mean_where_defined, recalls
 from histo_lightning.evaluation.table import Floats
 
 RECALL = "recall_"
@@ -25,7 +24,7 @@ def headline_classes(units: Units) -> list[int]:
 def subtype_log_error(units: Units) -> Floats:
     """(n,) negative log likelihoods of the true class, in nats."""
     chosen = np.take_along_axis(units.probabilities, units.truth[:, None], axis=1)[:, 0]
-    return -np.log(np.maximum(chosen, SMALLEST_P))
+    return -np.log(np.maximum(chosen, scores.SMALLEST_P))
 
 
 score(formula="right / n")(binary.accuracy)
@@ -47,14 +46,16 @@ def balanced_accuracy_headline(units: Units) -> Statistic:
 @score(formula="mean of one-against-rest AUROCs", words="AUROC", pairs=True, averages_classes=True)
 def auroc(units: Units) -> Statistic:
     """Probability that one of a subtype is ranked above one of another, mean over the subtypes."""
-    one_against_rest = [auroc_of(units, units.truth == k, p) for k, p in enumerate(units.probabilities.T)]
+    one_against_rest = [
+        scores.auroc_of(units, units.truth == k, p) for k, p in enumerate(units.probabilities.T)
+    ]
     return lambda weights: mean_where_defined(np.stack([s(weights) for s in one_against_rest], axis=1))
 
 
 @score(formula="mean over classes of 2 TP / (2 TP + FP + FN)", words="F1", averages_classes=True)
 def f1(confusion: Floats) -> Floats:
     """Harmonic mean of precision and recall, mean over the subtypes."""
-    return mean_where_defined(class_f1(confusion))
+    return mean_where_defined(scores.class_f1(confusion))
 
 
 @score(formula="correlation for K classes (Gorodkin 2004)", words="MCC", bounds=(-1, 1))
@@ -64,14 +65,14 @@ def mcc(confusion: Floats) -> Floats:
     total = confusion.sum(axis=(-2, -1))
     covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truths * decisions).sum(axis=-1)
     truth_spread, decision_spread = (total**2 - (sums**2).sum(axis=-1) for sums in (truths, decisions))
-    correlation = ratio(covariance, np.sqrt(truth_spread) * np.sqrt(decision_spread))
+    correlation = scores.ratio(covariance, np.sqrt(truth_spread) * np.sqrt(decision_spread))
     return np.where((truth_spread > 0) & (decision_spread == 0), 0.0, correlation)
 
 
 @score(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))
 def log_loss(units: Units) -> Statistic:
     """Mean negative log probability of the true subtype, in nats."""
-    return mean_of(units, subtype_log_error(units))
+    return scores.mean_of(units, subtype_log_error(units))
 
 
 score(formula="TP / (TP + (FP + FN) / 2) of all calls", words="micro F1")(binary.micro_f1)

@@ -12,8 +12,7 @@ from histo_lightning.evaluation.binary import always_malignant
 from histo_lightning.evaluation.intervals import case_weights, class_support, interval_of, no_interval
 from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_grouped, kish, units
 from histo_lightning.evaluation.registry import all_scores
-from histo_lightning.evaluation.resampling import value_of
-from histo_lightning.evaluation.scores import confusion, why_undefined
+from histo_lightning.evaluation.scores import confusion, value_of, why_undefined
 from histo_lightning.evaluation.subtypes import RECALL, headline_classes
 from histo_lightning.evaluation.table import Columns, Integers, Table
 from histo_lightning.evaluation.table_csv import read_predictions
@@ -35,8 +34,7 @@ def score_predictions(
         table: a ``Table``, a mapping of columns (a DataFrame too), or the path of a predictions CSV.
         threshold: a stored operating point in [0, 1]; the same scores at it are under ``at_threshold``.
         intervals: False leaves them null (fast: for every epoch).
-        draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000.
-        seed: of the draws.
+        draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000; seed: of the draws.
 
     Returns:
         ``{"image": {...}, "slide": {...}, "case": {...}}`` of plain Python values without NaN. Each level has

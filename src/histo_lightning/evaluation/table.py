@@ -79,12 +79,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __contains__(self, column: object) -> bool:
-        return column in columns(self.task)
-
     def __getitem__(self, column: str) -> NDArray[Any]:
         """A column by its name in the file, e.g. ``table["class"]`` or ``table["logit_malignant"]``."""
-        if column not in self:
+        if column not in columns(self.task):
             raise KeyError(column)
         if column.startswith("logit_"):
             return self.logits[:, _logit_columns(self.task).index(column)]

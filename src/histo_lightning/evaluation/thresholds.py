@@ -42,8 +42,7 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     """The highest threshold on ``p_malignant`` whose case-balanced sensitivity by image reaches a wanted one.
 
     Args:
-        table: validation predictions (``part`` val).
-        sensitivity: wanted, in (0, 1].
+        table: validation predictions (``part`` val); sensitivity: wanted, in (0, 1].
         apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
 
     Returns:

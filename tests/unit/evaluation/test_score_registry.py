@@ -16,7 +16,7 @@ from factories.predictions import check_plain_json, random_table
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import all_scores, get_score, registry, score, score_pooled, score_predictions
 from histo_lightning.evaluation.levels import LEVELS, units
-from histo_lightning.evaluation.named_scores import named_score, score_names
+from histo_lightning.evaluation.registry import named_score, score_names
 
 STRANGER = '''
 import numpy as np

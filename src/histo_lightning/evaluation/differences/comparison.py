@@ -8,7 +8,7 @@ from histo_lightning.evaluation.differences import methods, sentences
 from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
 from histo_lightning.evaluation.differences.methods import LEVEL, number, paired
 from histo_lightning.evaluation.intervals import case_weights
-from histo_lightning.evaluation.named_scores import NamedScore, named_score
+from histo_lightning.evaluation.registry import NamedScore, named_score
 from histo_lightning.evaluation.table import Floats
 
 Json = dict[str, Any]
@@ -33,15 +33,13 @@ def compare_levels(
 
     Args:
         predictions: by level, each with the same magnifications, replicates, images and folds.
-        reference: the level to compare against.
-        score: one of ``score_names``.
+        reference: the level to compare against; score: one of ``score_names``.
         primary: a family fixed beforehand, which gets simultaneous intervals; False: exploratory, Holm only.
         draws: resamples of cases for the simultaneous intervals of two or more comparisons; seed: of the draws.
         equal_budget: whether the sentences may say "at equal budget".
 
     Returns:
-        Values that JSON can hold (null with a ``reason`` where undefined), described in ``docs/comparison.md``.
-        Differences are level minus reference, in units of the score.
+        What ``docs/comparison.md`` describes. Differences are level minus reference, in units of the score.
 
     Raises:
         UserError: unknown score or reference; levels that may not be compared (see ``layout_of``); a score that is
@@ -115,11 +113,7 @@ def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[st
 def _pair_records(
     scores: Scores, largest: Floats | None, layout: Layout, score: NamedScore
 ) -> dict[str, Json]:
-    """Every comparison with the reference, but for its ``words``.
-
-    Args:
-        largest: of the primary family, see ``largest_deviations``; None for exploratory comparisons.
-    """
+    """Every comparison with the reference, but for its ``words``; ``largest_deviations`` of a primary family."""
     differences = scores.less_reference()
     pooled = differences.over_magnifications()
     each, mean = (paired(own.value, own.left_out, layout.case_class) for own in (differences, pooled))

@@ -9,7 +9,7 @@ import pandas as pd
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped, units
-from histo_lightning.evaluation.named_scores import NamedScore
+from histo_lightning.evaluation.registry import NamedScore
 from histo_lightning.evaluation.table import Floats, Integers, Table, Text
 
 FEWEST_CASES = 2
@@ -35,8 +35,7 @@ class Layout(NamedTuple):
     """What A levels, M magnifications and R replicates share: C cases in K folds.
 
     Attributes:
-        levels: the reference first, then the others, sorted, so that nothing depends on their order.
-        magnifications: sorted by size.
+        levels: the reference first, then the others, sorted; magnifications: sorted by size.
         cases: (C,) names, sorted; case_class: (C,) int64, 0 benign, 1 malignant.
         fold: (R, C) int64 fold of each case in each replicate, from 0 to K - 1.
         partition: (R,) int64: replicates with one number have the same folds (other seeds of one split); repeats of
@@ -181,11 +180,7 @@ class Scores(NamedTuple):
 
 
 def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, resamples: Floats) -> Scores:
-    """Score every level with the same case weights at all magnifications.
-
-    Args:
-        predictions: checked by ``layout_of``, which gave ``layout``; score: what to compare by.
-        resamples: (B, C) weights of cases, B may be 0.
+    """Score every level with the same case weights at all magnifications, and in (B, C) ``resamples`` of cases.
 
     Raises:
         UserError: the score is undefined for a level or without one of its cases.

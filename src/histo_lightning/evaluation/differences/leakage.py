@@ -5,7 +5,9 @@ official folds test a case several times, and an arm is compared on parts of the
 scores; its variance is section 5's (``paired``).
 
 All functions take one frame of predictions, a row an image of a run's test set: ``arm, seed, magnification, fold, image,
-slide, case, malignant`` (0 or 1) and ``p``, P(malignant).
+slide, case, malignant`` (0 or 1) and ``p``, P(malignant). ``contrast``, ``injection`` and ``official`` return ``arms`` and
+``pairs``: records of ``arm, reference, among``, an ``estimate`` for each of ``SCORES`` (of pairs with ``p_holm`` over all
+pairs) and ``coverage``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +19,7 @@ import pandas as pd
 from histo_lightning.evaluation.differences.methods import holm, number, paired
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.table import Floats, Integers, Text
 
 Json = dict[str, Any]
@@ -33,10 +35,6 @@ def contrast(rows: pd.DataFrame) -> Json:
     """A: out-of-fold scores of the three ways to split, and their differences to ``case_kfold``.
 
     ``slide_kfold`` is compared on the cases with several slides only: for all others it is a split by case too.
-
-    Returns:
-        As ``injection`` and ``official``: ``arms`` and ``pairs``, records of ``arm, reference, among``, an ``estimate``
-        for each of ``SCORES`` (differences with ``p_holm`` over all pairs) and ``coverage``.
     """
     slides = rows[rows.arm.isin(CONTRAST[1:])].groupby("case").slide.nunique()
     many = rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES})
@@ -54,10 +52,7 @@ def injection(rows: pd.DataFrame) -> Json:
 def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
     """C: touched and untouched test images of the authors' folds, and what the shared cases do to either.
 
-    Args:
-        shared: the cases that train and test share, by fold; their images are the touched ones.
-
-    The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
+    Touched are the images of the ``shared`` cases of train and test, by fold. The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
     size-matched control tells how much of either is the size of the training part.
     """
     is_touched = [case in shared.get(fold, ()) for fold, case in zip(rows.fold, rows.case, strict=True)]
@@ -140,10 +135,6 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
     Args:
         rows: of every arm on the same seeds and magnifications, with a column ``among``.
         weights: of the score of each (arm, among).
-
-    Returns:
-        ``value, low, high, se, case_se, seed_se, seed_sd, df, t, p, seeds, cases, benign, images, conditional, reason``;
-        what is undefined is None, and ``reason`` says why.
     """
     cells = dict(list(rows.groupby(["seed", "magnification", "arm", "among"])))
     seeds, magnifications = (sorted(rows[name].unique().tolist()) for name in ("seed", "magnification"))
@@ -175,19 +166,10 @@ def image_scores(rows: pd.DataFrame, cases: Text, score: str) -> Floats:
     first = ~rows.duplicated(["case", "fold"])
     owner = rows.case[first].to_numpy()
     truth, p = rows.malignant.to_numpy(np.int64), rows.p.to_numpy(np.float64)
-    decision = (p >= 0.5).astype(np.int64)
-    here = Units(
-        level="image",
-        truth=truth,
-        probabilities=np.column_stack([1 - p, p]),
-        decision=decision,
-        correct_share=(decision == truth).astype(np.float64),
-        fold=rows.fold.to_numpy(np.int64),
-        case=np.asarray(rows.groupby(["case", "fold"], sort=False).ngroup(), np.int64),
-        cases=owner,
-        case_class=truth[first.to_numpy()],
-        grouped=True,
-    )
+    decision, fold = (p >= 0.5).astype(np.int64), rows.fold.to_numpy(np.int64)
+    case = np.asarray(rows.groupby(["case", "fold"], sort=False).ngroup(), np.int64)
+    predicted = (np.column_stack([1 - p, p]), decision, (decision == truth).astype(np.float64))
+    here = Units("image", truth, *predicted, fold, case, owner, truth[first.to_numpy()], grouped=True)
     weights = np.concatenate([np.ones((1, len(owner))), (owner != cases[:, None]).astype(np.float64)])
     return named_score(f"image_{score}").about.statistic(here)(weights)
 

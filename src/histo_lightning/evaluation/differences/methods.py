@@ -105,7 +105,6 @@ def largest_deviations(resampled: Floats, values: Floats, case_se: Floats, seed:
     Args:
         resampled: (A, B) differences in resamples of cases, NaN where undefined.
         values: (A, R) differences by replicate; case_se: (A,) standard errors over cases.
-        seed: of the training deviations.
 
     Returns:
         (at most B,) sorted; empty where it is not needed (A = 1) or not known (fewer than 99 % defined resamples, or no
@@ -196,9 +195,7 @@ def correlated_t(differences: Floats, n_test_by_n_train: float) -> dict[str, flo
 def friedman(blocks: Floats, *, lower_is_better: bool = False) -> dict[str, Any]:
     """Friedman (1937) and Nemenyi (1963) over (n, k) scores of n >= 2 blocks and k >= 2 models.
 
-    Returns:
-        ``mean_rank``, k floats, 1 is the best score; ``statistic``, chi-square with k - 1 degrees of freedom, corrected
-        for ties (0 where all are tied), and its ``p``; ``critical_difference`` of mean ranks.
+    ``mean_rank`` is 1 for the best score; ``statistic`` a chi-square with k - 1 degrees of freedom, corrected for ties.
     """
     n, k = blocks.shape
     # Scores that differ by rounding alone are tied.

@@ -5,7 +5,7 @@ from typing import Any
 
 import scipy
 
-from histo_lightning.evaluation.named_scores import NamedScore, named_score
+from histo_lightning.evaluation.registry import NamedScore, named_score
 
 REGIONS = (0.01, 0.03, 0.05)
 """Half widths of the regions of practical equivalence: 1, 3 and 5 points."""
@@ -18,13 +18,7 @@ NO_SPREAD = "both agree on every case and in every run (zero spread), so there i
 
 
 def sentence(pair: Mapping[str, Any], record: Mapping[str, Any], *, equal_budget: bool) -> str:
-    """The two-sided conclusion of one comparison, in the form of ``STATISTICS.md`` section 5.
-
-    Args:
-        pair: of ``record``, with ``arm``, ``reference``, ``difference``, ``se`` and interval ends.
-        record: of ``compare_levels``.
-        equal_budget: whether the levels were trained alike but for what is compared.
-    """
+    """The two-sided conclusion of a pair of a record of ``compare_levels``, as section 5 of ``STATISTICS.md`` has it."""
     score, count, replicates = (
         named_score(record["score"]),
         len(record["magnifications"]),
@@ -77,13 +71,10 @@ def _limits(low: float, high: float, score: NamedScore, unit: str) -> str:
 
 
 def equivalence(difference: float, se: float, df: float, region: float, score: NamedScore) -> dict[str, Any]:
-    """Judge one region of practical equivalence from a difference with its standard error and degrees of freedom.
+    """Judge a region of practical equivalence (half width in units of the score) from a difference, its SE and df.
 
-    Returns:
-        ``region``, its half width in units of the score; ``p_region``, the probability of a true difference inside it,
-        the t distribution read as a posterior (flat prior); ``largest_reachable``, the same if the difference were
-        exactly 0: the most that these cases can show; and the verdict in ``words``. Without a standard error both
-        probabilities are None.
+    ``p_region`` is the probability of a true difference inside it, the t distribution read as a posterior (flat prior);
+    ``largest_reachable`` the same if the difference were 0: the most that these cases can show. None without an SE.
     """
     size = (
         f"{region:g}"

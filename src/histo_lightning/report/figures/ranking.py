@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.intervals import case_weights, class_support
 from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import why_undefined
 from histo_lightning.report.style import GREY, LEVEL_STYLES, label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import level_scores, part_of

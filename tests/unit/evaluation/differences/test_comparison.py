@@ -16,8 +16,7 @@ from histo_lightning.data.breakhis.records import Record
 from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.differences import Replicate, compare_levels
 from histo_lightning.evaluation.levels import units
-from histo_lightning.evaluation.named_scores import named_score, score_names
-from histo_lightning.evaluation.registry import get_score
+from histo_lightning.evaluation.registry import get_score, named_score, score_names
 
 Floats = NDArray[np.float64]
 
