@@ -129,6 +129,21 @@ def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch)
     assert one_class["image"]["youden"]["reason"] == "only malignant cases here"
 
 
+def test_a_score_may_be_a_function_of_the_confusion_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
+
+    @score(formula="TN / (TN + FN)")
+    def negative_predictive_value(confusion: np.ndarray) -> np.ndarray:
+        """Share of benign among those called benign."""
+        return confusion[..., 0, 0] / confusion[..., :, 0].sum(axis=-1)
+
+    found = score_predictions(random_table(9, 12, 2), draws=150, threshold=0.3)["image"]
+    for entries in (found, found["at_threshold"]):
+        (tn, _), (fn, _) = entries["confusion"]
+        assert entries["negative_predictive_value"]["value"] == pytest.approx(tn / (tn + fn))
+        assert entries["negative_predictive_value"]["method"] == "expanded BCa over cases"
+
+
 def test_a_module_may_register_its_scores_anew(stranger: ModuleType) -> None:
     count = len(all_scores())
     importlib.reload(stranger)
