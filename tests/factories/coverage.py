@@ -102,8 +102,7 @@ def simulation(distance: float, replicates: int, draws: int) -> tuple[dict[str, 
         for key, here in ((AUROC, image), (BALANCED, image), (RATE, slide)):
             statistic = get_score(key.removeprefix("image_")).statistic(here)
             found = bootstrap(here, statistic, weights, class_support(here))
-            assert found.low is not None, found.reason
-            ends[key].append((found.low, found.high))
+            ends[key].append((found["low"], found["high"]))
             if key == AUROC:
                 ends[PERCENTILE].append(percentile(statistic(weights)))
         if seed < IMAGE_BOOTSTRAPS:

@@ -21,9 +21,9 @@ from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.differences import Replicate, compare_levels
-from histo_lightning.evaluation.differences.paired import paired
-from histo_lightning.evaluation.differences.simultaneous import (
+from histo_lightning.evaluation.differences.methods import (
     largest_deviations,
+    paired,
     simultaneous_p,
     single_level,
 )

@@ -15,7 +15,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool, score_pooled
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import confusion
 from histo_lightning.evaluation.summary import score_units
 from histo_lightning.report.figures.ranking import GRID, roc_points

@@ -15,7 +15,7 @@ from histo_lightning.comparison.names import value_text
 from histo_lightning.comparison.settings import is_of, replicate_text, settings_of, varying
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.differences import compare_levels
-from histo_lightning.evaluation.differences.simultaneous import holm
+from histo_lightning.evaluation.differences.methods import holm
 
 Json = dict[str, Any]
 

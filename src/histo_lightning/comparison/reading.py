@@ -20,7 +20,7 @@ from histo_lightning.comparison.plans import plan_record, read_plan
 from histo_lightning.config.checks import flatten
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import LEVELS
-from histo_lightning.evaluation.named_scores import score_names
+from histo_lightning.evaluation.registry import score_names
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_csv import read_predictions
 from histo_lightning.report.figures.learning import read_history

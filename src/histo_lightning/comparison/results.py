@@ -27,7 +27,7 @@ from histo_lightning.comparison.settings import (
 )
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.comparison_page import write_results
 from histo_lightning.runs import read_json, write_atomic

@@ -10,7 +10,7 @@ from histo_lightning.comparison.reading import FINISHED
 from histo_lightning.comparison.settings import replicate_text
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.named_scores import named_score, score_names
+from histo_lightning.evaluation.registry import named_score, score_names
 
 Json = dict[str, Any]
 

@@ -4,8 +4,7 @@ from histo_lightning.evaluation.coverage import coverage_of
 from histo_lightning.evaluation.pooling import influence_table, pool, score_pooled
 from histo_lightning.evaluation.registry import all_scores, get_score, score
 from histo_lightning.evaluation.summary import score_predictions
-from histo_lightning.evaluation.table import Table, columns
-from histo_lightning.evaluation.table_checks import as_table, make_table
+from histo_lightning.evaluation.table import Table, as_table, columns, make_table
 from histo_lightning.evaluation.table_csv import quote_cell, read_predictions, unquote_cell, write_predictions
 from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
 

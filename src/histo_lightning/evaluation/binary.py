@@ -1,7 +1,5 @@
 """The scores of benign against malignant; malignant, class 1, is the positive class."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,67 +7,35 @@ import numpy as np
 from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.calibration import coefficient_of
 from histo_lightning.evaluation.levels import UNGROUPED, Units
-from histo_lightning.evaluation.registry import MOVER, NEWCOMBE, WILSON, by_units, score
-from histo_lightning.evaluation.resampling import Statistic, auroc_of, average_precision_of, mean_of
-from histo_lightning.evaluation.scores import Floats, ratio
+from histo_lightning.evaluation.registry import MOVER, NEWCOMBE, WILSON, score
+from histo_lightning.evaluation.scores import Statistic, auroc_of, average_precision_of, mean_of, ratio
+from histo_lightning.evaluation.table import Floats
+
+ANY = (-np.inf, np.inf)
+_PAIRS = "P(p benign < p malignant), ties half, pairs of one fold (Hanley and McNeil 1982)"
+_SLIDES: dict[str, Any] = {"levels": ("slide",), "decides": True}
 
 
-def confusions(units: Units, classes: int) -> Statistic:
-    """(B, C) case weights to (B, K, K) weighted counts; rows are the truth."""
-    cells = (units.case * classes + units.truth) * classes + units.decision
-    flat = np.bincount(cells, minlength=len(units.cases) * classes**2).reshape(-1, classes**2)
-    return lambda weights: (weights @ flat).reshape(-1, classes, classes)
-
-
-def by_confusion(function: Statistic) -> Callable[[Units], Statistic]:
-    """The form of a function of (..., K, K) weighted counts, K classes, rows the truth."""
-
-    def compute(units: Units) -> Statistic:
-        counts = confusions(units, units.probabilities.shape[1])
-        return lambda weights: function(counts(weights))
-
-    return compute
-
-
-def recalls(confusion: Floats) -> Floats:
-    """(..., K) recall of each class from (..., K, K) counts, NaN for a class without a unit."""
-    return ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
-
-
-def class_f1(confusion: Floats) -> Floats:
-    """(..., K) F1 of each class against the rest from (..., K, K) counts, NaN for a class without a unit."""
-    truths = confusion.sum(axis=-1)
-    each = ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), truths + confusion.sum(axis=-2))
-    return np.where(truths > 0, each, np.nan)
-
-
-of_confusion = partial(score, form=by_confusion, decides=True)
-of_units = partial(score, form=by_units)
-of_slides = partial(score, form=by_units, decides=True, levels=("slide",))
-
-
-@of_confusion(formula="right / n", case_interval=WILSON)
+@score(formula="right / n", case_interval=WILSON)
 def accuracy(confusion: Floats) -> Floats:
     """Share called right."""
     return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
-@of_confusion(formula="(sensitivity + specificity) / 2", case_interval=MOVER)
+@score(formula="(sensitivity + specificity) / 2", case_interval=MOVER)
 def balanced_accuracy(confusion: Floats) -> Floats:
     """Mean of the shares called right, over the classes."""
-    benign, malignant = np.moveaxis(recalls(confusion), -1, 0)
+    benign, malignant = np.moveaxis(scores.recalls(confusion), -1, 0)
     return np.asarray((malignant + benign) / 2)
 
 
-@of_confusion(formula="2 TP / (2 TP + FP + FN)", words="F1")
+@score(formula="2 TP / (2 TP + FP + FN)", words="F1")
 def f1(confusion: Floats) -> Floats:
     """Harmonic mean of precision and sensitivity; undefined without a malignant one."""
-    return class_f1(confusion)[..., 1]
+    return scores.class_f1(confusion)[..., 1]
 
 
-@of_confusion(
-    formula="correlation; 0 where calls are alike (Chicco and Jurman 2020)", words="MCC", bounds=(-1, 1)
-)
+@score(formula="correlation; 0 where calls are alike (Chicco and Jurman 2020)", words="MCC", bounds=(-1, 1))
 def mcc(confusion: Floats) -> Floats:
     """Matthews correlation of calls and truth."""
     (tn, fp), (fn, tp) = np.moveaxis(confusion, (-2, -1), (0, 1))
@@ -78,67 +44,55 @@ def mcc(confusion: Floats) -> Floats:
     return np.where((truths > 0) & (decisions == 0), 0.0, correlation)
 
 
-@of_confusion(formula="TP / (TP + FN)", classes=(1,), case_interval=WILSON)
+@score(formula="TP / (TP + FN)", classes=(1,), case_interval=WILSON)
 def sensitivity(confusion: Floats) -> Floats:
     """Share of the malignant ones called malignant."""
-    return recalls(confusion)[..., 1]
+    return scores.recalls(confusion)[..., 1]
 
 
-@of_confusion(formula="TN / (TN + FP)", classes=(0,), case_interval=WILSON)
+@score(formula="TN / (TN + FP)", classes=(0,), case_interval=WILSON)
 def specificity(confusion: Floats) -> Floats:
     """Share of the benign ones called benign."""
-    return recalls(confusion)[..., 0]
+    return scores.recalls(confusion)[..., 0]
 
 
-@of_units(formula="mean (p - y)^2 (Brier 1950)", words="Brier score", better="lower")
+@score(formula="mean (p - y)^2 (Brier 1950)", words="Brier score", better="lower")
 def brier(units: Units) -> Statistic:
     """Mean squared error of the probability."""
     return mean_of(units, (units.p - units.truth) ** 2)
 
 
-@of_units(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))
+@score(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))
 def log_loss(units: Units) -> Statistic:
     """Mean negative log probability of the truth, in nats."""
     return mean_of(units, scores.log_error(units.truth, units.p))
 
 
-@of_units(
-    formula="P(p benign < p malignant), ties half, pairs of one fold (Hanley and McNeil 1982)",
-    words="AUROC",
-    pairs=True,
-    case_interval=NEWCOMBE,
-)
+@score(formula=_PAIRS, words="AUROC", pairs=True, case_interval=NEWCOMBE)
 def auroc(units: Units) -> Statistic:
     """Probability that a malignant one is ranked above a benign one."""
     return auroc_of(units, units.truth == 1, units.p)
 
 
-@of_units(formula="sum (R_i - R_(i-1)) P_i, malignant positive", words="AUPRC", per_fold=True)
+@score(formula="sum (R_i - R_(i-1)) P_i, malignant positive", words="AUPRC", per_fold=True)
 def auprc(units: Units) -> Statistic:
     """Area under the precision-recall curve, the average precision for malignant."""
     return average_precision_of(units, units.truth == 1, units.p)
 
 
-@of_units(formula="sum (R_i - R_(i-1)) P_i, benign positive", words="AUPRC, benign", per_fold=True)
+@score(formula="sum (R_i - R_(i-1)) P_i, benign positive", words="AUPRC, benign", per_fold=True)
 def auprc_benign(units: Units) -> Statistic:
     """Area under the precision-recall curve for benign."""
     return average_precision_of(units, units.truth == 0, 1 - units.p)
 
 
-@of_units(
-    formula="a in logit P = a + logit p (Van Calster et al. 2019)",
-    better="",
-    bounds=(-np.inf, np.inf),
-    per_fold=True,
-)
+@score(formula="a in logit P = a + logit p (Van Calster et al. 2019)", better="", bounds=ANY, per_fold=True)
 def calibration_intercept(units: Units) -> Statistic:
     """0 where malignant is called as often as it is there."""
     return coefficient_of(units, slope=False)
 
 
-@of_units(
-    formula="b in logit P = a + b logit p (Cox 1958)", better="", bounds=(-np.inf, np.inf), per_fold=True
-)
+@score(formula="b in logit P = a + b logit p (Cox 1958)", better="", bounds=ANY, per_fold=True)
 def calibration_slope(units: Units) -> Statistic:
     """1 is calibrated; smaller is over-confident."""
     return coefficient_of(units, slope=True)
@@ -152,7 +106,7 @@ def _beside_ece(units: Units) -> dict[str, Any]:
     return {"if_calibrated": float(np.mean(floors))}
 
 
-@of_units(
+@score(
     formula="sum over at most 5 equal-mass bins of |mean y - mean p| n_bin / n (Naeini et al. 2015)",
     words="ECE",
     better="lower",
@@ -172,31 +126,37 @@ def ece(units: Units) -> float:
     cases = np.unique(units.case)
     if len(cases) < 2 or not units.grouped:
         return float("nan")
-    without = [scores.ece(units.truth[keep], units.p[keep]) for keep in (units.case != c for c in cases)]
+    others = [units.case != case for case in cases]
+    without = [scores.ece(units.truth[own], units.p[own]) for own in others]
     return max(0.0, len(cases) * plain - (len(cases) - 1) * float(np.mean(without)))
 
 
-@of_slides(formula="mean over slides of right images / images (Spanhol et al. 2016)")
+@score(formula="mean over slides of right images / images (Spanhol et al. 2016)", **_SLIDES)
 def patient_recognition_rate(units: Units) -> Statistic:
     """Mean over slides of the share of images called right."""
     return mean_of(units, units.correct_share)
 
 
-@of_slides(formula="the same over benign slides", words="patient recognition rate, benign", classes=(0,))
+@score(
+    formula="the same over benign slides", words="patient recognition rate, benign", classes=(0,), **_SLIDES
+)
 def patient_recognition_rate_benign(units: Units) -> Statistic:
     """Mean over the benign slides of the share of images called right."""
     return mean_of(units, units.correct_share, units.truth == 0)
 
 
-@of_slides(
-    formula="the same over malignant slides", words="patient recognition rate, malignant", classes=(1,)
+@score(
+    formula="the same over malignant slides",
+    words="patient recognition rate, malignant",
+    classes=(1,),
+    **_SLIDES,
 )
 def patient_recognition_rate_malignant(units: Units) -> Statistic:
     """Mean over the malignant slides of the share of images called right."""
     return mean_of(units, units.correct_share, units.truth == 1)
 
 
-@of_confusion(formula="TP / (TP + (FP + FN) / 2) of all calls", words="micro F1", case_interval=WILSON)
+@score(formula="TP / (TP + (FP + FN) / 2) of all calls", words="micro F1", case_interval=WILSON)
 def micro_f1(confusion: Floats) -> Floats:
     """F1 of all calls together; equals accuracy, since one label a unit makes every error one FP and one FN."""
     return accuracy(confusion)

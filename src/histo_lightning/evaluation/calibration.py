@@ -8,8 +8,8 @@ logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019
 import numpy as np
 
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.resampling import Statistic, unit_weights
-from histo_lightning.evaluation.scores import SMALLEST_P, Floats, Integers
+from histo_lightning.evaluation.scores import SMALLEST_P, Statistic, unit_weights
+from histo_lightning.evaluation.table import Floats, Integers
 
 _STEPS = 100
 _REFIT_STEPS = 25
@@ -32,10 +32,6 @@ def sigmoid(x: Floats) -> Floats:
     return np.asarray(expit(x), np.float64)
 
 
-def _log_likelihood(truth: Integers, eta: Floats) -> float:
-    return float(np.sum(truth * eta - np.logaddexp(0.0, eta)))
-
-
 def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
     """Maximum-likelihood coefficients of a logistic regression, by Newton steps that are halved until they climb.
 
@@ -45,8 +41,13 @@ def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
     Returns:
         (k,) coefficients; None where no finite maximum exists (separated classes, constant column).
     """
+
+    def likelihood(beta: Floats) -> float:
+        eta = offset + design @ beta
+        return float(np.sum(truth * eta - np.logaddexp(0.0, eta)))
+
     beta = np.zeros(design.shape[1])
-    height = _log_likelihood(truth, offset)
+    height = likelihood(beta)
     for _ in range(_STEPS):
         mean = sigmoid(offset + design @ beta)
         information = design.T @ (design * (mean * (1 - mean))[:, None])
@@ -54,7 +55,7 @@ def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
             step = np.linalg.solve(information, design.T @ (truth - mean))
         except np.linalg.LinAlgError:
             return None
-        while (climbed := _log_likelihood(truth, offset + design @ (beta + step))) < height - 1e-9:
+        while (climbed := likelihood(beta + step)) < height - 1e-9:
             step = step / 2
         beta, height = beta + step, climbed
         if np.abs(beta).max() > _STEEPEST:
@@ -68,8 +69,8 @@ def refit(truth: Integers, offset: Floats, design: Floats, weights: Floats, star
     """The coefficients of many weighted logistic regressions at once, by Newton steps from a common start.
 
     Args:
-        truth: (n,) in {0, 1}; offset: (n,); design: (n, k); weights: (n, B) of each unit in each regression;
-        start: (k,), the unweighted fit.
+        truth, offset, design: as ``fit``; weights: (n, B) of each unit in each regression; start: (k,), the
+            unweighted fit.
 
     Returns:
         (k, B) coefficients, NaN for a regression without a finite maximum.
@@ -105,11 +106,11 @@ def coefficient_of(units: Units, *, slope: bool) -> Statistic:
         result = np.full(len(weights), np.nan)
         if start is None:
             return result
-        whole = (weights == 1).all(axis=1)  # the fit itself, which is finer than a refit
-        result[whole] = start[-1]
-        chunks = unit_weights(units, weights[~whole])
+        unweighted = (weights == 1).all(axis=1)  # the fit itself, which is finer than a refit
+        result[unweighted] = start[-1]
+        chunks = unit_weights(units, weights[~unweighted])
         drawn = [refit(units.truth, offset, design, chunk, start)[-1] for chunk in chunks]
-        result[~whole] = np.concatenate([np.empty(0), *drawn])
+        result[~unweighted] = np.concatenate([np.empty(0), *drawn])
         return result
 
     return statistic

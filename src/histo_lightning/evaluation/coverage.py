@@ -1,7 +1,7 @@
 """How often the nominal 95 % intervals of a run hold, measured for networks that separate the classes as well."""
 
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 SCALE = 1.4
 """Image AUROC = Phi(2 d / sqrt(2 (1.4^2 + 1.4^2))) = Phi(d / 1.4) for the separation d of the protocol's model."""
@@ -22,15 +22,10 @@ standard error of .004: ``tests/factories/coverage.py``; ``tests/statistics/test
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """What nominal 95 % intervals cover where the classes are as far apart as in a run.
+class Coverage(NamedTuple):
+    """Shares of samples whose nominal 95 % interval holds the truth, where the classes are as far apart as in a run.
 
-    Attributes:
-        separation: the measured d next to the run's, None where the run's is unknown.
-        image_auroc, case_auroc: shares of samples whose interval holds the truth; the lowest over the whole grid
-            where the separation is unknown.
-        sentence: the same for a reader.
+    ``separation`` is the measured d next to the run's; None where it is unknown, and then the shares are the lowest.
     """
 
     separation: float | None
@@ -40,15 +35,9 @@ class Coverage:
 
 
 def coverage_of(image_auroc: float | None) -> Coverage:
-    """The coverage in the regime of a run.
-
-    Args:
-        image_auroc: the run's AUROC by image, in [0, 1]; None where it is undefined.
-    """
+    """The coverage in the regime of a run with this AUROC by image, in [0, 1]; None where it is undefined."""
     simulated = "With 16 benign and 54 malignant cases, in simulations"
-    by_image, by_case = (
-        [row[SCORES.index(name)] for row in MEASURED.values()] for name in ("image_auroc", "case_auroc")
-    )
+    by_image, _, _, by_case = zip(*MEASURED.values(), strict=True)
     if image_auroc is None:
         sentence = (
             f"{simulated}, nominal 95 % intervals of the AUROC by image hold in {100 * min(by_image):.0f} to "
@@ -56,12 +45,11 @@ def coverage_of(image_auroc: float | None) -> Coverage:
         )
         return Coverage(None, min(by_image), min(by_case), sentence)
     distance = SCALE * NormalDist().inv_cdf(min(max(image_auroc, 0.5), 1 - 1e-9))
-    grid = list(MEASURED)
-    nearest = min(range(len(grid)), key=lambda index: abs(grid[index] - distance))
+    nearest = min(MEASURED, key=lambda separation: abs(separation - distance))
+    image, _, _, case = MEASURED[nearest]
     sentence = (
         f"{simulated} of networks that rank images about as well as this one (AUROC "
-        f"{NormalDist().cdf(grid[nearest] / SCALE):.3f}), nominal 95 % intervals hold in "
-        f"{100 * by_image[nearest]:.0f} of 100 samples for the AUROC by image and in {100 * by_case[nearest]:.0f} "
-        "for the AUROC by case."
+        f"{NormalDist().cdf(nearest / SCALE):.3f}), nominal 95 % intervals hold in {100 * image:.0f} of 100 samples "
+        f"for the AUROC by image and in {100 * case:.0f} for the AUROC by case."
     )
-    return Coverage(grid[nearest], by_image[nearest], by_case[nearest], sentence)
+    return Coverage(nearest, image, case, sentence)

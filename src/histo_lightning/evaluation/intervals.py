@@ -6,17 +6,18 @@ Donner 2008) for the balanced accuracy, Newcombe 2006 (Stat Med 25:559-573, meth
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
-from histo_lightning.evaluation.levels import Floats, Integers, Units, kish
-from histo_lightning.evaluation.registry import EXPANDED_BCA, MOVER, NEWCOMBE, Score, whole_value
-from histo_lightning.evaluation.resampling import Statistic
+from histo_lightning.evaluation.levels import Units, kish
+from histo_lightning.evaluation.registry import EXPANDED_BCA, MOVER, NEWCOMBE, Score
+from histo_lightning.evaluation.scores import Statistic, value_of
+from histo_lightning.evaluation.table import Floats, Integers
 
 Pair = tuple[float, float]
+Json = dict[str, Any]
 
 FEWEST_CASES = 5
 """A class with fewer cases has no bootstrap interval and counts in no headline average."""
@@ -25,30 +26,12 @@ Z = 1.959963984540054
 SMALLEST_SPREAD = 1e-12
 USABLE = 0.99
 """Share of the draws in which a score must be defined."""
+_FIELDS = ("low", "high", "method", "cases", "cases_smaller_class", "kish", "draws")
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A 95 % interval, or the reason why there is none.
-
-    Attributes:
-        cases, cases_smaller_class: the cases that the score rests on, and those of the rarer class among them.
-        kish: effective number of cases of that class, by its units here.
-        draws: bootstrap draws, None for a closed form.
-    """
-
-    low: float | None = None
-    high: float | None = None
-    method: str | None = None
-    cases: int | None = None
-    cases_smaller_class: int | None = None
-    kish: float | None = None
-    draws: int | None = None
-    reason: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; ``reason`` only where there is one."""
-        return {name: value for name, value in asdict(self).items() if name != "reason" or value is not None}
+def no_interval(reason: str) -> Json:
+    """The fields of a score without an interval in ``metrics.json``, and the reason."""
+    return dict.fromkeys(_FIELDS) | {"reason": reason}
 
 
 def wilson(successes: float, n: int) -> Pair:
@@ -135,8 +118,7 @@ def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
     return limit(-z), limit(z)
 
 
-@dataclass(frozen=True, slots=True)
-class Support:
+class Support(NamedTuple):
     """The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
 
     names: Sequence[str]
@@ -153,10 +135,11 @@ class Support:
         few = [f"{len(sizes)} {name}" for sizes, name in groups if len(sizes) < FEWEST_CASES]
         return f"fewer than {FEWEST_CASES} cases of a class here ({', '.join(few)})" if few else None
 
-    def interval(self, ends: Pair, method: str, draws: int | None = None) -> Interval:
-        """The interval of a score that rests on these cases."""
+    def interval(self, ends: Pair, method: str, draws: int | None = None) -> Json:
+        """The fields of an interval in ``metrics.json``: cases of all groups and of the smallest, its Kish number."""
         counts = [len(sizes) for sizes in self.sizes]
-        return Interval(*ends, method, sum(counts), min(counts), self.kish, draws)
+        values = (*ends, method, sum(counts), min(counts), self.kish, draws)
+        return dict(zip(_FIELDS, values, strict=True))
 
 
 def class_support(units: Units, classes: Sequence[int] = (0, 1)) -> Support:
@@ -166,27 +149,27 @@ def class_support(units: Units, classes: Sequence[int] = (0, 1)) -> Support:
     return Support([CLASSES[c] for c in classes], by_class)
 
 
-def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Support) -> Interval:
+def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Support) -> Json:
     """The expanded BCa interval of a statistic from (draws, C) case weights, or the reason why there is none.
 
     kappa of the expansion is the smaller Kish number among the score's classes at image level (benign on
     BreakHis), and the smaller number of cases at slide and case level.
     """
     if reason := support.too_few():
-        return Interval(reason=reason)
+        return no_interval(reason)
     draws = statistic(weights)
     usable = draws[np.isfinite(draws)]
     if len(usable) < USABLE * len(draws):
-        return Interval(reason=f"undefined in {len(draws) - len(usable)} of {len(draws)} draws")
+        return no_interval(f"undefined in {len(draws) - len(usable)} of {len(draws)} draws")
     if np.ptp(usable) < SMALLEST_SPREAD:
-        return Interval(reason="zero spread: every draw of cases gives the same value")
+        return no_interval("zero spread: every draw of cases gives the same value")
     kappa = support.kish if units.level == "image" else float(min(map(len, support.sizes)))
     if kappa < 2:
-        return Interval(reason=f"one case dominates its class (effectively {kappa:.1f} cases)")
+        return no_interval(f"one case dominates its class (effectively {kappa:.1f} cases)")
     left_out = statistic(1 - np.eye(len(units.cases)))
     defined = np.isfinite(left_out)
     by_class = [left_out[(units.case_class == c) & defined] for c in np.unique(units.case_class)]
-    ends = bca(whole_value(statistic, units), usable, acceleration(by_class), expanded_z(kappa))
+    ends = bca(value_of(statistic, units), usable, acceleration(by_class), expanded_z(kappa))
     return support.interval(ends, EXPANDED_BCA, len(draws))
 
 
@@ -203,7 +186,7 @@ def _closed_form(score: Score, units: Units, value: float) -> Pair:
     return wilson(int(counted.sum()), len(counted))
 
 
-def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Interval:
+def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Json:
     """The interval of a defined score of known cases, or the reason why there is none.
 
     Args:
@@ -212,7 +195,7 @@ def interval_of(score: Score, units: Units, statistic: Statistic, value: float, 
     if score.averages_classes:
         counts = [units.cases_with(k) for k in range(len(SUBTYPES))]
         if rare := [name for name, n in zip(SUBTYPES, counts, strict=True) if 0 < n < FEWEST_CASES]:
-            return Interval(reason=f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
+            return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
     if score.task == "subtype" and score.classes:
         k = score.classes[0]
         sizes = np.bincount(units.case[units.truth == k]).astype(np.int64)

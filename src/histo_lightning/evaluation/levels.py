@@ -8,10 +8,7 @@ from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.table import Table, malignant_share, softmax
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from histo_lightning.evaluation.table import Floats, Integers, Table, Text, malignant_share, softmax
 
 LEVELS = ("image", "slide", "case")
 UNGROUPED = "GROUPING UNKNOWN: some images have no slide or case"
@@ -40,7 +37,7 @@ class Units:
     correct_share: Floats
     fold: Integers
     case: Integers
-    cases: NDArray[np.str_]
+    cases: Text
     case_class: Integers
     grouped: bool
 
@@ -60,10 +57,14 @@ class Units:
         """Number of cases with a unit of class k."""
         return len(np.unique(self.case[self.truth == k]))
 
-    def chosen(self, keep: NDArray[Any]) -> "Units":
-        """The same level with only the kept units (mask or indices); all cases stay listed, so case weights still fit."""
+    def chosen(self, rows: NDArray[Any]) -> "Units":
+        """Only some units (mask or indices); all cases stay listed, so case weights still fit."""
         names = ("truth", "probabilities", "decision", "correct_share", "fold", "case")
-        return replace(self, **{name: getattr(self, name)[keep] for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def as_one_fold(self) -> "Units":
+        """The same units as if all were of one fold."""
+        return replace(self, fold=np.zeros_like(self.fold))
 
 
 def is_grouped(table: Table) -> bool:
@@ -77,7 +78,7 @@ def kish(sizes: Integers | Floats) -> float:
     return float(np.sum(sizes)) ** 2 / squares if squares else 0.0
 
 
-def _groups(keys: NDArray[np.str_], values: Integers, what: str) -> tuple[Integers, Integers]:
+def _groups(keys: Text, values: Integers, what: str) -> tuple[Integers, Integers]:
     """Group index (n,) of each row and first row (G,) of each group; UserError where a group has two values."""
     names, first, index = np.unique(keys, return_index=True, return_inverse=True)
     mixed = values != values[first][index]
@@ -107,8 +108,7 @@ def units(
     """The units of a level and what is decided on them; a slide or case has the mean probabilities of its images.
 
     Args:
-        table: checked predictions of N images.
-        level: ``image``, ``slide`` or ``case``.
+        table: checked predictions of N images; level: ``image``, ``slide`` or ``case``.
         binary: benign against malignant by ``p_malignant`` (any task); False: the eight classes of ``task=subtype``.
         threshold: malignant at p >= threshold. None: 0.5, and at image level the table's ``predicted``.
         fold: (N,) fold of each image, for pooled predictions.

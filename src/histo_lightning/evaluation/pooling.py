@@ -1,18 +1,17 @@
 """Out-of-fold predictions of several runs scored together, and which case a score hangs on."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.levels import LEVELS, Integers, is_grouped, units
-from histo_lightning.evaluation.registry import all_scores, whole_value
+from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.evaluation.registry import all_scores
+from histo_lightning.evaluation.scores import value_of
 from histo_lightning.evaluation.summary import score_table
-from histo_lightning.evaluation.table import Columns, Table
-from histo_lightning.evaluation.table_checks import as_table
+from histo_lightning.evaluation.table import Columns, Integers, Table
 from histo_lightning.evaluation.table_csv import read_predictions
 
 HEAVY_CASES = ("14-21998", "14-22549")
@@ -29,13 +28,13 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
     if not tables or len({table.task for table in tables}) > 1:
         raise UserError("pooled predictions: give at least one table, all of one task")
     fields = Table.__slots__
-    whole = Table(*(np.concatenate([getattr(table, name) for table in tables]) for name in fields))
+    pooled = Table(*(np.concatenate([getattr(table, name) for table in tables]) for name in fields))
     fold = np.repeat(np.arange(len(tables), dtype=np.int64), [len(table) for table in tables])
-    names, counts = np.unique(whole.image, return_counts=True)
+    names, counts = np.unique(pooled.image, return_counts=True)
     if counts.max() > 1:
         mend = "pool disjoint test parts (average repeats and seeds first)"
         raise UserError(f"pooled predictions: image {names[counts.argmax()]} is in two folds; {mend}")
-    return whole, fold
+    return pooled, fold
 
 
 def score_pooled(
@@ -54,16 +53,15 @@ def score_pooled(
     Raises:
         UserError: as ``score_predictions`` and ``pool``; or a case in two folds.
     """
-    table, fold = pool([read_predictions(t) if isinstance(t, str | Path) else as_table(t) for t in tables])
+    table, fold = pool([read_predictions(each) for each in tables])
     result = score_table(table, draws=draws if intervals else 0, seed=seed, fold=fold)
-    for level in LEVELS if is_grouped(table) else LEVELS[:1]:
+    for level in result if is_grouped(table) else ("image",):
         for task in {"binary", table.task}:
             entries = result[level] if task == table.task else result[level]["binary"]
-            here = units(table, level, binary=task == "binary", fold=fold)
-            as_one_fold = replace(here, fold=np.zeros_like(here.fold))
+            one_fold = units(table, level, binary=task == "binary", fold=fold).as_one_fold()
             for score in all_scores(task, level):
                 if score.pairs:
-                    entries[score.name] |= _all_pairs(entries[score.name]["value"], score.value(as_one_fold))
+                    entries[score.name] |= _all_pairs(entries[score.name]["value"], score.value(one_fold))
     return result
 
 
@@ -97,23 +95,19 @@ def influence_table(
     known = {s.name: s for s in all_scores(level=level) if not s.no_interval}
     if score not in known:
         raise UserError(f"score={score}: influence is known for {', '.join(known)}")
-    count = len(here.cases)
     statistic = known[score].statistic(here)
-    value = whole_value(statistic, here)
-    without = statistic(np.ones((count, count)) - np.eye(count))
-
-    def entry(index: int) -> dict[str, float] | None:
-        if not np.isfinite(without[index] - value):
-            return None
-        return {"value": float(without[index]), "change": float(without[index] - value)}
-
-    rows = {str(name): index for index, name in enumerate(here.cases)}
-    changes = np.abs(without - value)
-    largest = int(np.nanargmax(changes)) if np.isfinite(changes).any() else None
+    value = value_of(statistic, here)
+    values = statistic(1 - np.eye(len(here.cases)))
+    without = {
+        case: {"value": float(left), "change": float(left - value)}
+        for case, left in zip(here.cases.tolist(), values, strict=True)
+        if np.isfinite(left - value)
+    }
+    largest = max(without, key=lambda case: abs(without[case]["change"]), default=None)
     return {
         "score": score,
         "level": level,
         "value": value if np.isfinite(value) else None,
-        "without": {name: entry(rows[name]) if name in rows else None for name in HEAVY_CASES},
-        "largest": None if largest is None else {"case": str(here.cases[largest])} | (entry(largest) or {}),
+        "without": {case: without.get(case) for case in HEAVY_CASES},
+        "largest": None if largest is None else {"case": largest} | without[largest],
     }

@@ -11,20 +11,28 @@ A score is one function below ``@score``. One of your own, in a module that ``im
         return called[1] - called[0]
 
 It is then in ``metrics.json`` at its levels, with an interval, and ``case_youden`` is a score to compare models by.
-``all_scores`` lists the scores, in the order of ``metrics.json``; ``get_score`` finds one.
+The names of the arguments say what a function is of:
+
+- ``labels`` (n,) int64 class indices, ``probabilities`` (n,) float64 of malignant or (n, 8), ``decisions`` (n,) int64,
+  ``weights`` (n,) float64, how often each unit counts: as many as it needs. It returns a number; NaN or a division by
+  zero says that the score is undefined. Units of weight 0 are left out.
+- ``confusion``: (..., K, K) weighted counts, rows the truth, to (...) scores.
+- ``units``: the ``Units`` of a level, to a ``Statistic``, or to the value itself where ``no_interval`` is set.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from histo_lightning.errors import UserError
+from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Units
-from histo_lightning.evaluation.resampling import Statistic, mean_over_folds_of
-from histo_lightning.evaluation.scores import Floats, mean_where_defined
+from histo_lightning.evaluation.scores import Statistic, confusions, mean_over_folds_of, value_of
+from histo_lightning.evaluation.table import Floats
 
 EXPANDED_BCA = "expanded BCa over cases"
 NEWCOMBE = "Newcombe method 5"
@@ -83,40 +91,22 @@ class Score:
 
     def statistic(self, units: Units) -> Statistic:
         """The score as a function of case weights; only where ``no_interval`` is empty."""
-        weighted: Statistic = (
-            mean_over_folds_of(units, self.compute) if self.per_fold else self.compute(units)
-        )
-        return weighted
+        result: Statistic = mean_over_folds_of(units, self.compute) if self.per_fold else self.compute(units)
+        return result
 
     def value(self, units: Units) -> float:
         """The score of all units, NaN where undefined."""
         if not self.no_interval:
-            return whole_value(self.statistic(units), units)
+            return value_of(self.statistic(units), units)
         parts = [units.chosen(units.fold == k) for k in np.unique(units.fold)] if self.per_fold else [units]
-        return float(mean_where_defined(np.array([self.compute(part) for part in parts], np.float64)))
-
-
-def whole_value(statistic: Statistic, units: Units) -> float:
-    """The value of a statistic where each case counts once."""
-    return float(statistic(np.ones((1, len(units.cases))))[0])
+        return float(scores.mean_where_defined(np.array([self.compute(part) for part in parts], np.float64)))
 
 
 _SCORES: dict[tuple[str, str], Score] = {}
 
 
-def by_units(function: Callable[[Units], Any]) -> Callable[[Units], Any]:
-    """The form of a function of the units of a level: what ``Score.compute`` is."""
-    return function
-
-
-def by_arrays(function: Callable[..., float]) -> Callable[[Units], Any]:
-    """The form of a function of arrays that it names as arguments; it returns a number.
-
-    ``labels`` (n,) int64 class indices; ``probabilities`` (n,) float64 of malignant, (n, 8) with eight classes;
-    ``decisions`` (n,) int64; ``weights`` (n,) float64, how often each unit counts. Units of weight 0 are left out.
-    NaN or a division by zero says that the score is undefined.
-    """
-    names = inspect.signature(function).parameters
+def _of_arrays(function: Callable[..., float], names: list[str]) -> Callable[[Units], Any]:
+    """``Score.compute`` of a function of arrays."""
 
     def compute(units: Units) -> Any:
         p = units.probabilities if units.probabilities.shape[1] > 2 else units.p
@@ -137,35 +127,45 @@ def by_arrays(function: Callable[..., float]) -> Callable[[Units], Any]:
     return compute
 
 
-def score(
-    *, name: str = "", words: str = "", form: Callable[[F], Callable[[Units], Any]] = by_arrays, **fields: Any
-) -> Callable[[F], F]:
+def _of_confusion(function: Statistic) -> Callable[[Units], Statistic]:
+    """``Score.compute`` of a function of weighted counts."""
+
+    def compute(units: Units) -> Statistic:
+        counts = confusions(units)
+        return lambda weights: function(counts(weights))
+
+    return compute
+
+
+def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]:
     """Register the function below as a score; the function itself stays as it is.
 
     Args:
         name: else the function's name; words: else the name with spaces.
-        form: what the function is a function of; ``by_arrays`` unless given.
         fields: the other attributes of ``Score``; ``formula`` must be among them.
 
     Raises:
-        UserError: a name that is taken or impossible, no docstring, or an argument that is no array of ``by_arrays``.
+        UserError: a name that is taken or impossible, no docstring, or an unknown argument.
     """
 
     def register(function: F) -> F:
         key = name or function.__name__
         where = f"score {key} of {function.__module__}"
-        if form is by_arrays:
-            names = list(inspect.signature(function).parameters)
+        names = list(inspect.signature(function).parameters)
+        about: dict[str, Any] = {"words": words or key.replace("_", " "), "compute": function}
+        if names == ["confusion"]:
+            about |= {"compute": _of_confusion(function), "decides": True}
+        elif names != ["units"]:
             if unknown := [argument for argument in names if argument not in _ARRAYS]:
-                raise UserError(f"{where}: unknown argument {unknown[0]}; a score takes {', '.join(_ARRAYS)}")
-            fields.setdefault("decides", "decisions" in names)
-            fields.setdefault("no_interval", "" if "weights" in names else NO_WEIGHTS)
+                takes = f"a score takes {', '.join(_ARRAYS)}, or confusion, or units"
+                raise UserError(f"{where}: unknown argument {unknown[0]}; {takes}")
+            about |= {"compute": _of_arrays(function, names), "decides": "decisions" in names}
+            about["no_interval"] = "" if "weights" in names else NO_WEIGHTS
         if not key.isidentifier() or key in _TAKEN:
             raise UserError(f"{where}: the name is not possible; use another of letters, digits, _")
         if not (meaning := (inspect.getdoc(function) or "").partition("\n")[0]):
             raise UserError(f"{where}: no docstring; say in its first line what the score means")
-        about = {"words": words or key.replace("_", " "), "module": function.__module__} | fields
-        new = Score(key, meaning, compute=form(function), **about)
+        new = Score(key, meaning, module=function.__module__, **(about | fields))
         known = _SCORES.get((new.task, key))
         if known and known.module != new.module:
             raise UserError(f"{where}: {known.module} has a score of this name already; choose another name")
@@ -183,3 +183,49 @@ def all_scores(task: str = "binary", level: str | None = None) -> list[Score]:
 def get_score(name: str, task: str = "binary") -> Score | None:
     """The score of a name, None where there is none."""
     return _SCORES.get((task, name))
+
+
+class NamedScore(NamedTuple):
+    """A score at a level, as models are compared by it: ``case_auroc`` or ``image_log_loss``."""
+
+    level: str
+    score: str
+    about: Score
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True for errors, which are given in their own units instead of points."""
+        return self.about.better == "lower"
+
+    @property
+    def words(self) -> str:
+        """For a sentence, e.g. ``case-level AUROC``."""
+        return f"{self.level}-level {self.about.words}"
+
+
+def _compared(level: str | None = None) -> list[Score]:
+    """The scores that models can be compared by: one end is better, and cases can be weighted."""
+    return [score for score in all_scores(level=level) if score.better and not score.no_interval]
+
+
+def score_names() -> tuple[str, ...]:
+    """Every name that ``named_score`` knows."""
+    return tuple(f"{level}_{score.name}" for level in LEVELS for score in _compared(level))
+
+
+def named_score(name: str) -> NamedScore:
+    """The score of a name among ``score_names``.
+
+    Raises:
+        UserError: another name.
+    """
+    level, _, key = name.partition("_")
+    for score in _compared(level):
+        if score.name == key:
+            return NamedScore(level, key, score)
+    near = get_close_matches(name, score_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    keys = (s.name if s.levels == LEVELS else f"{s.name} ({', '.join(s.levels)})" for s in _compared())
+    raise UserError(
+        f"score={name}: unknown; give <level>_<score> with level {', '.join(LEVELS)} and score {', '.join(keys)}{hint}"
+    )

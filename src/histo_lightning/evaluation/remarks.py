@@ -23,9 +23,7 @@ def remarks(metrics: Mapping[str, Any], *, epochs: int, warmup_epochs: float) ->
     for level in ("case", "image"):
         scores = (metrics.get("val") or {}).get(level) or {}
         auroc = ((scores.get("binary") or scores).get("auroc") or {}).get("value")
-        if auroc is None:
-            continue
-        if auroc < 0.5:
+        if auroc is not None and auroc < 0.5:
             sentences.append(f"The network ranks validation {level}s worse than chance: AUROC {auroc:.3f}.")
             break
     return sentences

@@ -1,19 +1,26 @@
-"""Formulas on plain arrays that scores and pictures share; binary truths have 1 for malignant, the positive class.
+"""Formulas that scores and pictures share: on plain arrays, and as functions of case weights.
 
-What the data leave undefined is NaN; ``why_undefined`` says why.
+Binary truths have 1 for malignant, the positive class. What the data leave undefined is NaN; ``why_undefined`` says why.
+A ``Statistic`` takes (B, C) weights of the C cases, how often a bootstrap draw counts each, and returns (B,) scores: the
+point value (ones), all draws and all leave-one-case-out values come from one formula, over sums by case computed once.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from histo_lightning.evaluation.levels import Units
+from histo_lightning.evaluation.table import Floats, Integers
+
+Statistic = Callable[[Floats], Floats]
 
 SMALLEST_P = float(np.finfo(np.float64).eps)
 """Probabilities are clipped to [eps, 1 - eps] before a logarithm is taken, as scikit-learn does."""
 MOST_BINS = 5
+_CHUNK = 250
+"""Draws at a time where a draw needs a number for every unit (bounds memory at 250 x units)."""
 
 
 def confusion(truth: Integers, decision: Integers, classes: int) -> Integers:
@@ -35,35 +42,22 @@ def mean_where_defined(values: Floats) -> Floats:
     return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
+def recalls(confusion: Floats) -> Floats:
+    """(..., K) recall of each class from (..., K, K) counts, NaN for a class without a unit."""
+    return ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+
+
+def class_f1(confusion: Floats) -> Floats:
+    """(..., K) F1 of each class against the rest from (..., K, K) counts, NaN for a class without a unit."""
+    truths = confusion.sum(axis=-1)
+    each = ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), truths + confusion.sum(axis=-2))
+    return np.where(truths > 0, each, np.nan)
+
+
 def log_error(truth: Integers, p: Floats) -> Floats:
     """(n,) negative log likelihoods in nats, p clipped by ``SMALLEST_P``; their mean is the log loss."""
     clipped = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
     return -np.where(truth == 1, np.log(clipped), np.log1p(-clipped))
-
-
-def auroc(truth: Integers, p: Floats, fold: Integers) -> float:
-    """Share of the (benign, malignant) pairs of one fold that p orders rightly, ties half; pairs of all folds together.
-
-    With one fold it is the Mann-Whitney form of the area under the ROC curve (Hanley and McNeil 1982).
-    """
-    right = pairs = 0.0
-    for k in np.unique(fold):
-        benign = np.sort(p[(fold == k) & (truth == 0)])
-        malignant = p[(fold == k) & (truth == 1)]
-        below = np.searchsorted(benign, malignant, "left") + np.searchsorted(benign, malignant, "right")
-        right += float(below.sum()) / 2
-        pairs += len(benign) * len(malignant)
-    return right / pairs if pairs else float("nan")
-
-
-def average_precision(positive: NDArray[np.bool_], score: Floats) -> float:
-    """Area under the precision-recall steps, sum (R_i - R_(i-1)) P_i over distinct thresholds, as scikit-learn."""
-    if positive.all() or not positive.any():
-        return float("nan")
-    order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    hits = np.cumsum(positive[order])[ends]
-    return float(np.sum(np.diff(hits, prepend=0) * hits / (ends + 1)) / hits[-1])
 
 
 def bin_index(p: Floats) -> Integers:
@@ -84,10 +78,8 @@ def ece_if_calibrated(p: Floats) -> float:
 
     Exact: mean absolute deviation of a Poisson-binomial count in each bin, by convolution.
     """
-    total = 0.0
-    bins = bin_index(p)
-    for b in np.unique(bins):
-        members = p[bins == b]
+    total, bins = 0.0, bin_index(p)
+    for members in (p[bins == b] for b in np.unique(bins)):
         chances = np.ones(1)
         for q in members:
             chances = np.append(chances * (1 - q), 0.0) + np.append(0.0, chances * q)
@@ -102,3 +94,98 @@ def why_undefined(truth: Integers) -> str:
     if (truth == truth[0]).all():
         return f"only {'malignant' if truth[0] else 'benign'} cases here"
     return "no finite value on these predictions"
+
+
+def value_of(statistic: Statistic, units: Units) -> float:
+    """The value where each case counts once."""
+    return float(statistic(np.ones((1, len(units.cases))))[0])
+
+
+def sums_by_case(units: Units, values: NDArray[Any]) -> Floats:
+    """(C,) sums over the units of each case of (n,) values."""
+    return np.bincount(units.case, weights=values, minlength=len(units.cases)).astype(np.float64)
+
+
+def unit_weights(units: Units, weights: Floats) -> Iterator[Floats]:
+    """(n, b) weights of the units from (B, C) weights of their cases, some draws b at a time."""
+    for start in range(0, len(weights), _CHUNK):
+        yield weights[start : start + _CHUNK].T[units.case]
+
+
+def confusions(units: Units) -> Statistic:
+    """(B, C) case weights to (B, K, K) weighted counts of K classes; rows are the truth."""
+    classes = units.probabilities.shape[1]
+    cells = (units.case * classes + units.truth) * classes + units.decision
+    flat = np.bincount(cells, minlength=len(units.cases) * classes**2).reshape(-1, classes**2)
+    return lambda weights: (weights @ flat).reshape(-1, classes, classes)
+
+
+def mean_of(units: Units, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Statistic:
+    """The mean of (n,) values over all units, or among some."""
+    counted = np.ones(len(units)) if among is None else among.astype(np.float64)
+    totals, counts = sums_by_case(units, values * counted), sums_by_case(units, counted)
+    return lambda weights: ratio(weights @ totals, weights @ counts)
+
+
+def right_pairs(units: Units, positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Pairs of a negative and a positive unit of one fold, by the cases they belong to.
+
+    Returns:
+        (C, C) counts of pairs ordered rightly (ties half) and of all pairs; rows are the negatives' cases.
+    """
+    right = np.zeros((len(units.cases), len(units.cases)))
+    pairs = np.zeros_like(right)
+    for row in np.unique(units.case[~positive]):
+        members = (units.case == row) & ~positive
+        negatives = np.sort(score[members])
+        rivals = positive & (units.fold == units.fold[members][0])  # a case is in one fold
+        below = np.searchsorted(negatives, score[rivals], "left")
+        below = below + np.searchsorted(negatives, score[rivals], "right")
+        columns = units.case[rivals]
+        right[row] = np.bincount(columns, weights=below / 2, minlength=len(right))
+        pairs[row] = np.bincount(columns, minlength=len(right)) * len(negatives)
+    return right, pairs
+
+
+def auroc_of(units: Units, positive: NDArray[np.bool_], score: Floats) -> Statistic:
+    """AUROC over pairs within a fold: theta = w' A w / w' N w, A and N from ``right_pairs``."""
+    right, pairs = right_pairs(units, positive, score)
+    return lambda weights: ratio(
+        ((weights @ right) * weights).sum(axis=1), ((weights @ pairs) * weights).sum(axis=1)
+    )
+
+
+def average_precision_of(units: Units, positive: NDArray[np.bool_], score: Floats) -> Statistic:
+    """Average precision of weighted units: cumulative weights down the ranking, read where a tie ends."""
+    order = np.argsort(-score, kind="stable")
+    ranked, hit = units.chosen(order), positive[order].astype(np.float64)[:, None]
+    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+
+    def of_units(each: Floats) -> Floats:
+        called = np.cumsum(each, axis=0)[ends]
+        hits = np.cumsum(each * hit, axis=0)[ends]
+        precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+        total = (np.diff(hits, axis=0, prepend=0.0) * precision).sum(axis=0)
+        both = (hits[-1] > 0) & (called[-1] > hits[-1])
+        return np.where(both, ratio(total, hits[-1]), np.nan)
+
+    return lambda weights: np.concatenate([of_units(each) for each in unit_weights(ranked, weights)])
+
+
+def mean_over_folds_of(units: Units, make: Callable[[Units], Statistic]) -> Statistic:
+    """The mean of a score over the folds in which a draw leaves both classes."""
+    folds = []
+    for fold in np.unique(units.fold):
+        members = units.chosen(units.fold == fold)
+        by_class = [sums_by_case(members, members.truth == c) for c in (0, 1)]
+        if all(counts.any() for counts in by_class):
+            folds.append((make(members), by_class))
+
+    def statistic(weights: Floats) -> Floats:
+        values = np.full((len(weights), len(folds)), np.nan)
+        for column, (score, (benign, malignant)) in enumerate(folds):
+            both = (weights @ benign > 0) & (weights @ malignant > 0)
+            values[:, column] = np.where(both, score(weights), np.nan)
+        return mean_where_defined(values)
+
+    return statistic

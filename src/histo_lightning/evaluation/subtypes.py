@@ -5,24 +5,20 @@ from functools import partial
 import numpy as np
 
 from histo_lightning.data.breakhis.names import SUBTYPES
-from histo_lightning.evaluation import binary, scores
-from histo_lightning.evaluation.binary import by_confusion, class_f1, confusions, recalls
+from histo_lightning.evaluation import binary, registry, scores
 from histo_lightning.evaluation.intervals import FEWEST_CASES
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.registry import WILSON, by_units, score
-from histo_lightning.evaluation.resampling import Statistic, auroc_of, mean_of
-from histo_lightning.evaluation.scores import Floats, mean_where_defined
+from histo_lightning.evaluation.scores import Statistic, confusions, mean_where_defined, recalls
+from histo_lightning.evaluation.table import Floats
 
-COUNT = len(SUBTYPES)
 RECALL = "recall_"
 
-of_confusion = partial(score, form=by_confusion, task="subtype", decides=True)
-of_units = partial(score, form=by_units, task="subtype")
+score = partial(registry.score, task="subtype")
 
 
 def headline_classes(units: Units) -> list[int]:
     """Indices of the classes with at least five cases; the whole data set has F, TA, DC, MC, PC."""
-    return [k for k in range(COUNT) if units.grouped and units.cases_with(k) >= FEWEST_CASES]
+    return [k for k in range(len(SUBTYPES)) if units.grouped and units.cases_with(k) >= FEWEST_CASES]
 
 
 def subtype_log_error(units: Units) -> Floats:
@@ -31,66 +27,67 @@ def subtype_log_error(units: Units) -> Floats:
     return -np.log(np.maximum(chosen, scores.SMALLEST_P))
 
 
-of_confusion(formula="right / n")(binary.accuracy)
+score(formula="right / n")(binary.accuracy)
 
 
-@of_confusion(formula="mean recall", averages_classes=True)
+@score(formula="mean recall", averages_classes=True)
 def balanced_accuracy(confusion: Floats) -> Floats:
     """Mean of the shares called right, over the classes."""
     return mean_where_defined(recalls(confusion))
 
 
-@of_units(formula="mean recall of classes with 5 cases", words="balanced accuracy, headline", decides=True)
+@score(formula="mean recall of classes with 5 cases", words="balanced accuracy, headline", decides=True)
 def balanced_accuracy_headline(units: Units) -> Statistic:
     """Mean of the shares called right, over the subtypes with at least 5 cases."""
-    counts, headline = confusions(units, COUNT), headline_classes(units)
+    counts, headline = confusions(units), headline_classes(units)
     return lambda weights: mean_where_defined(recalls(counts(weights))[:, headline])
 
 
-@of_units(formula="mean of one-against-rest AUROCs", words="AUROC", pairs=True, averages_classes=True)
+@score(formula="mean of one-against-rest AUROCs", words="AUROC", pairs=True, averages_classes=True)
 def auroc(units: Units) -> Statistic:
     """Probability that one of a subtype is ranked above one of another, mean over the subtypes."""
-    one_against_rest = [auroc_of(units, units.truth == k, units.probabilities[:, k]) for k in range(COUNT)]
+    one_against_rest = [
+        scores.auroc_of(units, units.truth == k, p) for k, p in enumerate(units.probabilities.T)
+    ]
     return lambda weights: mean_where_defined(np.stack([s(weights) for s in one_against_rest], axis=1))
 
 
-@of_confusion(formula="mean over classes of 2 TP / (2 TP + FP + FN)", words="F1", averages_classes=True)
+@score(formula="mean over classes of 2 TP / (2 TP + FP + FN)", words="F1", averages_classes=True)
 def f1(confusion: Floats) -> Floats:
     """Harmonic mean of precision and recall, mean over the subtypes."""
-    return mean_where_defined(class_f1(confusion))
+    return mean_where_defined(scores.class_f1(confusion))
 
 
-@of_confusion(formula="correlation for K classes (Gorodkin 2004)", words="MCC", bounds=(-1, 1))
+@score(formula="correlation for K classes (Gorodkin 2004)", words="MCC", bounds=(-1, 1))
 def mcc(confusion: Floats) -> Floats:
     """Matthews correlation of calls and truth; 0 where all calls are alike."""
     truths, decisions = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = confusion.sum(axis=(-2, -1))
     covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truths * decisions).sum(axis=-1)
-    truth_spread = total**2 - (truths**2).sum(axis=-1)
-    decision_spread = total**2 - (decisions**2).sum(axis=-1)
+    truth_spread, decision_spread = (total**2 - (sums**2).sum(axis=-1) for sums in (truths, decisions))
     correlation = scores.ratio(covariance, np.sqrt(truth_spread) * np.sqrt(decision_spread))
     return np.where((truth_spread > 0) & (decision_spread == 0), 0.0, correlation)
 
 
-@of_units(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))
+@score(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))
 def log_loss(units: Units) -> Statistic:
     """Mean negative log probability of the true subtype, in nats."""
-    return mean_of(units, subtype_log_error(units))
+    return scores.mean_of(units, subtype_log_error(units))
 
 
-of_confusion(formula="TP / (TP + (FP + FN) / 2) of all calls", words="micro F1")(binary.micro_f1)
+score(formula="TP / (TP + (FP + FN) / 2) of all calls", words="micro F1")(binary.micro_f1)
 
 
-def _register_recall(k: int) -> None:
-    name = SUBTYPES[k]
+def _register_recall(k: int, subtype: str) -> None:
+    words = f"recall of {subtype}"
 
-    @of_confusion(
-        name=RECALL + name, words=f"recall of {name}", formula="right / n", classes=(k,), case_interval=WILSON
+    @score(
+        name=RECALL + subtype, words=words, formula="right / n", classes=(k,), case_interval=registry.WILSON
     )
     def recall(confusion: Floats) -> Floats:
         """Share of a subtype called right."""
         return recalls(confusion)[:, k]
 
 
-for _k in range(COUNT):
-    _register_recall(_k)
+for _k, _subtype in enumerate(SUBTYPES):
+    _register_recall(_k, _subtype)

@@ -9,18 +9,15 @@ import numpy as np
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.binary import always_malignant
-from histo_lightning.evaluation.intervals import Interval, case_weights, class_support, interval_of
-from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Integers, Units, is_grouped, kish, units
-from histo_lightning.evaluation.registry import all_scores, whole_value
-from histo_lightning.evaluation.scores import confusion, why_undefined
+from histo_lightning.evaluation.intervals import case_weights, class_support, interval_of, no_interval
+from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_grouped, kish, units
+from histo_lightning.evaluation.registry import all_scores
+from histo_lightning.evaluation.scores import confusion, value_of, why_undefined
 from histo_lightning.evaluation.subtypes import RECALL, headline_classes
-from histo_lightning.evaluation.table import Columns, Table
-from histo_lightning.evaluation.table_checks import as_table
+from histo_lightning.evaluation.table import Columns, Integers, Table
 from histo_lightning.evaluation.table_csv import read_predictions
 
 Json = dict[str, Any]
-
-NOT_ASKED = "intervals were not asked for"
 
 
 def score_predictions(
@@ -37,8 +34,7 @@ def score_predictions(
         table: a ``Table``, a mapping of columns (a DataFrame too), or the path of a predictions CSV.
         threshold: a stored operating point in [0, 1]; the same scores at it are under ``at_threshold``.
         intervals: False leaves them null (fast: for every epoch).
-        draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000.
-        seed: of the draws.
+        draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000; seed: of the draws.
 
     Returns:
         ``{"image": {...}, "slide": {...}, "case": {...}}`` of plain Python values without NaN. Each level has
@@ -50,11 +46,10 @@ def score_predictions(
     Raises:
         UserError: the table is refused (see ``as_table`` and ``units``), or an argument is out of range.
     """
-    checked = read_predictions(table) if isinstance(table, str | Path) else as_table(table)
+    checked = read_predictions(table)
     if intervals and draws < 100:
         raise UserError(f"draws={draws}: an interval needs at least 100 draws; 2000 is the default")
-    count = draws if intervals else 0
-    return score_table(checked, threshold=threshold, draws=count, seed=seed)
+    return score_table(checked, threshold=threshold, draws=draws if intervals else 0, seed=seed)
 
 
 def score_table(
@@ -68,24 +63,20 @@ def score_table(
     """``score_predictions`` of a checked table; ``fold`` (N,) marks pooled folds, 0 draws means no interval."""
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold={threshold}: a threshold is a probability from 0 to 1")
-
-    def at(level: str, cut: float | None = None, binary: bool = True) -> Units:
-        return units(table, level, binary=binary, threshold=cut, fold=fold)
-
     result: Json = {}
     for level in LEVELS:
         if level != "image" and not is_grouped(table):
             result[level] = _ungrouped_level(level, table.task)
             continue
-        plain = at(level)
+        plain = units(table, level, fold=fold)
         scored = _about(plain) | _binary_scores(plain, draws, seed) | {"at_threshold": None}
         if threshold is not None:
-            moved = at(level, threshold)
+            moved = units(table, level, threshold=threshold, fold=fold)
             known = {s.name: scored[s.name] for s in all_scores(level=level) if not s.decides}
             again = _binary_scores(moved, draws, seed, known)
             scored["at_threshold"] = {"threshold": float(threshold)} | again
         if table.task == "subtype":
-            eight = at(level, binary=False)
+            eight = units(table, level, binary=False, fold=fold)
             scored = _about(eight) | _subtype_scores(eight, draws, seed) | {"binary": scored}
         result[level] = scored
     return result
@@ -114,21 +105,19 @@ def score_units(
             entries[score.name] = known[score.name]
         elif names is None or score.name in names:
             statistic = None if score.no_interval else score.statistic(units)
-            value = score.value(units) if statistic is None else whole_value(statistic, units)
+            value = score.value(units) if statistic is None else value_of(statistic, units)
             if not np.isfinite(value):
-                interval = Interval(reason=undefined)
+                interval = no_interval(undefined)
             elif weights is None:
-                interval = Interval(reason=NOT_ASKED if units.grouped else UNGROUPED)
+                interval = no_interval("intervals were not asked for" if units.grouped else UNGROUPED)
             elif statistic is None:
-                interval = Interval(reason=score.no_interval)
+                interval = no_interval(score.no_interval)
             else:
                 interval = interval_of(score, units, statistic, value, weights)
-            entries[score.name] = _entry(value, interval) | (score.extras(units) if score.extras else {})
+            number = value if np.isfinite(value) else None
+            extras = score.extras(units) if score.extras else {}
+            entries[score.name] = {"value": number} | interval | extras
     return entries
-
-
-def _entry(value: float, interval: Interval) -> Json:
-    return {"value": value if np.isfinite(value) else None} | interval.as_dict()
 
 
 def _about(units: Units) -> Json:
@@ -166,12 +155,9 @@ def _subtype_scores(units: Units, draws: int, seed: int) -> Json:
 
 def _ungrouped_level(level: str, task: str) -> Json:
     """A slide or case level that cannot be scored, in the shape of one that can."""
-    undefined = _entry(float("nan"), Interval(reason=UNGROUPED))
-
-    def nulls(task: str) -> Json:
-        scores = {score.name: dict(undefined) for score in all_scores(task, level)}
-        recall = {name: scores.pop(RECALL + name) for name in SUBTYPES if task == "subtype"}
-        scores |= {"recall": recall} if recall else {}
-        return {"n": 0, "reason": UNGROUPED} | scores | {"confusion": None, "at_threshold": None}
-
-    return nulls(task) | ({"binary": nulls("binary")} if task == "subtype" else {})
+    result: Json = {"n": 0, "reason": UNGROUPED}
+    result |= {score.name: {"value": None} | no_interval(UNGROUPED) for score in all_scores(task, level)}
+    if task == "subtype":
+        result["recall"] = {name: result.pop(RECALL + name) for name in SUBTYPES}
+    result |= {"confusion": None, "at_threshold": None}
+    return result | ({"binary": _ungrouped_level(level, "binary")} if task == "subtype" else {})

@@ -1,16 +1,18 @@
-"""The predictions table: one row an image, everything that any score, interval or picture needs.
+"""The predictions table: one checked row an image, everything that any score, interval or picture needs.
 
 Columns, in the order of the file (``predictions/*.csv``): ``image, path, class, subtype, slide, case,
 magnification, part, label``, one ``logit_<class>`` a class, ``p_malignant, predicted``.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_CLASS, SUBTYPES
+from histo_lightning.errors import UserError
 
 Text = NDArray[np.str_]
 Integers = NDArray[np.int64]
@@ -30,9 +32,12 @@ class Columns(Protocol):
 
 def columns(task: str) -> tuple[str, ...]:
     """The table's columns in order for a task (``binary`` or ``subtype``)."""
-    logits = tuple(f"logit_{name}" for name in TASK_CLASSES[task])
     before = ("image", "path", "class", "subtype", "slide", "case", "magnification", "part", "label")
-    return (*before, *logits, "p_malignant", "predicted")
+    return (*before, *_logit_columns(task), "p_malignant", "predicted")
+
+
+def _logit_columns(task: str) -> list[str]:
+    return [f"logit_{name}" for name in TASK_CLASSES[task]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,15 +79,12 @@ class Table:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __contains__(self, column: object) -> bool:
-        return column in columns(self.task)
-
     def __getitem__(self, column: str) -> NDArray[Any]:
         """A column by its name in the file, e.g. ``table["class"]`` or ``table["logit_malignant"]``."""
-        if column not in self:
+        if column not in columns(self.task):
             raise KeyError(column)
         if column.startswith("logit_"):
-            return self.logits[:, TASK_CLASSES[self.task].index(column.removeprefix("logit_"))]
+            return self.logits[:, _logit_columns(self.task).index(column)]
         values: NDArray[Any] = getattr(self, "class_name" if column == "class" else column)
         return values
 
@@ -103,3 +105,123 @@ def malignant_share(probabilities: Floats) -> Floats:
     half = probabilities.shape[-1] // 2
     total: Floats = probabilities[..., half:].sum(axis=-1)
     return np.minimum(total, 1.0)
+
+
+def _text(cell: Any) -> str:
+    """A cell as text; what pandas makes of an empty cell (NaN, None) is empty again."""
+    return "" if cell is None or (isinstance(cell, float) and np.isnan(cell)) else str(cell)
+
+
+def _number(cell: Any) -> float:
+    """A cell as a number, NaN where it is none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _checks(cells: Mapping[str, NDArray[Any]], task: str) -> Iterator[tuple[NDArray[np.bool_], str, str]]:
+    """(N,) bad rows, what is wrong with them and how to mend it; each may rely on those before it."""
+    names, logit_columns = TASK_CLASSES[task], _logit_columns(task)
+    image, class_name, subtype = cells["image"], cells["class"], cells["subtype"]
+    repeated = np.ones(len(image), dtype=np.bool_)
+    repeated[np.unique(image, return_index=True)[1]] = False
+    yield repeated, "the image appears twice", "keep one row an image (average repeats first)"
+    yield image == "", "the image name is empty", "give every row its file name"
+    yield ~np.isin(class_name, CLASSES), "unknown class", f"classes are {' and '.join(CLASSES)}"
+    allowed = ("", *SUBTYPES) if task == "binary" else SUBTYPES
+    yield ~np.isin(subtype, allowed), "unknown subtype", f"subtypes are {', '.join(SUBTYPES)}"
+    expected = np.array([SUBTYPE_CLASS.get(s, c) for s, c in zip(subtype, class_name, strict=True)])
+    yield expected != class_name, "the subtype belongs to the other class", "correct class or subtype"
+    for name in ("label", *logit_columns, "p_malignant", "predicted"):
+        mend = "predict again: a non-finite value means that training or reading went wrong"
+        yield ~np.isfinite(cells[name]), f"{name} is not a finite number", mend
+    for name in ("label", "predicted"):
+        wrong = (cells[name] != np.round(cells[name])) | (cells[name] < 0) | (cells[name] >= len(names))
+        yield wrong, f"{name} is not a class index from 0 to {len(names) - 1}", "write class indices"
+    truth = "class" if task == "binary" else "subtype"
+    labels = ", ".join(f"{i} {name}" for i, name in enumerate(names))
+    wrong = np.array(names)[cells["label"].astype(np.int64)] != cells[truth]
+    yield wrong, f"label disagrees with {truth}", f"labels are {labels}"
+    p = cells["p_malignant"]
+    yield (p < 0) | (p > 1), "p_malignant is outside 0 to 1", "write a probability"
+    logits = np.stack([cells[name] for name in logit_columns], axis=1)
+    chosen = logits[np.arange(len(logits)), cells["predicted"].astype(np.int64)]
+    yield chosen < logits.max(axis=1), "predicted is not the class of the largest logit", "write argmax"
+    m = cells["magnification"]
+    wrong = ~np.isfinite(m) | (m != np.floor(m)) | (m < 0)
+    yield wrong, "magnification is not a whole number", "write 40, 100, 200, 400 or leave it empty"
+
+
+def as_table(source: Columns | Table, where: str = "predictions") -> Table:
+    """Check a mapping of columns (or a DataFrame) and make a Table of it; eight-class where it has ``logit_A``.
+
+    Raises:
+        UserError: no row, a missing or short column, an unknown class or subtype, a non-finite logit or
+            probability, a probability outside [0, 1], a duplicate image, a label that disagrees with the class,
+            a ``predicted`` that is not the largest logit. One line: what, which row, how to mend.
+    """
+    if isinstance(source, Table):
+        return source
+    task = "subtype" if "logit_A" in source else "binary"
+    cells: dict[str, NDArray[Any]] = {}
+    for name in columns(task):
+        if name not in source:
+            raise UserError(
+                f"{where}: column {name} is missing; a predictions table needs {', '.join(columns('binary'))} "
+                "(eight classes: one logit_<subtype> a subtype)"
+            )
+        if name in TEXT_COLUMNS:
+            cells[name] = np.array([_text(cell) for cell in source[name]], dtype=np.str_)
+        elif name == "magnification":
+            cells[name] = np.array([_number(_text(cell) or 0) for cell in source[name]], dtype=np.float64)
+        else:
+            cells[name] = np.array([_number(cell) for cell in source[name]], dtype=np.float64)
+        if (count := len(cells[name])) != len(cells["image"]):
+            counts = f"has {count} cells for {len(cells['image'])} images"
+            raise UserError(f"{where}: column {name} {counts}; give one an image")
+    if not len(cells["image"]):
+        raise UserError(f"{where}: the table has no row; predict at least one image")
+    for bad, what, mend in _checks(cells, task):
+        if bad.any():
+            row = int(bad.argmax())
+            more = "" if bad.sum() == 1 else f" and {int(bad.sum()) - 1} more row(s)"
+            raise UserError(f"{where}: row {row + 1} ({cells['image'][row]}){more}: {what}; {mend}")
+    whole_numbers = {name: cells[name].astype(np.int64) for name in ("magnification", "label", "predicted")}
+    logits = np.stack([cells.pop(name) for name in _logit_columns(task)], axis=1)
+    return Table(class_name=cells.pop("class"), logits=logits, **(cells | whole_numbers))
+
+
+def make_table(
+    task: str,
+    *,
+    logits: ArrayLike,
+    part: str | Sequence[str],
+    class_name: Sequence[str],
+    **others: Sequence[Any],
+) -> Table:
+    """Build a table from records and logits; label, p_malignant and predicted follow from them (in float64).
+
+    Args:
+        task: ``binary`` or ``subtype``; logits: (N, 2) or (N, 8), finite; part: one part for all rows, or N.
+        class_name, others: N values of each of ``image, path, subtype, slide, case`` (texts, as in a ``Record``) and
+            ``magnification`` (integers, 0 for unknown).
+
+    Raises:
+        UserError: anything ``as_table`` refuses.
+    """
+    values, names = np.asarray(logits, dtype=np.float64), TASK_CLASSES[task]
+    if values.shape != (len(class_name), len(names)):
+        raise UserError(
+            f"predictions: logits of shape {values.shape} for {len(class_name)} images and {len(names)} classes; "
+            f"give one logit a class and image"
+        )
+    truth = class_name if task == "binary" else others.get("subtype", ())
+    derived: dict[str, Any] = {
+        "class": class_name,
+        "part": [part] * len(values) if isinstance(part, str) else part,
+        "label": [names.index(name) if name in names else -1 for name in truth],
+        "p_malignant": malignant_share(softmax(values)),
+        "predicted": values.argmax(axis=1) if len(values) else [],
+    }
+    return as_table({**others, **derived, **dict(zip(_logit_columns(task), values.T, strict=True))})

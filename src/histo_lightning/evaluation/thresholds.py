@@ -10,48 +10,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped
 from histo_lightning.evaluation.scores import SMALLEST_P
-from histo_lightning.evaluation.table import Table, malignant_share, softmax
+from histo_lightning.evaluation.table import Floats, Table, malignant_share, softmax
 
-Floats = NDArray[np.float64]
-
-CASE_BALANCED = "case-balanced"
-PLAIN = "images alike (GROUPING UNKNOWN)"
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 
-def image_weights(table: Table) -> tuple[Floats, str]:
-    """(N,) weight of each image and the name of the weighting; each case sums to 1 where cases are known."""
-    if not is_grouped(table):
-        return np.ones(len(table)), PLAIN
-    _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
-    return 1.0 / counts[index], CASE_BALANCED
-
-
-def _refuse_other_parts(table: Table, apparent: bool) -> None:
+def _weighted(table: Table, apparent: bool) -> tuple[Floats, dict[str, Any]]:
+    """(N,) weight of each image, and what a fit on the table rests on; UserError for another part than val."""
     parts = sorted({str(part) for part in table.part})
     if not apparent and parts != ["val"]:
         raise UserError(
             f"predictions: part {', '.join(parts)} given to fit a threshold or temperature; only validation (val) may "
             "choose them (pooled out-of-fold predictions: apparent=True, for future data)"
         )
-
-
-def _rests_on(table: Table, weighting: str, apparent: bool) -> dict[str, Any]:
-    cases = [len(np.unique(table.case[table.malignant == c])) for c in (0, 1)]
-    benign, malignant = cases if weighting == CASE_BALANCED else (None, None)
-    counts = {"images": len(table), "cases_malignant": malignant, "cases_benign": benign}
-    return {"weighting": weighting, "apparent": apparent} | counts
+    weights, weighting = np.ones(len(table)), "images alike (GROUPING UNKNOWN)"
+    cases: dict[str, int | None] = {"cases_malignant": None, "cases_benign": None}
+    if is_grouped(table):
+        _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
+        weights, weighting = 1.0 / counts[index], "case-balanced"
+        cases = {
+            f"cases_{name}": len(np.unique(table.case[table.class_name == name])) for name in CLASSES[::-1]
+        }
+    return weights, {"weighting": weighting, "apparent": apparent, "images": len(table)} | cases
 
 
 def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
     """The highest threshold on ``p_malignant`` whose case-balanced sensitivity by image reaches a wanted one.
 
     Args:
-        table: validation predictions (``part`` val).
-        sensitivity: wanted, in (0, 1].
+        table: validation predictions (``part`` val); sensitivity: wanted, in (0, 1].
         apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
 
     Returns:
@@ -61,19 +52,17 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     Raises:
         UserError: another part than val, no malignant image, or a sensitivity out of range.
     """
-    _refuse_other_parts(table, apparent)
+    weights, basis = _weighted(table, apparent)
     if not 0 < sensitivity <= 1:
         raise UserError(f"sensitivity={sensitivity}: give a number above 0, at most 1")
     malignant = table.malignant == 1
     if not malignant.any():
         raise UserError("predictions: no malignant image in validation; an operating point needs some")
-    weights, weighting = image_weights(table)
     order = np.argsort(-table.p_malignant[malignant], kind="stable")
     ranked = table.p_malignant[malignant][order]
     reached = np.cumsum(weights[malignant][order]) / weights[malignant].sum()
     # Equal probabilities are called alike, so the sensitivity at a value counts to its last image.
-    first = int(np.argmax(reached >= sensitivity - 1e-12))
-    threshold = float(ranked[first])
+    threshold = float(ranked[np.argmax(reached >= sensitivity - 1e-12)])
     called = table.p_malignant >= threshold
 
     def share(members: NDArray[np.bool_], hits: NDArray[np.bool_]) -> float | None:
@@ -84,7 +73,7 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
         "wanted_sensitivity": float(sensitivity),
         "sensitivity": share(malignant, called),
         "specificity": share(~malignant, ~called),
-    } | _rests_on(table, weighting, apparent)
+    } | basis
 
 
 def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
@@ -99,20 +88,17 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
     Raises:
         UserError: another part than val.
     """
-    _refuse_other_parts(table, apparent)
-    weights, weighting = image_weights(table)
-
-    def of_truth(values: Floats) -> Floats:
-        return np.take_along_axis(values, table.label[:, None], axis=1)[:, 0]
+    weights, basis = _weighted(table, apparent)
+    rows = np.arange(len(table))
 
     def loss(temperature: float) -> float:
-        chosen = np.maximum(of_truth(softmax(table.logits / temperature)), SMALLEST_P)
+        chosen = np.maximum(softmax(table.logits / temperature)[rows, table.label], SMALLEST_P)
         return float(weights @ -np.log(chosen) / weights.sum())
 
     def slope(temperature: float) -> float:
         """Derivative of the loss by 1/T: expected less true logit."""
         expected = (softmax(table.logits / temperature) * table.logits).sum(axis=1)
-        return float(weights @ (expected - of_truth(table.logits)))
+        return float(weights @ (expected - table.logits[rows, table.label]))
 
     low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
     at_bound = slope(LOWEST_TEMPERATURE) < 0 or slope(HIGHEST_TEMPERATURE) > 0
@@ -120,12 +106,8 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
         middle = (low + high) / 2
         low, high = (low, middle) if slope(float(np.exp(middle))) < 0 else (middle, high)
     temperature = float(np.exp((low + high) / 2))
-    return {
-        "temperature": temperature,
-        "at_bound": at_bound,
-        "log_loss_before": loss(1.0),
-        "log_loss_after": loss(temperature),
-    } | _rests_on(table, weighting, apparent)
+    losses = {"log_loss_before": loss(1.0), "log_loss_after": loss(temperature)}
+    return {"temperature": temperature, "at_bound": at_bound} | losses | basis
 
 
 def apply_temperature(table: Table, temperature: float) -> Table:

@@ -41,7 +41,7 @@ from histo_lightning.evaluation import (
     write_predictions,
 )
 from histo_lightning.evaluation.differences import Replicate
-from histo_lightning.evaluation.named_scores import score_names
+from histo_lightning.evaluation.registry import score_names
 from histo_lightning.report.comparison_page import figures, texts
 from histo_lightning.runs import write_json
 

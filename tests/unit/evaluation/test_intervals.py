@@ -24,7 +24,7 @@ from histo_lightning.evaluation.intervals import (
 )
 from histo_lightning.evaluation.levels import Units, units
 from histo_lightning.evaluation.registry import all_scores, get_score
-from histo_lightning.evaluation.resampling import Statistic, auroc_of
+from histo_lightning.evaluation.scores import Statistic, auroc_of
 from histo_lightning.evaluation.summary import score_units
 
 

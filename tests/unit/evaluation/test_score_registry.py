@@ -16,7 +16,7 @@ from factories.predictions import check_plain_json, random_table
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import all_scores, get_score, registry, score, score_pooled, score_predictions
 from histo_lightning.evaluation.levels import LEVELS, units
-from histo_lightning.evaluation.named_scores import named_score, score_names
+from histo_lightning.evaluation.registry import named_score, score_names
 
 STRANGER = '''
 import numpy as np
@@ -92,7 +92,7 @@ def test_a_strangers_score_is_there_where_scores_are_listed() -> None:
     named = named_score("case_youden")
     assert (named.words, named.lower_is_better) == ("case-level Youden's J", False)
     here = units(random_table(9, 12, 2), "case")
-    assert named.statistic(here)(np.ones((1, 21)))[0] == pytest.approx(get_score("youden").value(here))
+    assert named.about.value(here) == pytest.approx(get_score("youden").value(here))
     with pytest.raises(UserError, match=r"did you mean case_youden\?"):
         named_score("case_youdem")
     for unnamed in ("image_spread", "image_ece", "case_calibration_slope", "case_patient_recognition_rate"):
@@ -127,6 +127,21 @@ def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch)
     one_class = score_predictions(random_table(0, 7, 2), draws=150)
     assert one_class["image"]["youden"]["value"] is None
     assert one_class["image"]["youden"]["reason"] == "only malignant cases here"
+
+
+def test_a_score_may_be_a_function_of_the_confusion_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
+
+    @score(formula="TN / (TN + FN)")
+    def negative_predictive_value(confusion: np.ndarray) -> np.ndarray:
+        """Share of benign among those called benign."""
+        return confusion[..., 0, 0] / confusion[..., :, 0].sum(axis=-1)
+
+    found = score_predictions(random_table(9, 12, 2), draws=150, threshold=0.3)["image"]
+    for entries in (found, found["at_threshold"]):
+        (tn, _), (fn, _) = entries["confusion"]
+        assert entries["negative_predictive_value"]["value"] == pytest.approx(tn / (tn + fn))
+        assert entries["negative_predictive_value"]["method"] == "expanded BCa over cases"
 
 
 def test_a_module_may_register_its_scores_anew(stranger: ModuleType) -> None:

@@ -4,33 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from histo_lightning.evaluation.differences.layout import Layout, Predictions, layout_of
-from histo_lightning.evaluation.differences.over_folds import (
-    FEWEST_FOLDS,
-    ROPE,
-    correlated_t,
-    friedman,
-    rotating_ratio,
-)
-from histo_lightning.evaluation.differences.paired import LEVEL, Paired, paired
-from histo_lightning.evaluation.differences.scores import Scores, score_levels
-from histo_lightning.evaluation.differences.sentences import (
-    CONDITIONAL,
-    DETECTABLE,
-    NO_SPREAD,
-    REGIONS,
-    equivalence,
-    sentence,
-)
-from histo_lightning.evaluation.differences.simultaneous import (
-    holm,
-    largest_deviations,
-    simultaneous_p,
-    single_level,
-)
+from histo_lightning.evaluation.differences import methods, sentences
+from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
+from histo_lightning.evaluation.differences.methods import LEVEL, number, paired
 from histo_lightning.evaluation.intervals import case_weights
-from histo_lightning.evaluation.levels import Floats
-from histo_lightning.evaluation.named_scores import NamedScore, named_score
+from histo_lightning.evaluation.registry import NamedScore, named_score
+from histo_lightning.evaluation.table import Floats
 
 Json = dict[str, Any]
 
@@ -46,7 +25,6 @@ def compare_levels(
     draws: int = 2000,
     seed: int = 0,
     equal_budget: bool = True,
-    test_train_ratio: float | None = None,
 ) -> Json:
     """Compare every level with the reference over the same cases, as section 5 of the protocol asks.
 
@@ -55,17 +33,13 @@ def compare_levels(
 
     Args:
         predictions: by level, each with the same magnifications, replicates, images and folds.
-        reference: the level to compare against.
-        score: one of ``named_scores.NAMES``.
+        reference: the level to compare against; score: one of ``score_names``.
         primary: a family fixed beforehand, which gets simultaneous intervals; False: exploratory, Holm only.
         draws: resamples of cases for the simultaneous intervals of two or more comparisons; seed: of the draws.
         equal_budget: whether the sentences may say "at equal budget".
-        test_train_ratio: n_test / n_train of the Nadeau-Bengio and Bayesian lines; None: counted in cases with
-            validation as the next fold. The official folds' by slide is ``over_folds.OFFICIAL_RATIO``.
 
     Returns:
-        Values that JSON can hold (null with a ``reason`` where undefined), described in ``docs/statistics.md``.
-        Differences are level minus reference, in units of the score.
+        What ``docs/statistics.md`` describes. Differences are level minus reference, in units of the score.
 
     Raises:
         UserError: unknown score or reference; levels that may not be compared (see ``layout_of``); a score that is
@@ -73,54 +47,41 @@ def compare_levels(
     """
     wanted = named_score(score)
     layout = layout_of(predictions, reference)
-    others = len(layout.levels) - 1
+    others, replicates = len(layout.levels) - 1, len(layout.fold)
     resamples = draws if primary and others > 1 else 0
     scores = score_levels(predictions, layout, wanted, case_weights(layout.case_class, resamples, seed))
-    benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
-    ratio = test_train_ratio
-    if ratio is None and layout.folds >= FEWEST_FOLDS:
-        ratio = float(np.mean([rotating_ratio(fold) for fold in layout.fold]))
+    pooled = scores.less_reference().over_magnifications()
     largest = None
     if primary:
-        whole = scores.less_reference().over_magnifications()
-        largest = largest_deviations(whole.resampled, whole.value, _paired(whole, layout).case_se, seed)
-    by_level = _level_records(scores, layout, wanted)
-    pairs = _pair_records(scores, largest, layout, ratio, wanted)
+        case_se = paired(pooled.value, pooled.left_out, layout.case_class).case_se
+        largest = methods.largest_deviations(pooled.resampled, pooled.value, case_se, seed)
+    by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
+    benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
     record: Json = {
         "score": score,
         "reference": reference,
         "primary": primary,
         "comparisons": others,
         "magnifications": list(layout.magnifications),
-        "replicates": len(layout.fold),
+        "replicates": replicates,
         "replicates_are": "repeats of the split" if layout.partition.any() else "seeds",
         "folds": layout.folds,
         "cases": {"benign": benign, "malignant": malignant},
         "level": LEVEL,
         "draws": resamples,
-        "notes": _notes(len(layout.fold), bonferroni=largest is not None and others > 1 and not len(largest)),
+        "notes": _notes(replicates, bonferroni=largest is not None and others > 1 and not len(largest)),
         "arms": {name: by_level[name] for name in predictions},
         "pairs": [pairs[name] for name in predictions if name != reference],
         "friedman": _rank_record(scores, layout, wanted),
     }
     for pair in record["pairs"]:
-        pair["words"] = sentence(pair, record, equal_budget=equal_budget)
+        pair["words"] = sentences.sentence(pair, record, equal_budget=equal_budget)
     return record
-
-
-def _paired(scores: Scores, layout: Layout) -> Paired:
-    """The mean over the replicates with its standard error, of own scores or of differences."""
-    return paired(scores.value, scores.left_out, layout.case_class)
-
-
-def _number(value: Any) -> float | None:
-    """A JSON number, null where it is not finite."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _sd(values: Floats) -> float | None:
     """Standard deviation of (n,) values, null where there are fewer than two or one is undefined."""
-    return _number(values.std(ddof=1)) if len(values) > 1 else None
+    return number(values.std(ddof=1)) if len(values) > 1 else None
 
 
 def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
@@ -131,95 +92,82 @@ def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
 
 def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
     """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
-    whole = scores.over_magnifications()
-    case_se = _paired(whole, layout).case_se
+    pooled = scores.over_magnifications()
+    case_se = paired(pooled.value, pooled.left_out, layout.case_class).case_se
     records = {}
     for a, name in enumerate(layout.levels):
         means = [float(each.mean()) for each in scores.value[a]]
-        record = {
-            "value": float(whole.value[a].mean()),
+        records[name] = {
+            "value": float(pooled.value[a].mean()),
             "by_magnification": dict(zip(layout.magnifications, means, strict=True)),
-            "seed_sd": _sd(whole.value[a]),
-            "fold_sd": _sd(_by_partition(whole.by_fold[a], layout)),
+            "seed_sd": _sd(pooled.value[a]),
+            "fold_sd": _sd(_by_partition(pooled.by_fold[a], layout)),
             "case_se": float(case_se[a]),
         }
-        if score.score == "auroc":
-            record["within_fold_auroc"] = record["value"]
-            record["pooled_auroc"] = _number(whole.pooled_auroc[a].mean())
-        records[name] = record
+        if score.about.pairs:
+            within = {f"within_fold_{score.score}": records[name]["value"]}
+            records[name] |= within | {f"pooled_{score.score}": number(pooled.all_pairs[a].mean())}
     return records
 
 
 def _pair_records(
-    scores: Scores, largest: Floats | None, layout: Layout, ratio: float | None, score: NamedScore
+    scores: Scores, largest: Floats | None, layout: Layout, score: NamedScore
 ) -> dict[str, Json]:
-    """Every comparison with the reference, but for its ``words``.
-
-    Args:
-        largest: of the primary family, see ``largest_deviations``; None for exploratory comparisons.
-        ratio: n_test / n_train.
-    """
+    """Every comparison with the reference, but for its ``words``; ``largest_deviations`` of a primary family."""
     differences = scores.less_reference()
-    whole = differences.over_magnifications()
-    each, mean = _paired(differences, layout), _paired(whole, layout)
-    by_fold = _by_partition(whole.by_fold, layout)
-    p, se = mean.p, mean.se
-    together, wide = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
+    pooled = differences.over_magnifications()
+    each, mean = (paired(own.value, own.left_out, layout.case_class) for own in (differences, pooled))
+    by_fold = _by_partition(pooled.by_fold, layout)
+    p_simultaneous, wide = np.full_like(mean.p, np.nan), np.full_like(mean.p, np.nan)
     if largest is not None:
-        together, wide = simultaneous_p(largest, p), mean.half_width(single_level(largest, len(p), LEVEL))
+        p_simultaneous = methods.simultaneous_p(largest, mean.p)
+        wide = mean.half_width(methods.single_level(largest, len(mean.p), LEVEL))
     numbers = {
         "difference": mean.difference,
-        "se": se,
-        "case_se": mean.case_se,
-        "seed_se": mean.seed_se if len(layout.fold) > 1 else np.full(p.shape, np.nan),
-        "df": mean.df,
-        "t": mean.t,
-        "p": p,
-        "p_holm": holm(p),
-        "p_simultaneous": together,
-        "low": mean.difference - mean.half_width(),
-        "high": mean.difference + mean.half_width(),
+        **mean.numbers(),
+        "p_holm": methods.holm(mean.p),
+        "p_simultaneous": p_simultaneous,
         "simultaneous_low": mean.difference - wide,
         "simultaneous_high": mean.difference + wide,
-        "minimum_detectable": np.where(se > 0, DETECTABLE * se, np.nan),
+        "minimum_detectable": np.where(mean.se > 0, sentences.DETECTABLE * mean.se, np.nan),
     }
-    at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": holm(each.p)}
+    at_each = {"difference": each.difference, "se": each.se, "p": each.p, "p_holm": methods.holm(each.p)}
     records = {}
     for a, name in enumerate(layout.levels[1:]):
+        about = (float(mean.difference[a]), float(mean.se[a]), float(mean.df[a]))
         records[name] = {
             "arm": name,
             "reference": layout.levels[0],
-            **{key: _number(values[a]) for key, values in numbers.items()},
-            "reason": None if se[a] > 0 else NO_SPREAD,
-            "equivalence": [
-                equivalence(float(mean.difference[a]), se[a], mean.df[a], region, score) for region in REGIONS
-            ],
-            "conditional": CONDITIONAL if len(layout.fold) == 1 else None,
+            **{key: number(values[a]) for key, values in numbers.items()},
+            "reason": None if mean.se[a] > 0 else sentences.NO_SPREAD,
+            "equivalence": [sentences.equivalence(*about, region, score) for region in sentences.REGIONS],
+            "conditional": sentences.CONDITIONAL if len(layout.fold) == 1 else None,
             "by_magnification": {
-                magnification: {key: _number(values[a, m]) for key, values in at_each.items()}
+                magnification: {key: number(values[a, m]) for key, values in at_each.items()}
                 for m, magnification in enumerate(layout.magnifications)
             },
-            **_over_folds(by_fold[a], ratio, score),
+            **_over_folds(by_fold[a], layout, score),
         }
     return records
 
 
-def _over_folds(differences: Floats, ratio: float | None, score: NamedScore) -> Json:
-    """The two secondary lines from (J,) differences by fold and n_test / n_train."""
+def _over_folds(differences: Floats, layout: Layout, score: NamedScore) -> Json:
+    """The two secondary lines from (J,) differences by fold."""
     reason, line = "the difference is the same in every fold (zero spread)", None
-    if ratio is None:
-        reason = f"fewer than {FEWEST_FOLDS} folds"
+    if layout.folds < methods.FEWEST_FOLDS:
+        reason = f"fewer than {methods.FEWEST_FOLDS} folds"
     elif not np.isfinite(differences).all():
         reason = "the score is undefined in a fold"
     else:
-        line = correlated_t(differences, ratio, level=LEVEL)
+        ratio = float(np.mean([methods.rotating_ratio(fold) for fold in layout.fold]))
+        line = methods.correlated_t(differences, ratio)
     if line is None:
         return {"nadeau_bengio": None, "bayes": None, "reason_over_folds": reason}
     worse, better = ("above", "below") if score.lower_is_better else ("below", "above")
     posterior = {"p_worse": line[worse], "p_equivalent": line["within"], "p_better": line[better]}
     return {
         "nadeau_bengio": {key: line[key] for key in ("t", "df", "p", "low", "high", "variance_factor")},
-        "bayes": posterior | {"rope": ROPE},
+        "bayes": posterior | {"rope": methods.ROPE},
         "reason_over_folds": None,
     }
 
@@ -237,14 +185,14 @@ def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
     record: Json = {"descriptive": True, "blocks": layout.folds, "reason": reason}
     if reason:
         return record | dict.fromkeys(("statistic", "p", "mean_ranks", "critical_difference"))
-    ranks = friedman(blocks, lower_is_better=score.lower_is_better)
+    ranks = methods.friedman(blocks, lower_is_better=score.lower_is_better)
     mean_ranks = dict(zip(layout.levels, ranks.pop("mean_rank"), strict=True))
     return record | ranks | {"mean_ranks": mean_ranks}
 
 
 def _notes(replicates: int, *, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
-    notes = [CONDITIONAL] if replicates == 1 else []
+    notes = [sentences.CONDITIONAL] if replicates == 1 else []
     if 1 < replicates < FEWEST_REPLICATES:
         notes.append(
             f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "

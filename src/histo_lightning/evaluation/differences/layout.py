@@ -1,4 +1,4 @@
-"""What all compared levels share, and the proof that they may be compared: the same cases, images and folds."""
+"""The layout that all compared levels share (cases, images, folds), proven before they are scored alike."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,12 +8,12 @@ import pandas as pd
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.levels import Integers, is_grouped
-from histo_lightning.evaluation.table import Table, Text
+from histo_lightning.evaluation.levels import is_grouped, units
+from histo_lightning.evaluation.registry import NamedScore
+from histo_lightning.evaluation.table import Floats, Integers, Table, Text
 
 FEWEST_CASES = 2
 """Of a class: a variance over cases needs two."""
-PLACE = ["level", "magnification", "replicate"]
 
 
 class Replicate(NamedTuple):
@@ -35,8 +35,7 @@ class Layout(NamedTuple):
     """What A levels, M magnifications and R replicates share: C cases in K folds.
 
     Attributes:
-        levels: the reference first, then the others, sorted, so that nothing depends on their order.
-        magnifications: sorted by size.
+        levels: the reference first, then the others, sorted; magnifications: sorted by size.
         cases: (C,) names, sorted; case_class: (C,) int64, 0 benign, 1 malignant.
         fold: (R, C) int64 fold of each case in each replicate, from 0 to K - 1.
         partition: (R,) int64: replicates with one number have the same folds (other seeds of one split); repeats of
@@ -68,18 +67,14 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
         raise UserError(
             f"reference={reference}: a comparison needs it and another level; there is {', '.join(predictions)}"
         )
-    counts = {
-        name: {m: len(replicates) for m, replicates in own.items()} for name, own in predictions.items()
-    }
+    counts = {name: {m: len(each) for m, each in own.items()} for name, own in predictions.items()}
+    texts = {name: ", ".join(f"{n} at {m}" for m, n in own.items()) or "none" for name, own in counts.items()}
     expected = counts[reference]
     for name, count in counts.items():
         if count != expected or len(set(count.values())) != 1 or 0 in count.values():
-            ours, theirs = (
-                ", ".join(f"{n} at {m}" for m, n in each.items()) or "none" for each in (count, expected)
-            )
             raise UserError(
-                f"{name} has replicates (seeds): {ours}; {reference} has {theirs}; compare the same magnifications "
-                "and seeds at every level (finish the missing runs)"
+                f"{name} has replicates (seeds): {texts[name]}; {reference} has {texts[reference]}; compare the same "
+                "magnifications and seeds at every level (finish the missing runs)"
             )
     rows = _rows(predictions)
     _refuse_differences(rows)
@@ -106,19 +101,17 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
         cases=case_class.index.to_numpy(np.str_),
         case_class=case_class.to_numpy(),
         fold=fold,
-        partition=np.array([list(dict.fromkeys(firsts)).index(first) for first in firsts], np.int64),
+        partition=pd.factorize(pd.Index(firsts, tupleize_cols=False))[0].astype(np.int64),
     )
 
 
 def _rows(predictions: Predictions) -> pd.DataFrame:
-    """All images as one frame: the columns of ``PLACE``, ``image, case, malignant, fold``."""
+    """A row an image of every replicate: ``level, magnification, replicate, image, case, malignant, fold``."""
     frames = []
-    for name, magnification, r, (table, fold) in (
-        (name, m, r, one)
-        for name, own in predictions.items()
-        for m, each in own.items()
-        for r, one in enumerate(each)
-    ):
+    replicates = (
+        (name, m, r, one) for name, own in predictions.items() for m in own for r, one in enumerate(own[m])
+    )
+    for name, magnification, r, (table, fold) in replicates:
         where = f"{name} at {magnification}, replicate {r + 1}"
         if not is_grouped(table):
             raise UserError(
@@ -128,11 +121,11 @@ def _rows(predictions: Predictions) -> pd.DataFrame:
         if len(fold) != len(table):
             raise UserError(f"{where}: {len(fold)} folds for {len(table)} images; give one an image")
         images = {"image": table.image, "case": table.case, "malignant": table.malignant, "fold": fold}
-        frames.append(pd.DataFrame(images).assign(level=name, magnification=magnification, replicate=r))
-        twice = frames[-1]["image"].duplicated()
-        if twice.any():
-            image = frames[-1]["image"][twice].iloc[0]
+        frame = pd.DataFrame(images).assign(level=name, magnification=magnification, replicate=r)
+        if (twice := frame["image"].duplicated()).any():
+            image = frame["image"][twice].iloc[0]
             raise UserError(f"{where}: image {image} appears twice; pool disjoint test parts of one seed")
+        frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -148,7 +141,8 @@ def _refuse_differences(rows: pd.DataFrame) -> None:
             f"the {CLASSES[label]} case {case} is not in it ({int(missing.any(axis=1).sum())} such); finish the missing "
             "folds or compare what was tested on the same images of one copy of the data set"
         )
-    first = rows.groupby([*PLACE, "fold"])["image"].transform("min")  # names a fold, whatever its number
+    # The first image of a fold names it, whatever its number.
+    first = rows.groupby(["level", "magnification", "replicate", "fold"])["image"].transform("min")
     apart = first.groupby([rows[name] for name in ("magnification", "replicate", "image")]).nunique() > 1
     if apart.any():
         magnification, replicate, image = apart.index[int(apart.to_numpy().argmax())]
@@ -165,3 +159,50 @@ def _by_case(images: pd.DataFrame, column: str, problem: str) -> "pd.Series[Any]
     if mixed.any():
         raise UserError(f"{images['level'].iloc[0]}: case {mixed.idxmax()} is in {problem}")
     return groups.first()
+
+
+class Scores(NamedTuple):
+    """Scores of A levels (the reference first), M magnifications, R replicates, C cases, K folds, B resamples."""
+
+    value: Floats  # (A, M, R), finite
+    left_out: Floats  # (A, M, R, C), finite: without one case, at every magnification at once
+    by_fold: Floats  # (A, M, R, K): of one fold's cases, NaN where undefined
+    resampled: Floats  # (A, M, B), mean over the replicates: in resamples of cases, NaN where undefined
+    all_pairs: Floats  # (A, M, R): over all pairs, whatever the fold, of a score over pairs; else NaN
+
+    def over_magnifications(self) -> "Scores":
+        """The mean over the magnifications, whose axis is gone."""
+        return Scores(*(array.mean(axis=1) for array in self))
+
+    def less_reference(self) -> "Scores":
+        """The differences of the other A - 1 levels and the reference."""
+        return Scores(*(array[1:] - array[:1] for array in self))
+
+
+def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, resamples: Floats) -> Scores:
+    """Score every level with the same case weights at all magnifications, and in (B, C) ``resamples`` of cases.
+
+    Raises:
+        UserError: the score is undefined for a level or without one of its cases.
+    """
+    count, folds = len(layout.cases), layout.folds
+    shape = (len(layout.levels), len(layout.magnifications), len(layout.fold))
+    values, all_pairs = np.zeros((*shape, 1 + count + folds + len(resamples))), np.full(shape, np.nan)
+    for a, m, r in np.ndindex(shape):
+        of_fold = (layout.fold[r] == np.arange(folds)[:, None]).astype(np.float64)
+        weights = np.concatenate([np.ones((1, count)), 1 - np.eye(count), of_fold, resamples])
+        table, fold = predictions[layout.levels[a]][layout.magnifications[m]][r]
+        here = units(table, score.level, fold=np.asarray(fold, np.int64))
+        # A copy may lack a case at one magnification; the weights of the others still are the joint ones.
+        values[a, m, r] = score.about.statistic(here)(weights[:, np.searchsorted(layout.cases, here.cases)])
+        undefined = ~np.isfinite(values[a, m, r, : 1 + count])
+        if undefined.any():
+            where = f"{layout.levels[a]} at {layout.magnifications[m]}, replicate {r + 1}: {score.words} is undefined"
+            why = f"without case {layout.cases[undefined[1:].argmax()]}, so it has no standard error"
+            if undefined[0]:
+                why = "(no fold with both classes, or an empty class); compare by another score"
+            raise UserError(f"{where} {why}, or give more cases")
+        if score.about.pairs:
+            all_pairs[a, m, r] = score.about.value(here.as_one_fold())
+    value, left_out, by_fold, resampled = np.split(values, [1, 1 + count, 1 + count + folds], axis=-1)
+    return Scores(value[..., 0], left_out, by_fold, resampled.mean(axis=2), all_pairs)

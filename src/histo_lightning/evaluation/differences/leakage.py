@@ -5,7 +5,9 @@ official folds test a case several times, and an arm is compared on parts of the
 scores; its variance is section 5's (``paired``).
 
 All functions take one frame of predictions, a row an image of a run's test set: ``arm, seed, magnification, fold, image,
-slide, case, malignant`` (0 or 1) and ``p``, P(malignant).
+slide, case, malignant`` (0 or 1) and ``p``, P(malignant). ``contrast``, ``injection`` and ``official`` return ``arms`` and
+``pairs``: records of ``arm, reference, among``, an ``estimate`` for each of ``SCORES`` (of pairs with ``p_holm`` over all
+pairs) and ``coverage``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from histo_lightning.evaluation.differences.paired import LEVEL, Floats, paired
+from histo_lightning.evaluation.differences.methods import holm, number, paired
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
-from histo_lightning.evaluation.differences.simultaneous import holm
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
+from histo_lightning.evaluation.table import Floats, Integers, Text
 
 Json = dict[str, Any]
 
@@ -34,41 +35,39 @@ def contrast(rows: pd.DataFrame) -> Json:
     """A: out-of-fold scores of the three ways to split, and their differences to ``case_kfold``.
 
     ``slide_kfold`` is compared on the cases with several slides only: for all others it is a split by case too.
-
-    Returns:
-        As ``injection`` and ``official``: ``arms`` and ``pairs``, records of ``arm, reference, among``, an ``estimate``
-        for each of ``SCORES`` (differences with ``p_holm`` over all pairs) and ``coverage``.
     """
     slides = rows[rows.arm.isin(CONTRAST[1:])].groupby("case").slide.nunique()
     many = rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES})
-    block = _block(rows, CONTRAST, [("image_random", "case_kfold")])
-    block["pairs"] += _records(rows.assign(among=many), [("slide_kfold", "case_kfold")])
-    return _adjusted(block)
+    pairs = _records(rows, [("image_random", "case_kfold")])
+    pairs += _records(rows.assign(among=many), [("slide_kfold", "case_kfold")])
+    return _block(rows, CONTRAST, pairs)
 
 
 def injection(rows: pd.DataFrame) -> Json:
     """B: scores on the probe by share of siblings in train, and their differences to the clean arm, ``injected 0``."""
     arms = sorted(rows.arm.unique(), key=lambda arm: float(arm.split()[-1]))
-    return _adjusted(_block(rows, arms, [(arm, "injected 0") for arm in arms[1:]]))
+    return _block(rows, arms, _records(rows, [(arm, "injected 0") for arm in arms[1:]]))
 
 
 def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
     """C: touched and untouched test images of the authors' folds, and what the shared cases do to either.
 
-    Args:
-        shared: the cases that train and test share, by fold; their images are the touched ones.
-
-    The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
+    Touched are the images of the ``shared`` cases of train and test, by fold. The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
     size-matched control tells how much of either is the size of the training part.
     """
     is_touched = [case in shared.get(fold, ()) for fold, case in zip(rows.fold, rows.case, strict=True)]
     rows = rows.assign(among=np.where(is_touched, TOUCHED, UNTOUCHED))
     full, clean, matched = OFFICIAL
-    return _adjusted(_block(rows, OFFICIAL, [(full, clean), (matched, clean), (full, matched)]))
+    return _block(rows, OFFICIAL, _records(rows, [(full, clean), (matched, clean), (full, matched)]))
 
 
-def _block(rows: pd.DataFrame, arms: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Json:
-    return {"arms": _records(rows, [(arm, None) for arm in arms]), "pairs": _records(rows, pairs)}
+def _block(rows: pd.DataFrame, arms: Sequence[str], pairs: list[Json]) -> Json:
+    """The scores of arms beside their differences, which get Holm's ``p_holm`` over all pairs, score by score."""
+    for score in SCORES:
+        p = holm(np.array([record[score]["p"] for record in pairs], np.float64))
+        for record, value in zip(pairs, p, strict=True):
+            record[score]["p_holm"] = number(value)
+    return {"arms": _records(rows, [(arm, None) for arm in arms]), "pairs": pairs}
 
 
 def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> list[Json]:
@@ -84,37 +83,30 @@ def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> lis
             for key in sorted(common.among.dropna().unique())
         }
         if {TOUCHED, UNTOUCHED} <= set(groups):
-            opposite = {key: -sign for key, sign in groups[UNTOUCHED].items()}
-            groups[APART] = groups[TOUCHED] | opposite
+            groups[APART] = groups[TOUCHED] | {key: -sign for key, sign in groups[UNTOUCHED].items()}
         for key, weights in groups.items():
-            found = {score: estimate(common, weights, score) for score in SCORES}
-            records.append({"arm": arm, "reference": reference, "among": key, **found, "coverage": coverage})
+            estimates = {score: estimate(common, weights, score) for score in SCORES}
+            records.append(
+                {"arm": arm, "reference": reference, "among": key, **estimates, "coverage": coverage}
+            )
     return records
-
-
-def _adjusted(block: Json) -> Json:
-    """The same block with Holm's ``p_holm`` over its pairs, score by score."""
-    for score in SCORES:
-        p = holm(np.array([record[score]["p"] for record in block["pairs"]], np.float64))
-        for record, value in zip(block["pairs"], p.tolist(), strict=True):
-            record[score]["p_holm"] = value if np.isfinite(value) else None
-    return block
 
 
 def side_by_side(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[pd.DataFrame, Json]:
     """The rows of arms on the same seeds, magnifications, folds and images, and what that leaves: ``coverage``."""
     key = ["seed", "magnification", "fold"]
-    runs = rows.loc[rows.arm.isin(arms), ["arm", *key]].drop_duplicates()
+    rows = rows[rows.arm.isin(arms)]
+    runs = rows[["arm", *key]].drop_duplicates()
     counts = runs.groupby(key).size()
     keys = whole_block(counts[counts == len(arms)])
     seeds, magnifications, folds = (sorted({each[n] for each in keys}) for n in range(3))
-    kept = rows[rows.arm.isin(arms) & pd.MultiIndex.from_frame(rows[key]).isin(keys)]
-    images = kept.drop_duplicates(["arm", "seed", "magnification", "image"])
+    common = rows[pd.MultiIndex.from_frame(rows[key]).isin(keys)]
+    images = common.drop_duplicates(["arm", "seed", "magnification", "image"])
     counts = images.groupby(["magnification", "image"]).size()
     everywhere = counts.index[counts == len(arms) * len(seeds)]
-    kept = kept[pd.MultiIndex.from_frame(kept[["magnification", "image"]]).isin(everywhere)]
+    common = common[pd.MultiIndex.from_frame(common[["magnification", "image"]]).isin(everywhere)]
     coverage = {"seeds": seeds, "magnifications": magnifications, "folds": folds}
-    return kept, coverage | {"runs_left_out": len(runs) - len(arms) * len(keys)}
+    return common, coverage | {"runs_left_out": len(runs) - len(arms) * len(keys)}
 
 
 def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
@@ -143,10 +135,6 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
     Args:
         rows: of every arm on the same seeds and magnifications, with a column ``among``.
         weights: of the score of each (arm, among).
-
-    Returns:
-        ``value, low, high, se, case_se, seed_se, seed_sd, df, t, p, seeds, cases, benign, images, conditional, reason``;
-        what is undefined is None, and ``reason`` says why.
     """
     cells = dict(list(rows.groupby(["seed", "magnification", "arm", "among"])))
     seeds, magnifications = (sorted(rows[name].unique().tolist()) for name in ("seed", "magnification"))
@@ -154,10 +142,9 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
     case_class = own.groupby("case").malignant.first()
     cases = case_class.index.to_numpy()
 
-    def weighted(seed: int, magnification: int) -> Floats:
+    def weighted(*run: int) -> Floats:
         each = [
-            weight * image_scores(cells.get((seed, magnification, *term), rows[:0]), cases, score)
-            for term, weight in weights.items()
+            w * image_scores(cells.get((*run, *term), rows[:0]), cases, score) for term, w in weights.items()
         ]
         return np.asarray(np.sum(each, axis=0))
 
@@ -168,59 +155,47 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
         "cases": len(cases),
         "benign": int((case_class == 0).sum()),
         "images": int(own.image.nunique()),
-        "by_seed": [float(v) if np.isfinite(v) else None for v in scores[:, 0]],
+        "by_seed": [number(value) for value in scores[:, 0]],
         "conditional": CONDITIONAL if len(seeds) == 1 else None,
     } | _inferred(scores, case_class.to_numpy(), single=list(weights.values()) == [1.0])
 
 
-def image_scores(rows: pd.DataFrame, cases: NDArray[np.str_], score: str) -> Floats:
+def image_scores(rows: pd.DataFrame, cases: Text, score: str) -> Floats:
     """(1 + C,): an image-level score at 0.5, AUROC over the pairs of one fold; then the same without each of C cases."""
     # A case in several folds is as many clusters, which are left out together.
     first = ~rows.duplicated(["case", "fold"])
     owner = rows.case[first].to_numpy()
     truth, p = rows.malignant.to_numpy(np.int64), rows.p.to_numpy(np.float64)
-    decision = (p >= 0.5).astype(np.int64)
-    here = Units(
-        level="image",
-        truth=truth,
-        probabilities=np.column_stack([1 - p, p]),
-        decision=decision,
-        correct_share=(decision == truth).astype(np.float64),
-        fold=rows.fold.to_numpy(np.int64),
-        case=np.asarray(rows.groupby(["case", "fold"], sort=False).ngroup(), np.int64),
-        cases=owner,
-        case_class=truth[first.to_numpy()],
-        grouped=True,
-    )
+    decision, fold = (p >= 0.5).astype(np.int64), rows.fold.to_numpy(np.int64)
+    case = np.asarray(rows.groupby(["case", "fold"], sort=False).ngroup(), np.int64)
+    predicted = (np.column_stack([1 - p, p]), decision, (decision == truth).astype(np.float64))
+    here = Units("image", truth, *predicted, fold, case, owner, truth[first.to_numpy()], grouped=True)
     weights = np.concatenate([np.ones((1, len(owner))), (owner != cases[:, None]).astype(np.float64)])
-    return named_score(f"image_{score}").statistic(here)(weights)
+    return named_score(f"image_{score}").about.statistic(here)(weights)
 
 
-def _inferred(scores: Floats, case_class: NDArray[np.int64], *, single: bool) -> Json:
-    """Value, errors and interval of (R, 1 + C) scores: whole, then without each case."""
+def _inferred(scores: Floats, case_class: Integers, *, single: bool) -> Json:
+    """Value, errors and interval of (R, 1 + C) scores: of all cases, then without each case."""
     values, left_out = scores[:, 0], scores[:, 1:]
     names = ("value", "low", "high", "se", "case_se", "seed_se", "seed_sd", "df", "t", "p", "reason")
     record: Json = dict.fromkeys(names)
     if not np.isfinite(values).all():
         return record | {"reason": "these images are of one class only"}
-    value, several = float(values.mean()), len(values) > 1
-    record |= {"value": value, "seed_sd": float(values.std(ddof=1)) if several else None}
+    value = float(values.mean())
+    record |= {"value": value, "seed_sd": float(values.std(ddof=1)) if len(values) > 1 else None}
     if np.unique(case_class, return_counts=True)[1].min() < 2:
         return record | {"reason": "a class has a single case here: no standard error over cases"}
     if not np.isfinite(left_out).all():
         return record | {"reason": "without one of the cases it is undefined: no standard error over cases"}
-    found = paired(values, left_out, case_class)
-    record |= {"se": float(found.se), "case_se": float(found.case_se)}
-    record["seed_se"] = float(found.seed_se) if several else None
-    if not found.se > 0:
+    inference = paired(values, left_out, case_class)
+    record |= {key: number(each) for key, each in inference.numbers().items()}
+    if not inference.se > 0:
         return record | {"reason": "no spread over cases and seeds, so there is no standard error"}
-    half = float(found.half_width(LEVEL))
-    record["df"] = float(found.df)
     if not single:
-        test = {"t": float(found.t), "p": float(found.p)}
-        return record | test | {"low": value - half, "high": value + half}
+        return record
+    record |= dict.fromkeys(("t", "p", "low", "high"))
     if not 0 < value < 1:
         return record | {"reason": "the score is at its limit, so its logit has no interval"}
-    logit, scaled = np.log(value / (1 - value)), half / (value * (1 - value))
+    logit, scaled = np.log(value / (1 - value)), float(inference.half_width()) / (value * (1 - value))
     low, high = (float(1 / (1 + np.exp(-(logit + side * scaled)))) for side in (-1, 1))
     return record | {"low": low, "high": high}

@@ -5,7 +5,7 @@ from typing import Any
 
 import scipy
 
-from histo_lightning.evaluation.named_scores import NamedScore, named_score
+from histo_lightning.evaluation.registry import NamedScore, named_score
 
 REGIONS = (0.01, 0.03, 0.05)
 """Half widths of the regions of practical equivalence: 1, 3 and 5 points."""
@@ -18,26 +18,22 @@ NO_SPREAD = "both agree on every case and in every run (zero spread), so there i
 
 
 def sentence(pair: Mapping[str, Any], record: Mapping[str, Any], *, equal_budget: bool) -> str:
-    """The two-sided conclusion of one comparison, in the form of ``STATISTICS.md`` section 5.
-
-    Args:
-        pair: of ``record``, with ``arm``, ``reference``, ``difference``, ``se`` and interval ends.
-        record: of the whole comparison, with ``score``, ``primary``, ``magnifications``, ``cases``, ``replicates`` and what
-            they are.
-        equal_budget: whether the levels were trained alike but for what is compared.
-    """
-    score, count = named_score(record["score"]), len(record["magnifications"])
+    """The two-sided conclusion of a pair of a record of ``compare_levels``, as section 5 of ``STATISTICS.md`` has it."""
+    score, count, replicates = (
+        named_score(record["score"]),
+        len(record["magnifications"]),
+        record["replicates"],
+    )
     kind, prefix = ("simultaneous", "simultaneous_") if record["primary"] else ("exploratory", "")
     low, high = pair[f"{prefix}low"], pair[f"{prefix}high"]
     unit = "" if score.lower_is_better else " points"
-    text = f"{score.words[0].upper()}{score.words[1:]}{f', mean over {count} magnifications' if count > 1 else ''}: "
-    text += f"{'at equal budget ' if equal_budget else ''}{pair['arm']} minus {pair['reference']} is "
-    text += f"{_signed(pair['difference'], score)}{unit}"
-    one_seed = record["replicates"] == 1
-    benign, malignant = record["cases"]["benign"], record["cases"]["malignant"]
+    over = f", mean over {count} magnifications" if count > 1 else ""
+    text = f"{score.words[0].upper()}{score.words[1:]}{over}: {'at equal budget ' if equal_budget else ''}"
+    text += f"{pair['arm']} minus {pair['reference']} is {_signed(pair['difference'], score)}{unit}"
     seeds = str(record["replicates_are"])
-    seeds = seeds.replace("repeats", "repeat").replace("seeds", "seed") if one_seed else seeds
-    rests = f"{benign + malignant} cases, {benign} benign; {record['replicates']} {seeds}"
+    seeds = seeds.replace("repeats", "repeat").replace("seeds", "seed") if replicates == 1 else seeds
+    benign, malignant = record["cases"]["benign"], record["cases"]["malignant"]
+    rests = f"{benign + malignant} cases, {benign} benign; {replicates} {seeds}"
     if low is None or high is None:
         return f"{text} ({rests}); {NO_SPREAD}, and nothing follows for other cases or training runs. {SCOPE}"
     detectable = DETECTABLE * pair["se"]
@@ -48,7 +44,7 @@ def sentence(pair: Mapping[str, Any], record: Mapping[str, Any], *, equal_budget
         f"differences below about {smallest}{unit} could not have been detected reliably. "
     )
     text += "Lower is better. " if score.lower_is_better else ""
-    text += f"{CONDITIONAL[0].upper()}{CONDITIONAL[1:]}. " if one_seed else ""
+    text += f"{CONDITIONAL[0].upper()}{CONDITIONAL[1:]}. " if replicates == 1 else ""
     return text + SCOPE
 
 
@@ -64,30 +60,27 @@ def _signed(value: float, score: NamedScore) -> str:
 
 def _limits(low: float, high: float, score: NamedScore, unit: str) -> str:
     """What lies outside the interval, on both sides."""
-    up, down = ("an increase", "a decrease") if score.lower_is_better else ("a gain", "a loss")
+    up, down = ("increase", "decrease") if score.lower_is_better else ("gain", "loss")
+    article = "An" if score.lower_is_better else "A"
     top, bottom = _size(high, score), _size(low, score)
     if low > 0:
-        text = f"{up} above {top}{unit}, {up} below {bottom}{unit} and any {down.split()[1]}"
-    elif high < 0:
-        text = f"{down} above {bottom}{unit}, {down} below {top}{unit} and any {up.split()[1]}"
-    else:
-        text = f"{up} above {top} and {down} above {bottom}{unit}"
-    return f"A{text[1:]}"
+        return f"{article} {up} above {top}{unit}, {article.lower()} {up} below {bottom}{unit} and any {down}"
+    if high < 0:
+        return f"A {down} above {bottom}{unit}, a {down} below {top}{unit} and any {up}"
+    return f"{article} {up} above {top} and a {down} above {bottom}{unit}"
 
 
 def equivalence(difference: float, se: float, df: float, region: float, score: NamedScore) -> dict[str, Any]:
-    """Judge one region of practical equivalence from a difference with its standard error and degrees of freedom.
+    """Judge a region of practical equivalence (half width in units of the score) from a difference, its SE and df.
 
-    Returns:
-        ``region``, its half width in units of the score; ``p_region``, the probability of a true difference inside it,
-        the t distribution read as a posterior (flat prior); ``largest_reachable``, the same if the difference were
-        exactly 0: the most that these cases can show; and the verdict in ``words``. Without a standard error both
-        probabilities are None.
+    ``p_region`` is the probability of a true difference inside it, the t distribution read as a posterior (flat prior);
+    ``largest_reachable`` the same if the difference were 0: the most that these cases can show. None without an SE.
     """
-    if score.lower_is_better:
-        name = f"equivalence within +-{region:g}"
-    else:
-        name = f"equivalence within +-{100 * region:g} point{'' if round(100 * region) == 1 else 's'}"
+    size = (
+        f"{region:g}"
+        if score.lower_is_better
+        else f"{100 * region:g} point{'s' * (round(100 * region) != 1)}"
+    )
     inside = reachable = None
     verdict = f"is not judged: {NO_SPREAD}"
     if se > 0:
@@ -97,9 +90,5 @@ def equivalence(difference: float, se: float, df: float, region: float, score: N
         verdict = f"is {'supported' if inside >= ENOUGH else 'not shown'} (probability {inside:.2f})"
         if reachable < ENOUGH:
             verdict = "cannot be shown with these cases"
-    return {
-        "region": region,
-        "p_region": inside,
-        "largest_reachable": reachable,
-        "words": f"{name} {verdict}",
-    }
+    words = f"equivalence within +-{size} {verdict}"
+    return {"region": region, "p_region": inside, "largest_reachable": reachable, "words": words}

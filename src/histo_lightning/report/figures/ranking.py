@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from histo_lightning.evaluation import Table, apply_temperature
 from histo_lightning.evaluation.intervals import case_weights, class_support, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
-from histo_lightning.evaluation.scores import auroc, average_precision, bin_index, why_undefined
+from histo_lightning.evaluation.registry import named_score
+from histo_lightning.evaluation.scores import bin_index, why_undefined
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, level_scores, levels_of, part_of
@@ -97,11 +98,12 @@ def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: in
     for level in levels_of(table):
         level_units, (colour, line) = units(table, level), style.LEVEL_STYLES[level]
         truth, p = level_units.truth, level_units.p
+        value = named_score(f"{level}_{score}").about.value(level_units)
         if kind == "roc":
-            points, value = roc_points(truth, p), auroc(truth, p, level_units.fold)
+            points = roc_points(truth, p)
             chance["chance: area 0.50"] = ([0, 1], ":")
         else:
-            points, value = precision_recall_points(truth, p), average_precision(truth == 1, p)
+            points = precision_recall_points(truth, p)
             share, dots = float(truth.mean()), ":" if level == "image" else (0, (1, 4))
             chance[f"chance: {share:.2f} of the {level}s are malignant"] = ([share, share], dots)
         entry = level_scores({"part": scores}, "part", level).get(score) or {}

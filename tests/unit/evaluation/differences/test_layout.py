@@ -10,7 +10,7 @@ from factories.replicates import changed, rows, seeds_of, three, without
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.differences import Replicate, compare_levels
 from histo_lightning.evaluation.differences.layout import Predictions
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
 
 
 def one_changed(name: str, change: Callable[[Replicate], Replicate]) -> Predictions:

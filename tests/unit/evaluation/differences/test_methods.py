@@ -8,16 +8,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from histo_lightning.evaluation.differences.over_folds import (
+from histo_lightning.evaluation.differences.methods import (
     correlated_t,
     critical_difference,
     friedman,
-    rotating_ratio,
-)
-from histo_lightning.evaluation.differences.paired import paired
-from histo_lightning.evaluation.differences.simultaneous import (
     holm,
     largest_deviations,
+    paired,
+    rotating_ratio,
     simultaneous_p,
     single_level,
 )

@@ -6,7 +6,7 @@ from scipy import stats
 from factories.replicates import three
 from histo_lightning.evaluation.differences import compare_levels
 from histo_lightning.evaluation.differences.sentences import equivalence, sentence
-from histo_lightning.evaluation.named_scores import named_score
+from histo_lightning.evaluation.registry import named_score
 
 RECORD = {
     "score": "case_auroc",
