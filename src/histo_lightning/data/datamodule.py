@@ -257,7 +257,6 @@ class BreakHisDataModule(LightningDataModule):
             self.split_settings,
             magnification=self.magnification,
             task=self.task,
-            folder_parts=source.folder_parts,
         )
         chosen = {image for names in split.parts.values() for image in names}
         records = {r.image: r for r in labelled(source.records, self.split_settings) if r.image in chosen}

@@ -1,6 +1,5 @@
-"""What ``audit`` does and says: one sentence a split, a table, and the figures as JSON."""
+"""What ``audit`` does and prints: a table, one sentence a split, and the figures as JSON."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ from rich.text import Text
 from histo_lightning.config.schema import AuditConfig
 from histo_lightning.data.splits.reading import printable, read_splits
 from histo_lightning.errors import UserError
-from histo_lightning.inspection.leaks import Findings, Shared, audit_split, member
+from histo_lightning.inspection.leaks import Findings, Shared, audit_split, image_key
 from histo_lightning.report.console import StepProgress, console
 
 LISTED = 10  # names of a kind that are printed; the JSON has all
-HEADINGS = (
-    "images",
-    "slides\nshared",
-    "cases\nshared",
-    "images\ntouched",
-    "images\nshared",
-    "twins",
-    "same\npixels",
-)
+COLUMNS = {
+    "slides\nshared": "slides_on_both_sides",
+    "cases\nshared": "cases_on_both_sides",
+    "images\ntouched": "test_images_touched",
+    "images\nshared": "images_in_two_parts",
+    "twins": "twin_slides_on_both_sides",
+    "same\npixels": "identical_pixels_on_both_sides",
+}  # of the table: figures by heading
 
 
 def audit(config: AuditConfig) -> list[Findings]:
@@ -34,19 +32,21 @@ def audit(config: AuditConfig) -> list[Findings]:
         UserError: the split cannot be read, no name says anything and there are no pixels, or no image can be read.
     """
     splits = read_splits(config.split_file)
-    with ExitStack() as stack:
-        pixels = None
-        if config.dataset.root:
-            from histo_lightning.inspection.pixel_comparison import compare_pixels  # decoders
+    pixels = None
+    if config.dataset.root:
+        from histo_lightning.inspection.pixel_comparison import compare_pixels  # decoders
 
-            def progress(text: str) -> Callable[[int, int], None]:
-                return stack.enter_context(StepProgress(text))
-
-            members = [member(path) for split in splits for paths in split.parts.values() for path in paths]
-            pixels = compare_pixels(members, config.dataset, config.cache_dir, progress)
-        findings = [audit_split(split, pixels) for split in splits]
+        paths = [path for split in splits for images in split.parts.values() for path in images]
+        with ExitStack() as stack:
+            pixels = compare_pixels(
+                {image_key(path): path for path in paths},
+                config.dataset,
+                config.cache_dir,
+                lambda text: stack.enter_context(StepProgress(text)),
+            )
+    findings = [audit_split(split, pixels) for split in splits]
     for split, each in zip(splits, findings, strict=True):
-        if each.blind and not each.leak:
+        if each.unknown == each.images and not each.compared and not each.leak:
             example = printable(next(iter(split.parts.values()))[0])
             raise UserError(
                 f"{printable(config.split_file)}: GROUPING UNKNOWN: no name says its case as BreakHis names do, e.g. "
@@ -67,9 +67,7 @@ def report(findings: list[Findings], json_file: str | None = None) -> bool:
     out = console()
     out.print(table(findings))
     for each in findings:
-        out.print(f"{each.name}: {verdict(each)}", markup=False)
-        for line in details(each):
-            out.print(f"  {line}", markup=False)
+        out.print("\n  ".join([f"{each.name}: {verdict(each)}", *details(each)]), markup=False)
     return leak
 
 
@@ -81,18 +79,17 @@ def table(findings: list[Findings]) -> Table:
     rows = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     rows.add_column("split", overflow="fold", min_width=6)
     rows.add_column("sides", no_wrap=True)
-    for heading in HEADINGS:
+    for heading in ("images", *COLUMNS):
         rows.add_column(heading, justify="right", no_wrap=True)
     for each in findings:
         for row, shared in enumerate([each.headline, *(each.pairs if len(each.pairs) > 1 else ())]):
-            same_pixels = "-" if shared.identical is None else f"{len(shared.identical):,}"
-            lists = (shared.slides, shared.cases, shared.images, shared.twins)
-            slides, cases, images, twins = (f"{len(names):,}" for names in lists)
+            figures = _figures(shared)
+            counts = [figures[key] for key in COLUMNS.values()]
             rows.add_row(
                 Text(each.name if row == 0 else ""),
                 " | ".join(shared.sides).replace(" or ", "+"),
                 f"{shared.first:,} | {shared.held:,}",
-                *(slides, cases, f"{shared.touched:,}", images, twins, same_pixels),
+                *("-" if count is None else f"{count:,}" for count in counts),
             )
     return rows
 
@@ -165,7 +162,7 @@ def details(findings: Findings) -> list[str]:
     return lines
 
 
-def _numbers(shared: Shared) -> dict[str, Any]:
+def _figures(shared: Shared) -> dict[str, Any]:
     return {
         "slides_on_both_sides": len(shared.slides),
         "cases_on_both_sides": len(shared.cases),
@@ -173,6 +170,7 @@ def _numbers(shared: Shared) -> dict[str, Any]:
         "twin_slides_on_both_sides": len(shared.twins),
         "identical_pixels_on_both_sides": None if shared.identical is None else len(shared.identical),
         "images_in_two_parts": len(shared.images),
+        "cases": shared.cases,
     }
 
 
@@ -185,19 +183,15 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "verdict": verdict(findings),
         "parts": findings.parts,
         "held_out": headline.sides[1],
-        **_numbers(headline),
-        "cases": list(headline.cases),
-        "slides": list(headline.slides),
-        "images": list(headline.images),
-        "identical_pixels": [list(pair) for pair in headline.identical or ()],
-        "suspicious_pairs": [list(pair) for pair in headline.suspicious],
-        "pairs": [
-            {"sides": list(s.sides), "leak": s.leak, **_numbers(s), "cases": list(s.cases)}
-            for s in findings.pairs
-        ],
+        **_figures(headline),
+        "slides": headline.slides,
+        "images": headline.images,
+        "identical_pixels": headline.identical or (),
+        "suspicious_pairs": headline.suspicious,
+        "pairs": [{"sides": pair.sides, "leak": pair.leak, **_figures(pair)} for pair in findings.pairs],
         "grouping_unknown": findings.unknown,
         "repeated": findings.repeated,
         "images_compared": findings.compared,
-        "missing": list(findings.missing),
+        "missing": findings.missing,
         "unreadable": findings.unreadable,
     }

@@ -6,39 +6,42 @@ seen as well: it spoils the choice of an epoch, though not the test score, and i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from histo_lightning.data.breakhis.names import Name, parse_name
 from histo_lightning.data.splits.reading import NamedSplit
 
-if TYPE_CHECKING:
-    from histo_lightning.inspection.pixel_comparison import ComparedPixels
+Side = Mapping[str, str]  # paths of images by their keys
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One image of a split.
+def image_key(path: str) -> str:
+    """Which image a path of a split speaks of.
 
-    ``key`` says which image it is: the BreakHis name whatever its folder and ending, since that name is unique;
-    for other names the path as written, since ``1.png`` may be in every folder. ``name`` is None there.
+    A BreakHis name is unique, whatever its folder and ending: the key is its file name, which ``parse_name`` reads. For
+    other names it is the path as written, since ``1.png`` may be in every folder.
     """
-
-    key: str
-    path: str
-    name: Name | None
-
-
-Side = Mapping[str, Member]
-
-
-def member(path: str) -> Member:
-    """The image that a path of a split speaks of. A BreakHis name says as much with another ending than ``.png``, or none."""
     base = path.rsplit("/", 1)[-1]
     name = parse_name((base.rpartition(".")[0] or base) + ".png")
-    return Member(path if name is None else name.file_name, path, name)
+    return name.file_name if name else path
+
+
+@dataclass(frozen=True)
+class ComparedPixels:
+    """What is known of the pixels of images, by key.
+
+    Attributes:
+        digests: SHA-256 of the native pixels of those that could be read.
+        missing: not below the root.
+        unreadable: reasons.
+        suspicious: two images of different cases that look alike.
+    """
+
+    digests: Mapping[str, str]
+    missing: frozenset[str]
+    unreadable: Mapping[str, str]
+    suspicious: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,9 @@ class Shared:
 
     Attributes:
         sides: their names; the second is the one held out.
-        slides, cases: on both sides, sorted.
-        touched: images of the second side whose case is on the first.
         first, held: images of the first and of the second side.
-        images: keys of images on both sides.
+        touched: images of the second side whose case is on the first.
+        slides, cases, images: on both sides, sorted; images by key.
         twins: slides, without their subtype, of which one side holds a subtype that is not the other side's: one
             specimen, as 14-13412 is in the full set as DC and as LC.
         identical: an image of the second side and one of the first, with equal native pixels and different keys; the
@@ -59,11 +61,11 @@ class Shared:
     """
 
     sides: tuple[str, str]
-    slides: tuple[str, ...]
-    cases: tuple[str, ...]
-    touched: int
     first: int
     held: int
+    touched: int
+    slides: tuple[str, ...]
+    cases: tuple[str, ...]
     images: tuple[str, ...]
     twins: tuple[str, ...]
     identical: tuple[tuple[str, str], ...] | None
@@ -111,81 +113,73 @@ class Findings:
     def leak(self) -> bool:
         return any(pair.leak for pair in self.pairs)
 
-    @property
-    def blind(self) -> bool:
-        """Nothing could be checked: no name says its case, and no pixels were compared."""
-        return self.unknown == self.images and not self.compared
 
-
-def audit_split(split: NamedSplit, pixels: "ComparedPixels | None" = None) -> Findings:
-    """Compare every two parts of a split.
-
-    Args:
-        split: two parts or more, from :func:`read_splits`.
-        pixels: of its images, from :func:`compare_pixels`; None compares names only.
-    """
-    listed = {part: [member(path) for path in paths] for part, paths in split.parts.items()}
-    parts: dict[str, Side] = {part: {m.key: m for m in members} for part, members in listed.items()}
+def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Findings:
+    """Compare every two parts of a split of two parts or more; without the pixels of its images by names only."""
+    listed = {part: [(image_key(path), path) for path in paths] for part, paths in split.parts.items()}
+    parts = {part: dict(images) for part, images in listed.items()}
     held = "test" if "test" in parts else "val"
-    others = {part: members for part, members in parts.items() if part != held}
-    first = {key: m for members in others.values() for key, m in members.items()}
-    everyone = {**first, **parts[held]}
-    headline = _shared((" or ".join(others), held), first, parts[held], pixels)
-    pairs = tuple(_shared((a, b), parts[a], parts[b], pixels) for a, b in combinations(parts, 2))
-    counts = [Counter(m.key for m in members) for members in listed.values()]
+    others = [part for part in parts if part != held]
+    first = {key: path for part in others for key, path in parts[part].items()}
+    everyone = first | parts[held]
+    counts = [Counter(key for key, _ in images) for images in listed.values()]
     unreadable = sorted(pixels.unreadable.items()) if pixels else []
     return Findings(
         name=split.name,
-        parts={part: len(members) for part, members in parts.items()},
-        headline=headline,
-        pairs=pairs,
-        unknown=sum(m.name is None for members in parts.values() for m in members.values()),
+        parts={part: len(side) for part, side in parts.items()},
+        headline=_shared((" or ".join(others), held), first, parts[held], pixels),
+        pairs=tuple(_shared((a, b), parts[a], parts[b], pixels) for a, b in combinations(parts, 2)),
+        unknown=sum(parse_name(key) is None for side in parts.values() for key in side),
         repeated={key: n for each in counts for key, n in sorted(each.items()) if n > 1},
         compared=len(everyone.keys() & pixels.digests.keys()) if pixels else None,
         missing=tuple(sorted(everyone.keys() & pixels.missing)) if pixels else (),
-        unreadable={everyone[key].path: reason for key, reason in unreadable if key in everyone},
+        unreadable={everyone[key]: reason for key, reason in unreadable if key in everyone},
         passed_over=split.passed_over,
     )
 
 
-def _shared(sides: tuple[str, str], first: Side, second: Side, pixels: "ComparedPixels | None") -> Shared:
-    names = [[m.name for m in side.values() if m.name] for side in (first, second)]
-    slides, cases = ([{getattr(name, key) for name in side} for side in names] for key in ("slide", "case"))
+def _shared(sides: tuple[str, str], first: Side, second: Side, pixels: ComparedPixels | None) -> Shared:
+    names = [[name for name in map(parse_name, side) if name] for side in (first, second)]
+    slides, cases = ([{getattr(name, unit) for name in side} for side in names] for unit in ("slide", "case"))
+    specimens = [set(map(_specimen, side)) for side in slides]
+    subtypes = Counter(map(_specimen, slides[0] | slides[1]))
     common = cases[0] & cases[1]
-    subtypes = [{(name.case + name.section, name.subtype) for name in side} for side in names]
-    specimens = {s for s, _ in subtypes[0]} & {s for s, _ in subtypes[1]}
-    kinds = Counter(s for s, _ in subtypes[0] | subtypes[1])
     return Shared(
         sides=sides,
-        slides=tuple(sorted(slides[0] & slides[1])),
-        cases=tuple(sorted(common)),
-        touched=sum(name.case in common for name in names[1]),
         first=len(first),
         held=len(second),
+        touched=sum(name.case in common for name in names[1]),
+        slides=tuple(sorted(slides[0] & slides[1])),
+        cases=tuple(sorted(common)),
         images=tuple(sorted(first.keys() & second.keys())),
-        twins=tuple(sorted(specimen for specimen in specimens if kinds[specimen] > 1)),
+        twins=tuple(sorted(each for each in specimens[0] & specimens[1] if subtypes[each] > 1)),
         identical=tuple(_identical(first, second, pixels.digests)) if pixels and pixels.digests else None,
         suspicious=tuple(_suspicious(first, second, pixels)) if pixels else (),
     )
 
 
-def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """For each image of the second side the first one, by key, that has its pixels on the other side."""
-    by_digest: dict[str, list[Member]] = {}
-    for key in sorted(first.keys() & digests.keys()):
-        by_digest.setdefault(digests[key], []).append(first[key])
-    for key, held in sorted(second.items()):
-        for other in by_digest.get(digests.get(key, ""), []):
-            if other.key != key and not _are_twins(held.name, other.name):
-                yield key, other.key
-                break
+def _specimen(slide: str) -> str:
+    """A slide without its subtype."""
+    return slide.partition("-")[2]
 
 
 def _are_twins(a: Name | None, b: Name | None) -> bool:
-    return bool(a and b and (a.case, a.section) == (b.case, b.section) and a.subtype != b.subtype)
+    return bool(a and b and a.slide != b.slide and _specimen(a.slide) == _specimen(b.slide))
 
 
-def _suspicious(first: Side, second: Side, pixels: "ComparedPixels") -> Iterable[tuple[str, str]]:
+def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """For each image of the second side the first one, by key, that has its pixels on the other side."""
+    by_digest: dict[str, list[str]] = {}
+    for key in sorted(first.keys() & digests.keys()):
+        by_digest.setdefault(digests[key], []).append(key)
+    for key in sorted(second.keys() & digests.keys()):
+        for other in by_digest.get(digests[key], []):
+            if other != key and not _are_twins(parse_name(key), parse_name(other)):
+                yield key, other
+                break
+
+
+def _suspicious(first: Side, second: Side, pixels: ComparedPixels) -> Iterable[tuple[str, str]]:
     for a, b in pixels.suspicious:
         if pixels.digests[a] != pixels.digests[b]:
             yield from ((x, y) for x, y in ((a, b), (b, a)) if x in second and y in first)

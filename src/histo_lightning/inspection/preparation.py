@@ -11,9 +11,11 @@ import numpy as np
 from histo_lightning.config.schema import PrepareConfig
 from histo_lightning.data.breakhis.problems import BLOCKING, Problem, inspect_names
 from histo_lightning.data.breakhis.records import (
+    PARTS,
     Record,
     census_message,
     folder_records,
+    part_of,
     record_of,
     select_magnification,
 )
@@ -24,7 +26,7 @@ from histo_lightning.data.sources.dataset import find_files, native_sizes
 from histo_lightning.data.sources.folder import Folder
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
-from histo_lightning.report.dataset_page import DatasetFacts, write_dataset_report
+from histo_lightning.report.dataset_page import DatasetFacts, image_table, write_dataset_report
 from histo_lightning.runs import write_json
 
 LISTED = 20  # problems of a kind that are printed; problems.csv has all
@@ -32,11 +34,15 @@ LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 @dataclass(frozen=True)
 class Outcome:
-    """The facts of a copy, its pixels, and whether training would refuse it."""
+    """The facts of a copy, and its pixels."""
 
     facts: DatasetFacts
     pixels: Pixels
-    refused: bool
+
+    @property
+    def refused(self) -> bool:
+        """Whether training would refuse the copy."""
+        return any(problem.kind in BLOCKING for problem in self.facts.problems)
 
 
 def prepare(config: PrepareConfig, folder: Path) -> Outcome:
@@ -81,14 +87,31 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
             verify=config.verify == "full",
         )
     by_image = {record.image: record for record in records}
-    ordered = [by_image[image] for image in pixels.images]
+    records = [by_image[image] for image in pixels.images]
     problems += [
         Problem("unreadable", image, by_image[image].path, reason)
         for image, reason in pixels.unreadable.items()
     ]
-    facts = _measure(dataset.name, files, ordered, pixels, problems, message, shown)
+    rows = np.flatnonzero([record.image not in pixels.unreadable for record in records])
+    readable = [records[row] for row in rows]
+    stains = np.full((len(records), len(COLUMNS)), np.nan)
+    stains[rows] = measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))
+    with StepProgress("comparing images", shown) as progress:
+        pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
+    states = [pixels.unreadable.get(record.image, "ok") for record in records]
+    sizes = [files.stat(record.path).st_size for record in records]
+    facts = DatasetFacts(
+        name=dataset.name,
+        root=str(files.root) if dataset.name != "synthetic" else "drawn by this program",
+        census=message,
+        images=image_table(records, pixels.sizes, sizes, pixels.digests, states, stains),
+        problems=problems,
+        identical=identical_pixels([r.image for r in readable], [pixels.digests[row] for row in rows]),
+        pairs=pairs,
+        pixels=pixels.take,
+    )
     write_dataset_report(folder, facts)
-    outcome = Outcome(facts, pixels, any(problem.kind in BLOCKING for problem in problems))
+    outcome = Outcome(facts, pixels)
     if config.json:
         write_json(Path(config.json), as_json(outcome))
     return outcome
@@ -102,55 +125,20 @@ def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], 
             f"dataset.root={files.root}: no image below it; give the folder that holds BreaKHis_v1"
         )
     if name == "folders":
-        records, parts = folder_records(paths, files.root)
-        return (
-            records,
-            [],
-            "folders: " + "; ".join(f"{p} {len(images):,} images" for p, images in parts.items()),
-        )
+        records = folder_records(paths, files.root)
+        counts = Counter(part_of(record.path) for record in records)
+        return records, [], "folders: " + "; ".join(f"{part} {counts[part]:,} images" for part in PARTS)
     known: dict[str, Record] = {}
-    for path in paths:
-        if (record := record_of(path)) is not None:
-            known.setdefault(record.image, record)
-    if not known:
+    for record in filter(None, map(record_of, paths)):
+        known.setdefault(record.image, record)
+    records = list(known.values())
+    if not records:
         raise UserError(
             f"dataset.root={files.root}: no image below it is named as in BreakHis, e.g. {paths[0]}"
         )
     if name == "synthetic":
-        return list(known.values()), [], f"{len(known):,} drawn images under BreakHis names"
-    return list(known.values()), inspect_names(paths), census_message(list(known.values()))
-
-
-def _measure(
-    name: str,
-    files: Folder,
-    records: list[Record],
-    pixels: Pixels,
-    problems: list[Problem],
-    message: str,
-    shown: bool,
-) -> DatasetFacts:
-    rows = np.flatnonzero([record.image not in pixels.unreadable for record in records])
-    readable = [records[row] for row in rows]
-    stains = np.full((len(records), len(COLUMNS)), np.nan)
-    stains[rows] = measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))
-    with StepProgress("comparing images", shown) as progress:
-        pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
-    return DatasetFacts(
-        name=name,
-        root=str(files.root) if name != "synthetic" else "drawn by this program",
-        census=message,
-        records=records,
-        sizes=pixels.sizes,
-        bytes=[files.stat(record.path).st_size for record in records],
-        digests=pixels.digests,
-        states=[pixels.unreadable.get(record.image, "ok") for record in records],
-        stains=stains,
-        problems=problems,
-        identical=identical_pixels([r.image for r in readable], [pixels.digests[row] for row in rows]),
-        pairs=pairs,
-        pixels=pixels.take,
-    )
+        return records, [], f"{len(records):,} drawn images under BreakHis names"
+    return records, inspect_names(paths), census_message(records)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -158,11 +146,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     facts, pixels = outcome.facts, outcome.pixels
     return {
         "dataset": facts.name,
-        "images": len(facts.records),
+        "images": len(facts.images),
         "unreadable": len(pixels.unreadable),
         "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
-        "identical_pixels": [list(group) for group in facts.identical],
-        "suspicious_pairs": [[pair.first, pair.second] for pair in facts.pairs if pair.suspicious],
+        "identical_pixels": facts.identical,
+        "suspicious_pairs": [(pair.first, pair.second) for pair in facts.pairs if pair.suspicious],
         "fingerprint": pixels.fingerprint(pixels.images),
         "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
     }

@@ -239,7 +239,10 @@ def test_every_form_of_list(text, tmp_path):
         (b"path,part\na.png,train\n,test\n", "row 3: the name of the image is missing"),
         (b'path,part\n"a.png,train\nb.png,test\n', "not readable as CSV"),
         (b"name,label\na.png,1\n", "row 1: 'name,label' is neither"),
-        (b"a.png|40|1|train\nb.png|40|test\n", "row 2: 'b.png|40|test' is not image.png"),
+        (
+            b"a.png|40|1|train\nb.png|40|test\n",
+            "row 2: 3 columns where the first line has 4; put names with '|' in quotes",
+        ),
         (b"a.png|40|1|train\nb.png|40|1|tset\n", "row 2: unknown part 'tset'"),
         (b"{", "not a split.json"),
         (b"[]", "not a split.json"),

@@ -71,10 +71,10 @@ def test_full_verification_says_what_it_mended(copy: Path, tmp_path: Path, caplo
     assert len(data) <= size  # another seed, if not
     os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     stale = prepare(config(copy, cache, magnification="40x"), tmp_path / "report")
-    assert stale.facts.digests == first.facts.digests
+    assert stale.pixels.digests == first.pixels.digests
     mended = prepare(config(copy, cache, magnification="40x", verify="full"), tmp_path / "report")
     assert "1 images differed from their files and are mended" in caplog.text
-    assert sum(a != b for a, b in zip(mended.facts.digests, first.facts.digests, strict=True)) == 1
+    assert sum(a != b for a, b in zip(mended.pixels.digests, first.pixels.digests, strict=True)) == 1
 
 
 def test_an_archive_is_prepared_like_the_folder_that_was_packed(copy: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_tree_of_foreign_names_is_prepared_as_it_is_trained_on(tmp_path: Path)
     wanted = config(tmp_path, tmp_path / "cache", dataset=dataset, magnification="40x")
     outcome = prepare(wanted, tmp_path / "report")
     assert not outcome.refused
-    assert len(outcome.facts.records) == 12
+    assert len(outcome.facts.images) == 12
     assert outcome.facts.census == "folders: train 4 images; val 4 images; test 4 images"
     data = BreakHisDataModule(
         "folders",
@@ -153,7 +153,7 @@ def test_download_survives_a_dropped_connection(copy: Path, tmp_path: Path) -> N
         server.server_close()
     assert asked[0] is None
     assert asked[1] == f"bytes={len(body) // 2}-"
-    assert len(outcome.facts.records) == 12
+    assert len(outcome.facts.images) == 12
     assert outcome.facts.root == str(tmp_path / "cache" / "breakhis" / "BreaKHis_v1")
 
 

@@ -22,7 +22,6 @@ class Source:
     """A data set on disk: its files, its records over all magnifications, and a sentence about it.
 
     ``sizes``: allowed native (width, height) of its images in pixels; None allows any.
-    ``folder_parts``: image names by part, where the tree itself says the parts.
     """
 
     name: str
@@ -30,7 +29,6 @@ class Source:
     records: Sequence[Record]
     message: str
     sizes: Sequence[tuple[int, int]] | None = None
-    folder_parts: dict[str, list[str]] | None = None
 
 
 def find_files(
@@ -101,9 +99,9 @@ def open_source(name: str, files: Folder, *, image_size: int = 350) -> Source:
         records = breakhis_records(paths, files.root)
         drawn = f"synthetic data set: {len(records):,} drawn images under BreakHis names"
         return Source(name, files, records, drawn if name == "synthetic" else census_message(records), sizes)
-    records, parts = folder_records(paths, files.root)
+    records = folder_records(paths, files.root)
     unknown = sum(not record.case for record in records)
     message = f"folders: {len(records):,} images in train/, val/ and test/"
     if unknown:
         message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
-    return Source(name, files, records, message, sizes, parts)
+    return Source(name, files, records, message, sizes)

@@ -18,17 +18,18 @@ def label_of(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
         UserError: a case, slide or image is in two parts that must not share it.
     """
     leak = _leak_label(parts, kind, config)
-    return "; ".join(text for text in (leak, SHUFFLED if config.shuffle_labels else "") if text)
+    return "; ".join(filter(None, (leak, SHUFFLED if config.shuffle_labels else "")))
 
 
 def _leak_label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
     if any(not r.case for members in parts.values() for r in members):
         return "GROUPING UNKNOWN"
     for unit in GROUPS[GROUPS.index(kind.unshared(config)) :]:
-        refuse_shared(parts, unit, f"split={config.name}")
+        _refuse_shared(parts, unit, config.name)
     if kind.clean_validation:
-        others = parts["train"] + parts["test"]
-        refuse_shared({"val": parts["val"], "the others": others}, "case", f"split={config.name}")
+        _refuse_shared(
+            {"val": parts["val"], "the others": parts["train"] + parts["test"]}, "case", config.name
+        )
     if (kind.group or config.group) == "image":
         return "LEAKY"
     seen = {r.case for part in ("train", "val") for r in parts[part]}
@@ -36,18 +37,16 @@ def _leak_label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
     return f"CASE-LEAKY ({touched} images)" if touched else ""
 
 
-def refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, where: str) -> None:
-    """Raise UserError where a case, slide or image is in two parts."""
-    home: dict[str, str] = {}
+def _refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, kind: str) -> None:
+    first: dict[str, str] = {}
     shared: dict[str, str] = {}
     for part, members in parts.items():
-        for record in members:
-            name = getattr(record, unit)
-            if home.setdefault(name, part) != part:
-                shared[name] = f"{home[name]} and {part}"
+        for name in {getattr(record, unit) for record in members}:
+            if first.setdefault(name, part) != part:
+                shared[name] = f"{first[name]} and {part}"
     if shared:
         name = min(shared)
         raise UserError(
-            f"{where}: {len(shared)} {unit}(s) are in two parts, e.g. {unit} {name} in {shared[name]}: that is a leak; "
+            f"split={kind}: {len(shared)} {unit}(s) are in two parts, e.g. {unit} {name} in {shared[name]}: that is a leak; "
             "move them to one side (split.group=slide or split.group=image runs it all the same, labelled)"
         )

@@ -18,6 +18,6 @@ class ImageRandom(KFold):
     needs_cases = False
 
     def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
-        order = keyed_order([r.image for r in records], self.name, config.seed, config.repeat)
-        fold_of = {image: i % config.folds for i, image in enumerate(order)}
-        return [[r for r in records if fold_of[r.image] == fold] for fold in range(config.folds)]
+        known = {r.image: r for r in records}
+        order = keyed_order(known, self.name, config.seed, config.repeat)
+        return [[known[image] for image in order[fold :: config.folds]] for fold in range(config.folds)]

@@ -19,6 +19,7 @@ class KFold(SplitKind):
 
     group: ClassVar[str] = "case"
     keys: ClassVar[tuple[str, ...]] = ("fold", "folds", "seed", "repeat", "shuffle_labels")
+    tests_all = True
 
     def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
         """Records by fold; folds are balanced in groups of each class and in images."""
@@ -36,23 +37,18 @@ class KFold(SplitKind):
         return [[r for name in fold for r in members[name]] for fold in names]
 
     def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
-        if not 2 <= config.folds <= MOST_FOLDS:
+        if not 3 <= config.folds <= MOST_FOLDS:
             raise UserError(
-                f"split.folds={config.folds}: give 3 to {MOST_FOLDS} (the full set has 16 benign cases)"
-            )
-        if config.folds == 2:
-            raise UserError(
-                "split.folds=2 leaves no training part (one fold tests, the next validates): give at least 3"
+                f"split.folds={config.folds}: give 3 to {MOST_FOLDS} (2 leave no training part, since one fold tests and "
+                f"the next validates; the full set has {MOST_FOLDS} benign cases)"
             )
         if not 0 <= config.fold < config.folds:
             raise UserError(f"split.fold={config.fold}: out of range, allowed are 0 to {config.folds - 1}")
         folds = self.folds(records, config)
-        validating = (config.fold + 1) % config.folds
-        parts = {
-            "train": [r for k, fold in enumerate(folds) if k not in (config.fold, validating) for r in fold],
-            "val": folds[validating],
-            "test": folds[config.fold],
-        }
+        roles = {config.fold: "test", (config.fold + 1) % config.folds: "val"}
+        parts: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
+        for k, fold in enumerate(folds):
+            parts[roles.get(k, "train")] += fold
         partition = content_hash({str(k): [getattr(r, self.group) for r in f] for k, f in enumerate(folds)})
         few = f"{config.folds} folds leave fewer than 3 benign test cases in each: intervals will be wide"
         return Draft(parts, partition, [few] if config.folds > 5 else [])

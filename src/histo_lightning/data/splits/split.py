@@ -1,7 +1,7 @@
 """A finished split: image names by part, what a reader must know about them, and their hash."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from histo_lightning.data.splits.grouping import content_hash
@@ -17,18 +17,18 @@ class Split:
     """
 
     kind: str
+    label: str
     seed: int
     fold: int
     folds: int
     repeat: int
     group: str
-    label: str
+    shuffled_labels: bool
+    injection: Mapping[str, float | int] | None
+    partition_hash: str
+    notes: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
     cases: Mapping[str, tuple[str, ...]]
-    partition_hash: str
-    notes: tuple[str, ...] = ()
-    shuffled_labels: bool = False
-    injection: Mapping[str, float | int] | None = None
 
     @property
     def hash(self) -> str:
@@ -41,19 +41,5 @@ class Split:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``split.json``."""
-        return {
-            "kind": self.kind,
-            "label": self.label,
-            "seed": self.seed,
-            "fold": self.fold,
-            "folds": self.folds,
-            "repeat": self.repeat,
-            "group": self.group,
-            "shuffled_labels": self.shuffled_labels,
-            "injection": None if self.injection is None else dict(self.injection),
-            "hash": self.hash,
-            "partition_hash": self.partition_hash,
-            "notes": list(self.notes),
-            "parts": {part: list(names) for part, names in self.parts.items()},
-            "cases": {part: list(cases) for part, cases in self.cases.items()},
-        }
+        lists = {key: {p: list(n) for p, n in getattr(self, key).items()} for key in ("parts", "cases")}
+        return {**asdict(self), "hash": self.hash, "notes": list(self.notes), **lists}

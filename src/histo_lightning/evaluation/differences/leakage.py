@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histo_lightning.data.splits.official import ARMS
 from histo_lightning.evaluation.differences.paired import LEVEL, Floats, paired
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
 from histo_lightning.evaluation.differences.simultaneous import holm
@@ -25,7 +26,7 @@ Json = dict[str, Any]
 
 SCORES = ("auroc", "balanced_accuracy", "accuracy")
 CONTRAST = ("image_random", "slide_kfold", "case_kfold")
-OFFICIAL = ("official", "official clean", "official matched")
+OFFICIAL = ARMS
 MANY_SLIDES = "images of cases with several slides"
 TOUCHED, UNTOUCHED, APART = "touched images", "untouched images", "touched minus untouched"
 
