@@ -18,13 +18,13 @@ def run(config: Config) -> int:
     if not isinstance(config, PrepareConfig):
         raise TypeError(f"{type(config).__name__} instead of PrepareConfig")
     folder = Path(config.output_dir) / "datasets" / (config.run_name or config.dataset.name)
-    outcome = prepare(config, folder)
+    facts = prepare(config, folder)
     if config.preview:
         from histo_lightning.inspection.preview import write_preview
 
         write_preview(config, folder / "preview.png")
-    print_outcome(outcome, folder, config.preview)
-    return EXIT_USER if outcome.refused else 0
+    print_outcome(facts, folder, config.preview)
+    return EXIT_USER if facts.verdict()[1] else 0
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """The pixels of a split's images: who is whose copy, and who looks like whom."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,22 +9,20 @@ import numpy as np
 from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.breakhis.names import parse_name
 from histo_lightning.data.breakhis.records import Record, record_of
-from histo_lightning.data.pixels.cache import Progress, default_cache_dir, load_pixels
+from histo_lightning.data.pixels.cache import default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import nearest_pairs
 from histo_lightning.data.sources.dataset import find_files, native_sizes
 from histo_lightning.data.splits.reading import printable
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import ComparedPixels, image_key
+from histo_lightning.report.console import StepProgress
 
 STORED_SHORT_SIDE = 256  # as prepare stores BreakHis by default, so that the cache is shared
 NEAREST = 200  # pairs that are looked at, for each magnification
 
 
 def compare_pixels(
-    wanted: Mapping[str, str],
-    dataset: DatasetConfig,
-    cache_dir: str | Path | None,
-    progress: Callable[[str], Progress],
+    wanted: Mapping[str, str], dataset: DatasetConfig, cache_dir: str | None
 ) -> ComparedPixels:
     """Find the images of one or several splits below ``dataset.root``, and compare them.
 
@@ -32,7 +30,6 @@ def compare_pixels(
         wanted: paths of the images as the split writes them, by key.
         dataset: where the images are; ``dataset.name`` decides which native sizes are allowed.
         cache_dir: where pixels are kept; None is the user's own folder.
-        progress: gives for a step's name what is called with (images done, images in all).
 
     Raises:
         UserError: no such root, a set that has none, none of the images below it, or the cache cannot be written.
@@ -59,25 +56,19 @@ def compare_pixels(
             if name and name.magnification in magnifications:
                 decoded.setdefault(key, _record(key, path))
     key_of = {record.image: key for key, record in decoded.items()}
-    pixels = load_pixels(
-        files,
-        list(decoded.values()),
-        dataset.short_side or STORED_SHORT_SIDE,
-        cache,
-        sizes=sizes,
-        tolerant=True,
-        progress=progress("decoding images"),
-    )
+    records = list(decoded.values())
+    side = dataset.short_side or STORED_SHORT_SIDE
+    with StepProgress("decoding images") as progress:
+        pixels = load_pixels(files, records, side, cache, sizes=sizes, tolerant=True, progress=progress)
     unreadable = {key_of[image]: reason for image, reason in pixels.unreadable.items()}
     row_of = {key_of[image]: row for row, image in enumerate(pixels.images)}
     readable = {key: row for key, row in row_of.items() if key in present and key not in unreadable}
     rows = np.array(list(readable.values()), dtype=np.int64)
-    pairs = nearest_pairs(
-        lambda chosen: pixels.take(rows[chosen]),
-        [present[key] for key in readable],
-        count=NEAREST,
-        progress=progress("comparing images"),
-    )
+    compared = [present[key] for key in readable]
+    with StepProgress("comparing images") as progress:
+        pairs = nearest_pairs(
+            lambda chosen: pixels.take(rows[chosen]), compared, count=NEAREST, progress=progress
+        )
     return ComparedPixels(
         digests={key: pixels.digests[row] for key, row in readable.items()},
         missing=frozenset(wanted.keys() - present.keys()),

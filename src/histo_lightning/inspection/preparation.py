@@ -2,7 +2,6 @@
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from histo_lightning.data.breakhis.records import (
     record_of,
     select_magnification,
 )
-from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
+from histo_lightning.data.pixels.cache import default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import identical_pixels, nearest_pairs
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
 from histo_lightning.data.sources.dataset import find_files, native_sizes
@@ -32,25 +31,15 @@ from histo_lightning.runs import write_json
 LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The facts of a copy, and its pixels."""
-
-    facts: DatasetFacts
-    pixels: Pixels
-
-    @property
-    def refused(self) -> bool:
-        """Whether training would refuse the copy."""
-        return any(problem.kind in BLOCKING for problem in self.facts.problems)
-
-
-def prepare(config: PrepareConfig, folder: Path) -> Outcome:
+def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv``.
 
     Args:
         config: settings of the runs to prepare for; ``magnification`` chooses what is decoded.
         folder: where the report goes.
+
+    Returns:
+        What the report shows; ``verdict()`` says whether training would refuse the copy.
 
     Raises:
         UserError: no image at all, the download failed, or something cannot be written. Single bad images are not
@@ -108,13 +97,12 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
         problems=problems,
         identical=identical_pixels([r.image for r in readable], [pixels.digests[row] for row in rows]),
         pairs=pairs,
-        pixels=pixels.take,
+        pixels=pixels,
     )
     write_dataset_report(folder, facts)
-    outcome = Outcome(facts, pixels)
     if config.json:
-        write_json(Path(config.json), as_json(outcome))
-    return outcome
+        write_json(Path(config.json), as_json(facts))
+    return facts
 
 
 def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], str]:
@@ -141,9 +129,9 @@ def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], 
     return records, inspect_names(paths), census_message(records)
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def as_json(facts: DatasetFacts) -> dict[str, Any]:
     """The figures of a prepared data set."""
-    facts, pixels = outcome.facts, outcome.pixels
+    pixels = facts.pixels
     return {
         "dataset": facts.name,
         "images": len(facts.images),
@@ -156,11 +144,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcome(outcome: Outcome, folder: Path, preview: bool) -> None:
+def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:
     """Print the verdict and where the report is; what training would refuse is listed on stderr."""
-    out, facts, pixels = console(), outcome.facts, outcome.pixels
+    out, pixels = console(), facts.pixels
     height, width = pixels.shape
-    out.print(facts.verdict()[0], markup=False)
+    verdict, refused = facts.verdict()
+    out.print(verdict, markup=False)
     size = f"{pixels.nbytes / 1e9:.2f} GB"
     out.print(f"pixel cache: {len(pixels.images):,} images of {width}x{height}, {size}", markup=False)
     for name in ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else [])):
@@ -171,7 +160,7 @@ def print_outcome(outcome: Outcome, folder: Path, preview: bool) -> None:
             print(f"{kind}: {problem.path}: {problem.detail}", file=sys.stderr)
         if len(problems) > LISTED:
             print(f"{kind}: {len(problems) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
-    if outcome.refused:
+    if refused:
         print(
             "error: training refuses this copy until the files above are mended or moved away",
             file=sys.stderr,

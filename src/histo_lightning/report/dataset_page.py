@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES
 from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, Problem, missing_by_group
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.cache import Pixels
 from histo_lightning.data.pixels.duplicates import ORIENTATIONS, SUSPICIOUS, Pair, orient
 from histo_lightning.data.pixels.stains import COLUMNS
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
@@ -32,26 +33,16 @@ PAIRS_SHOWN = 10
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Facts of one copy.
-
-    Attributes:
-        name, root: of the data set, and where the images are, as people are told.
-        census: one sentence that compares the copy with the census.
-        images: a row an image (see :func:`image_table`), also those that cannot be read.
-        problems: of names, folders and decoding.
-        identical: groups of images with the same pixels.
-        pairs: near-duplicates across cases, best first.
-        pixels: rows (int64) of ``images`` -> uint8 RGB, B x H x W x 3, as stored; not asked for unreadable images.
-    """
+    """Facts of one copy of a data set."""
 
     name: str
-    root: str
-    census: str
-    images: pd.DataFrame
-    problems: Sequence[Problem]
-    identical: Sequence[tuple[str, ...]]
-    pairs: Sequence[Pair]
-    pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    root: str  # where the images are, as people are told
+    census: str  # one sentence that compares the copy with the census
+    images: pd.DataFrame  # see ``image_table``; also those that cannot be read
+    problems: Sequence[Problem]  # of names, folders and decoding
+    identical: Sequence[tuple[str, ...]]  # groups of images with the same pixels
+    pairs: Sequence[Pair]  # near-duplicates across cases, best first
+    pixels: Pixels  # as stored, rows as in ``images``
 
     def of_kind(self, kind: str) -> list[Problem]:
         return [problem for problem in self.problems if problem.kind == kind]
@@ -185,7 +176,7 @@ def _case_table(named: pd.DataFrame) -> Table:
 
 
 def _pixels(facts: DatasetFacts, row: int) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = facts.pixels(np.array([row], dtype=np.int64))[0]
+    pixels: NDArray[np.uint8] = facts.pixels.take(np.array([row], dtype=np.int64))[0]
     return pixels
 
 

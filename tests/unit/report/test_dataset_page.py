@@ -55,9 +55,10 @@ def facts() -> DatasetFacts:
     states = ["ok"] * len(paths)
     states[7] = "image file is truncated"
 
-    def read(rows):
-        assert 7 not in rows.tolist()
-        return pixels[rows]
+    class Stored:
+        def take(self, rows):
+            assert 7 not in rows.tolist()
+            return pixels[rows]
 
     problems = [Problem("unreadable", images[7], paths[7], states[7]), *inspect_names(paths)]
     return DatasetFacts(
@@ -79,7 +80,7 @@ def facts() -> DatasetFacts:
             Pair(images[0], images[14], 9, 0.81, "as it is"),
             Pair(images[1], images[13], 21, 0.05, "turned by 180°"),
         ],
-        pixels=read,
+        pixels=Stored(),
     )
 
 
@@ -236,7 +237,9 @@ def test_pairs_and_mosaic_are_drawn(html: str, facts: DatasetFacts) -> None:
         np.asarray(Image.open(io.BytesIO(data)).convert("L"), float) for data in page.images[-2:]
     )
     row = {image: i for i, image in reversed(list(enumerate(facts.images.image)))}
-    squares = [facts.pixels(np.array([row[name]]))[0][:, 12:58] for name in page.alts[-2:]]  # 46 x 70 pixels
+    squares = [
+        facts.pixels.take(np.array([row[name]]))[0][:, 12:58] for name in page.alts[-2:]
+    ]  # 46 x 70 pixels
     whole = [np.asarray(Image.fromarray(square).convert("L"), float) for square in squares]
     assert np.abs(first - whole[0]).mean() < 10
     assert np.abs(second - np.rot90(whole[1], 2)).mean() < 10

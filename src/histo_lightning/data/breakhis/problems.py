@@ -31,19 +31,12 @@ _MAGNIFICATION_FOLDER = re.compile(r"(40|100|200|400)(?: ?x|[ _-]?mag)?", re.I |
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row of ``problems.csv``.
+    """A row of ``problems.csv``."""
 
-    Attributes:
-        kind: one of :data:`KINDS`.
-        image: file name; empty where it concerns no single image.
-        path: relative to the root, with ``/``; empty where there is no file.
-        detail: what is wrong, in words.
-    """
-
-    kind: str
-    image: str
-    path: str
-    detail: str
+    kind: str  # one of :data:`KINDS`
+    image: str  # file name; empty where it concerns no single image
+    path: str  # relative to the root, with ``/``; empty where there is no file
+    detail: str  # what is wrong, in words
 
 
 def _contradiction(folder: str, name: Name) -> str:

@@ -1,21 +1,22 @@
-"""From records to a proved split, whatever the kind.
+"""From records to a split of any kind, with the proof that no group is on both sides and the label of what is.
 
 Groups (cases or slides) are assigned over all magnifications and filtered afterwards, so the partition does not depend
 on the magnification.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, select_magnification, without_twins
-from histo_lightning.data.splits.disjoint import label_of
 from histo_lightning.data.splits.given import GivenKind, given_draft
-from histo_lightning.data.splits.grouping import Parts
+from histo_lightning.data.splits.grouping import GROUPS, Parts
 from histo_lightning.data.splits.label_shuffling import labelled
-from histo_lightning.data.splits.registry import check_split_keys, split_kind
+from histo_lightning.data.splits.registry import SplitKind, check_split_keys, split_kind
 from histo_lightning.data.splits.split import Split
 from histo_lightning.errors import UserError
+
+SHUFFLED = "SHUFFLED LABELS"
 
 
 def build_split(
@@ -54,10 +55,10 @@ def build_split(
     draft.parts = {part: select_magnification(draft.parts[part], magnification) for part in PARTS}
     draft = kind.refine(draft, config)
     parts = draft.parts
-    label = label_of(parts, kind, config)
+    labels = (_label(parts, kind, config), SHUFFLED if config.shuffle_labels else "")
     return Split(
         kind=config.name,
-        label=label,
+        label="; ".join(filter(None, labels)),
         seed=config.seed,
         fold=config.fold,
         folds=config.folds,
@@ -91,3 +92,35 @@ def _class_notes(parts: Parts, task: str) -> list[str]:
         if absent:
             notes.append(f"{part} holds no image of {', '.join(absent)}")
     return notes
+
+
+def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
+    """Check disjointness by what the kind lets sets share, and say in a label what they share."""
+    if any(not r.case for members in parts.values() for r in members):
+        return "GROUPING UNKNOWN"
+    for unit in GROUPS[GROUPS.index(kind.unshared(config)) :]:
+        _refuse_shared(parts, unit, config.name)
+    if kind.clean_validation:
+        _refuse_shared(
+            {"val": parts["val"], "the others": parts["train"] + parts["test"]}, "case", config.name
+        )
+    if (kind.group or config.group) == "image":
+        return "LEAKY"
+    seen = {r.case for part in ("train", "val") for r in parts[part]}
+    touched = sum(r.case in seen for r in parts["test"])
+    return f"CASE-LEAKY ({touched} images)" if touched else ""
+
+
+def _refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, kind: str) -> None:
+    first: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    for part, members in parts.items():
+        for name in {getattr(record, unit) for record in members}:
+            if first.setdefault(name, part) != part:
+                shared[name] = f"{first[name]} and {part}"
+    if shared:
+        name = min(shared)
+        raise UserError(
+            f"split={kind}: {len(shared)} {unit}(s) are in two parts, e.g. {unit} {name} in {shared[name]}: that is a leak; "
+            "move them to one side (split.group=slide or split.group=image runs it all the same, labelled)"
+        )

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.case_kfold import CaseKFold
 from histo_lightning.data.splits.grouping import keyed_order
-from histo_lightning.data.splits.kfold import KFold
 from histo_lightning.data.splits.registry import register_split
 
 
 @register_split
-class ImageRandom(KFold):
+class ImageRandom(CaseKFold):
     """Every image is tested once over the folds."""
 
     name = "image_random"

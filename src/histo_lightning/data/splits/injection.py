@@ -1,21 +1,11 @@
 """``split=injection``: siblings of test images are put into train, and nothing else changes.
 
-This is the causal arm of the leakage study. For a fold of ``case_kfold``, at one magnification, the images of each test
-slide are divided by a seeded hash into the probe (the larger half), which every arm is tested on, and the sibling pool
-(the smaller half). Train, class by class:
-
-- Every test case of the pool gets a partner among the train cases: of the same subtype where there is one, with enough
-  images where there is one. Where all partners together have fewer images than the pool, one is exchanged for a larger case
-  of the class. Only the clean arm trains on partners. The other train cases, the base, are in every arm.
-- Clean arm (share 0): as many partner images as the pool has images, spread as in the pool.
-- Leaky arms (share from 0.25 to 1): the partners are dropped whole, and m = share x pool images of the test cases come in,
-  at least one of each case; a larger share contains a smaller one.
-- Base images fill up to a number of images that is the same in every arm. It is all base images plus m at the least share,
-  so it can be reached in all of them; the base images of any two arms contain one another.
-
-So arms of a fold have the same probe, the same number of train cases and the same number of train images in each class.
-The clean arm and the arm of share 1 differ by exactly the exchange of partner images for siblings (but for a small copy in
-which no choice of partners has images enough: base images replace those that lack).
+This is the causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; ``docs/leakage.md``
+describes the design. Its words: each test slide's images are halved into the *probe*, which every arm is tested on, and
+the *sibling pool*. Every test case of the pool has a *partner* among the train cases; the other train cases are the
+*base*. The clean arm (share 0) trains on partner images; a leaky arm (share 0.25 to 1) drops the partners whole and trains
+on m = share x pool images of the test cases instead. Base images fill up to a number of images that is the same in every
+arm of the fold, as the number of train cases is, class by class.
 """
 
 import math
@@ -24,13 +14,13 @@ from collections.abc import Sequence
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.case_kfold import CaseKFold
 from histo_lightning.data.splits.grouping import (
     by_group,
     keyed_order,
     majority_subtype,
     proportional_order,
 )
-from histo_lightning.data.splits.kfold import KFold
 from histo_lightning.data.splits.registry import Draft, register_split
 from histo_lightning.errors import UserError
 
@@ -39,11 +29,11 @@ Cases = dict[str, list[Record]]
 
 
 @register_split
-class Injection(KFold):
+class Injection(CaseKFold):
     """A fold of ``case_kfold`` whose train set is refined at the run's magnification."""
 
     name = "injection"
-    keys = (*KFold.keys, "injected")
+    keys = (*CaseKFold.keys, "injected")
     clean_validation = True
     tests_all = False
 

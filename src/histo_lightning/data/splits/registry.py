@@ -14,19 +14,14 @@ OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which ea
 
 @dataclass
 class Draft:
-    """What a kind makes of a data set.
-
-    Attributes:
-        parts: records by ``train``, ``val`` and ``test``.
-        partition: a hash of how groups are assigned, equal for all magnifications; by default of the cases by part.
-        notes: what a reader must know, a sentence each.
-        injection: the ``injection`` of ``split.json``.
-    """
+    """What a kind makes of a data set."""
 
     parts: Parts
-    partition: str = ""
-    notes: list[str] = field(default_factory=list)
-    injection: Mapping[str, float | int] | None = None
+    partition: str = (
+        ""  # hash of how groups are assigned, equal for all magnifications; else of the cases by part
+    )
+    notes: list[str] = field(default_factory=list)  # what a reader must know, a sentence each
+    injection: Mapping[str, float | int] | None = None  # of ``split.json``
 
     def __post_init__(self) -> None:
         cases = {part: {r.case for r in members} for part, members in self.parts.items()}
@@ -41,30 +36,26 @@ class Draft:
 class SplitKind:
     """One way to split. Derive a class, name it, write :meth:`assign`, and decorate it with :func:`register_split`.
 
-    Attributes:
-        name: of the config option ``split=<name>``.
-        group: what no two sets may share: ``case``, ``slide`` or ``image``; None lets ``split.group`` choose. Sets
-            that share cases all the same are labelled CASE-LEAKY, and those of group ``image`` LEAKY.
-        keys: the keys of ``SplitConfig`` that it reads, beside ``name`` and ``group``.
-        dataset: the only data set that it splits; empty for any with BreakHis names.
-        given: the sets are listed somewhere, so they serve any data set; see :class:`GivenKind`.
-        needs_cases: names must say their case.
-        keeps_twins: both copies of slide 13412 stay (``task=binary`` only).
-        clean_validation: validation shares no case with the other sets, though these may share some.
-        tests_all: its folds together test every image once, so their predictions can be pooled.
-        overlapping_tests: the test sets of its folds overlap, so they are never pooled.
+    ``group`` is what no two sets may share: ``case``, ``slide`` or ``image``; None lets ``split.group`` choose. Sets that
+    share cases all the same are labelled CASE-LEAKY, and those of group ``image`` LEAKY.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # of the config option ``split=<name>``
     group: ClassVar[str | None] = "case"
-    keys: ClassVar[tuple[str, ...]] = ()
-    dataset: ClassVar[str] = ""
-    given: ClassVar[bool] = False
-    needs_cases: ClassVar[bool] = True
-    keeps_twins: ClassVar[bool] = False
-    clean_validation: ClassVar[bool] = False
-    tests_all: ClassVar[bool] = False
-    overlapping_tests: ClassVar[bool] = False
+    keys: ClassVar[tuple[str, ...]] = ()  # of ``SplitConfig`` that it reads, beside ``name`` and ``group``
+    dataset: ClassVar[str] = ""  # the only data set that it splits; empty for any with BreakHis names
+    given: ClassVar[bool] = (
+        False  # the sets are listed somewhere, so they serve any data set: see ``GivenKind``
+    )
+    needs_cases: ClassVar[bool] = True  # names must say their case
+    keeps_twins: ClassVar[bool] = False  # both copies of slide 13412 stay (``task=binary`` only)
+    clean_validation: ClassVar[bool] = (
+        False  # validation shares no case with the others, though these may share some
+    )
+    tests_all: ClassVar[bool] = (
+        False  # the folds together test every image once, so predictions can be pooled
+    )
+    overlapping_tests: ClassVar[bool] = False  # the folds' test sets overlap, so they are never pooled
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         """Raise UserError where the values of its own keys contradict each other or the magnification."""
