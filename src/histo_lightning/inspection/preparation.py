@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,11 @@ import numpy as np
 
 from histo_lightning.config.schema import PrepareConfig
 from histo_lightning.data.breakhis.problems import BLOCKING, Problem, inspect_names
-from histo_lightning.data.breakhis.records import (
-    PARTS,
-    Record,
-    census_message,
-    folder_records,
-    part_of,
-    record_of,
-    select_magnification,
-)
+from histo_lightning.data.breakhis.records import Record, census_message, record_of, select_magnification
 from histo_lightning.data.pixels.cache import default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import identical_pixels, nearest_pairs
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
-from histo_lightning.data.sources.dataset import find_files, native_sizes
+from histo_lightning.data.sources.dataset import find_files, native_sizes, open_source
 from histo_lightning.data.sources.folder import Folder
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
@@ -47,21 +40,21 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     """
     shown = config.trainer.progress != "none"
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    dataset = config.dataset
+    dataset, image_size = config.dataset, config.dataset.image_size or 350
     with StepProgress("fetching (bytes)" if dataset.download else "drawing images", shown) as progress:
         files = find_files(
             dataset.name,
             dataset.root,
             cache_dir,
             images_per_slide=dataset.images_per_slide or 4,
-            image_size=dataset.image_size or 350,
+            image_size=image_size,
             seed=dataset.seed or 0,
             download=dataset.download,
             url=dataset.url,
             progress=progress,
         )
-    records, problems, message = _read_names(dataset.name, files)
-    records = select_magnification(records, config.magnification)
+    everything, problems, message = _read_names(dataset.name, files, image_size)
+    records = select_magnification(everything, config.magnification)
     if not records:
         raise UserError(f"magnification={config.magnification}: the data set has no such image")
     with StepProgress("decoding images", shown) as progress:
@@ -70,7 +63,7 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
             records,
             dataset.short_side or round(config.image_size * 8 / 7),
             cache_dir,
-            sizes=native_sizes(dataset.name, dataset.image_size or 350),
+            sizes=native_sizes(dataset.name, image_size),
             progress=progress,
             tolerant=True,
             verify=config.verify == "full",
@@ -105,27 +98,22 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     return facts
 
 
-def _read_names(name: str, files: Folder) -> tuple[list[Record], list[Problem], str]:
+def _read_names(name: str, files: Folder, image_size: int) -> tuple[Sequence[Record], list[Problem], str]:
     """Records, problems of names, and a sentence about the copy."""
+    if name != "breakhis":
+        source = open_source(name, files, image_size=image_size)
+        return source.records, [], source.message
     paths = files.paths()
-    if not paths:
-        raise UserError(
-            f"dataset.root={files.root}: no image below it; give the folder that holds BreaKHis_v1"
-        )
-    if name == "folders":
-        records = folder_records(paths, files.root)
-        counts = Counter(part_of(record.path) for record in records)
-        return records, [], "folders: " + "; ".join(f"{part} {counts[part]:,} images" for part in PARTS)
-    known: dict[str, Record] = {}
+    first: dict[str, Record] = {}
     for record in filter(None, map(record_of, paths)):
-        known.setdefault(record.image, record)
-    records = list(known.values())
-    if not records:
+        first.setdefault(record.image, record)
+    if not first:
+        example = f", e.g. {paths[0]}" if paths else ""
         raise UserError(
-            f"dataset.root={files.root}: no image below it is named as in BreakHis, e.g. {paths[0]}"
+            f"dataset.root={files.root}: no image below it is named as in BreakHis{example}; give the folder that holds "
+            "BreaKHis_v1"
         )
-    if name == "synthetic":
-        return records, [], f"{len(records):,} drawn images under BreakHis names"
+    records = list(first.values())
     return records, inspect_names(paths), census_message(records)
 
 

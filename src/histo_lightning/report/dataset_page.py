@@ -65,21 +65,13 @@ class DatasetFacts:
 
 def image_table(
     records: Sequence[Record],
-    sizes: Sequence[tuple[int, int]],
-    file_sizes: Sequence[int],
-    digests: Sequence[str],
-    states: Sequence[str],
-    stains: NDArray[np.float64],
+    sizes: Sequence[tuple[int, int]],  # native (width, height) in pixels; (0, 0) where unreadable
+    file_sizes: Sequence[int],  # in bytes
+    digests: Sequence[str],  # SHA-256 of native pixels; empty where unreadable
+    states: Sequence[str],  # ``ok``, or why the image is unreadable
+    stains: NDArray[np.float64],  # images x ``stains.COLUMNS``; NaN where unreadable
 ) -> pd.DataFrame:
-    """A row an image with the columns of ``images.csv``; 0, NaN and empty text are what is not known.
-
-    Args:
-        sizes: native (width, height) in pixels; (0, 0) where unreadable.
-        file_sizes: in bytes.
-        digests: SHA-256 of native pixels; empty where unreadable.
-        states: ``ok``, or why the image is unreadable.
-        stains: float64, images x ``stains.COLUMNS``; NaN where unreadable.
-    """
+    """A row an image with the columns of ``images.csv``; 0, NaN and empty text are what is not known."""
     columns = zip(records, sizes, file_sizes, digests, states, strict=True)
     rows = [[*astuple(record), *size, *more] for record, size, *more in columns]
     table = pd.DataFrame(rows, columns=[*NAME_COLUMNS, *FILE_COLUMNS])
@@ -175,18 +167,13 @@ def _case_table(named: pd.DataFrame) -> Table:
     return _table("case", about.join(_counts(named, "case")), "lllrrrrr")
 
 
-def _pixels(facts: DatasetFacts, row: int) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = facts.pixels.take(np.array([row], dtype=np.int64))[0]
-    return pixels
-
-
 def _examples(facts: DatasetFacts) -> dict[tuple[str, int], Picture]:
     """The first readable image of each (subtype, magnification)."""
     readable = facts.images[facts.images.state == "ok"].drop_duplicates(["subtype", "magnification"])
     readable = readable[readable.subtype != ""]
     columns = (readable.subtype, readable.magnification, readable.image, readable.index)
     return {
-        (subtype, magnification): thumbnail(_pixels(facts, row), image, WIDTH)
+        (subtype, magnification): thumbnail(facts.pixels.take(np.array([row]))[0], image, WIDTH)
         for subtype, magnification, image, row in zip(*columns, strict=True)
     }
 
@@ -198,7 +185,7 @@ def _pair_pictures(facts: DatasetFacts, pair: Pair) -> tuple[Pair, list[Picture]
     for image, orientation in ((pair.first, ORIENTATIONS[0]), (pair.second, pair.orientation)):
         if image not in rows:
             return None
-        pixels = _pixels(facts, rows[image])
+        pixels = facts.pixels.take(np.array([rows[image]]))[0]
         side = min(pixels.shape[:2])
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
         square = orient(pixels[top : top + side, left : left + side], ORIENTATIONS.index(orientation))

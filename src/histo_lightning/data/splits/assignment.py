@@ -29,24 +29,27 @@ Folds = list[tuple[str, ...]]  # the names of the groups of each fold, sorted
 
 @dataclass(frozen=True)
 class _Groups:
-    """The groups of one class: names, and a row each of images by magnification and of the subtype as zeros and a one."""
+    """The groups of one class: names, and a row each: images by magnification, then the subtype as zeros and a one."""
 
     names: tuple[str, ...]
-    images: tuple[tuple[int, ...], ...]
-    subtypes: tuple[tuple[int, ...], ...]
+    rows: tuple[tuple[int, ...], ...]
+    magnifications: int
     folds: int
 
     @cached_property
     def features(self) -> Integers:
-        """A row a group, padded with empty groups so that every fold has equal size."""
-        rows = np.hstack([np.array(self.images, dtype=np.int64), np.array(self.subtypes, dtype=np.int64)])
-        return np.pad(rows, ((0, -len(rows) % self.folds), (0, 0)))
+        """The rows, padded with empty groups so that every fold has equal size."""
+        return np.pad(np.array(self.rows, dtype=np.int64), ((0, -len(self.rows) % self.folds), (0, 0)))
+
+    @cached_property
+    def images(self) -> Integers:
+        return self.features[:, : self.magnifications]
 
     @cached_property
     def weights(self) -> Integers:
-        totals = np.sum(self.images, axis=0)
-        relative = [_SCALE // max(int(total), 1) ** 2 for total in totals]
-        uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(self.names) ** 2] * len(self.subtypes[0])
+        relative = [_SCALE // max(int(total), 1) ** 2 for total in self.images.sum(axis=0)]
+        subtypes = self.features.shape[1] - self.magnifications
+        uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(self.names) ** 2] * subtypes
         return np.array(relative + uneven, dtype=np.int64)
 
     def start(self, order: Sequence[str]) -> Integers:
@@ -87,16 +90,16 @@ class _Groups:
 
 def _groups(members: dict[str, list[Record]], folds: int) -> _Groups:
     names = tuple(sorted(members))
-    magnifications = sorted({r.magnification for records in members.values() for r in records})
-    subtypes = sorted({r.subtype for records in members.values() for r in records})
-    counts = [Counter(r.magnification for r in members[name]) for name in names]
-    majority = [majority_subtype(members[name]) for name in names]
-    return _Groups(
-        names,
-        tuple(tuple(count[m] for m in magnifications) for count in counts),
-        tuple(tuple(int(own == subtype) for subtype in subtypes) for own in majority),
-        folds,
+    records = [r for group in members.values() for r in group]
+    magnifications, subtypes = (
+        sorted({r.magnification for r in records}),
+        sorted({r.subtype for r in records}),
     )
+    rows = []
+    for name in names:
+        images, subtype = Counter(r.magnification for r in members[name]), majority_subtype(members[name])
+        rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
+    return _Groups(names, tuple(rows), len(magnifications), folds)
 
 
 @lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
@@ -108,11 +111,11 @@ def _optimum(groups: _Groups) -> Folds:
 
 def _sampled(groups: _Groups, seed: int, repeat: int) -> Folds:
     """A random partition whose folds all hold an acceptable number of images (else the most even one drawn)."""
-    images = np.sum(groups.images, axis=1)
+    images = groups.images.sum(axis=1)
     best: tuple[float, Folds] = (np.inf, [])
     for attempt in range(REPEAT_ATTEMPTS):
         folds = groups.start(keyed_order(groups.names, "repeat", seed, repeat, attempt))
-        counts = np.bincount(folds[: len(images)], weights=images, minlength=groups.folds)
+        counts = np.bincount(folds, weights=images, minlength=groups.folds)
         relative = counts / (images.sum() / groups.folds)
         outside = float(max(REPEAT_BOUNDS[0] - relative.min(), relative.max() - REPEAT_BOUNDS[1], 0.0))
         if outside < best[0]:

@@ -26,10 +26,7 @@ class GivenKind(SplitKind):
 
 
 def given_draft(
-    records: Sequence[Record],
-    listed: Mapping[str, Sequence[str]],
-    where: str,
-    left_out: Collection[str] = (),
+    records: Sequence[Record], listed: Mapping[str, Sequence[str]], where: str, left_out: Collection[str]
 ) -> Draft:
     """Records by part as listed; a missing validation set is cut from train.
 
@@ -39,14 +36,12 @@ def given_draft(
         left_out: names that may be listed, and are in no part all the same.
 
     Raises:
-        UserError: a part is unknown, an image is in two parts or not in the data set, or train or test is empty.
+        UserError: an image is in two parts or not in the data set, or train or test is empty.
     """
     known = {r.image: r for r in records}
     part_of: dict[str, str] = {}
     listed = {part: [image for image in images if image not in left_out] for part, images in listed.items()}
     for part, images in listed.items():
-        if part not in PARTS:
-            raise UserError(f"{where}: unknown part {part!r}; the parts are train, val and test")
         for image in images:
             if part_of.setdefault(image, part) != part:
                 raise UserError(f"{where}: {image} is in {part_of[image]} and in {part}; keep it in one part")

@@ -134,20 +134,15 @@ def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
     order = {case: i for i, case in enumerate(keyed_order(cases, "partner", seed))}
     partners: dict[str, str] = {}
     for case in sorted(siblings, key=lambda c: (-len(siblings[c]), c)):
-        subtype, needed = majority_subtype(siblings[case]), len(siblings[case])
-        ranked = [
-            (
-                majority_subtype(members) != subtype,
-                max(0, needed - len(members)),
-                len(members),
-                order[name],
-                name,
-            )
-            for name, members in cases.items()
-            if name not in partners.values()
-        ]
+        free = [name for name in cases if name not in partners.values()]
+        ranked = [(*_unlikeness(cases[name], siblings[case]), order[name], name) for name in free]
         partners[case] = min(ranked)[-1]
     return partners
+
+
+def _unlikeness(case: Sequence[Record], siblings: Sequence[Record]) -> tuple[bool, int, int]:
+    unlike = majority_subtype(case) != majority_subtype(siblings)
+    return unlike, max(0, len(siblings) - len(case)), len(case)
 
 
 def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, str]:

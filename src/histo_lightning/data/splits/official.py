@@ -20,11 +20,8 @@ from histo_lightning.data.splits.grouping import (
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 
-ARMS = (
-    "official",
-    "official clean",
-    "official matched",
-)  # of the leakage study: the kind, and its two controls
+# Of the leakage study: the kind as it is, and its two controls.
+ARMS = ("official", "official clean", "official matched")
 DRAWS = 200  # of unshared cases; the draw whose images come closest is dropped
 
 
@@ -78,15 +75,6 @@ def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
     single images, in equal shares of the unshared cases that stay. Where those are too few to match the number of images
     (the authors' folds share up to half of all benign images), single images of the shared cases go too, and a note says
     how many. Every case that stays keeps an image.
-
-    Args:
-        parts: of one run, so already of its magnification.
-
-    Returns:
-        The parts, and notes.
-
-    Raises:
-        UserError: fewer unshared cases than shared ones in a class, so that as many cannot be dropped.
     """
     shared = _shared_cases(parts)
     train: list[Record] = []

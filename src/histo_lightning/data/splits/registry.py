@@ -17,9 +17,7 @@ class Draft:
     """What a kind makes of a data set."""
 
     parts: Parts
-    partition: str = (
-        ""  # hash of how groups are assigned, equal for all magnifications; else of the cases by part
-    )
+    partition: str = ""  # hash of how groups are assigned, before magnifications; else of the cases by part
     notes: list[str] = field(default_factory=list)  # what a reader must know, a sentence each
     injection: Mapping[str, float | int] | None = None  # of ``split.json``
 
@@ -44,18 +42,12 @@ class SplitKind:
     group: ClassVar[str | None] = "case"
     keys: ClassVar[tuple[str, ...]] = ()  # of ``SplitConfig`` that it reads, beside ``name`` and ``group``
     dataset: ClassVar[str] = ""  # the only data set that it splits; empty for any with BreakHis names
-    given: ClassVar[bool] = (
-        False  # the sets are listed somewhere, so they serve any data set: see ``GivenKind``
-    )
+    given: ClassVar[bool] = False  # a ``GivenKind``: the sets are listed, so they serve any data set
     needs_cases: ClassVar[bool] = True  # names must say their case
     keeps_twins: ClassVar[bool] = False  # both copies of slide 13412 stay (``task=binary`` only)
-    clean_validation: ClassVar[bool] = (
-        False  # validation shares no case with the others, though these may share some
-    )
-    tests_all: ClassVar[bool] = (
-        False  # the folds together test every image once, so predictions can be pooled
-    )
-    overlapping_tests: ClassVar[bool] = False  # the folds' test sets overlap, so they are never pooled
+    clean_validation: ClassVar[bool] = False  # validation shares no case; train and test may share some
+    tests_all: ClassVar[bool] = False  # the folds together test every image once: they can be pooled
+    overlapping_tests: ClassVar[bool] = False  # the folds' test sets overlap: they are never pooled
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         """Raise UserError where the values of its own keys contradict each other or the magnification."""
