@@ -8,8 +8,7 @@ on every machine.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,30 +26,21 @@ Integers = NDArray[np.int64]
 Folds = list[tuple[str, ...]]  # the names of the groups of each fold, sorted
 
 
-@dataclass(frozen=True)
 class _Groups:
-    """The groups of one class: names, and a row each: images by magnification, then the subtype as zeros and a one."""
+    """The groups of one class, as the rows of ``features``: images by magnification, then the subtype as zeros and a one.
 
-    names: tuple[str, ...]
-    rows: tuple[tuple[int, ...], ...]
-    magnifications: int
-    folds: int
+    Empty groups at the end make every fold equally large.
+    """
 
-    @cached_property
-    def features(self) -> Integers:
-        """The rows, padded with empty groups so that every fold has equal size."""
-        return np.pad(np.array(self.rows, dtype=np.int64), ((0, -len(self.rows) % self.folds), (0, 0)))
-
-    @cached_property
-    def images(self) -> Integers:
-        return self.features[:, : self.magnifications]
-
-    @cached_property
-    def weights(self) -> Integers:
+    def __init__(
+        self, names: Sequence[str], rows: Sequence[tuple[int, ...]], magnifications: int, folds: int
+    ) -> None:
+        self.names, self.folds = names, folds
+        self.features: Integers = np.pad(np.array(rows, dtype=np.int64), ((0, -len(rows) % folds), (0, 0)))
+        self.images: Integers = self.features[:, :magnifications]
         relative = [_SCALE // max(int(total), 1) ** 2 for total in self.images.sum(axis=0)]
-        subtypes = self.features.shape[1] - self.magnifications
-        uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(self.names) ** 2] * subtypes
-        return np.array(relative + uneven, dtype=np.int64)
+        uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(names) ** 2] * (len(rows[0]) - magnifications)
+        self.weights: Integers = np.array(relative + uneven, dtype=np.int64)
 
     def start(self, order: Sequence[str]) -> Integers:
         """A fold for each row by dealing the names out in turn; the last folds get the empty groups."""
@@ -88,25 +78,26 @@ class _Groups:
         return sorted(tuple(name for name, own in dealt if own == fold) for fold in range(self.folds))
 
 
-def _groups(members: dict[str, list[Record]], folds: int) -> _Groups:
+def _described(members: dict[str, list[Record]]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], int]:
+    """Names, rows and number of magnifications, for :class:`_Groups`; hashable."""
     names = tuple(sorted(members))
-    records = [r for group in members.values() for r in group]
-    magnifications, subtypes = (
-        sorted({r.magnification for r in records}),
-        sorted({r.subtype for r in records}),
-    )
+    magnifications = sorted({r.magnification for records in members.values() for r in records})
+    subtypes = sorted({r.subtype for records in members.values() for r in records})
     rows = []
     for name in names:
         images, subtype = Counter(r.magnification for r in members[name]), majority_subtype(members[name])
         rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
-    return _Groups(names, tuple(rows), len(magnifications), folds)
+    return names, tuple(rows), len(magnifications)
 
 
 @lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
-def _optimum(groups: _Groups) -> Folds:
+def _optimum(
+    names: tuple[str, ...], rows: tuple[tuple[int, ...], ...], magnifications: int, folds: int
+) -> Folds:
+    groups = _Groups(names, rows, magnifications, folds)
     orders = [groups.names, *(keyed_order(groups.names, "start", s) for s in range(1, STARTS))]
     candidates = [groups.improve(groups.start(order)) for order in orders]
-    return min((groups.cost(folds), groups.parts(folds)) for folds in candidates)[1]
+    return min((groups.cost(dealt), groups.parts(dealt)) for dealt in candidates)[1]
 
 
 def _sampled(groups: _Groups, seed: int, repeat: int) -> Folds:
@@ -142,9 +133,10 @@ def assign(members: dict[str, list[Record]], folds: int, *, seed: int = 0, repea
         by_class[records[0].class_name][name] = records
     result: Folds = [()] * folds
     for turn, class_name in enumerate(c for c in CLASSES if by_class[c]):
-        groups = _groups(by_class[class_name], folds)
+        described = _described(by_class[class_name])
+        groups = _Groups(*described, folds)
         if repeat == 0:
-            parts = _optimum(groups)
+            parts = _optimum(*described, folds)
         elif turn == 0:
             parts = _sampled(groups, seed, repeat)
         else:
