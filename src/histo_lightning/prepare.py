@@ -14,14 +14,14 @@ def run(config: PrepareConfig) -> int:
     from histo_lightning.report.index import refresh_index
 
     folder = Path(config.output_dir) / "datasets" / (config.run_name or config.dataset.name)
-    outcome = prepare(config, folder)
+    facts = prepare(config, folder)
     if config.preview:
         from histo_lightning.inspection.preview import write_preview
 
         write_preview(config, folder / "preview.png")
     refresh_index(Path(config.output_dir))
-    print_outcome(outcome, folder, config.preview)
-    return EXIT_USER if outcome.refused else 0
+    print_outcome(facts, folder, config.preview)
+    return EXIT_USER if facts.verdict()[1] else 0
 
 
 main = front_door("prepare", run, __name__)

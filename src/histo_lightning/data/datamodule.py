@@ -184,7 +184,6 @@ class BreakHisDataModule(LightningDataModule):
             self.split_settings,
             magnification=self.magnification,
             task=self.task,
-            folder_parts=source.folder_parts,
         )
         size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
         if size > short_side:

@@ -6,186 +6,128 @@ seen as well: it spoils the choice of an epoch, though not the test score, and i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import Any
 
 from histo_lightning.data.breakhis.names import Name, parse_name
 from histo_lightning.data.splits.reading import NamedSplit
 
-if TYPE_CHECKING:
-    from histo_lightning.inspection.pixel_comparison import ComparedPixels
+Side = Mapping[str, str]  # paths of images by their keys
+Figures = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One image of a split.
+def image_key(path: str) -> str:
+    """Which image a path of a split speaks of.
 
-    ``key`` says which image it is: the BreakHis name whatever its folder and ending, since that name is unique;
-    for other names the path as written, since ``1.png`` may be in every folder. ``name`` is None there.
+    A BreakHis name is unique, whatever its folder and ending: the key is its file name, which ``parse_name`` reads. For
+    other names it is the path as written, since ``1.png`` may be in every folder.
     """
-
-    key: str
-    path: str
-    name: Name | None
-
-
-Side = Mapping[str, Member]
-
-
-def member(path: str) -> Member:
-    """The image that a path of a split speaks of. A BreakHis name says as much with another ending than ``.png``, or none."""
     base = path.rsplit("/", 1)[-1]
     name = parse_name((base.rpartition(".")[0] or base) + ".png")
-    return Member(path if name is None else name.file_name, path, name)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What two sides of a split share.
-
-    Attributes:
-        sides: their names; the second is the one held out.
-        slides, cases: on both sides, sorted.
-        touched: images of the second side whose case is on the first.
-        first, held: images of the first and of the second side.
-        images: keys of images on both sides.
-        twins: slides, without their subtype, of which one side holds a subtype that is not the other side's: one
-            specimen, as 14-13412 is in the full set as DC and as LC.
-        identical: an image of the second side and one of the first, with equal native pixels and different keys; the
-            twins' are left out. None where no pixels were compared.
-        suspicious: likewise for different cases that look alike: nearly the same, but not equal in their pixels.
-    """
-
-    sides: tuple[str, str]
-    slides: tuple[str, ...]
-    cases: tuple[str, ...]
-    touched: int
-    first: int
-    held: int
-    images: tuple[str, ...]
-    twins: tuple[str, ...]
-    identical: tuple[tuple[str, str], ...] | None
-    suspicious: tuple[tuple[str, str], ...]
-
-    @property
-    def leak(self) -> bool:
-        """Pairs that only look alike are for a person to judge, and are no leak by themselves."""
-        return bool(self.slides or self.cases or self.images or self.twins or self.identical)
+    return name.file_name if name else path
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The audit of one split.
+class ComparedPixels:
+    """What is known of the pixels of images, by key."""
 
-    Attributes:
-        name: of the split within its file.
-        parts: images by part, each counted once.
-        headline: what the held-out part shares with all others together.
-        pairs: what every two parts share.
-        unknown: images whose names do not say their case.
-        repeated: names that are listed more than once within a part, and how often.
-        compared: images whose pixels were compared; None without pixels.
-        missing: images that are not below ``dataset.root``.
-        unreadable: reasons by path.
-        passed_over: images of a folder that are in none of its parts.
+    digests: Mapping[str, str]  # SHA-256 of the native pixels of those that could be read
+    missing: frozenset[str]  # not below the root
+    unreadable: Mapping[str, str]  # reasons
+    suspicious: Sequence[tuple[str, str]]  # two images of different cases that look alike
+
+
+def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figures:
+    """Compare every two parts of a split of two parts or more; without the pixels of its images by names only.
+
+    Returns:
+        The figures that ``audit`` writes as JSON. Those of :func:`_shared` are at the top for the held-out part against
+        all others together, and in ``pairs`` for every two parts.
     """
-
-    name: str
-    parts: dict[str, int]
-    headline: Shared
-    pairs: tuple[Shared, ...]
-    unknown: int
-    repeated: dict[str, int]
-    compared: int | None
-    missing: tuple[str, ...]
-    unreadable: dict[str, str]
-    passed_over: int
-
-    @property
-    def images(self) -> int:
-        return sum(self.parts.values())
-
-    @property
-    def leak(self) -> bool:
-        return any(pair.leak for pair in self.pairs)
-
-    @property
-    def blind(self) -> bool:
-        """Nothing could be checked: no name says its case, and no pixels were compared."""
-        return self.unknown == self.images and not self.compared
-
-
-def audit_split(split: NamedSplit, pixels: "ComparedPixels | None" = None) -> Findings:
-    """Compare every two parts of a split.
-
-    Args:
-        split: two parts or more, from :func:`read_splits`.
-        pixels: of its images, from :func:`compare_pixels`; None compares names only.
-    """
-    listed = {part: [member(path) for path in paths] for part, paths in split.parts.items()}
-    parts: dict[str, Side] = {part: {m.key: m for m in members} for part, members in listed.items()}
+    listed = {part: [(image_key(path), path) for path in paths] for part, paths in split.parts.items()}
+    parts = {part: dict(images) for part, images in listed.items()}
     held = "test" if "test" in parts else "val"
-    others = {part: members for part, members in parts.items() if part != held}
-    first = {key: m for members in others.values() for key, m in members.items()}
-    everyone = {**first, **parts[held]}
-    headline = _shared((" or ".join(others), held), first, parts[held], pixels)
-    pairs = tuple(_shared((a, b), parts[a], parts[b], pixels) for a, b in combinations(parts, 2))
-    counts = [Counter(m.key for m in members) for members in listed.values()]
+    others = [part for part in parts if part != held]
+    first = {key: path for part in others for key, path in parts[part].items()}
+    everyone = first | parts[held]
+    counts = [Counter(key for key, _ in images) for images in listed.values()]
     unreadable = sorted(pixels.unreadable.items()) if pixels else []
-    return Findings(
-        name=split.name,
-        parts={part: len(members) for part, members in parts.items()},
-        headline=headline,
-        pairs=pairs,
-        unknown=sum(m.name is None for members in parts.values() for m in members.values()),
-        repeated={key: n for each in counts for key, n in sorted(each.items()) if n > 1},
-        compared=len(everyone.keys() & pixels.digests.keys()) if pixels else None,
-        missing=tuple(sorted(everyone.keys() & pixels.missing)) if pixels else (),
-        unreadable={everyone[key].path: reason for key, reason in unreadable if key in everyone},
-        passed_over=split.passed_over,
-    )
+    pairs = [_shared([a, b], parts[a], parts[b], pixels) for a, b in combinations(parts, 2)]
+    return {
+        "name": split.name,  # within its file
+        **_shared([" or ".join(others), held], first, parts[held], pixels),
+        "leak": any(pair["leak"] for pair in pairs),
+        "parts": {part: len(side) for part, side in parts.items()},  # each image counted once
+        "held_out": held,
+        "pairs": pairs,
+        "grouping_unknown": sum(parse_name(key) is None for side in parts.values() for key in side),
+        "repeated": {key: n for each in counts for key, n in sorted(each.items()) if n > 1},  # within a part
+        "images_compared": len(everyone.keys() & pixels.digests.keys()) if pixels else None,
+        "missing": sorted(everyone.keys() & pixels.missing) if pixels else [],
+        "unreadable": {everyone[key]: reason for key, reason in unreadable if key in everyone},
+        "passed_over": split.passed_over,
+    }
 
 
-def _shared(sides: tuple[str, str], first: Side, second: Side, pixels: "ComparedPixels | None") -> Shared:
-    names = [[m.name for m in side.values() if m.name] for side in (first, second)]
-    slides, cases = ([{getattr(name, key) for name in side} for side in names] for key in ("slide", "case"))
-    common = cases[0] & cases[1]
-    subtypes = [{(name.case + name.section, name.subtype) for name in side} for side in names]
-    specimens = {s for s, _ in subtypes[0]} & {s for s, _ in subtypes[1]}
-    kinds = Counter(s for s, _ in subtypes[0] | subtypes[1])
-    return Shared(
-        sides=sides,
-        slides=tuple(sorted(slides[0] & slides[1])),
-        cases=tuple(sorted(common)),
-        touched=sum(name.case in common for name in names[1]),
-        first=len(first),
-        held=len(second),
-        images=tuple(sorted(first.keys() & second.keys())),
-        twins=tuple(sorted(specimen for specimen in specimens if kinds[specimen] > 1)),
-        identical=tuple(_identical(first, second, pixels.digests)) if pixels and pixels.digests else None,
-        suspicious=tuple(_suspicious(first, second, pixels)) if pixels else (),
-    )
+def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels | None) -> Figures:
+    """What two sides share, sorted; the second one is held out, and images are given by key.
+
+    ``twins`` are slides without their subtype, which differs between the sides: one specimen, as 14-13412 is DC and LC in
+    the full set. ``identical_pixels`` are an image of the second side and one of the first, no twins, with equal native
+    pixels; ``suspicious_pairs`` only look alike, which is for a person to judge and no leak by itself.
+    """
+    names = [[name for name in map(parse_name, side) if name] for side in (first, second)]
+    slides, cases = ([{getattr(name, unit) for name in side} for side in names] for unit in ("slide", "case"))
+    specimens = [set(map(_specimen, side)) for side in slides]
+    subtypes = Counter(map(_specimen, slides[0] | slides[1]))
+    lists: dict[str, list[Any]] = {
+        "slides": sorted(slides[0] & slides[1]),
+        "cases": sorted(cases[0] & cases[1]),
+        "images": sorted(first.keys() & second.keys()),
+        "twins": sorted(each for each in specimens[0] & specimens[1] if subtypes[each] > 1),
+        "identical_pixels": list(_identical(first, second, pixels.digests)) if pixels else [],
+    }
+    return {
+        "sides": sides,
+        "leak": any(lists.values()),
+        "images_by_side": [len(first), len(second)],
+        "slides_on_both_sides": len(lists["slides"]),
+        "cases_on_both_sides": len(lists["cases"]),
+        "test_images_touched": sum(name.case in lists["cases"] for name in names[1]),
+        "twin_slides_on_both_sides": len(lists["twins"]),
+        "identical_pixels_on_both_sides": len(lists["identical_pixels"])
+        if pixels and pixels.digests
+        else None,
+        "images_in_two_parts": len(lists["images"]),
+        **lists,
+        "suspicious_pairs": list(_suspicious(first, second, pixels)) if pixels else [],
+    }
+
+
+def _specimen(slide: str) -> str:
+    """A slide without its subtype."""
+    return slide.partition("-")[2]
+
+
+def _are_twins(a: Name | None, b: Name | None) -> bool:
+    return bool(a and b and a.slide != b.slide and _specimen(a.slide) == _specimen(b.slide))
 
 
 def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """For each image of the second side the first one, by key, that has its pixels on the other side."""
-    by_digest: dict[str, list[Member]] = {}
+    by_digest: dict[str, list[str]] = {}
     for key in sorted(first.keys() & digests.keys()):
-        by_digest.setdefault(digests[key], []).append(first[key])
-    for key, held in sorted(second.items()):
-        for other in by_digest.get(digests.get(key, ""), []):
-            if other.key != key and not _are_twins(held.name, other.name):
-                yield key, other.key
+        by_digest.setdefault(digests[key], []).append(key)
+    for key in sorted(second.keys() & digests.keys()):
+        for other in by_digest.get(digests[key], []):
+            if other != key and not _are_twins(parse_name(key), parse_name(other)):
+                yield key, other
                 break
 
 
-def _are_twins(a: Name | None, b: Name | None) -> bool:
-    return bool(a and b and (a.case, a.section) == (b.case, b.section) and a.subtype != b.subtype)
-
-
-def _suspicious(first: Side, second: Side, pixels: "ComparedPixels") -> Iterable[tuple[str, str]]:
+def _suspicious(first: Side, second: Side, pixels: ComparedPixels) -> Iterable[tuple[str, str]]:
     for a, b in pixels.suspicious:
         if pixels.digests[a] != pixels.digests[b]:
             yield from ((x, y) for x, y in ((a, b), (b, a)) if x in second and y in first)

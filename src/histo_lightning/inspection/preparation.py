@@ -2,49 +2,37 @@
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histo_lightning.config.schema import PrepareConfig
+from histo_lightning.config.schema import DatasetConfig, PrepareConfig
 from histo_lightning.data.breakhis.problems import BLOCKING, Problem, inspect_names
-from histo_lightning.data.breakhis.records import (
-    Record,
-    census_message,
-    folder_records,
-    record_of,
-    select_magnification,
-)
-from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
+from histo_lightning.data.breakhis.records import Record, census_message, record_of, select_magnification
+from histo_lightning.data.pixels.cache import default_cache_dir, load_pixels
 from histo_lightning.data.pixels.duplicates import identical_pixels, nearest_pairs
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
-from histo_lightning.data.sources.dataset import find_root, native_sizes
+from histo_lightning.data.sources.dataset import find_root, native_sizes, open_source
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
-from histo_lightning.report.dataset_page import DatasetFacts, write_dataset_report
+from histo_lightning.report.dataset_page import DatasetFacts, image_table, write_dataset_report
 from histo_lightning.runs import write_json
 
 LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The facts of a copy, its pixels, and whether training would refuse it."""
-
-    facts: DatasetFacts
-    pixels: Pixels
-    refused: bool
-
-
-def prepare(config: PrepareConfig, folder: Path) -> Outcome:
+def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv``.
 
     Args:
         config: settings of the runs to prepare for; ``magnification`` chooses what is decoded.
         folder: where the report goes.
+
+    Returns:
+        What the report shows; ``verdict()`` says whether training would refuse the copy.
 
     Raises:
         UserError: no image at all, the download failed, or something cannot be written. Single bad images are not
@@ -55,8 +43,8 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
     dataset = config.dataset
     with StepProgress("fetching (bytes)" if dataset.download else "drawing images", shown) as progress:
         root = find_root(dataset, cache_dir, progress)
-    records, problems, message = _read_names(dataset.name, root)
-    records = select_magnification(records, config.magnification)
+    everything, problems, message = _read_names(dataset, root)
+    records = select_magnification(everything, config.magnification)
     if not records:
         raise UserError(f"magnification={config.magnification}: the data set has no such image")
     with StepProgress("decoding images", shown) as progress:
@@ -71,94 +59,75 @@ def prepare(config: PrepareConfig, folder: Path) -> Outcome:
             verify=config.verify == "full",
         )
     by_image = {record.image: record for record in records}
-    ordered = [by_image[image] for image in pixels.images]
+    records = [by_image[image] for image in pixels.images]
     problems += [
         Problem("unreadable", image, by_image[image].path, reason)
         for image, reason in pixels.unreadable.items()
     ]
-    facts = _measure(dataset.name, root, ordered, pixels, problems, message, shown)
-    write_dataset_report(folder, facts)
-    outcome = Outcome(facts, pixels, any(problem.kind in BLOCKING for problem in problems))
-    if config.json:
-        write_json(Path(config.json), as_json(outcome))
-    return outcome
-
-
-def _read_names(name: str, root: Path) -> tuple[list[Record], list[Problem], str]:
-    """Records, problems of names, and a sentence about the copy."""
-    paths = image_paths(root)
-    if not paths:
-        raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
-    if name == "folders":
-        records, parts = folder_records(paths, root)
-        return (
-            records,
-            [],
-            "folders: " + "; ".join(f"{p} {len(images):,} images" for p, images in parts.items()),
-        )
-    known: dict[str, Record] = {}
-    for path in paths:
-        if (record := record_of(path)) is not None:
-            known.setdefault(record.image, record)
-    if not known:
-        raise UserError(f"dataset.root={root}: no image below it is named as in BreakHis, e.g. {paths[0]}")
-    if name == "synthetic":
-        return list(known.values()), [], f"{len(known):,} drawn images under BreakHis names"
-    return list(known.values()), inspect_names(paths), census_message(list(known.values()))
-
-
-def _measure(
-    name: str,
-    root: Path,
-    records: list[Record],
-    pixels: Pixels,
-    problems: list[Problem],
-    message: str,
-    shown: bool,
-) -> DatasetFacts:
     rows = np.flatnonzero([record.image not in pixels.unreadable for record in records])
     readable = [records[row] for row in rows]
     stains = np.full((len(records), len(COLUMNS)), np.nan)
     stains[rows] = measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))
     with StepProgress("comparing images", shown) as progress:
         pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
-    return DatasetFacts(
-        name=name,
-        root=str(root) if name != "synthetic" else "drawn by this program",
+    states = [pixels.unreadable.get(record.image, "ok") for record in records]
+    sizes = [(root / record.path).stat().st_size for record in records]
+    facts = DatasetFacts(
+        name=dataset.name,
+        root=str(root) if dataset.name != "synthetic" else "drawn by this program",
         census=message,
-        records=records,
-        sizes=pixels.sizes,
-        bytes=[(root / record.path).stat().st_size for record in records],
-        digests=pixels.digests,
-        states=[pixels.unreadable.get(record.image, "ok") for record in records],
-        stains=stains,
+        images=image_table(records, pixels.sizes, sizes, pixels.digests, states, stains),
         problems=problems,
         identical=identical_pixels([r.image for r in readable], [pixels.digests[row] for row in rows]),
         pairs=pairs,
-        pixels=pixels.take,
+        pixels=pixels,
     )
+    write_dataset_report(folder, facts)
+    if config.json:
+        write_json(Path(config.json), as_json(facts))
+    return facts
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def _read_names(dataset: DatasetConfig, root: Path) -> tuple[Sequence[Record], list[Problem], str]:
+    """Records, problems of names, and a sentence about the copy."""
+    if dataset.name != "breakhis":
+        source = open_source(dataset, root)
+        return source.records, [], source.message
+    paths = image_paths(root)
+    first: dict[str, Record] = {}
+    for record in filter(None, map(record_of, paths)):
+        first.setdefault(record.image, record)
+    if not first:
+        example = f", e.g. {paths[0]}" if paths else ""
+        raise UserError(
+            f"dataset.root={root}: no image below it is named as in BreakHis{example}; give the folder that holds "
+            "BreaKHis_v1"
+        )
+    records = list(first.values())
+    return records, inspect_names(paths), census_message(records)
+
+
+def as_json(facts: DatasetFacts) -> dict[str, Any]:
     """The figures of a prepared data set."""
-    facts, pixels = outcome.facts, outcome.pixels
+    pixels = facts.pixels
     return {
         "dataset": facts.name,
-        "images": len(facts.records),
+        "images": len(facts.images),
         "unreadable": len(pixels.unreadable),
         "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
-        "identical_pixels": [list(group) for group in facts.identical],
-        "suspicious_pairs": [[pair.first, pair.second] for pair in facts.pairs if pair.suspicious],
+        "identical_pixels": facts.identical,
+        "suspicious_pairs": [(pair.first, pair.second) for pair in facts.pairs if pair.suspicious],
         "fingerprint": pixels.fingerprint(pixels.images),
         "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
     }
 
 
-def print_outcome(outcome: Outcome, folder: Path, preview: bool) -> None:
+def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:
     """Print the verdict and where the report is; what training would refuse is listed on stderr."""
-    out, facts, pixels = console(), outcome.facts, outcome.pixels
+    out, pixels = console(), facts.pixels
     height, width = pixels.shape
-    out.print(facts.verdict()[0], markup=False)
+    verdict, refused = facts.verdict()
+    out.print(verdict, markup=False)
     size = f"{pixels.nbytes / 1e9:.2f} GB"
     out.print(f"pixel cache: {len(pixels.images):,} images of {width}x{height}, {size}", markup=False)
     for name in ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else [])):
@@ -169,7 +138,7 @@ def print_outcome(outcome: Outcome, folder: Path, preview: bool) -> None:
             print(f"{kind}: {problem.path}: {problem.detail}", file=sys.stderr)
         if len(problems) > LISTED:
             print(f"{kind}: {len(problems) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
-    if outcome.refused:
+    if refused:
         print(
             "error: training refuses this copy until the files above are mended or moved away",
             file=sys.stderr,

@@ -70,10 +70,10 @@ def test_full_verification_says_what_it_mended(copy: Path, tmp_path: Path, caplo
     assert len(data) <= size  # another seed, if not
     os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     stale = prepare(config(copy, cache, magnification="40x"), tmp_path / "report")
-    assert stale.facts.digests == first.facts.digests
+    assert stale.pixels.digests == first.pixels.digests
     mended = prepare(config(copy, cache, magnification="40x", verify="full"), tmp_path / "report")
     assert "1 images differed from their files and are mended" in caplog.text
-    assert sum(a != b for a, b in zip(mended.facts.digests, first.facts.digests, strict=True)) == 1
+    assert sum(a != b for a, b in zip(mended.pixels.digests, first.pixels.digests, strict=True)) == 1
 
 
 def test_an_archive_is_prepared_like_the_folder_that_was_packed(copy: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_archive_is_prepared_like_the_folder_that_was_packed(copy: Path, tmp_
         tar.add(copy, "BreaKHis_v1")
     packed = prepare(config(archive, tmp_path / "c2"), tmp_path / "r2")
     assert packed.pixels.digests == plain.pixels.digests
-    assert not packed.refused
+    assert not packed.verdict()[1]
     assert len(list((tmp_path / "c2" / "archives").rglob("*.png"))) == 12
 
 
@@ -93,10 +93,10 @@ def test_a_tree_of_foreign_names_is_prepared_as_it_is_trained_on(tmp_path: Path)
         draw(tmp_path / "tree" / "/".join(path[:2]) / f"{'_'.join(path)}.png", seed)
     dataset = DatasetConfig(name="folders", root=str(tmp_path / "tree"))
     wanted = config(tmp_path, tmp_path / "cache", dataset=dataset, magnification="40x")
-    outcome = prepare(wanted, tmp_path / "report")
-    assert not outcome.refused
-    assert len(outcome.facts.records) == 12
-    assert outcome.facts.census == "folders: train 4 images; val 4 images; test 4 images"
+    facts = prepare(wanted, tmp_path / "report")
+    assert not facts.verdict()[1]
+    assert len(facts.images) == 12
+    assert facts.census.startswith("folders: 12 images in train/, val/ and test/; GROUPING UNKNOWN")
     data = BreakHisDataModule(
         "folders",
         dataset.root,
@@ -145,15 +145,15 @@ def test_download_survives_a_dropped_connection(copy: Path, tmp_path: Path) -> N
         dataset = DatasetConfig(
             name="breakhis", download=True, url=f"http://127.0.0.1:{server.server_port}/BreaKHis_v1.tar.gz"
         )
-        outcome = prepare(config(copy, tmp_path / "cache", dataset=dataset), tmp_path / "report")
+        facts = prepare(config(copy, tmp_path / "cache", dataset=dataset), tmp_path / "report")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     assert asked[0] is None
     assert asked[1] == f"bytes={len(body) // 2}-"
-    assert len(outcome.facts.records) == 12
-    assert outcome.facts.root == str(tmp_path / "cache" / "breakhis" / "BreaKHis_v1")
+    assert len(facts.images) == 12
+    assert facts.root == str(tmp_path / "cache" / "breakhis" / "BreaKHis_v1")
 
 
 @pytest.mark.parametrize("name", ["d4_stain", "thesis_pillow"])

@@ -22,6 +22,7 @@ from histo_lightning.report.dataset_page import (
     IMAGE_COLUMNS,
     PROBLEM_COLUMNS,
     DatasetFacts,
+    image_table,
     write_dataset_report,
 )
 
@@ -54,21 +55,24 @@ def facts() -> DatasetFacts:
     states = ["ok"] * len(paths)
     states[7] = "image file is truncated"
 
-    def read(rows):
-        assert 7 not in rows.tolist()
-        return pixels[rows]
+    class Stored:
+        def take(self, rows):
+            assert 7 not in rows.tolist()
+            return pixels[rows]
 
     problems = [Problem("unreadable", images[7], paths[7], states[7]), *inspect_names(paths)]
     return DatasetFacts(
         name="breakhis",
         root="/data/<b>copy</b>",
         census=CENSUS,
-        records=[record for record in records if record is not None],
-        sizes=[(0, 0) if i == 7 else (700, 456 if i == 3 else 460) for i in range(len(paths))],
-        bytes=[1000 + i for i in range(len(paths))],
-        digests=["" if i == 7 else f"{i:064x}" for i in range(len(paths))],
-        states=states,
-        stains=stains,
+        images=image_table(
+            [record for record in records if record is not None],
+            [(0, 0) if i == 7 else (700, 456 if i == 3 else 460) for i in range(len(paths))],
+            [1000 + i for i in range(len(paths))],
+            ["" if i == 7 else f"{i:064x}" for i in range(len(paths))],
+            states,
+            stains,
+        ),
         problems=problems,
         identical=[(images[0], images[8]), (images[12], images[13])],
         pairs=[
@@ -76,7 +80,7 @@ def facts() -> DatasetFacts:
             Pair(images[0], images[14], 9, 0.81, "as it is"),
             Pair(images[1], images[13], 21, 0.05, "turned by 180°"),
         ],
-        pixels=read,
+        pixels=Stored(),
     )
 
 
@@ -147,8 +151,8 @@ def test_missing_images_alone_do_not_stop_training(facts: DatasetFacts) -> None:
 def test_images_csv_comes_back(written: Path, facts: DatasetFacts) -> None:
     rows = read_csv(written / "images.csv")
     assert tuple(rows[0]) == IMAGE_COLUMNS
-    assert [row["image"] for row in rows] == [record.image for record in facts.records]
-    assert [row["path"] for row in rows] == [record.path for record in facts.records]
+    assert [row["image"] for row in rows] == facts.images.image.tolist()
+    assert [row["path"] for row in rows] == facts.images.path.tolist()
     name = parse_name(rows[5]["image"])
     assert name is not None
     told = (
@@ -161,15 +165,16 @@ def test_images_csv_comes_back(written: Path, facts: DatasetFacts) -> None:
     assert told == (name.class_name, name.slide, name.case, str(name.magnification), str(name.sequence))
     assert (rows[3]["width"], rows[3]["height"], rows[3]["bytes"]) == ("700", "456", "1003")
     assert rows[5]["pixel_sha256"] == f"{5:064x}"
-    for place, column in enumerate(COLUMNS):
-        assert float(rows[5][column]) == pytest.approx(facts.stains[5, place], rel=1e-5)
+    for column in COLUMNS:
+        assert float(rows[5][column]) == pytest.approx(facts.images.at[5, column], rel=1e-5)
         assert rows[7][column] == ""
     assert (rows[7]["state"], rows[7]["width"]) == ("image file is truncated", "")
     assert (rows[-1]["case"], rows[-1]["magnification"]) == ("", "")
 
 
 def test_negative_numbers_stay_numbers(facts: DatasetFacts, tmp_path: Path) -> None:
-    write_dataset_report(tmp_path, replace(facts, stains=np.full_like(facts.stains, -0.25)))
+    negative = facts.images.assign(**dict.fromkeys(COLUMNS, -0.25))
+    write_dataset_report(tmp_path, replace(facts, images=negative))
     with (tmp_path / "images.csv").open(newline="", encoding="utf-8") as file:
         assert {row["eosin"] for row in csv.DictReader(file)} == {"-0.25"}
 
@@ -204,8 +209,8 @@ def test_counts_of_the_tables(html: str) -> None:
 
 
 def test_stains_are_means_over_readable_images(html: str, facts: DatasetFacts) -> None:
-    own = [i for i, r in enumerate(facts.records) if r.subtype == "F" and facts.states[i] == "ok"]
-    mean = facts.stains[own].mean(axis=0)
+    own = facts.images[(facts.images.subtype == "F") & (facts.images.state == "ok")]
+    mean = own[list(COLUMNS)].mean().tolist()
     count, colour, *amounts = Page(html).row("F")
     assert count == str(len(own))
     assert colour == " / ".join(f"{value:.0f}" for value in mean[:3])
@@ -231,8 +236,10 @@ def test_pairs_and_mosaic_are_drawn(html: str, facts: DatasetFacts) -> None:
     first, second = (
         np.asarray(Image.open(io.BytesIO(data)).convert("L"), float) for data in page.images[-2:]
     )
-    row = {record.image: i for i, record in reversed(list(enumerate(facts.records)))}
-    squares = [facts.pixels(np.array([row[name]]))[0][:, 12:58] for name in page.alts[-2:]]  # 46 x 70 pixels
+    row = {image: i for i, image in reversed(list(enumerate(facts.images.image)))}
+    squares = [
+        facts.pixels.take(np.array([row[name]]))[0][:, 12:58] for name in page.alts[-2:]
+    ]  # 46 x 70 pixels
     whole = [np.asarray(Image.fromarray(square).convert("L"), float) for square in squares]
     assert np.abs(first - whole[0]).mean() < 10
     assert np.abs(second - np.rot90(whole[1], 2)).mean() < 10
@@ -241,7 +248,10 @@ def test_pairs_and_mosaic_are_drawn(html: str, facts: DatasetFacts) -> None:
 
 def test_a_set_without_cases_has_a_report(facts: DatasetFacts, tmp_path: Path) -> None:
     records = [Record(f"{i}.png", f"train/benign/{i}.png", "benign") for i in range(26)]
-    bare = replace(facts, name="folders", records=records, problems=[], pairs=[], identical=[])
+    rest = (facts.images[name].tolist() for name in ("bytes", "pixel_sha256", "state"))
+    sizes = facts.images[["width", "height"]].to_numpy().tolist()
+    images = image_table(records, sizes, *rest, facts.images[list(COLUMNS)].to_numpy())
+    bare = replace(facts, name="folders", images=images, problems=[], pairs=[], identical=[])
     text = Page(write_dataset_report(tmp_path, bare).read_text(encoding="utf-8")).text
     assert "names say no magnification: 26" in text
     assert "Near-duplicates were not looked for" in text
@@ -250,12 +260,7 @@ def test_a_set_without_cases_has_a_report(facts: DatasetFacts, tmp_path: Path) -
 def test_an_empty_set_has_a_report(facts: DatasetFacts, tmp_path: Path) -> None:
     nothing = replace(
         facts,
-        records=[],
-        sizes=[],
-        bytes=[],
-        digests=[],
-        states=[],
-        stains=np.empty((0, len(COLUMNS))),
+        images=image_table([], [], [], [], [], np.empty((0, len(COLUMNS)))),
         pairs=[],
         identical=[],
         problems=inspect_names([]),

@@ -9,8 +9,9 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from string import ascii_uppercase
 
-from histo_lightning.data.breakhis.names import MAGNIFICATIONS, SUBTYPE_CLASS, Name, parse_name
+from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name
 
 OFFICIAL_FOLDS = (1, 2, 3, 4, 5)
 TOTAL_IMAGES = 7909
@@ -26,23 +27,19 @@ class CensusSlide:
 
     def names(self) -> list[Name]:
         """Every image of the slide, by magnification and sequence number."""
-        names = []
-        letter = SUBTYPE_CLASS[self.slide.split("-")[0]][0].upper()
-        for magnification, sequences in self.sequences.items():
-            for sequence in sequences:
-                name = parse_name(f"SOB_{letter}_{self.slide}-{magnification}-{sequence:03d}.png")
-                if name is None:
-                    raise ValueError(f"census.csv holds a slide outside the grammar: {self.slide}")
-                names.append(name)
-        return names
+        subtype, year, last = self.slide.split("-")
+        number = last.rstrip(ascii_uppercase)
+        section = last.removeprefix(number)
+        return [
+            Name(subtype, year, number, section, magnification, sequence)
+            for magnification, sequences in self.sequences.items()
+            for sequence in sequences
+        ]
 
 
 def _numbers(ranges: str) -> tuple[int, ...]:
-    numbers: list[int] = []
-    for part in ranges.split():
-        first, _, last = part.partition("-")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    return tuple(numbers)
+    limits = [part.split("-") for part in ranges.split()]  # of "1-3 7": 1 to 3, and 7
+    return tuple(n for limit in limits for n in range(int(limit[0]), int(limit[-1]) + 1))
 
 
 @cache

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 
 CLASSES = ("benign", "malignant")
-SUBTYPES = ("A", "F", "PT", "TA", "DC", "LC", "MC", "PC")
 SUBTYPE_NAMES = {
     "A": "adenosis",
     "F": "fibroadenoma",
@@ -19,11 +18,12 @@ SUBTYPE_NAMES = {
     "MC": "mucinous_carcinoma",
     "PC": "papillary_carcinoma",
 }
+SUBTYPES = tuple(SUBTYPE_NAMES)
 SUBTYPE_CLASS = dict.fromkeys(SUBTYPES[:4], "benign") | dict.fromkeys(SUBTYPES[4:], "malignant")
 MAGNIFICATIONS = (40, 100, 200, 400)
 
 _NAME = re.compile(
-    r"SOB_(?P<letter>[BM])_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)"
+    r"SOB_[BM]_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)"
     r"-(?P<year>\d{2})-(?P<number>\d{1,6})(?P<section>[A-Z]{0,3})"
     r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png",
     re.ASCII,
@@ -51,7 +51,7 @@ class Name:
 
     @property
     def slide(self) -> str:
-        return f"{self.subtype}-{self.year}-{self.number}{self.section}"
+        return f"{self.subtype}-{self.case}{self.section}"
 
     @property
     def case(self) -> str:
@@ -65,9 +65,7 @@ class Name:
     @property
     def official_path(self) -> str:
         """Where the official tree keeps the file, below its ``BreaKHis_v1`` folder."""
-        slide_folder = (
-            f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.year}-{self.number}{self.section}"
-        )
+        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.case}{self.section}"
         return (
             f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}/"
             f"{slide_folder}/{self.magnification}X/{self.file_name}"
@@ -77,13 +75,8 @@ class Name:
 def parse_name(file_name: str) -> Name | None:
     """Read a file name; None where it is outside the grammar (a class letter that contradicts the subtype too)."""
     match = _NAME.fullmatch(file_name)
-    if match is None or SUBTYPE_CLASS[match["subtype"]][0].upper() != match["letter"]:
+    if match is None:
         return None
-    return Name(
-        subtype=match["subtype"],
-        year=match["year"],
-        number=match["number"],
-        section=match["section"],
-        magnification=int(match["magnification"]),
-        sequence=int(match["sequence"]),
-    )
+    subtype, year, number, section, magnification, sequence = match.groups()
+    name = Name(subtype, year, number, section, int(magnification), int(sequence))
+    return name if file_name[len("SOB_")] == name.class_name[0].upper() else None

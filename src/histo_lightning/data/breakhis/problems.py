@@ -1,10 +1,9 @@
-"""What the file names and folders of a copy of BreakHis say about it: a problem a row, none of them mended."""
+"""Problems of a copy of BreakHis that its file names and folders show; none of them is mended."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from histo_lightning.data.breakhis.census import census, census_names
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_NAMES, Name, parse_name
@@ -21,57 +20,41 @@ KINDS = {
 }
 BLOCKING = frozenset({"unreadable", "outside grammar", "duplicate name"})  # training refuses these
 
-_SLIDE_FOLDER = re.compile(
-    r"SOB_[BM]_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)[_-](?P<rest>\d{2}-\d{1,6}[A-Z]{0,3})", re.I | re.ASCII
+TWIN_DETAIL = (
+    "slide 13412 is in the set as DC and as LC, as in the full set: splits by case keep DC, the "
+    "eight-class task leaves both out, split=official keeps both"
 )
+
+_SLIDE_FOLDER = re.compile(r"SOB_[BM]_(A|F|PT|TA|DC|LC|MC|PC)[_-](\d{2}-\d{1,6}[A-Z]{0,3})", re.I | re.ASCII)
 _MAGNIFICATION_FOLDER = re.compile(r"(40|100|200|400)(?: ?x|[ _-]?mag)?", re.I | re.ASCII)
-_SUBTYPE_OF_FOLDER = {name: subtype for subtype, name in SUBTYPE_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row of ``problems.csv``.
+    """A row of ``problems.csv``."""
 
-    Attributes:
-        kind: one of :data:`KINDS`.
-        image: file name; empty where it concerns no single image.
-        path: relative to the root, with ``/``; empty where there is no file.
-        detail: what is wrong, in words.
-    """
-
-    kind: str
-    image: str
-    path: str
-    detail: str
-
-
-class MissingGroup(NamedTuple):
-    """Missing images of one slide at one magnification, out of the census's number of them."""
-
-    slide: str
-    magnification: int
-    missing: int
-    of: int
+    kind: str  # one of :data:`KINDS`
+    image: str  # file name; empty where it concerns no single image
+    path: str  # relative to the root, with ``/``; empty where there is no file
+    detail: str  # what is wrong, in words
 
 
 def _contradiction(folder: str, name: Name) -> str:
-    """How a folder's name contradicts a file's name, in words; empty where it does not."""
+    """What a file's name says that its folder's name contradicts, in words; empty where they agree."""
     lower = folder.lower()
+    slide, magnification = _SLIDE_FOLDER.fullmatch(folder), _MAGNIFICATION_FOLDER.fullmatch(folder)
     if lower in CLASSES and lower != name.class_name:
-        return f"folder {folder}, but the name says {name.class_name}"
-    subtype = _SUBTYPE_OF_FOLDER.get(lower, name.subtype)
-    if subtype != name.subtype:
-        return f"folder {folder}, but the name says {SUBTYPE_NAMES[name.subtype]}"
-    slide = _SLIDE_FOLDER.fullmatch(folder)
-    if slide is not None and f"{slide['subtype']}-{slide['rest']}".upper() != name.slide:
-        return f"folder {folder}, but the name says slide {name.slide}"
-    magnification = _MAGNIFICATION_FOLDER.fullmatch(folder)
-    if magnification is not None and int(magnification[1]) != name.magnification:
-        return f"folder {folder}, but the name says {name.magnification}X"
+        return name.class_name
+    if lower in SUBTYPE_NAMES.values() and lower != SUBTYPE_NAMES[name.subtype]:
+        return SUBTYPE_NAMES[name.subtype]
+    if slide and "-".join(slide.groups()).upper() != name.slide:
+        return f"slide {name.slide}"
+    if magnification and int(magnification[1]) != name.magnification:
+        return f"{name.magnification}X"
     return ""
 
 
-def _of_path(path: str) -> Iterable[Problem]:
+def _path_problems(path: str) -> Iterable[Problem]:
     """The problems that a path shows by itself."""
     *folders, image = path.split("/")
     name = parse_name(image)
@@ -79,11 +62,12 @@ def _of_path(path: str) -> Iterable[Problem]:
         yield Problem("outside grammar", image, path, "not named as in BreakHis")
         return
     if image not in census_names():
-        known = name.slide in census()
-        yield Problem("unknown", image, path, f"slide {name.slide} is {'' if known else 'not '}in the census")
-    contradictions = [words for folder in folders if (words := _contradiction(folder, name))]
-    if contradictions:
-        yield Problem("wrong folder", image, path, "; ".join(contradictions))
+        known = "is" if name.slide in census() else "is not"
+        yield Problem("unknown", image, path, f"slide {name.slide} {known} in the census")
+    truths = {folder: _contradiction(folder, name) for folder in folders}
+    details = [f"folder {folder}, but the name says {truth}" for folder, truth in truths.items() if truth]
+    if details:
+        yield Problem("wrong folder", image, path, "; ".join(details))
 
 
 def inspect_names(paths: Sequence[str]) -> list[Problem]:
@@ -97,35 +81,22 @@ def inspect_names(paths: Sequence[str]) -> list[Problem]:
         By kind in the order of :data:`KINDS`, then by image and path. All kinds but ``unreadable``, which only
         decoding can tell.
     """
-    problems = [problem for path in paths for problem in _of_path(path)]
+    problems = [problem for path in paths for problem in _path_problems(path)]
     first: dict[str, str] = {}
     for path in sorted(paths):
         image = path.rsplit("/", 1)[-1]
-        if image in first:
+        if first.setdefault(image, path) != path:
             problems.append(Problem("duplicate name", image, path, f"also at {first[image]}"))
-        first.setdefault(image, path)
     for image in census_names() - first.keys():
         problems.append(Problem("missing", image, "", "in the census, not on disk"))
-    slides = {name.slide for image in first if (name := parse_name(image)) is not None}
-    if {TWIN_KEPT, TWIN_DROPPED} <= slides:
-        problems.append(
-            Problem(
-                "split twin",
-                "",
-                "",
-                "slide 13412 is in the set as DC and as LC, as in the full set: splits by case keep DC, the "
-                "eight-class task leaves both out, split=official keeps both",
-            )
-        )
+    if {TWIN_KEPT, TWIN_DROPPED} <= {name.slide for name in map(parse_name, first) if name}:
+        problems.append(Problem("split twin", "", "", TWIN_DETAIL))
     order = list(KINDS)
     return sorted(problems, key=lambda p: (order.index(p.kind), p.image, p.path))
 
 
-def missing_by_group(problems: Iterable[Problem]) -> list[MissingGroup]:
-    """How many images each slide lacks at each magnification, by slide and magnification; none where nothing lacks."""
+def missing_by_group(problems: Iterable[Problem]) -> dict[tuple[str, int], tuple[int, int]]:
+    """How many images a (slide, magnification) lacks, out of how many of the census; where nothing lacks, no entry."""
     names = [parse_name(problem.image) for problem in problems if problem.kind == "missing"]
-    counts = Counter((name.slide, name.magnification) for name in names if name is not None)
-    return [
-        MissingGroup(slide, magnification, count, len(census()[slide].sequences[magnification]))
-        for (slide, magnification), count in sorted(counts.items())
-    ]
+    counts = Counter((name.slide, name.magnification) for name in names if name)
+    return {key: (count, len(census()[key[0]].sequences[key[1]])) for key, count in sorted(counts.items())}

@@ -12,14 +12,9 @@ from histo_lightning.errors import UserError
 PARTS = ("train", "val", "test")
 # How people name them, in lower case: as folders and in lists.
 PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 # Slide 14-13412 is in the set twice, under two subtypes.
 TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"
@@ -59,15 +54,22 @@ def record_of(path: str, class_name: str = "") -> Record | None:
     )
 
 
-def refuse_duplicates(records: Iterable[Record]) -> None:
-    """Raise UserError where a file name appears twice: image names are the keys of splits and predictions."""
-    counts = Counter(record.image for record in records)
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
+def part_of(path: str) -> str | None:
+    """The part that the first folder of a path is named after, in any case; None where it is another folder or a file."""
+    folder, slash, _ = path.partition("/")
+    return PART_NAMES.get(folder.lower()) if slash else None
+
+
+def _by_image(records: Iterable[Record]) -> list[Record]:
+    """Sorted by file name, which is the key of splits and predictions; refuses one that appears twice."""
+    ordered = sorted(records, key=lambda record: record.image)
+    counts = Counter(record.image for record in ordered)
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise UserError(
             f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}: "
             "keep one copy of each image below dataset.root"
         )
+    return ordered
 
 
 def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
@@ -83,37 +85,31 @@ def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
     """
     if not paths:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
-    records = [record_of(path) for path in paths]
-    strange = [path for path, record in zip(paths, records, strict=True) if record is None]
-    if strange:
+    records = {path: record_of(path) for path in paths}
+    unknown = [path for path, record in records.items() if record is None]
+    if unknown:
         raise UserError(
-            f"dataset.root={root}: {len(strange)} image(s) are not named as in BreakHis, e.g. {strange[0]}: "
+            f"dataset.root={root}: {len(unknown)} image(s) are not named as in BreakHis, e.g. {unknown[0]}: "
             "move them away, or use dataset=folders for a tree of your own"
         )
-    known = [record for record in records if record is not None]
-    refuse_duplicates(known)
-    return sorted(known, key=lambda record: record.image)
+    return _by_image(record for record in records.values() if record is not None)
 
 
-def folder_records(paths: Sequence[str], root: str | Path) -> tuple[list[Record], dict[str, list[str]]]:
-    """The thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``: records, and image names by part.
+def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
+    """Records of the thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``, sorted by file name.
 
-    Folders may be named as in ``PART_NAMES``, in any case. Names inside the grammar say their own class, slide and
-    case; others take the class of their folder and have no group. Images in other folders are passed over.
+    Names inside the grammar say their own class, slide and case; others take the class of their folder and have no
+    group. :func:`part_of` says the part of a path; images in other folders are passed over.
 
     Raises:
         UserError: a part is missing or empty, a class folder is unknown, a name says another class than its
             folder, or a name appears twice.
     """
-    records: list[Record] = []
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for path in paths:
-        top, _, inner = path.partition("/")
-        part = PART_NAMES.get(top.lower())
-        if part is None or not inner:
-            continue
-        class_name = inner.split("/", 1)[0].lower()
-        if "/" not in inner or class_name not in CLASSES:
+    records = []
+    for path in filter(part_of, paths):
+        top, *class_folder, _ = path.split("/")
+        class_name = class_folder[0].lower() if class_folder else ""
+        if class_name not in CLASSES:
             raise UserError(
                 f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it there"
             )
@@ -123,45 +119,40 @@ def folder_records(paths: Sequence[str], root: str | Path) -> tuple[list[Record]
                 f"{root}/{path}: its name says another class than its folder; the name is the truth, move it"
             )
         records.append(record)
-        parts[part].append(record.image)
+    present = {part_of(record.path) for record in records}
     for part in PARTS:
-        if not parts[part]:
+        if part not in present:
             raise UserError(
                 f"dataset.root={root}: there is no image in {part}/; dataset=folders needs train/, val/ and test/, "
                 "each with images of both classes"
             )
-    refuse_duplicates(records)
-    return sorted(records, key=lambda record: record.image), {p: sorted(names) for p, names in parts.items()}
+    return _by_image(records)
 
 
 def select_magnification(records: Sequence[Record], magnification: str) -> list[Record]:
     """Records of one magnification (``40x``); ``all`` and names without magnification stay."""
-    if magnification == "all":
-        return list(records)
-    wanted = int(magnification.rstrip("x"))
-    return [r for r in records if r.magnification in (wanted, 0)]
+    wanted = None if magnification == "all" else int(magnification.rstrip("x"))
+    return [r for r in records if wanted is None or r.magnification in (wanted, 0)]
 
 
 def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], list[str]]:
     """Drop what slide 13412 doubles: its LC copy where DC is present, both for ``task=subtype``; and notes."""
-    present = {r.slide for r in records if r.slide in (TWIN_KEPT, TWIN_DROPPED)}
-    if task == "subtype" and present:
-        kept = [r for r in records if r.slide not in present]
-        left_out = len(records) - len(kept)
-        return kept, [f"slide 13412 is in the set as DC and as LC: {left_out} images left out"]
-    if present == {TWIN_KEPT, TWIN_DROPPED}:
-        kept = [r for r in records if r.slide != TWIN_DROPPED]
-        left_out = len(records) - len(kept)
-        return kept, [f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"]
-    return list(records), []
+    present = {r.slide for r in records} & {TWIN_KEPT, TWIN_DROPPED}
+    dropped = present if task == "subtype" else {TWIN_DROPPED} if len(present) == 2 else set()
+    remaining = [r for r in records if r.slide not in dropped]
+    left_out = len(records) - len(remaining)
+    if not left_out:
+        return remaining, []
+    if task == "subtype":
+        return remaining, [f"slide 13412 is in the set as DC and as LC: {left_out} images left out"]
+    return remaining, [f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"]
 
 
 def census_message(records: Sequence[Record]) -> str:
     """One plain sentence that holds a copy against the census of 7,909 names."""
     names = {record.image for record in records}
-    present = len(names & census_names())
-    extra = len(names - census_names())
-    if present == TOTAL_IMAGES and not extra:
+    present, unknown = len(names & census_names()), len(names - census_names())
+    if present == TOTAL_IMAGES and not unknown:
         return f"census: complete copy, all {TOTAL_IMAGES:,} BreakHis images are here"
     sentence = f"census: partial copy, {present:,} of the {TOTAL_IMAGES:,} BreakHis images are here"
-    return sentence + (f", and {extra:,} that the census does not know" if extra else "")
+    return sentence + (f", and {unknown:,} that the census does not know" if unknown else "")

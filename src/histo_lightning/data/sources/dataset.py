@@ -16,18 +16,16 @@ from histo_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: its folder, its records over all magnifications, and a sentence about it."""
+    """A data set on disk: its folder, its records over all magnifications, and a sentence about it.
+
+    ``sizes``: allowed native (width, height) of its images in pixels; None allows any.
+    """
 
     name: str
     root: Path
     records: Sequence[Record]
     message: str
-    sizes: Sequence[tuple[int, int]] | None = (
-        None  # allowed native (width, height) in pixels; None allows any
-    )
-    folder_parts: dict[str, list[str]] | None = (
-        None  # image names by part, where the tree itself says the parts
-    )
+    sizes: Sequence[tuple[int, int]] | None = None
 
 
 def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Path:
@@ -76,9 +74,9 @@ def open_source(dataset: DatasetConfig, root: Path) -> Source:
         records = breakhis_records(paths, root)
         drawn = f"synthetic data set: {len(records):,} drawn images under BreakHis names"
         return Source(name, root, records, drawn if name == "synthetic" else census_message(records), sizes)
-    records, parts = folder_records(paths, root)
+    records = folder_records(paths, root)
     unknown = sum(not record.case for record in records)
     message = f"folders: {len(records):,} images in train/, val/ and test/"
     if unknown:
         message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
-    return Source(name, root, records, message, sizes, parts)
+    return Source(name, root, records, message, sizes)

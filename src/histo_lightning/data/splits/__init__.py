@@ -14,7 +14,7 @@ from histo_lightning.data.splits import (  # noqa: F401 - each registers its kin
     official,
     slide_kfold,
 )
-from histo_lightning.data.splits.build import build_split, load_split
+from histo_lightning.data.splits.build import Split, build_split
 from histo_lightning.data.splits.grouping import content_hash
 from histo_lightning.data.splits.registry import (
     Draft,
@@ -24,7 +24,6 @@ from histo_lightning.data.splits.registry import (
     split_kind,
     split_kinds,
 )
-from histo_lightning.data.splits.split import Split
 
 __all__ = [
     "Draft",
@@ -34,7 +33,6 @@ __all__ = [
     "build_split",
     "check_split_keys",
     "content_hash",
-    "load_split",
     "register_split",
     "split_kind",
     "split_kinds",

@@ -3,21 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from histo_lightning.config.schema import SplitConfig
+from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.given import GivenKind
 from histo_lightning.data.splits.reading import read_parts
-from histo_lightning.data.splits.registry import SplitKind, register_split
+from histo_lightning.data.splits.registry import register_split
 
 
 @register_split
-class File(SplitKind):
+class File(GivenKind):
     """Image names by part, from ``split.path``."""
 
     name = "file"
-    group = None
     keys = ("path",)
-    given = True
-    needs_cases = False
 
-    def listed(
-        self, config: SplitConfig, folder_parts: Mapping[str, Sequence[str]] | None
-    ) -> Mapping[str, Sequence[str]]:
+    def listed(self, records: Sequence[Record], config: SplitConfig) -> Mapping[str, Sequence[str]]:
         return read_parts(config.path)

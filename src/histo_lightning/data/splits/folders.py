@@ -3,25 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.splits.registry import SplitKind, register_split
-from histo_lightning.errors import UserError
+from histo_lightning.data.breakhis.records import PARTS, Record, part_of
+from histo_lightning.data.splits.given import GivenKind
+from histo_lightning.data.splits.registry import register_split
 
 
 @register_split
-class Folders(SplitKind):
+class Folders(GivenKind):
     """A tree ``<root>/<train|val|test>/<class>/``, as in the thesis."""
 
     name = "folders"
-    group = None
     dataset = "folders"
-    given = True
-    needs_cases = False
 
-    def listed(
-        self, config: SplitConfig, folder_parts: Mapping[str, Sequence[str]] | None
-    ) -> Mapping[str, Sequence[str]]:
-        if folder_parts is None:
-            raise UserError(
-                "split=folders needs dataset=folders: a tree train/, val/, test/ of class folders"
-            )
-        return folder_parts
+    def listed(self, records: Sequence[Record], config: SplitConfig) -> Mapping[str, Sequence[str]]:
+        return {part: [r.image for r in records if part_of(r.path) == part] for part in PARTS}

@@ -19,13 +19,19 @@ def by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
     return members
 
 
+def majority_subtype(records: Sequence[Record]) -> str:
+    """The subtype of most records, of equally frequent ones the first in the alphabet."""
+    counts = Counter(record.subtype for record in records)
+    return min(counts, key=lambda subtype: (-counts[subtype], subtype))
+
+
 def content_hash(parts: Mapping[str, Iterable[str]]) -> str:
     """SHA-256 of names by part, as hexadecimal text, independent of their order."""
     canonical = json.dumps({part: sorted(names) for part, names in parts.items()}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def keyed_order(names: Sequence[str], *key: object) -> list[str]:
+def keyed_order(names: Iterable[str], *key: object) -> list[str]:
     """Names in a pseudo-random order that depends on the key alone: by SHA-256, not by a library's generator."""
     prefix = ":".join(str(part) for part in key)
     return sorted(names, key=lambda name: hashlib.sha256(f"{prefix}:{name}".encode()).digest())
@@ -37,15 +43,16 @@ def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) ->
     One record of each case comes first; within a case its slides take turns, and within a slide the order is
     pseudo-random by ``key``. So a longer beginning contains a shorter one.
     """
-    positioned: list[tuple[float, int, Record]] = []
     images = [record.image for records in members.values() for record in records]
     rank = {image: i for i, image in enumerate(keyed_order(images, *key))}
+    position: dict[str, float] = {}
     for records in members.values():
         turns: Counter[str] = Counter()
-        in_turn = []
+        turn_of = {}
         for record in sorted(records, key=lambda r: rank[r.image]):
-            in_turn.append((turns[record.slide], rank[record.image], record))
+            turn_of[record.image] = turns[record.slide]
             turns[record.slide] += 1
-        for i, (_, order, record) in enumerate(sorted(in_turn, key=lambda item: item[:2])):
-            positioned.append(((i + 0.5) / len(records) if i else 0.0, order, record))
-    return [record for _, _, record in sorted(positioned, key=lambda item: item[:2])]
+        for i, image in enumerate(sorted(turn_of, key=lambda image: (turn_of[image], rank[image]))):
+            position[image] = (i + 0.5) / len(records) if i else 0.0
+    ordered = [record for records in members.values() for record in records]
+    return sorted(ordered, key=lambda r: (position[r.image], rank[r.image]))

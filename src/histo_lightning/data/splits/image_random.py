@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.case_kfold import CaseKFold
 from histo_lightning.data.splits.grouping import keyed_order
-from histo_lightning.data.splits.kfold import KFold
 from histo_lightning.data.splits.registry import register_split
 
 
 @register_split
-class ImageRandom(KFold):
+class ImageRandom(CaseKFold):
     """Every image is tested once over the folds."""
 
     name = "image_random"
@@ -18,6 +18,6 @@ class ImageRandom(KFold):
     needs_cases = False
 
     def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
-        order = keyed_order([r.image for r in records], self.name, config.seed, config.repeat)
-        fold_of = {image: i % config.folds for i, image in enumerate(order)}
-        return [[r for r in records if fold_of[r.image] == fold] for fold in range(config.folds)]
+        known = {r.image: r for r in records}
+        order = keyed_order(known, self.name, config.seed, config.repeat)
+        return [[known[image] for image in order[fold :: config.folds]] for fold in range(config.folds)]

@@ -1,37 +1,26 @@
 """``split=injection``: siblings of test images are put into train, and nothing else changes.
 
-This is the causal arm of the leakage study. For a fold of ``case_kfold``, at one magnification, the images of each test
-slide are divided by a seeded hash into the probe (the larger half), which every arm is tested on, and the sibling pool
-(the smaller half). Train, class by class:
-
-- Every test case of the pool gets a partner among the train cases: of the same subtype where there is one, with enough
-  images where there is one. Where all partners together have fewer images than the pool, one is exchanged for a larger case
-  of the class. Only the clean arm trains on partners. The other train cases, the base, are in every arm.
-- Clean arm (share 0): as many partner images as the pool has images, spread as in the pool.
-- Leaky arms (share from 0.25 to 1): the partners are dropped whole, and m = share x pool images of the test cases come in,
-  at least one of each case; a larger share contains a smaller one.
-- Base images fill up to a number of images that is the same in every arm. It is all base images plus m at the least share,
-  so it can be reached in all of them; the base images of any two arms contain one another.
-
-So arms of a fold have the same probe, the same number of train cases and the same number of train images in each class.
-The clean arm and the arm of share 1 differ by exactly the exchange of partner images for siblings (but for a small copy in
-which no choice of partners has images enough: base images replace those that lack).
+This is the causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; ``docs/leakage.md``
+describes the design. Its words: each test slide's images are halved into the *probe*, which every arm is tested on, and
+the *sibling pool*. Every test case of the pool has a *partner* among the train cases; the other train cases are the
+*base*. The clean arm (share 0) trains on partner images; a leaky arm (share 0.25 to 1) drops the partners whole and trains
+on m = share x pool images of the test cases instead. Base images fill up to a number of images that is the same in every
+arm of the fold, as the number of train cases is, class by class.
 """
 
 import math
 from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.splits.case_kfold import CaseKFold
 from histo_lightning.data.splits.grouping import (
-    Parts,
     by_group,
-    content_hash,
     keyed_order,
+    majority_subtype,
     proportional_order,
 )
-from histo_lightning.data.splits.kfold import KFold
 from histo_lightning.data.splits.registry import Draft, register_split
 from histo_lightning.errors import UserError
 
@@ -40,16 +29,20 @@ Cases = dict[str, list[Record]]
 
 
 @register_split
-class Injection(KFold):
+class Injection(CaseKFold):
     """A fold of ``case_kfold`` whose train set is refined at the run's magnification."""
 
     name = "injection"
-    group = "case"
-    keys = (*KFold.keys, "injected")
+    keys = (*CaseKFold.keys, "injected")
     clean_validation = True
-    one_magnification = True
+    tests_all = False
 
-    def check(self, config: SplitConfig) -> None:
+    def check(self, config: SplitConfig, magnification: str) -> None:
+        if magnification == "all":
+            raise UserError(
+                "magnification=all: split=injection tells siblings apart at one magnification only, since a field is "
+                f"photographed at every magnification; give one of {', '.join(f'{m}x' for m in MAGNIFICATIONS)}"
+            )
         share = config.injected or 0.0
         if share and not LEAST_SHARE <= share <= 1:
             raise UserError(
@@ -60,51 +53,32 @@ class Injection(KFold):
         return "image" if config.injected else "case"
 
     def refine(self, draft: Draft, config: SplitConfig) -> Draft:
-        parts, injection, notes = injected(draft.parts, config.injected or 0.0, config.seed)
-        partition = content_hash({"folds": [draft.partition], "injection": [f"seed {config.seed}"]})
-        return Draft(parts, partition, draft.notes + notes, injection)
-
-
-def injected(parts: Parts, share: float, seed: int) -> tuple[Parts, dict[str, float | int], list[str]]:
-    """Probe and train of an arm; validation is unchanged.
-
-    Args:
-        parts: of a fold of ``case_kfold``, of one magnification.
-        share: of the pool, 0 or 0.25 to 1.
-        seed: of the halves, partners and orders; another seed is another experiment.
-
-    Returns:
-        The parts; what was put into train (``images`` of a pool of ``pool``, beside ``probe`` test images, the
-        ``share`` asked for); and notes.
-
-    Raises:
-        UserError: no test slide has two images, or a class has too few train cases or images.
-    """
-    probe, pool = _halves(parts["test"], seed)
-    train: list[Record] = []
-    images, by_class = 0, []
-    for class_name in CLASSES:
-        siblings = by_group((r for r in pool if r.class_name == class_name), "case")
-        cases = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
-        if not siblings and any(r.class_name == class_name for r in probe):
-            raise UserError(
-                f"split=injection: no {class_name} test slide has two images at this magnification, so none has a "
-                "sibling; choose another magnification or more images"
-            )
-        chosen, foreign = _class_train(siblings, cases, class_name, share, seed)
-        train += chosen
-        images += foreign
-        by_class.append(f"{foreign} {class_name}")
-    tested = len({r.case for r in pool}) if images else "none"
-    notes = [
-        f"the test slides' images are divided into {len(probe)} that are tested and a pool of {len(pool)} siblings; "
-        f"{images} of these ({share:g} of the pool: {', '.join(by_class)}) train, in exchange for as many images of "
-        "other cases",
-        f"every arm of this fold trains on {len(train)} images of {len({r.case for r in train})} cases, "
-        f"{tested} of them tested in this one",
-    ]
-    counts = {"share": share, "images": images, "pool": len(pool), "probe": len(probe)}
-    return parts | {"train": train, "test": probe}, counts, notes
+        share, parts = config.injected or 0.0, draft.parts
+        probe, pool = _halves(parts["test"], config.seed)
+        train: list[Record] = []
+        injected = {}
+        for class_name in CLASSES:
+            siblings = by_group((r for r in pool if r.class_name == class_name), "case")
+            cases = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
+            if not siblings and any(r.class_name == class_name for r in probe):
+                raise UserError(
+                    f"split=injection: no {class_name} test slide has two images at this magnification, so none has a "
+                    "sibling; choose another magnification or more images"
+                )
+            chosen, injected[class_name] = _class_train(siblings, cases, class_name, share, config.seed)
+            train += chosen
+        images = sum(injected.values())
+        by_class = ", ".join(f"{count} {class_name}" for class_name, count in injected.items())
+        tested = len({r.case for r in pool}) if images else "none"
+        notes = [
+            f"the test slides' images are divided into {len(probe)} that are tested and a pool of {len(pool)} siblings; "
+            f"{images} of these ({share:g} of the pool: {by_class}) train, in exchange for as many images of other cases",
+            f"every arm of this fold trains on {len(train)} images of {len({r.case for r in train})} cases, "
+            f"{tested} of them tested in this one",
+        ]
+        refined = draft.refined("injection", config.seed, parts | {"train": train, "test": probe}, notes)
+        refined.injection = {"share": share, "images": images, "pool": len(pool), "probe": len(probe)}
+        return refined
 
 
 def _halves(test: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
@@ -113,10 +87,15 @@ def _halves(test: Sequence[Record], seed: int) -> tuple[list[Record], list[Recor
     pool: list[Record] = []
     for members in by_group(test, "slide").values():
         known = {r.image: r for r in members}
-        order = [known[image] for image in keyed_order(list(known), "injection", seed)]
-        probe += order[: math.ceil(len(order) / 2)]
-        pool += order[math.ceil(len(order) / 2) :]
+        order = [known[image] for image in keyed_order(known, "injection", seed)]
+        half = math.ceil(len(order) / 2)
+        probe += order[:half]
+        pool += order[half:]
     return probe, pool
+
+
+def _images(cases: Cases) -> int:
+    return sum(map(len, cases.values()))
 
 
 def _class_train(
@@ -130,60 +109,47 @@ def _class_train(
             f"split=injection: train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none "
             "stays; give more folds (split.folds)"
         )
-    partner = _enlarged(_partners(siblings, cases, seed), siblings, cases)
+    partner = _enlarged(_partners(siblings, cases, seed), _images(siblings), cases)
     base = {case: members for case, members in cases.items() if case not in partner.values()}
-    stock = sum(map(len, base.values()))
     clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
     pool = proportional_order(siblings, "injection", seed)
-    least = _count(LEAST_SHARE, pool, siblings)
-    total = stock + min(len(clean), least)
+
+    def count(share: float) -> int:
+        """m, rounded half up; at least one image a case, so that the number of cases is the same for every share."""
+        return max(len(siblings), math.floor(share * len(pool) + 0.5))
+
+    total = _images(base) + min(len(clean), count(LEAST_SHARE))
     if total - len(pool) < len(base):
         raise UserError(
-            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({stock}) beside a "
-            f"pool of {len(pool)}; give more folds (split.folds) or more images"
+            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({_images(base)}) "
+            f"beside a pool of {len(pool)}; give more folds (split.folds) or more images"
         )
-    foreign = pool[: _count(share, pool, siblings)] if share else clean
+    foreign = pool[: count(share)] if share else clean
     filled = proportional_order(base, "base", seed)[: total - len(foreign)]
     return foreign + filled, len(foreign) if share else 0
 
 
-def _count(share: float, pool: Sequence[Record], siblings: Cases) -> int:
-    """m, rounded half up; at least one image a case, so that the number of cases is the same for every share."""
-    return max(len(siblings), math.floor(share * len(pool) + 0.5))
-
-
-def _majority(members: Sequence[Record]) -> str:
-    subtypes = [r.subtype for r in members]
-    return min(set(subtypes), key=lambda s: (-subtypes.count(s), s))
-
-
 def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
     """A train case for each case of the pool, the largest first: same subtype, then enough images, then the fewest."""
-    order = {case: i for i, case in enumerate(keyed_order(sorted(cases), "partner", seed))}
+    order = {case: i for i, case in enumerate(keyed_order(cases, "partner", seed))}
     partners: dict[str, str] = {}
     for case in sorted(siblings, key=lambda c: (-len(siblings[c]), c)):
-        wanted, needed = _majority(siblings[case]), len(siblings[case])
         free = [name for name in cases if name not in partners.values()]
-        ranked = [
-            (
-                _majority(cases[name]) != wanted,
-                max(0, needed - len(cases[name])),
-                len(cases[name]),
-                order[name],
-                name,
-            )
-            for name in free
-        ]
+        ranked = [(*_unlikeness(cases[name], siblings[case]), order[name], name) for name in free]
         partners[case] = min(ranked)[-1]
     return partners
 
 
-def _enlarged(partner: dict[str, str], siblings: Cases, cases: Cases) -> dict[str, str]:
+def _unlikeness(case: Sequence[Record], siblings: Sequence[Record]) -> tuple[bool, int, int]:
+    unlike = majority_subtype(case) != majority_subtype(siblings)
+    return unlike, max(0, len(siblings) - len(case)), len(case)
+
+
+def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, str]:
     """The same partners, or, while they have fewer images than the pool, one exchanged for a larger free case.
 
     Of the exchanges the one that just suffices is made, or where none does, that which adds most.
     """
-    needed = sum(map(len, siblings.values()))
     while (have := sum(len(cases[p]) for p in partner.values())) < needed:
         swaps = [
             (have - len(cases[old]) + len(members), case, name)
@@ -200,12 +166,8 @@ def _enlarged(partner: dict[str, str], siblings: Cases, cases: Cases) -> dict[st
 
 def _partner_images(siblings: Cases, partners: Cases, seed: int) -> list[Record]:
     """As many images of each partner as its case has in the pool; what some lack, the others give, as far as they can."""
-    chosen: list[Record] = []
-    spare: Cases = {}
-    for case, members in partners.items():
-        order = proportional_order({case: members}, "partner", seed)
-        chosen += order[: len(siblings[case])]
-        spare[case] = order[len(siblings[case]) :]
-    missing = sum(map(len, siblings.values())) - len(chosen)
-    left = {case: members for case, members in spare.items() if members}
-    return chosen + proportional_order(left, "partner", seed)[: max(missing, 0)]
+    orders = {c: proportional_order({c: members}, "partner", seed) for c, members in partners.items()}
+    chosen = [record for case, order in orders.items() for record in order[: len(siblings[case])]]
+    spare = {case: rest for case, order in orders.items() if (rest := order[len(siblings[case]) :])}
+    missing = max(_images(siblings) - len(chosen), 0)
+    return chosen + proportional_order(spare, "partner", seed)[:missing]

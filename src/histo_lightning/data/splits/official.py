@@ -20,30 +20,64 @@ from histo_lightning.data.splits.grouping import (
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 
+# Of the leakage study: the kind as it is, and its two controls.
+ARMS = ("official", "official clean", "official matched")
 DRAWS = 200  # of unshared cases; the draw whose images come closest is dropped
 
 
-def shared_cases(parts: Parts) -> list[str]:
-    """Cases of test that train holds too, sorted."""
+@register_split
+class Official(SplitKind):
+    """Each fold is a 70/30 hold-out by slide, constant over magnifications; the five test sets overlap."""
+
+    name = ARMS[0]
+    group = "slide"
+    keys = ("fold", "seed", "clean", "matched")
+    keeps_twins = True
+    clean_validation = True
+    overlapping_tests = True
+
+    def check(self, config: SplitConfig, magnification: str) -> None:
+        if config.clean and config.matched:
+            raise UserError("split.matched=true: is the control beside split.clean=true; give one of them")
+
+    def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
+        if config.fold not in OFFICIAL_FOLDS:
+            raise UserError(f"split.fold={config.fold}: the official folds are 1 to 5")
+        if unknown := sorted({r.slide for r in records} - census().keys()):
+            raise UserError(
+                f"split=official: slide {unknown[0]} is not in the authors' folds; use split=case_kfold"
+            )
+        parts: Parts = {part: [] for part in PARTS}
+        for record in records:
+            parts[census()[record.slide].official[config.fold]].append(record)
+        shared = _shared_cases(parts)
+        note = f"official fold {config.fold} shares {len(shared)} cases between train and test: {', '.join(shared)}"
+        if config.clean:
+            parts["train"] = [r for r in parts["train"] if r.case not in shared]
+            note = f"official fold {config.fold}, cleaned: {len(shared)} shared cases dropped from train"
+        parts = cut_validation(parts)
+        return Draft(parts, content_hash({part: {r.slide for r in parts[part]} for part in PARTS}), [note])
+
+    def refine(self, draft: Draft, config: SplitConfig) -> Draft:
+        if not config.matched:
+            return draft
+        return draft.refined("matched", config.seed, *_size_matched(draft.parts, config.seed))
+
+
+def _shared_cases(parts: Parts) -> list[str]:
     return sorted({r.case for r in parts["train"]} & {r.case for r in parts["test"]})
 
 
-def size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
+def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
     """Drop from train, by class, as many cases and images as ``clean`` drops, but of those that test does not share.
 
     First whole cases (of 200 seeded draws the one whose images come closest to the number without exceeding it), then
     single images, in equal shares of the unshared cases that stay. Where those are too few to match the number of images
     (the authors' folds share up to half of all benign images), single images of the shared cases go too, and a note says
     how many. Every case that stays keeps an image.
-
-    Args:
-        parts: of one run, so already of its magnification.
-
-    Raises:
-        UserError: fewer unshared cases than shared ones in a class, so that as many cannot be dropped.
     """
-    shared = set(shared_cases(parts))
-    kept: list[Record] = []
+    shared = _shared_cases(parts)
+    train: list[Record] = []
     notes = []
     for class_name in CLASSES:
         members = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
@@ -61,68 +95,26 @@ def size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
         single = _spare(left, seed)[: max(rest, 0)]
         thinned = _spare(touching, seed)[: max(rest - len(single), 0)]
         gone = {r.image for r in single + thinned}
-        kept += [r for group in (left, touching) for m in group.values() for r in m if r.image not in gone]
+        train += [r for group in (left, touching) for m in group.values() for r in m if r.image not in gone]
+        short = rest - len(single) - len(thinned)
+        size = f"; train is {abs(short)} image(s) {'larger' if short > 0 else 'smaller'} than cleaned"
         notes.append(
             f"size-matched, {class_name}: as many images ({images}) and cases ({len(touching)}) dropped as test shares, "
-            f"{len(thinned)} of these images from shared cases"
+            f"{len(thinned)} of these images from shared cases{size if short else ''}"
         )
-        short = rest - len(single) - len(thinned)
-        if short:
-            notes[-1] += (
-                f"; train is {abs(short)} image(s) {'larger' if short > 0 else 'smaller'} than cleaned"
-            )
-    return parts | {"train": kept}, notes
+    return parts | {"train": train}, notes
 
 
-def _closest(members: dict[str, list[Record]], count: int, images: int, key: str) -> set[str]:
+def _closest(members: dict[str, list[Record]], count: int, images: int, key: str) -> list[str]:
     """``count`` cases, drawn 200 times by ``key``: those whose images come closest to ``images`` from below."""
-    draws = [keyed_order(sorted(members), key, draw)[:count] for draw in range(DRAWS if count else 1)]
-    totals = [sum(len(members[case]) for case in draw) for draw in draws]
-    best = min(range(len(draws)), key=lambda i: (totals[i] > images, abs(images - totals[i])))
-    return set(draws[best])
+
+    def distance(draw: list[str]) -> tuple[bool, int]:
+        total = sum(len(members[case]) for case in draw)
+        return total > images, abs(images - total)
+
+    return min((keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)), key=distance)
 
 
 def _spare(members: dict[str, list[Record]], seed: int) -> list[Record]:
     """All records but one a case, in an order whose every beginning takes equal shares of the cases."""
     return proportional_order(members, "matched", seed)[len(members) :]
-
-
-@register_split
-class Official(SplitKind):
-    """Each fold is a 70/30 hold-out by slide, constant over magnifications; the five test sets overlap."""
-
-    name = "official"
-    group = "slide"
-    keys = ("fold", "seed", "clean", "matched")
-    keeps_twins = True
-    clean_validation = True
-
-    def check(self, config: SplitConfig) -> None:
-        if config.clean and config.matched:
-            raise UserError("split.matched=true: is the control beside split.clean=true; give one of them")
-
-    def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
-        if config.fold not in OFFICIAL_FOLDS:
-            raise UserError(f"split.fold={config.fold}: the official folds are 1 to 5")
-        unknown = sorted({r.slide for r in records} - set(census()))
-        if unknown:
-            raise UserError(
-                f"split=official: slide {unknown[0]} is not in the authors' folds; use split=case_kfold"
-            )
-        parts: Parts = {part: [] for part in PARTS}
-        for record in records:
-            parts[census()[record.slide].official[config.fold]].append(record)
-        shared = shared_cases(parts)
-        note = f"official fold {config.fold} shares {len(shared)} cases between train and test: {', '.join(shared)}"
-        if config.clean:
-            parts["train"] = [r for r in parts["train"] if r.case not in shared]
-            note = f"official fold {config.fold}, cleaned: {len(shared)} shared cases dropped from train"
-        parts = cut_validation(parts)
-        return Draft(parts, content_hash({part: {r.slide for r in parts[part]} for part in PARTS}), [note])
-
-    def refine(self, draft: Draft, config: SplitConfig) -> Draft:
-        if not config.matched:
-            return draft
-        parts, notes = size_matched(draft.parts, config.seed)
-        partition = content_hash({"folds": [draft.partition], "matched": [f"seed {config.seed}"]})
-        return Draft(parts, partition, draft.notes + notes)

@@ -1,4 +1,4 @@
-"""Every form in which people keep a split of BreakHis, read as it is: repeated names and leaks included.
+"""Every form in which people keep a split of BreakHis, read as it is written: repeated names and leaks included.
 
 These are the authors' ``dsfoldN.txt``, Kaggle's ``Folds.csv``, any CSV with a column of paths and one of parts, a run's
 ``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves
@@ -7,12 +7,13 @@ them). An audit wants to see what is wrong with a split; a run refuses it.
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 
-from histo_lightning.data.breakhis.records import PART_NAMES, PARTS
+from histo_lightning.data.breakhis.records import PART_NAMES, PARTS, part_of
 from histo_lightning.errors import UserError
 
 PATH_COLUMNS = ("path", "filename", "file", "image")
@@ -49,13 +50,12 @@ def read_parts(path: str | Path) -> dict[str, list[str]]:
     Raises:
         UserError: as :func:`read_splits`; several splits, or a name listed twice.
     """
-    splits = read_splits(path, "split.path")
-    if len(splits) > 1:
-        raise UserError(
-            f"split.path={path}: holds {len(splits)} splits ({splits[0].name}, {splits[1].name}, ...); keep one of them"
-        )
+    first, *others = read_splits(path, "split.path")
+    if others:
+        names = f"{first.name}, {others[0].name}, ..."
+        raise UserError(f"split.path={path}: holds {len(others) + 1} splits ({names}); keep one of them")
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for part, paths in splits[0].parts.items():
+    for part, paths in first.parts.items():
         parts[part] = [image.rsplit("/", 1)[-1] for image in paths]
         if len(set(parts[part])) != len(paths):
             twice = next(name for name in parts[part] if parts[part].count(name) > 1)
@@ -77,9 +77,7 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
         raise UserError(f"{key} is not set: give {ACCEPTED}")
     file = Path(path).expanduser()
     shown = printable(str(file))
-    splits = (
-        _tree(file, f"{key}={shown}") if file.is_dir() else _list(_text(file, f"{key}={shown}"), file, shown)
-    )
+    splits = _folder_splits(file, f"{key}={shown}") if file.is_dir() else _file_splits(file, shown, key)
     for split in splits:
         if len(split.parts) < 2:
             where = f"{shown}, {split.name}" if len(splits) > 1 else shown
@@ -89,26 +87,40 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
     return splits
 
 
-def _text(file: Path, shown: str) -> str:
-    try:
-        if not file.is_file():
-            raise UserError(f"{shown}: no such file or folder; give {ACCEPTED}")
-        if file.stat().st_size > MOST_BYTES:
-            raise UserError(
-                f"{shown}: {file.stat().st_size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}"
-            )
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise UserError(f"{shown}: cannot be read ({reason}); give {ACCEPTED}") from error
-    if not text.strip():
-        raise UserError(f"{shown}: the file is empty; give {ACCEPTED}")
-    return text
+def _named(name: str, images: Iterable[tuple[str, str | None]]) -> NamedSplit:
+    """A split of paths with their parts; paths without a part are counted."""
+    parts: dict[str | None, list[str]] = {part: [] for part in (*PARTS, None)}
+    for path, part in images:
+        parts[part].append(path)
+    return NamedSplit(printable(name), {part: parts[part] for part in PARTS if parts[part]}, len(parts[None]))
 
 
-def _list(text: str, file: Path, shown: str) -> list[NamedSplit]:
+def _folder_splits(folder: Path, shown: str) -> list[NamedSplit]:
+    """A folder with the parts as its folders, or with such folders inside it (``fold1/train/...``): one split each."""
+    from histo_lightning.data.sources.folder import image_paths
+
+    paths = image_paths(folder)
+    if not paths:
+        raise UserError(f"{shown}: no image below this folder; give {ACCEPTED}")
+    split = _named(folder.resolve().name, ((path, part_of(path)) for path in paths))
+    if len(split.parts) > 1:
+        return [split]
+    splits = [
+        _named(name, ((path, part_of(path.partition("/")[2])) for path in inside))
+        for name, inside in groupby(paths, key=lambda path: path.partition("/")[0])
+    ]
+    if not (splits := [split for split in splits if len(split.parts) > 1]):
+        raise UserError(
+            f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
+            "move them there, or give a CSV path,part"
+        )
+    return splits
+
+
+def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
+    text = _text(file, f"{key}={shown}")
     is_json = file.suffix.lower() == ".json" or text.lstrip()[0] in "{["
-    splits: dict[str, dict[str, list[str]]] = {}
+    splits: dict[str, list[tuple[str, str]]] = {}
     for line, fold, path, part in _json_rows(text, shown) if is_json else _text_rows(text, shown):
         path = path.strip().replace("\\", "/")
         if not path.rsplit("/", 1)[-1]:
@@ -118,17 +130,25 @@ def _list(text: str, file: Path, shown: str) -> list[NamedSplit]:
             raise UserError(
                 f"{shown}, row {line}: unknown part '{printable(part)}'; write train, val or test"
             )
-        splits.setdefault(fold, {}).setdefault(known, []).append(path)
+        splits.setdefault(fold, []).append((path, known))
     if not splits:
         raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
-    return [
-        NamedSplit(f"fold {printable(fold)}" if fold else printable(file.name), _in_order(parts))
-        for fold, parts in splits.items()
-    ]
+    return [_named(f"fold {fold}" if fold else file.name, images) for fold, images in splits.items()]
 
 
-def _in_order(parts: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {part: parts[part] for part in PARTS if parts.get(part)}
+def _text(file: Path, shown: str) -> str:
+    try:
+        if not file.is_file():
+            raise UserError(f"{shown}: no such file or folder; give {ACCEPTED}")
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise UserError(f"{shown}: {size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}")
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise UserError(f"{shown}: cannot be read ({reason}); give {ACCEPTED}") from error
+    if not text.strip():
+        raise UserError(f"{shown}: the file is empty; give {ACCEPTED}")
+    return text
 
 
 def _json_rows(text: str, shown: str) -> Iterator[Row]:
@@ -139,17 +159,15 @@ def _json_rows(text: str, shown: str) -> Iterator[Row]:
         raise UserError(
             f"{shown}: not a split.json (no lists of images under 'parts'); give {ACCEPTED}"
         ) from error
-    line = 0
-    for part, images in parts.items():
-        if not isinstance(images, list):
-            raise UserError(f"{shown}: a part of a split.json is a list of image names; write it as a list")
-        for image in images:
-            line += 1
-            if not isinstance(image, str):
-                raise UserError(
-                    f"{shown}, image {line}: {printable(repr(image))} is not a name; write it as text"
-                )
-            yield line, "", image, str(part)
+    if not all(isinstance(images, list) for images in parts.values()):
+        raise UserError(f"{shown}: a part of a split.json is a list of image names; write it as a list")
+    rows = ((str(part), image) for part, images in parts.items() for image in images)
+    for line, (part, image) in enumerate(rows, start=1):
+        if not isinstance(image, str):
+            raise UserError(
+                f"{shown}, image {line}: {printable(repr(image))} is not a name; write it as text"
+            )
+        yield line, "", image, part
 
 
 def _text_rows(text: str, shown: str) -> Iterator[Row]:
@@ -161,7 +179,7 @@ def _text_rows(text: str, shown: str) -> Iterator[Row]:
         part = next((columns.index(name) for name in PART_COLUMNS if name in columns), None)
         if path is not None and part is not None:
             fold = columns.index("fold") if "fold" in columns else None
-            for line, cells in list(_cells(text, shown, delimiter, len(columns)))[1:]:
+            for line, cells in _cells(text, shown, delimiter, len(columns))[1:]:
                 yield line, "" if fold is None else cells[fold].strip(), cells[path], cells[part]
             return
     if head.count("|") != 3:
@@ -169,63 +187,23 @@ def _text_rows(text: str, shown: str) -> Iterator[Row]:
             f"{shown}, row 1: '{printable(head)}' is neither a row image.png|100|1|train nor a header with path and "
             f"part; give {ACCEPTED}"
         )
-    for line, row in enumerate(text.splitlines(), start=1):
-        cells = row.split("|")
-        if row.strip() and len(cells) != 4:
-            raise UserError(
-                f"{shown}, row {line}: '{printable(row)}' is not image.png|100|1|train; mend the row"
-            )
-        if row.strip():
-            yield line, cells[2].strip(), cells[0], cells[3]
+    for line, (name, _, number, given_part) in _cells(text, shown, "|", 4):
+        yield line, number.strip(), name, given_part
 
 
-def _cells(text: str, shown: str, delimiter: str, width: int) -> Iterator[tuple[int, list[str]]]:
+def _cells(text: str, shown: str, delimiter: str, width: int) -> list[tuple[int, list[str]]]:
     """The rows of a CSV that are not empty, with their line, each of one width."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != width:
-                raise UserError(
-                    f"{shown}, row {reader.line_num}: {len(cells)} columns where the first line has {width}; put names "
-                    "with commas in quotes"
-                )
-            yield reader.line_num, cells
+        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise UserError(
             f"{shown}, row {reader.line_num}: not readable as CSV ({error}); close the quotes, and double those in names"
         ) from error
-
-
-def _tree(folder: Path, shown: str) -> list[NamedSplit]:
-    """A folder with the parts as its folders, or with such folders inside it (``fold1/train/...``): one split each."""
-    from histo_lightning.data.sources.folder import image_paths
-
-    paths = image_paths(folder)
-    if not paths:
-        raise UserError(f"{shown}: no image below this folder; give {ACCEPTED}")
-    splits = [_tree_split(printable(folder.resolve().name), paths, 0)]
-    if len(splits[0].parts) < 2:
-        groups: dict[str, list[str]] = {}
-        for path in paths:
-            groups.setdefault(path.split("/", 1)[0], []).append(path)
-        trees = [_tree_split(printable(name), inside, 1) for name, inside in groups.items()]
-        splits = [tree for tree in trees if len(tree.parts) >= 2]
-    if not splits:
-        raise UserError(
-            f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
-            "move them there, or give a CSV path,part"
-        )
-    return splits
-
-
-def _tree_split(name: str, paths: list[str], depth: int) -> NamedSplit:
-    """Paths by the part that their folder at a depth says."""
-    parts: dict[str, list[str]] = {}
-    for path in paths:
-        folders = path.split("/")[:-1]
-        part = PART_NAMES.get(folders[depth].lower()) if len(folders) > depth else None
-        if part is not None:
-            parts.setdefault(part, []).append(path)
-    return NamedSplit(name, _in_order(parts), len(paths) - sum(map(len, parts.values())))
+    for line, cells in rows:
+        if len(cells) != width:
+            raise UserError(
+                f"{shown}, row {line}: {len(cells)} columns where the first line has {width}; put names with "
+                f"'{delimiter}' in quotes"
+            )
+    return rows

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.kfold import KFold
+from histo_lightning.data.splits.case_kfold import CaseKFold
 from histo_lightning.data.splits.registry import Draft, register_split
 
 
 @register_split
-class SlideKFold(KFold):
+class SlideKFold(CaseKFold):
     """Validation shares no case: slides with siblings elsewhere move from it to train."""
 
     name = "slide_kfold"

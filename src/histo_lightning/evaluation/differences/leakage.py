@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from histo_lightning.data.splits.official import ARMS
 from histo_lightning.evaluation.differences.methods import holm, number, paired
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
 from histo_lightning.evaluation.levels import Units
@@ -26,7 +27,7 @@ Json = dict[str, Any]
 
 SCORES = ("auroc", "balanced_accuracy", "accuracy")
 CONTRAST = ("image_random", "slide_kfold", "case_kfold")
-OFFICIAL = ("official", "official clean", "official matched")
+OFFICIAL = ARMS
 MANY_SLIDES = "images of cases with several slides"
 TOUCHED, UNTOUCHED, APART = "touched images", "untouched images", "touched minus untouched"
 

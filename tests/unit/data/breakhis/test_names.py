@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census, census_names
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPES, Name, parse_name
-from histo_lightning.data.breakhis.records import breakhis_records, census_message, folder_records, record_of
+from histo_lightning.data.breakhis.records import (
+    breakhis_records,
+    census_message,
+    folder_records,
+    part_of,
+    record_of,
+)
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 
@@ -154,9 +160,9 @@ def test_folders_take_the_class_from_the_name_or_the_folder(tmp_path: Path) -> N
     for part in ("train", "val", "test"):
         touch(tmp_path, f"{part}/benign/{part}_1.png", f"{part}/malignant/{part}_2.png")
     touch(tmp_path, "train/malignant/SOB_M_DC-14-2523-40-001.png")
-    records, parts = find_folders(tmp_path)
+    records = find_folders(tmp_path)
     assert len(records) == 7
-    assert len(parts["train"]) == 3
+    assert sum(part_of(record.path) == "train" for record in records) == 3
     known = next(r for r in records if r.case)
     assert (known.case, known.label) == ("14-2523", 1)
     touch(tmp_path, "val/benign/SOB_M_DC-14-2523-40-002.png")
@@ -167,8 +173,9 @@ def test_folders_take_the_class_from_the_name_or_the_folder(tmp_path: Path) -> N
 def test_folders_are_known_by_the_names_that_people_give_them(tmp_path: Path) -> None:
     touch(tmp_path, "Training/benign/a.png", "dev/benign/b.png", "valid/Malignant/c.png", "TEST/benign/d.png")
     touch(tmp_path, "spare/benign/e.png", "train.png")
-    records, parts = find_folders(tmp_path)
-    assert parts == {"train": ["a.png"], "val": ["b.png", "c.png"], "test": ["d.png"]}
+    records = find_folders(tmp_path)
+    parts = {record.image: part_of(record.path) for record in records}
+    assert parts == {"a.png": "train", "b.png": "val", "c.png": "val", "d.png": "test"}
     assert {record.path for record in records} >= {"dev/benign/b.png", "valid/Malignant/c.png"}
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histo_lightning.data.breakhis.records import PARTS, Record, record_of, without_twins
-from histo_lightning.data.splits import SplitConfig, build_split, content_hash, load_split
+from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.data.splits.assignment import assign
 from histo_lightning.errors import UserError
 
@@ -297,29 +297,18 @@ def test_a_file_without_validation_gets_one_cut_by_case(census_records, tmp_path
     assert not cases_of(split, "val") & (cases_of(split, "train") | cases_of(split, "test"))
 
 
-def test_split_json_is_proved_again_when_loaded(census_records, tmp_path: Path) -> None:
+def test_a_runs_split_json_is_a_split_file(census_records, tmp_path: Path) -> None:
     split = build_split(census_records, plan("case_kfold", fold=1), magnification="40x")
     path = tmp_path / "split.json"
-    path.write_text(json.dumps(split.as_dict()))
-    assert load_split(path, census_records) == split
     data = split.as_dict()
+    assert tuple(data["parts"]["val"]) == split.parts["val"]
+    path.write_text(json.dumps(data))
+    again = build_split(census_records, plan("file", path=str(path)), magnification="40x")
+    assert (again.hash, again.cases, again.label) == (data["hash"], split.cases, "")
     data["parts"]["train"].append(data["parts"]["test"].pop())
     path.write_text(json.dumps(data))
-    with pytest.raises(UserError, match="do not match its hash"):
-        load_split(path, census_records)
-    data["hash"] = content_hash(data["parts"])  # a forger who mends the hash still plants a leak
-    path.write_text(json.dumps(data))
     with pytest.raises(UserError, match="that is a leak"):
-        load_split(path, census_records)
-    path.write_text(json.dumps(data)[:100])
-    with pytest.raises(UserError, match=r"not a split\.json of ours"):
-        load_split(path, census_records)
-    relabelled = build_split(census_records, plan("slide_kfold"), magnification="40x").as_dict() | {
-        "label": ""
-    }
-    path.write_text(json.dumps(relabelled))
-    with pytest.raises(UserError, match="label"):
-        load_split(path, census_records)
+        build_split(census_records, plan("file", path=str(path)), magnification="40x")
 
 
 def test_unknown_names_are_labelled(tmp_path: Path) -> None:
@@ -329,11 +318,12 @@ def test_unknown_names_are_labelled(tmp_path: Path) -> None:
         for c in ("benign", "malignant")
         for i in range(2)
     ]
-    parts = {p: [r.image for r in records if r.path.startswith(p)] for p in PARTS}
-    split = build_split(records, plan("folders"), folder_parts=parts)
+    split = build_split(records, plan("folders"))
     assert split.label == "GROUPING UNKNOWN"
-    one_class = {**parts, "train": [i for i in parts["train"] if "benign" in i]}
+    one_class = [r for r in records if not r.path.startswith("train/malignant")]
     with pytest.raises(UserError, match="absent from train"):
-        build_split(records, plan("folders"), folder_parts=one_class)
+        build_split(one_class, plan("folders"))
     moved = replace(records[0], case="14-1", slide="A-14-1")
-    assert build_split([moved, *records[1:]], plan("folders"), folder_parts=parts).label == "GROUPING UNKNOWN"
+    assert build_split([moved, *records[1:]], plan("folders")).label == "GROUPING UNKNOWN"
+    with pytest.raises(UserError, match="no image in part train; a split needs train and test"):
+        build_split([replace(r, path=r.image) for r in records], plan("folders"))
