@@ -81,7 +81,7 @@ def sees(served: tuple[str, Path]) -> Iterator[Callable[..., str]]:
         driver.get("about:blank")
         driver.get(f"{served[0]}#{tab}")
         text = ""
-        for _ in range(80):
+        for _ in range(240):
             text = str(driver.execute_script(TEXT))
             if all(re.search(pattern, text) for pattern in expected):
                 return text

@@ -26,7 +26,7 @@ def test_every_command_of_the_tour(tmp_path: Path, command) -> None:
         _, _, module, *overrides = shlex.split(line)
         name = module.removeprefix("histo_lightning.")
         threads = ["trainer.threads=1"] if name == "train" else []  # another test runs beside this one
-        done = command(name, *overrides, *threads)
+        done = command(name, *overrides, *threads, timeout=600)
         assert done.returncode == EXPECTED[name], done.stderr
         ran.append(name)
     assert ran == ["train", "train", "compare", "audit", "report"]

@@ -247,7 +247,7 @@ def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:
         [float(row["val_loss"]) for row in table], rel=1e-5
     )
     metrics = read(folder / "metrics.json")
-    value = events.Scalars("hparams/val_image_auroc")[0].value
+    value = events.Scalars("scored/val_image_auroc")[0].value
     assert value == pytest.approx(metrics["val"]["image"]["auroc"]["value"], rel=1e-5)
     assert "test/image_auroc" in tags
     assert "_hparams_/session_start_info" in events.summary_metadata

@@ -80,7 +80,7 @@ class Dashboard(Callback):
     ) -> None:
         for logger in trainer.loggers:
             every = getattr(logger, "every_n_steps", None)
-            if every and trainer.global_step % every == 0 and isinstance(outputs, Mapping):
+            if isinstance(every, int) and trainer.global_step % every == 0 and isinstance(outputs, Mapping):
                 logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step - 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -169,7 +169,7 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
     network = getattr(module, "network", None)
     if not isinstance(network, nn.Module):
         return
-    training = network.training
+    modes = [(part, part.training) for part in network.modules()]  # frozen batch norms have one of their own
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's tracer, about itself
@@ -177,4 +177,5 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
     except Exception as error:  # tracing runs a network of anybody's: none of its errors may end a fit
         writer.add_text("graph", f"it cannot be traced: {type(error).__name__}", 0)
     finally:
-        network.train(training)
+        for part, training in modes:
+            part.training = training

@@ -35,6 +35,11 @@ class Part(Dataset[Batch]):
     pixels: Pixels
     rows: NDArray[np.int64]
 
+    @property
+    def names(self) -> list[str]:
+        """The file names of its images."""
+        return [record.image for record in self.records]
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -86,7 +91,7 @@ class PillowDataset(Dataset[Batch]):
     def __init__(
         self, part: Part, root: Path, recipe: Recipe, mean: Tensor, std: Tensor, *, train: bool, seed: int
     ) -> None:
-        self.part, self.root, self.seed = part, root, seed
+        self.part, self.root, self.seed, self.names = part, root, seed, part.names
         steps = [transforms.Resize(round(recipe.size * 8 / 7)), transforms.CenterCrop(recipe.size)]
         if train:
             steps[1] = transforms.RandomResizedCrop(recipe.size, recipe.crop_scale, recipe.crop_ratio)

@@ -165,7 +165,7 @@ def _draw(run: Path) -> list[str]:
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:
     """Raise UserError where validation cannot define what is watched."""
-    present = len(set(data.parts["val"].labels))
+    present = len(set(data.parts["val"].labels.tolist()))
     watched = {"monitor": config.monitor} | {
         f"callbacks.{name}.monitor": str(entry.get("monitor") or "")
         for name, entry in config.callbacks.items()

@@ -16,9 +16,10 @@ from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 from tensorboard.util.tensor_util import make_ndarray
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
 from factories.configs import configs_of
-from histo_lightning.callbacks.dashboard import LAYOUT, Dashboard
+from histo_lightning.callbacks.dashboard import LAYOUT, Dashboard, _add_graph
 from histo_lightning.callbacks.loggers import TensorBoard
 from histo_lightning.callbacks.scored import COLUMNS, write_scored
 from histo_lightning.config.schema import Config
@@ -235,6 +236,19 @@ def test_it_serves_any_module_and_logger(tmp_path: Path, kind: str, quiet: None)
     }
     assert ("train/augmented" in tags["images"]) == (kind == "dict")
     assert not tags["graph"]
+
+
+def test_tracing_leaves_every_module_in_its_mode(tmp_path: Path) -> None:
+    """Frozen batch norms are in evaluation mode while the rest trains."""
+    module = Plain()
+    module.network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())
+    module.network.train()
+    module.network[1].eval()
+    writer = SummaryWriter(str(tmp_path))
+    _add_graph(writer, module, torch.rand(1, 3, 8, 8))
+    writer.close()
+    assert events(tmp_path).Tags()["graph"]
+    assert [part.training for part in module.network.modules()] == [True, True, False, True]
 
 
 def test_heat_maps_are_drawn_as_often_as_asked(tmp_path: Path, cache_dir: Path) -> None:

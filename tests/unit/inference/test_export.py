@@ -82,12 +82,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
     """All three formats of one checkpoint, in one folder."""
     output = tmp_path_factory.mktemp("exported")
     for name in ("onnx", "torch_export", "safetensors"):
-        export(ExportConfig(str(checkpoint), name, str(output)))
+        export(ExportConfig(checkpoint=str(checkpoint), format=name, output_dir=str(output)))
     return output / "exports" / "run_a"
 
 
 def config(checkpoint: Path, output: Path, **more: Any) -> ExportConfig:
-    return ExportConfig(str(checkpoint), output_dir=str(output), **({"format": "safetensors"} | more))
+    return ExportConfig(
+        checkpoint=str(checkpoint), output_dir=str(output), **({"format": "safetensors"} | more)
+    )
 
 
 def entries(folder: Path) -> dict[str, Any]:
