@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from factories.configs import configs_of
-from histo_lightning.callbacks.dashboard import LAYOUT, Dashboard, _add_graph
+from histo_lightning.callbacks.dashboard import LAYOUT, Dashboard, _add_graph, _rank_in_class
 from histo_lightning.callbacks.loggers import TensorBoard
 from histo_lightning.callbacks.scored import COLUMNS, write_scored
 from histo_lightning.config.schema import Config
@@ -251,30 +251,39 @@ def test_tracing_leaves_every_module_in_its_mode(tmp_path: Path) -> None:
     assert [part.training for part in module.network.modules()] == [True, True, False, True]
 
 
-def test_heat_maps_are_drawn_as_often_as_asked(tmp_path: Path, cache_dir: Path) -> None:
-    settings = config(tmp_path, cache_dir, "callbacks.dashboard.gradcam_times=2", "callbacks.dashboard.gradcam=3", "callbacks.dashboard.graph=false")  # fmt: skip
-    board = events(run_training(settings) / "tensorboard")
-    assert len(board.Images("val/gradcam")) == 2
-    assert board.Images("val/gradcam")[-1].step == board.Scalars("val/loss")[-1].step + 1
-    first = board.Images("val/gradcam")[0]
-    assert first.width > first.height  # three columns of two
-    assert not board.Tags()["graph"]
+@pytest.mark.parametrize(
+    ("epochs", "times", "expected"),
+    [(20, 5, [4, 8, 12, 16, 20]), (3, 5, [1, 2, 3]), (7, 2, [4, 7]), (-1, 5, [1, 2, 4, 8, 16]), (4, 1, [4])],
+)
+def test_heat_maps_are_drawn_as_often_as_asked_the_last_epoch_included(
+    epochs: int, times: int, expected: list[int]
+) -> None:
+    dashboard = Dashboard(gradcam_times=times)
+    due = [k for k in range(1, 21) if dashboard._due(SimpleNamespace(max_epochs=epochs, current_epoch=k - 1))]
+    assert [k for k in due if k <= (epochs if epochs > 0 else 20)] == expected
 
 
-def test_without_the_callback_or_the_logger_nothing_is_written(tmp_path: Path, cache_dir: Path) -> None:
-    folder = run_training(config(tmp_path, cache_dir, "~callbacks.dashboard", "seed=1"))
-    tags = events(folder / "tensorboard").Tags()
+def test_the_fixed_images_are_of_both_classes(run: Path) -> None:
+    """Validation begins with images of one class; the grid has four columns of a field and its heat."""
+    image = events(run / "tensorboard").Images("val/gradcam")[0]
+    assert (image.width, image.height) == (4 * (32 + 2) + 2, 2 * (32 + 2) + 2)
+    assert _rank_in_class(torch.tensor([0, 0, 0, 1, 0, 1])).tolist() == [0, 1, 2, 0, 3, 1]
+
+
+def test_without_the_callback_nothing_is_written_and_no_result_changes(
+    run: Path, tmp_path: Path, cache_dir: Path
+) -> None:
+    other = run_training(config(tmp_path, cache_dir, "~callbacks.dashboard"))
+    tags = events(other / "tensorboard").Tags()
     assert not tags["images"]
     assert not [tag for tag in tags["scalars"] if tag.startswith(("test/", "scored/"))]
-    bare = run_training(config(tmp_path, cache_dir, "logger=none", "seed=2"))
-    assert not (bare / "tensorboard").exists()
-
-
-def test_the_dashboard_changes_no_result(run: Path, tmp_path: Path, cache_dir: Path) -> None:
-    other = run_training(config(tmp_path, cache_dir, "~callbacks.dashboard"))
     for part in ("val", "test"):
-        assert (other / "predictions" / f"{part}.csv").read_bytes() == (
-            run / "predictions" / f"{part}.csv"
-        ).read_bytes()
+        ours, theirs = (folder / "predictions" / f"{part}.csv" for folder in (run, other))
+        assert ours.read_bytes() == theirs.read_bytes()
     assert other.name == run.name  # it is not hashed either
-    assert np.isfinite(read_json(run / "metrics.json")["train_seconds"])
+
+
+def test_without_a_logger_a_run_is_whole(tmp_path: Path, cache_dir: Path) -> None:
+    bare = run_training(config(tmp_path, cache_dir, "logger=none", "epochs=1"))
+    assert not (bare / "tensorboard").exists()
+    assert (bare / "report.html").is_file()
