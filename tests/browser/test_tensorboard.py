@@ -78,16 +78,19 @@ def sees(served: tuple[str, Path]) -> Iterator[Callable[..., str]]:
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
 
     def look(tab: str, *expected: str) -> str:
-        driver.get("about:blank")
-        driver.get(f"{served[0]}#{tab}")
         text = ""
-        for _ in range(240):
+        for attempt in range(160):
+            if (
+                attempt % 40 == 0
+            ):  # opened again: what the server had not read yet, the page does not ask for later
+                driver.get("about:blank")
+                driver.get(f"{served[0]}#{tab}")
             text = str(driver.execute_script(TEXT))
             if all(re.search(pattern, text) for pattern in expected):
                 return text
             time.sleep(0.25)
         missing = [pattern for pattern in expected if not re.search(pattern, text)]
-        raise AssertionError(f"{tab}: {missing} not in {text[:3000]}")
+        raise AssertionError(f"{tab}: {missing} not in {text[-1500:]}")
 
     yield look
     driver.quit()

@@ -397,7 +397,9 @@ def test_a_torchvision_network(tmp_path: Path, data: BreakHisDataModule) -> None
     assert torch.equal(again(image), module.cpu().eval()(image))
 
 
-def test_every_default_of_the_dataclasses_runs(tmp_path: Path, cache_dir: Path) -> None:
+def test_every_default_of_the_dataclasses_runs(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataclasses import replace
 
     from histo_lightning.config.schema import Config
@@ -407,6 +409,9 @@ def test_every_default_of_the_dataclasses_runs(tmp_path: Path, cache_dir: Path) 
         Config(), output_dir=str(tmp_path), cache_dir=str(cache_dir / "histo_lightning"), epochs=1
     )
     config.image_size = 32  # the only other change: one epoch at 112 pixels takes a minute
+    monkeypatch.setattr(
+        "histo_lightning.classifier.hardware.cores", lambda: 1
+    )  # another test runs beside this one
     folder = run_training(config)
     assert np.isfinite(float((folder / "history.csv").read_text().splitlines()[1].split(",")[2]))
     assert (folder / "checkpoints" / "best.ckpt").is_file()

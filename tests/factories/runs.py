@@ -23,7 +23,10 @@ from histo_lightning.evaluation import score_predictions
 from histo_lightning.training.results import mark_apparent
 from histo_lightning.training.run import run_training
 
-SMALL = ("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu")
+SMALL = (
+    *("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu"),
+    "trainer.threads=1",  # another test runs beside this one
+)
 
 
 def read(path: Path) -> Any:
