@@ -45,7 +45,7 @@ class Dashboard(Callback):
         graph: bool = True,
         images: bool = True,
         gradcam: int = 4,
-        gradcam_times: int = 5,
+        gradcam_times: int = 3,
         histograms: bool = False,
     ) -> None:
         self.graph, self.images, self.gradcam = graph, images, gradcam

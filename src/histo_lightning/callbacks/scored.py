@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -75,10 +75,7 @@ def write_scored(folder: Path, labels: str) -> None:
             for name in PICTURES:
                 path = folder / "plots" / f"{name}_{part}.png"
                 if path.is_file():
-                    with Image.open(path) as image:
-                        writer.add_image(
-                            f"{part}/{name}", np.asarray(image.convert("RGB")), step, dataformats="HWC"
-                        )
+                    writer._get_file_writer().add_summary(_picture(f"{part}/{name}", path.read_bytes()), step)
 
 
 def _hparams(config: Mapping[str, Any], varied: list[str]) -> list[Any]:
@@ -99,6 +96,13 @@ def _hparams(config: Mapping[str, Any], varied: list[str]) -> list[Any]:
         info.differs = info.name in ({names.get(path, path) for path in varied} or SHOWN)
     plugin.content = content.SerializeToString()
     return [experiment, *session]
+
+
+def _picture(tag: str, png: bytes) -> Summary:
+    """A PNG file as it is: its size is in its header (ISO/IEC 15948, 11.2.2), and it is not encoded again."""
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:
