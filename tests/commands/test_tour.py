@@ -1,6 +1,5 @@
 """docs/tour.md and the README as a new user follows them: every command that needs no real data, in one folder."""
 
-import json
 import os
 import re
 import shlex
@@ -37,8 +36,6 @@ def test_every_command_of_the_tour(tmp_path: Path, command) -> None:
     sweep = tmp_path / "outputs" / "sweeps" / "tour"
     page = (sweep / "report.html").read_text(encoding="utf-8")
     assert "ResNet-14 minus ResNet-10" in page or "resnet14 minus resnet10" in page
-    answers = json.loads((sweep / "compare.json").read_text()) if (sweep / "compare.json").exists() else None
-    assert answers is None or answers["comparisons"]
     other = (tmp_path / "outputs" / "comparisons" / "by_accuracy" / "results.md").read_text(encoding="utf-8")
     assert "xploratory" in other
 

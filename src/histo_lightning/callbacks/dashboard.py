@@ -52,6 +52,7 @@ class Dashboard(Callback):
         self.gradcam_times, self.histograms = gradcam_times, histograms
         self._fixed: Tensor | None = None
         self._labels: Tensor | None = None
+        self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Layout and graph at the start; after a resume what an ended process wrote beyond its checkpoint is taken back."""
@@ -66,7 +67,8 @@ class Dashboard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step or not isinstance(batch, Mapping):
+        # Of several batches that make one step, only the first.
+        if trainer.global_step or trainer.current_epoch or batch_idx or not isinstance(batch, Mapping):
             return
         for writer in _writers(trainer):
             if self.images:
@@ -78,9 +80,12 @@ class Dashboard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        step, self._step = self._step, trainer.global_step
+        if step == self._step or not isinstance(outputs, Mapping):  # gradients are still accumulated
+            return
         for logger in trainer.loggers:
             every = getattr(logger, "every_n_steps", None)
-            if isinstance(every, int) and trainer.global_step % every == 0 and isinstance(outputs, Mapping):
+            if isinstance(every, int) and every > 0 and trainer.global_step % every == 0:
                 logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step - 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:

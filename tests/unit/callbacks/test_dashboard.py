@@ -219,9 +219,10 @@ def test_it_serves_any_module_and_logger(tmp_path: Path, kind: str, quiet: None)
     data = [{"image": image, "label": i % 2} for i, image in enumerate(images)] if kind == "dict" else [
         (image.mean(dim=(1, 2)), 0) for image in images
     ]  # fmt: skip
-    logger = TensorBoard(str(tmp_path), name="tb", version="")
+    logger = TensorBoard(str(tmp_path), name="tb", version="", every_n_steps=1)
     trainer = pl.Trainer(
         max_epochs=2,
+        accumulate_grad_batches=2,
         accelerator="cpu",
         logger=[logger, CSVLogger(str(tmp_path))],
         callbacks=[Dashboard(histograms=True)],
@@ -230,7 +231,10 @@ def test_it_serves_any_module_and_logger(tmp_path: Path, kind: str, quiet: None)
         default_root_dir=tmp_path,
     )
     trainer.fit(Plain(), DataLoader(data, batch_size=4), DataLoader(data, batch_size=4))
-    tags = events(tmp_path / "tb").Tags()
+    board = events(tmp_path / "tb")
+    tags = board.Tags()
+    assert [event.step for event in board.Scalars("train/step_loss")] == [0, 1]  # two batches make a step
+    assert len(board.Images("train/augmented") if kind == "dict" else [0]) == 1
     assert set(tags["histograms"]) == {
         f"{what}/layer.{name}" for what in ("weights", "gradients") for name in ("weight", "bias")
     }
