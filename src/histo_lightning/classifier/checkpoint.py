@@ -17,6 +17,14 @@ from histo_lightning.errors import UserError
 from histo_lightning.runs.files import replacing
 
 CHECKPOINT_FORMAT = 2
+TRAINING_STATE = (
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "loops",
+    "current_model_state",
+    "averaging_state",
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -90,3 +98,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         save_atomic(checkpoint, Path(path))
+
+
+def keep_weights(scored: Path) -> None:
+    """Leave of a finished run's checkpoints the scored one, without what only a resumed training would read."""
+    checkpoint = read_checkpoint(scored)
+    for name in TRAINING_STATE:
+        checkpoint.pop(name, None)
+    save_atomic(checkpoint, scored)
+    for other in scored.parent.glob("*.ckpt"):
+        if other != scored:
+            other.unlink()

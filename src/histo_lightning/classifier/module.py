@@ -41,6 +41,7 @@ class Classifier(LightningModule):
         lr: learning rate; None is that of ``optimizer``.
         class_weights: weight of each class in the training loss; None weighs all the same.
         label_smoothing: share of the target spread over all classes, in training only.
+        tta: ``d4``: tested and predicted is the mean probability over an image's eight orientations; ``none``.
         monitor, monitor_mode: what a schedule that waits for improvement watches.
     """
 
@@ -62,6 +63,7 @@ class Classifier(LightningModule):
         lr: float | None = None,
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
+        tta: str = "none",
         monitor: str = "val/case_log_loss",
         monitor_mode: str = "min",
     ) -> None:
@@ -88,6 +90,7 @@ class Classifier(LightningModule):
             ("dropout", dropout, 0 <= dropout < 1, share),
             ("head", head, head in ("linear", "mlp"), "allowed are linear, mlp"),
             ("frozen_norm", frozen_norm, frozen_norm in ("train", "eval"), "allowed are train, eval"),
+            ("tta", tta, tta in ("none", "d4"), "allowed are none, d4"),
             ("monitor", monitor, monitor in monitors, f"allowed are {', '.join(monitors)}"),
             ("monitor_mode", monitor_mode, monitor_mode in ("min", "max"), "allowed are min, max"),
         ):
@@ -101,7 +104,7 @@ class Classifier(LightningModule):
             head_of(self.network).requires_grad_(True)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.tta = label_smoothing, tta
         self.monitor, self.monitor_mode = monitor, monitor_mode
         self.train_metrics = TrainingMetrics()
         self.val_metrics = EvaluationMetrics(num_classes)
@@ -126,6 +129,17 @@ class Classifier(LightningModule):
         """Logits in float32 arithmetic, whatever the Trainer's precision: scores do not depend on it."""
         with torch.autocast(images.device.type, enabled=False):
             return self.logits(images.float())
+
+    def scored_logits(self, images: Tensor) -> Tensor:
+        """What tests and predictions take: exact logits, or with ``tta=d4`` the log of the mean probability over the eight
+        orientations, whose softmax is that mean.
+        """
+        if self.tta == "none":
+            return self.exact_logits(images)
+        turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4)]
+        views = [view for each in turned for view in (each, each.flip(3))]
+        mean = torch.stack([self.exact_logits(view).softmax(dim=1) for view in views]).mean(dim=0)
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images, float B x 3 x H x W, normalised -> log probabilities, float32 B x classes."""
@@ -158,7 +172,7 @@ class Classifier(LightningModule):
         self._log("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self.exact_logits(batch["image"])
+        logits = self.scored_logits(batch["image"])
         self.test_metrics.update(logits, batch["label"], batch["case"], batch["index"])
 
     def on_test_epoch_end(self) -> None:
@@ -180,7 +194,7 @@ class Classifier(LightningModule):
         """``logits``, float32 B x classes, of float32 arithmetic; ``index``, int64 B, positions in the data set; ``image``,
         the B file names, where the data set has ``names``.
         """
-        predictions: dict[str, Any] = {"logits": self.exact_logits(batch["image"]), "index": batch["index"]}
+        predictions: dict[str, Any] = {"logits": self.scored_logits(batch["image"]), "index": batch["index"]}
         loaders = self.trainer.predict_dataloaders
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         names = getattr(getattr(loader, "dataset", None), "names", None)

@@ -95,6 +95,7 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
         scheduler=config.scheduler,
         class_weights=weights,
         label_smoothing=config.label_smoothing,
+        tta=config.tta,
         monitor=monitor_name(config.monitor),
         monitor_mode=MONITORS[config.monitor],
     )

@@ -13,6 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
+from histo_lightning.classifier.checkpoint import keep_weights
 from histo_lightning.classifier.hardware import cores, resolve
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.identity import hashed, readable_name, shortened
@@ -97,11 +98,13 @@ def run_training(
         if not finished:
             _introduce(data, config)
             with run.recorded(**identity), _log_file(run.path):
-                _work(config, run.path, data, hydra or {}, callbacks)
+                scored = _work(config, run.path, data, hydra or {}, callbacks)
                 if pictures:
                     draw_run(config, run.path, data)
                 else:
                     write_board(config, run.path)
+            if config.keep == "weights":  # not before the run counts as finished
+                keep_weights(scored)
         elif pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
             draw_run(config, run.path, data)
     if finished and config.trainer.progress != "none":
@@ -119,8 +122,8 @@ def _work(
     data: BreakHisDataModule,
     hydra: Mapping[str, str],
     callbacks: Sequence[Callback],
-) -> None:
-    """Fit, predict and score in the run's locked folder."""
+) -> Path:
+    """Fit, predict and score in the run's locked folder; the checkpoint that was scored."""
     assert data.split is not None
     assert data.source is not None
     write_atomic(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
@@ -133,6 +136,7 @@ def _work(
         fitted = fit_and_predict(config, folder, data, callbacks)
     log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
     write_results(config, folder, data, fitted)
+    return fitted.scored
 
 
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:

@@ -29,6 +29,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.report.index import refresh_index
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
+from histo_lightning.training.estimate import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
 from histo_lightning.training.sweep_display import SweepWatch
 from histo_lightning.training.sweep_folder import SweepFolder, plan_of
@@ -93,9 +94,14 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
             "hydra/launcher=submitit_local or submitit_slurm only"
         )
     folder.write_plan(plan_of(command.overrides, jobs, comparison_of(jobs)))
-    waiting = _unfinished(jobs, folder)
-    for name, config in _placed(waiting, command.launcher).items():
+    waiting, sizes = _unfinished(jobs, folder)
+    placed = _placed(waiting, command.launcher)
+    for name, config in placed.items():
         folder.write_job(name, config, waiting[name].hydra)
+    if waiting and configs[0].trainer.progress != "none":
+        at_once = jobs_at_once() if command.launcher in PARALLEL else 1
+        runs = [(config, sizes[name]) for name, config in placed.items()]
+        print(cost_line(runs, min(at_once, len(runs)), folder.path), flush=True)
     with SweepWatch(folder, list(jobs), list(waiting), shown=configs[0].trainer.progress != "none"):
         if waiting:
             _launch(command, folder, list(waiting))
@@ -151,29 +157,34 @@ def level_of(config: Config, factor: str) -> str:
     )
 
 
-def _unfinished(jobs: Jobs, folder: SweepFolder) -> Jobs:
-    """The jobs still to do. Data is prepared here, once for all jobs that share it; UserError where it fails for all."""
-    prepared: dict[str, dict[str, str] | UserError] = {}
+def _unfinished(jobs: Jobs, folder: SweepFolder) -> tuple[Jobs, dict[str, Sizes]]:
+    """The jobs still to do, and how much each reads. Data is prepared here, once for all jobs that share it; UserError where
+    it fails for all.
+    """
+    prepared: dict[str, tuple[dict[str, str], Sizes] | UserError] = {}
     waiting: Jobs = {}
+    sizes: dict[str, Sizes] = {}
     for name, job in jobs.items():
         config: Config = job.config
         settings = [item for item in flatten(asdict(config)) if item[0].startswith(DATA_KEYS)]
         if (key := repr(settings)) not in prepared:
             try:
-                prepared[key] = identity_of(config, prepare_data(config))
+                data = prepare_data(config)
+                prepared[key] = identity_of(config, data), Sizes.of(data)
             except UserError as error:
                 prepared[key] = error
-        identity = prepared[key]
-        if isinstance(identity, UserError):
-            folder.fail(name, config, str(identity))
+        found = prepared[key]
+        if isinstance(found, UserError):
+            folder.fail(name, config, str(found))
             continue
+        identity, sizes[name] = found
         run = choose_folder(folder.path, name, config.resume, identity | {"config_hash": name[-8:]})
         if run.status.get("state") != "finished":
             waiting[name] = job
     errors = [error for error in prepared.values() if isinstance(error, UserError)]
     if len(errors) == len(prepared):
         raise errors[0]
-    return waiting
+    return waiting, sizes
 
 
 def _placed(jobs: Jobs, launcher: str) -> dict[str, Config]:
@@ -188,7 +199,7 @@ def _placed(jobs: Jobs, launcher: str) -> dict[str, Config]:
             trainer = replace(trainer, threads=trainer.threads or threads)
             if gpus and launcher != "ray" and trainer.accelerator != "cpu":  # Ray hands them out itself
                 trainer = replace(trainer, gpu=turn % gpus)
-        configs[name] = replace(job.config, json=None, trainer=trainer)
+        configs[name] = replace(job.config, json=None, trainer=trainer, keep=job.config.keep or "weights")
     return configs
 
 
