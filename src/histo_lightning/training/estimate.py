@@ -37,9 +37,8 @@ class Sizes:
     @classmethod
     def of(cls, data: BreakHisDataModule) -> "Sizes":
         """The sizes of a data module that is set up."""
-        return cls(
-            *(len(data.parts[part].records) for part in ("train", "val", "test")), data.evaluation_size
-        )
+        train, val, test = (len(data.parts[part].records) for part in ("train", "val", "test"))
+        return cls(train, val, test, data.evaluation_size)
 
 
 @dataclass(frozen=True)
