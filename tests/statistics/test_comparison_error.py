@@ -9,6 +9,7 @@ AUROC from pairs within a fold, as ``compare_levels`` makes it; the variances, t
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.differences import Replicate, compare_levels
 from histo_lightning.evaluation.differences.methods import (
+    Paired,
     largest_deviations,
     paired,
     simultaneous_p,
@@ -59,6 +61,8 @@ SCENARIOS = {
     "hard cases": Noise(distance=1.0, case=2.0),
     "weak models": Noise(distance=0.7, arm_case=0.3, run_case=0.2),
     "strong models": Noise(distance=2.5),
+    "near perfection": Noise(distance=3.5),
+    "folds that suit one": Noise(arm_fold=0.2),
 }
 
 
@@ -130,6 +134,16 @@ def scores_of(ordered: Floats, folds: int = 5) -> tuple[Floats, Floats]:
     return ordered.mean(axis=-1), left
 
 
+def interactions_of(ordered: Floats, value: Floats, left_out: Floats, folds: int = 5) -> Floats:
+    """(count, arms, seeds, pairs): what leaving both cases of a pair out changes beyond leaving each of them out."""
+    _, case_class, _, benign, malignant = places(folds)
+    holds = np.bincount(np.concatenate([benign, malignant]), minlength=len(case_class))
+    sums = ordered.sum(axis=-1, keepdims=True) - left_out * (len(benign) - holds)
+    without = ordered.sum(axis=-1, keepdims=True) - sums[..., benign] - sums[..., malignant] + ordered
+    both = without / (len(benign) - holds[benign] - holds[malignant] + 1)
+    return value[..., None] - left_out[..., benign] - left_out[..., malignant] + both
+
+
 def resampled_of(ordered: Floats, draws: int, seed: int, folds: int = 5) -> Floats:
     """(count, arms, draws) case AUROCs, mean over the seeds, in resamples of cases."""
     _, case_class, _, benign, malignant = places(folds)
@@ -145,17 +159,23 @@ def errors(noise: Noise, count: int, seed: int = 0, folds: int = 5) -> dict[str,
     value, left_out = scores_of(ordered, folds)
     apart, left_apart = value[:, 1:] - value[:, :1], left_out[:, 1:] - left_out[:, :1]
     found = paired(apart, left_apart, case_class)
+    pairs = interactions_of(ordered, value, left_out, folds)
+    by_pairs = paired(apart, left_apart, case_class, pairs[:, 1:] - pairs[:, :1])
     one_seed = paired(apart[..., :1], left_apart[..., :1, :], case_class)
     resampled = resampled_of(ordered, DRAWS, seed, folds)
     resampled = resampled[:, 1:] - resampled[:, :1]
-    beyond = 0
-    for i in range(count):
-        largest = largest_deviations(resampled[i], apart[i], found.case_se[i], i)
-        beyond += bool((simultaneous_p(largest, found.p[i]) < ALPHA).any())
     mean = apart.mean(axis=-1)
+    beyond = {"jackknife": 0, "pairs": 0}
+    for i, (kind, each) in product(range(count), (("jackknife", found), ("pairs", by_pairs))):
+        one = Paired(*(array[i] for array in each))
+        largest = largest_deviations(resampled[i], apart[i], one.case_se, one.seed_se, i)
+        beyond[kind] += bool((simultaneous_p(largest, one.p) < ALPHA).any())
     return {
         "one comparison": float((found.p < ALPHA).mean()),
-        "family, simultaneous": beyond / count,
+        "family, simultaneous": beyond["jackknife"] / count,
+        "by pairs: one comparison": float((by_pairs.p < ALPHA).mean()),
+        "by pairs: family, simultaneous": beyond["pairs"] / count,
+        "by pairs: SE / true SD": float(np.sqrt((by_pairs.se**2).mean()) / mean.std()),
         "family, unadjusted": float((found.p < ALPHA).any(axis=1).mean()),
         "one seed, conditional": float((one_seed.p < ALPHA).mean()),
         "SE / true SD": float(np.sqrt((found.se**2).mean()) / mean.std()),
@@ -176,7 +196,10 @@ def assert_kept(found: dict[str, float]) -> None:
     """At most .06 at nominal .05, alone and in the family, with a standard error not far above the truth."""
     assert found["one comparison"] <= 0.06, found
     assert found["family, simultaneous"] <= 0.06, found
-    assert 0.95 <= found["SE / true SD"] <= 1.4, found
+    assert 0.95 <= found["SE / true SD"] <= 1.45, found
+    assert found["by pairs: one comparison"] <= 0.065, found
+    assert found["by pairs: family, simultaneous"] <= 0.07, found
+    assert 0.93 <= found["by pairs: SE / true SD"] <= 1.1, found
 
 
 def as_predictions(
@@ -204,9 +227,18 @@ def test_the_simulation_computes_what_compare_levels_computes() -> None:
     apart = value[0, 1:] - value[0, :1]
     expected = paired(apart, left_out[0, 1:] - left_out[0, :1], case_class)
     resampled = resampled_of(ordered, DRAWS, 3)[0]
-    largest = largest_deviations(resampled[1:] - resampled[:1], apart, expected.case_se, 3)
+    largest = largest_deviations(resampled[1:] - resampled[:1], apart, expected.case_se, expected.seed_se, 3)
     half, wide = expected.half_width(), expected.half_width(single_level(largest, len(apart), 0.95))
     assert (wide > half).all()
+    pairs = interactions_of(ordered, value, left_out)[0]
+    by_pairs = paired(apart, left_out[0, 1:] - left_out[0, :1], case_class, pairs[1:] - pairs[:1])
+    other = compare_levels(
+        as_predictions(PLAIN, [7, 0]), reference="arm 0", draws=DRAWS, seed=3, standard_error="pairs"
+    )
+    for a, pair in enumerate(other["pairs"]):
+        for key in ("se", "case_se", "seed_se", "df", "p"):
+            assert pair[key] == pytest.approx(getattr(by_pairs, key)[a], rel=1e-9, abs=1e-12), key
+        assert pair["se"] < found["pairs"][a]["se"]
     for a, pair in enumerate(found["pairs"]):
         for key, wanted in (
             ("difference", expected.difference[a]),

@@ -6,7 +6,7 @@ import numpy as np
 
 from histo_lightning.evaluation.differences import methods, sentences
 from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
-from histo_lightning.evaluation.differences.methods import LEVEL, number, paired
+from histo_lightning.evaluation.differences.methods import LEVEL, Paired, number, paired
 from histo_lightning.evaluation.intervals import case_weights
 from histo_lightning.evaluation.registry import NamedScore, named_score
 from histo_lightning.evaluation.table import Floats
@@ -25,6 +25,7 @@ def compare_levels(
     draws: int = 2000,
     seed: int = 0,
     equal_budget: bool = True,
+    standard_error: str = "jackknife",
 ) -> Json:
     """Compare every level with the reference over the same cases, as section 5 of the protocol asks.
 
@@ -37,6 +38,7 @@ def compare_levels(
         primary: a family fixed beforehand, which gets simultaneous intervals; False: exploratory, Holm only.
         draws: resamples of cases for the simultaneous intervals of two or more comparisons; seed: of the draws.
         equal_budget: whether the sentences may say "at equal budget".
+        standard_error: ``jackknife``, or for a score over pairs of cases (AUROC) ``pairs``; see ``methods``.
 
     Returns:
         What ``docs/statistics.md`` describes. Differences are level minus reference, in units of the score.
@@ -49,12 +51,16 @@ def compare_levels(
     layout = layout_of(predictions, reference)
     others, replicates = len(layout.levels) - 1, len(layout.fold)
     resamples = draws if primary and others > 1 else 0
-    scores = score_levels(predictions, layout, wanted, case_weights(layout.case_class, resamples, seed))
+    weights = case_weights(layout.case_class, resamples, seed)
+    by_pairs = standard_error == "pairs" and wanted.about.pairs
+    scores = score_levels(predictions, layout, wanted, weights, pairs=by_pairs)
     pooled = scores.less_reference().over_magnifications()
     largest = None
     if primary:
-        case_se = paired(pooled.value, pooled.left_out, layout.case_class).case_se
-        largest = methods.largest_deviations(pooled.resampled, pooled.value, case_se, seed)
+        errors = _paired(pooled, layout)
+        largest = methods.largest_deviations(
+            pooled.resampled, pooled.value, errors.case_se, errors.seed_se, seed
+        )
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
     benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
     record: Json = {
@@ -68,6 +74,7 @@ def compare_levels(
         "folds": layout.folds,
         "cases": {"benign": benign, "malignant": malignant},
         "level": LEVEL,
+        "standard_error": "pairs" if by_pairs else "jackknife",
         "draws": resamples,
         "notes": _notes(replicates, bonferroni=largest is not None and others > 1 and not len(largest)),
         "arms": {name: by_level[name] for name in predictions},
@@ -77,6 +84,12 @@ def compare_levels(
     for pair in record["pairs"]:
         pair["words"] = sentences.sentence(pair, record, equal_budget=equal_budget)
     return record
+
+
+def _paired(scores: Scores, layout: Layout) -> Paired:
+    """Scores or differences with their standard errors, by the interactions of pairs where they were asked for."""
+    interactions = scores.interactions if scores.interactions.shape[-1] else None
+    return paired(scores.value, scores.left_out, layout.case_class, interactions)
 
 
 def _sd(values: Floats) -> float | None:
@@ -93,7 +106,7 @@ def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
 def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
     """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
     pooled = scores.over_magnifications()
-    case_se = paired(pooled.value, pooled.left_out, layout.case_class).case_se
+    case_se = _paired(pooled, layout).case_se
     records = {}
     for a, name in enumerate(layout.levels):
         means = [float(each.mean()) for each in scores.value[a]]
@@ -116,7 +129,7 @@ def _pair_records(
     """Every comparison with the reference, but for its ``words``; ``largest_deviations`` of a primary family."""
     differences = scores.less_reference()
     pooled = differences.over_magnifications()
-    each, mean = (paired(own.value, own.left_out, layout.case_class) for own in (differences, pooled))
+    each, mean = (_paired(own, layout) for own in (differences, pooled))
     by_fold = _by_partition(pooled.by_fold, layout)
     p_simultaneous, wide = np.full_like(mean.p, np.nan), np.full_like(mean.p, np.nan)
     if largest is not None:

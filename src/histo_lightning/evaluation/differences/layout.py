@@ -168,6 +168,9 @@ class Scores(NamedTuple):
     left_out: Floats  # (A, M, R, C), finite: without one case, at every magnification at once
     by_fold: Floats  # (A, M, R, K): of one fold's cases, NaN where undefined
     resampled: Floats  # (A, M, B), mean over the replicates: in resamples of cases, NaN where undefined
+    interactions: (
+        Floats  # (A, M, R, P): of pairs of a benign and a malignant case of one fold; P = 0 where not asked
+    )
     all_pairs: Floats  # (A, M, R): over all pairs, whatever the fold, of a score over pairs; else NaN
 
     def over_magnifications(self) -> "Scores":
@@ -179,8 +182,12 @@ class Scores(NamedTuple):
         return Scores(*(array[1:] - array[:1] for array in self))
 
 
-def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, resamples: Floats) -> Scores:
+def score_levels(
+    predictions: Predictions, layout: Layout, score: NamedScore, resamples: Floats, *, pairs: bool = False
+) -> Scores:
     """Score every level with the same case weights at all magnifications, and in (B, C) ``resamples`` of cases.
+
+    ``pairs`` also asks for the ``interactions``.
 
     Raises:
         UserError: the score is undefined for a level or without one of its cases.
@@ -188,13 +195,18 @@ def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, re
     count, folds = len(layout.cases), layout.folds
     shape = (len(layout.levels), len(layout.magnifications), len(layout.fold))
     values, all_pairs = np.zeros((*shape, 1 + count + folds + len(resamples))), np.full(shape, np.nan)
+    benign, malignant = (np.flatnonzero(layout.case_class == c) for c in (0, 1))
+    first, second = (each.ravel() for each in np.meshgrid(benign, malignant, indexing="ij"))
+    interactions = np.zeros((*shape, len(first) if pairs else 0))
     for a, m, r in np.ndindex(shape):
         of_fold = (layout.fold[r] == np.arange(folds)[:, None]).astype(np.float64)
         weights = np.concatenate([np.ones((1, count)), 1 - np.eye(count), of_fold, resamples])
         table, fold = predictions[layout.levels[a]][layout.magnifications[m]][r]
         here = units(table, score.level, fold=np.asarray(fold, np.int64))
         # A copy may lack a case at one magnification; the weights of the others still are the joint ones.
-        values[a, m, r] = score.about.statistic(here)(weights[:, np.searchsorted(layout.cases, here.cases)])
+        at = np.searchsorted(layout.cases, here.cases)
+        statistic = score.about.statistic(here)
+        values[a, m, r] = statistic(weights[:, at])
         undefined = ~np.isfinite(values[a, m, r, : 1 + count])
         if undefined.any():
             where = f"{layout.levels[a]} at {layout.magnifications[m]}, replicate {r + 1}: {score.words} is undefined"
@@ -202,7 +214,15 @@ def score_levels(predictions: Predictions, layout: Layout, score: NamedScore, re
             if undefined[0]:
                 why = "(no fold with both classes, or an empty class); compare by another score"
             raise UserError(f"{where} {why}, or give more cases")
+        if pairs:
+            (together,) = np.nonzero(layout.fold[r][first] == layout.fold[r][second])
+            without = np.ones((len(together), count))
+            for each in (first, second):
+                without[np.arange(len(together)), each[together]] = 0
+            alone = values[a, m, r, 1 : 1 + count]
+            both = statistic(without[:, at]) - alone[first[together]] - alone[second[together]]
+            interactions[a, m, r, together] = values[a, m, r, 0] + both
         if score.about.pairs:
             all_pairs[a, m, r] = score.about.value(here.as_one_fold())
     value, left_out, by_fold, resampled = np.split(values, [1, 1 + count, 1 + count + folds], axis=-1)
-    return Scores(value[..., 0], left_out, by_fold, resampled.mean(axis=2), all_pairs)
+    return Scores(value[..., 0], left_out, by_fold, resampled.mean(axis=2), interactions, all_pairs)

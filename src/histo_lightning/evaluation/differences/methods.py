@@ -2,6 +2,10 @@
 
 - ``paired`` (``STATISTICS.md`` section 5): SE^2 = sum over classes (n_c - 1)/n_c sum_i (D_(-i) - mean)^2 + s_seed^2 / R, a
   stratified jackknife over cases (Efron and Tibshirani 1993, ch. 11) and the variance over R training runs.
+- ``paired`` with the interactions of pairs: of a score over pairs of a benign and a malignant case, the jackknife counts twice
+  what only a pair of cases has, and what training adds to a case counts again in s_seed^2 / R. The sum over classes less the
+  squares of the pairs' interactions is the unbiased one of a two-sample U-statistic (Cameron, Gelbach and Miller 2011, J. Bus.
+  Econ. Stat. 29:238-249, two-way clusters), and of s_seed^2 / R only what exceeds the runs' own variance over cases is added.
 - ``correlated_t``: variance s^2 (1/J + n_test/n_train) of J differences by fold (Nadeau and Bengio 2003, Machine Learning
   52:239-281); with rho = n_test/(n_test + n_train) that is the posterior scale s^2 (1/J + rho/(1 - rho)) of Corani and
   Benavoli (2015, Machine Learning 100:285-304).
@@ -36,7 +40,7 @@ class Paired(NamedTuple):
 
     Attributes:
         difference: mean over the R replicates.
-        case_se, seed_se: square roots of the jackknife variance over cases, and of s_seed^2 / R (NaN for R = 1).
+        case_se, seed_se: square roots of the variance over cases, and of what training runs add (NaN for R = 1).
         se: square root of the sum of both variances; 0 where it is below ``SMALLEST_SE``.
         df: Satterthwaite's degrees of freedom, NaN where se is 0, as is all that follows from it.
     """
@@ -68,43 +72,73 @@ class Paired(NamedTuple):
         return about | ends
 
 
-def paired(values: Floats, left_out: Floats, case_class: Integers) -> Paired:
+def paired(
+    values: Floats, left_out: Floats, case_class: Integers, interactions: Floats | None = None
+) -> Paired:
     """The mean difference, its standard error and degrees of freedom.
 
     The df follow Satterthwaite (1946): se^4 / sum of V^2 / df(V) over the components V, which have n_c - 1 (the
-    cases of class c) and R - 1 (the training runs) degrees of freedom.
+    cases of class c) and R - 1 (the training runs) degrees of freedom. Where a part of s_seed^2 / R is taken off, its V^2 is
+    what is left times the whole: calibrated by simulation (``tests/statistics``).
 
     Args:
         values: (..., R) differences, one a replicate; left_out: (..., R, C) the same without each case.
         case_class: (C,) class of each case.
+        interactions: (..., R, P) of the pairs of cases, ``D - D_(-i) - D_(-j) + D_(-ij)``; None for the plain jackknife.
     """
     replicates = values.shape[-1]
-    over_cases, spread = np.zeros(values.shape[:-1]), np.zeros(values.shape[:-1])
-    for c in np.unique(case_class):
-        t = left_out.mean(axis=-2)[..., case_class == c]
-        count = t.shape[-1]
-        component = (count - 1) / count * ((t - t.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
-        over_cases, spread = over_cases + component, spread + component**2 / (count - 1)
+    over_cases, spread = _over_cases(left_out, case_class, interactions)
     over_seeds = np.full(values.shape[:-1], np.nan)  # of one replicate nothing is known
     variance = over_cases
     if replicates > 1:
-        over_seeds = np.asarray(values.var(axis=-1, ddof=1) / replicates)
-        spread, variance = spread + over_seeds**2 / (replicates - 1), over_cases + over_seeds
+        whole = over_seeds = np.asarray(values.var(axis=-1, ddof=1) / replicates)
+        if interactions is not None:
+            over_seeds = np.maximum(whole - _of_runs(left_out, case_class, interactions), 0.0)
+        spread, variance = spread + over_seeds * whole / (replicates - 1), over_cases + over_seeds
     variance = np.where(np.sqrt(variance) < SMALLEST_SE, 0.0, variance)
     case_se, seed_se, se = (np.sqrt(each) for each in (over_cases, over_seeds, variance))
     return Paired(values.mean(axis=-1), case_se, seed_se, se, ratio(variance**2, np.where(se > 0, spread, 0)))
 
 
-def largest_deviations(resampled: Floats, values: Floats, case_se: Floats, seed: int) -> Floats:
+def _over_cases(left_out: Floats, case_class: Integers, interactions: Floats | None) -> tuple[Floats, Floats]:
+    """(...) variance over cases of the mean over R replicates, and the sum of V^2 / df(V) of its components."""
+    total, spread, shrink, components = np.float64(0), np.float64(0), 1.0, []
+    for c in np.unique(case_class):
+        t = left_out.mean(axis=-2)[..., case_class == c]
+        count = t.shape[-1]
+        component = (count - 1) / count * ((t - t.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+        total, spread, shrink = (
+            total + component,
+            spread + component**2 / (count - 1),
+            shrink * (count - 1) / count,
+        )
+        components.append(component)
+    if interactions is not None:  # never below what the cases of one class vary
+        total = total - shrink * (interactions.mean(axis=-2) ** 2).sum(axis=-1)
+        total = np.maximum(total, np.max(components, axis=0))
+    return np.asarray(total), np.asarray(spread)
+
+
+def _of_runs(left_out: Floats, case_class: Integers, interactions: Floats) -> Floats:
+    """(...) share of ``_over_cases`` that comes from the training runs: their deviations from the mean run, / (R - 1) R."""
+    replicates = left_out.shape[-2]
+    apart, pairs = (each - each.mean(axis=-2, keepdims=True) for each in (left_out, interactions))
+    runs = [_over_cases(apart[..., [r], :], case_class, pairs[..., [r], :])[0] for r in range(replicates)]
+    return np.asarray(np.sum(runs, axis=0) / (replicates - 1) / replicates)
+
+
+def largest_deviations(
+    resampled: Floats, values: Floats, case_se: Floats, seed_se: Floats, seed: int
+) -> Floats:
     """The joint null distribution of A differences: the largest |deviation| / SE among them in each resample.
 
     Each resample of cases deviates from the mean resample jointly over the levels; the deviations are scaled to the
-    jackknife's case SE, and a normal deviation with the covariance S/R of the differences over the R training runs
-    is added. So levels that share a reference and cases stay correlated as they are.
+    case SE, and a normal deviation with the covariance S/R of the differences over the R training runs, scaled to the
+    seed SE, is added. So levels that share a reference and cases stay correlated as they are.
 
     Args:
         resampled: (A, B) differences in resamples of cases, NaN where undefined.
-        values: (A, R) differences by replicate; case_se: (A,) standard errors over cases.
+        values: (A, R) differences by replicate; case_se, seed_se: (A,) standard errors over cases and training runs.
 
     Returns:
         (at most B,) sorted; empty where it is not needed (A = 1) or not known (fewer than 99 % defined resamples, or no
@@ -120,6 +154,9 @@ def largest_deviations(resampled: Floats, values: Floats, case_se: Floats, seed:
     deviations, variance = centred * scale[:, None], case_se**2
     if replicates > 1:
         covariance = np.cov(values) / replicates
+        sd = np.sqrt(np.diag(covariance))
+        shrink = np.divide(seed_se, sd, out=np.zeros(count), where=sd > 0)
+        covariance = covariance * np.outer(shrink, shrink)
         sizes, axes = np.linalg.eigh(covariance)
         # The symmetric root does not depend on the order of the replicates.
         root = axes @ np.diag(np.sqrt(np.maximum(sizes, 0))) @ axes.T

@@ -64,7 +64,9 @@ def normal_level(correlation: Floats, draws: int = 200_000) -> float:
     random = np.random.default_rng(0)
     resampled = random.multivariate_normal(np.zeros(len(correlation)), correlation, draws).T
     count = len(correlation)
-    largest = largest_deviations(resampled, np.zeros((count, 1)), np.full(count, 0.7), 0)
+    largest = largest_deviations(
+        resampled, np.zeros((count, 1)), np.full(count, 0.7), np.full(count, np.nan), 0
+    )
     return single_level(largest, count, 0.95)
 
 
@@ -89,7 +91,7 @@ def test_training_noise_joins_the_family_with_its_own_correlation() -> None:
     seeds = np.linalg.qr(random.normal(size=(8, 3)) - 0.0)[0].T
     seeds -= seeds.mean(axis=1, keepdims=True)
     seeds = np.linalg.inv(np.linalg.cholesky(np.cov(seeds))) @ seeds  # covariance exactly 1
-    found = largest_deviations(np.stack([common] * 3), seeds, np.full(3, 1 / np.sqrt(8)), 0)
+    found = largest_deviations(np.stack([common] * 3), seeds, *[np.full(3, 1 / np.sqrt(8))] * 2, 0)
     half = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
     critical = -stats.norm.ppf((1 - single_level(found, 3, 0.95)) / 2)
     inside = stats.multivariate_normal(cov=half, seed=0).cdf([critical] * 3, lower_limit=[-critical] * 3)
@@ -151,9 +153,66 @@ def test_rotating_validation_has_a_third_in_test_for_each_in_train() -> None:
 def test_without_usable_resamples_bonferroni_stands_in() -> None:
     resampled = np.random.default_rng(0).normal(size=(3, 200))
     resampled[1, :3] = np.nan  # 1.5 % undefined
-    found = largest_deviations(resampled, np.zeros((3, 4)), np.ones(3), 0)
+    found = largest_deviations(resampled, np.zeros((3, 4)), np.ones(3), np.zeros(3), 0)
     assert not len(found)
     assert single_level(found, 3, 0.95) == pytest.approx(1 - 0.05 / 3)
     assert simultaneous_p(found, np.array([0.01, 0.5, np.nan]))[:2].tolist() == pytest.approx([0.03, 1.0])
     resampled[1, 1:3] = 0.0
-    assert len(largest_deviations(resampled, np.zeros((3, 4)), np.ones(3), 0))
+    assert len(largest_deviations(resampled, np.zeros((3, 4)), np.ones(3), np.zeros(3), 0))
+
+
+def interactions(wins: Floats) -> Floats:
+    """(1, pairs) of one replicate's (benign, malignant) wins, by leaving cases out of the mean one by one."""
+    weights = np.ones(wins.shape)
+
+    def without(*gone: tuple[int, int]) -> float:
+        kept = weights.copy()
+        for axis, i in gone:
+            kept[(slice(None),) * axis + (i,)] = 0
+        return float((wins * kept).sum() / kept.sum())
+
+    n, m = wins.shape
+    return np.array(
+        [
+            without() - without((0, i)) - without((1, j)) + without((0, i), (1, j))
+            for i in range(n)
+            for j in range(m)
+        ]
+    )[None]
+
+
+@pytest.mark.parametrize(("of_case", "most"), [(0.7, 1.05), (0.0, 1.5)])
+def test_by_pairs_the_variance_of_an_auroc_is_unbiased_where_the_jackknife_is_not(
+    of_case: float, most: float
+) -> None:
+    """Two-sample U-statistics with a known variance; the floor (one class's own) lifts it only where all is interaction."""
+    random = np.random.default_rng(5)
+    n, m, case_class = 8, 10, np.repeat([0, 1], [8, 10])
+    jackknife, by_pairs = [], []
+    for _ in range(600):
+        wins = random.normal(size=(n, m)) + of_case * (random.normal(size=(n, 1)) + random.normal(size=m))
+        left = [np.delete(wins, i, 0).mean() for i in range(n)]
+        left += [np.delete(wins, j, 1).mean() for j in range(m)]
+        value, left_out = np.array([wins.mean()]), np.array([left])
+        jackknife.append(float(paired(value, left_out, case_class).case_se ** 2))
+        by_pairs.append(float(paired(value, left_out, case_class, interactions(wins)).case_se ** 2))
+    truth = of_case**2 * (1 / n + 1 / m) + 1 / (n * m)
+    assert np.mean(jackknife) == pytest.approx(truth + 1 / (n * m), rel=0.06)
+    assert 0.95 * truth <= np.mean(by_pairs) <= most * truth
+
+
+def test_training_noise_of_cases_is_counted_once() -> None:
+    """Runs that differ by noise of their cases alone: over cases it is in the mean already, so nothing is added for the runs."""
+    random = np.random.default_rng(6)
+    case_class, runs = np.repeat([0, 1], 40), 5
+    shares = []
+    for _ in range(200):
+        scores = random.normal(size=(runs, 80))
+        value = scores.mean(axis=1)
+        left_out = (scores.sum(axis=1, keepdims=True) - scores) / 79
+        plain = paired(value, left_out, case_class)
+        once = paired(value, left_out, case_class, np.zeros((runs, 1)))
+        assert once.seed_se <= plain.seed_se
+        shares.append(float(once.se**2 / plain.se**2))
+        assert once.case_se == pytest.approx(float(plain.case_se))
+    assert np.mean(shares) < 0.75
