@@ -192,8 +192,24 @@ def test_the_checkpoint_loads_safely_and_says_what_it_is(finished) -> None:
     assert set(best["seen_cases"]) == set(split["cases"]["train"]) | set(split["cases"]["val"])
     assert not set(best["seen_cases"]) & set(split["cases"]["test"])
     assert (best["output_size"], best["batch_size"]) == (2, 16)
-    assert best["epoch"] == metrics["best_epoch"] == int(np.argmin(metrics["monitored"]))
+    assert best["epoch"] == metrics["best_epoch"] == len(metrics["monitored"]) - 1
     assert best["config"]["model"]["name"] == "resnet10"
+
+
+def test_the_monitored_epoch_is_scored_where_asked_and_a_finished_run_keeps_its_weights(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    choice = ("scored_weights=best", "monitor=val_accuracy", "epochs=4", "optimizer.lr=0.01", "keep=weights")
+    folder = train_here(tmp_path, cache_dir, *choice)
+    metrics = read(folder / "metrics.json")
+    assert metrics["best_epoch"] == int(np.argmax(metrics["monitored"]))
+    (path,) = (folder / "checkpoints").iterdir()
+    kept = torch.load(path, weights_only=True)
+    assert not {"optimizer_states", "lr_schedulers", "callbacks", "loops"} & set(kept)
+    assert kept["histo_lightning"]["epoch"] == metrics["best_epoch"]
+    weights = sum(value.numel() * value.element_size() for value in kept["state_dict"].values())
+    assert path.stat().st_size < 1.05 * weights + 100_000
+    assert Classifier.from_checkpoint(path).metadata["threshold"] == kept["histo_lightning"]["threshold"]
 
 
 def small_data(cache_dir: Path) -> BreakHisDataModule:

@@ -101,7 +101,7 @@ def _next(run: "pd.Series[Any]", score: str) -> Json:
     finished = run["state"] == FINISHED
     unread = finished and run["table"] is None
     keys = [f"dataset.{key}" for key in ("root", "images_per_slide", "image_size", "seed", "short_side")]
-    weights = f"{run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt"
+    weights = f"{run['folder']}/checkpoints/best.ckpt"
     words = ["python", "-m", "histo_lightning.evaluate", f"checkpoint={weights}", "part=test"]
     words += [f"dataset={run['dataset.name']}"]
     words += [f"{key}={run[key]}" for key in keys if pd.notna(run.get(key)) and run[key] != ""]

@@ -152,7 +152,7 @@ class Config(OutputConfig):
     batch_size: int = key(16, low=2, high=65536)
     image_size: int = key(112, low=32, high=2048)
     monitor: str = key("val_case_log_loss", choices=tuple(MONITORS))
-    scored_weights: str = key("best", choices=("best", "last"))
+    scored_weights: str = key("last", choices=("best", "last"))
     test: bool = True
     class_weights: str = key("none", choices=("none", "balanced"))
     sampler: str = key("shuffle", choices=("shuffle", "case_balanced"))

@@ -1,5 +1,6 @@
 """Fit one network, restore its scored weights, and predict: what every process of a run does."""
 
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
+from histo_lightning.runs.files import replacing
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
 
@@ -74,9 +76,12 @@ def fit_and_predict(
             if hardware.compile:
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
-        scored = last.with_name(f"{config.scored_weights}.ckpt")
-        if not scored.is_file():  # no callback saved the best, or validation never defined it
-            scored = last
+        scored = last.with_name("best.ckpt")
+        if (
+            config.scored_weights == "last" or not scored.is_file()
+        ):  # no callback saved it, or validation never defined it
+            with replacing(scored) as file, last.open("rb") as source:
+                shutil.copyfileobj(source, file)
         facts = _restore(classifier, config, last, scored)
         facts["cost"] = cost(classifier, config.image_size, facts["train_seconds"])
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")

@@ -697,14 +697,14 @@ def test_other_selections_are_refused_with_what_is_allowed(swept: Path) -> None:
 
 def test_unread_test_parts_say_what_to_score_next_and_how(tmp_path: Path) -> None:
     for model in ("resnet18", "resnet34"):
-        write_run(tmp_path / "my runs", config_of(model, test=False, scored_weights="last"))
+        write_run(tmp_path / "my runs", config_of(model, test=False))
     results, _ = analyse([tmp_path / "my runs"], select="best")
     choice = results["selection"]["choices"][0]
     assert results["selection"]["warning"] is None  # one outer fold: nothing is optimistic
     assert (choice["test_read"], choice["next"]["test_unread"]) == (0, True)
     folder = tmp_path / "my runs" / choice["runs"][0]
     assert choice["next"]["command"].startswith("python -m histo_lightning.evaluate 'checkpoint=")
-    assert f"{folder}/checkpoints/last.ckpt' part=test dataset=synthetic" in choice["next"]["command"]
+    assert f"{folder}/checkpoints/best.ckpt' part=test dataset=synthetic" in choice["next"]["command"]
     assert results["families"] == []
     assert "test=false" in results["refusals"][0]["reasons"][0]
     text, _ = texts(results, tmp_path, [])

@@ -161,11 +161,12 @@ def test_importance_is_that_of_the_key_that_matters_and_tpe_finds_its_value(
 
 def test_the_objective_is_the_scored_epoch_s() -> None:
     curve = [0.9, math.nan, 0.5, 0.7]
-    assert objective(plan_of(Path("x")), curve) == 0.5
-    assert objective(plan_of(Path("x"), "monitor=val_case_auroc"), curve) == 0.9
-    last = plan_of(Path("x"), "scored_weights=last")
+    best = plan_of(Path("x"), "scored_weights=best")
+    assert objective(best, curve) == 0.5
+    assert objective(plan_of(Path("x"), "scored_weights=best", "monitor=val_case_auroc"), curve) == 0.9
+    last = plan_of(Path("x"))
     assert objective(last, curve) == 0.7
-    for plan, undefined in ((plan_of(Path("x")), [math.nan]), (last, [0.5, math.nan])):
+    for plan, undefined in ((best, [math.nan]), (last, [0.5, math.nan])):
         with pytest.raises(UserError, match="val_case_log_loss was undefined in the scored epoch"):
             objective(plan, undefined)
 
