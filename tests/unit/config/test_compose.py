@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,21 @@ def test_an_experiment_may_be_a_sweep_and_the_command_line_wins() -> None:
     fewer = configs_of("experiment=depth_study", "magnification=100x", "seed=3", "model=resnet10")
     assert {(c.model["name"], c.magnification, c.seed) for c in fewer} == {("resnet10", "100x", 3)}
     assert [c.split.fold for c in fewer] == [0, 1, 2, 3, 4]
+
+
+def test_the_official_table_is_every_published_hold_out_at_each_depth() -> None:
+    read = read_line("experiment=official_table", "dataset.root=/data")
+    assert read.multirun
+    assert len(read.jobs) == 60
+    configs = [job.config for job in read.jobs]
+    assert {(c.dataset.name, c.split.name, c.scored_weights) for c in configs} == {
+        ("breakhis", "official", "last")
+    }
+    cells = {(c.model["name"], c.magnification, c.split.fold) for c in configs}
+    assert cells == set(
+        product(("resnet18", "resnet34", "resnet50"), ("40x", "100x", "200x", "400x"), (1, 2, 3, 4, 5))
+    )
+    assert {(c.image_size, c.epochs) for c in configs} == {(224, 60)}
 
 
 PRODUCTS = """# @package _global_
