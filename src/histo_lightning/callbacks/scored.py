@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from omegaconf import OmegaConf
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
@@ -31,13 +31,8 @@ COLUMNS = {  # of HParams, in every run: its name, and where its value is in con
     "batch_size": "batch_size",
     "augment": "augment.name",
 }
-SHOWN = {
-    "model",
-    "optimizer",
-    "lr",
-    "magnification",
-    "fold",
-}  # first, outside a sweep; TensorBoard shows five
+# Shown first, outside a sweep; TensorBoard shows five.
+SHOWN = {"model", "optimizer", "lr", "magnification", "fold"}
 PICTURES = ("roc", "cases", "confusion", "reliability", "worst")
 
 
@@ -57,7 +52,7 @@ def write_scored(folder: Path, labels: str) -> None:
     for old in board.glob(f"*{SUFFIX}"):
         old.unlink()
     metrics = read_json(folder / "metrics.json")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = OmegaConf.load(folder / "config.yaml")
     step = int(metrics["best_epoch"])
     with SummaryWriter(str(board), filename_suffix=SUFFIX) as writer:
         final = dict(_scores(metrics, "val", "scored/val_"))
@@ -78,22 +73,21 @@ def write_scored(folder: Path, labels: str) -> None:
                     writer._get_file_writer().add_summary(_picture(f"{part}/{name}", path.read_bytes()), step)
 
 
-def _hparams(config: Mapping[str, Any], varied: list[str]) -> list[Any]:
+def _hparams(config: Any, varied: list[str]) -> list[Any]:
     """The summaries of HParams: :data:`COLUMNS` and what a sweep varies, which TensorBoard then shows first."""
-    names = {path: name for name, path in COLUMNS.items()}
-    values = {names.get(path, path): _at(config, path) for path in [*varied, *COLUMNS.values()]}
+    names = {path: path for path in varied} | {path: name for name, path in COLUMNS.items()}
+    values = {name: OmegaConf.select(config, path) for path, name in names.items()}
+    texts = {name: "-" if value is None else str(value) for name, value in values.items()}
     plain = {
-        key: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for key, value in values.items()
+        name: value if isinstance(value, (bool, int, float)) else texts[name]
+        for name, value in values.items()
     }
-    metrics = {
-        f"scored/val_{level}_{name}": 0.0 for level in LEVELS for name in SCORES
-    }  # the same in every run
+    metrics = {f"scored/val_{level}_{name}": 0.0 for level in LEVELS for name in SCORES}
     experiment, *session = hparams(plain, metrics)  # type: ignore[no-untyped-call]  # torch ships no types
     plugin = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin.content)
     for info in content.experiment.hparam_infos:
-        info.differs = info.name in ({names.get(path, path) for path in varied} or SHOWN)
+        info.differs = info.name in ({names[path] for path in varied} or SHOWN)
     plugin.content = content.SerializeToString()
     return [experiment, *session]
 
@@ -103,13 +97,6 @@ def _picture(tag: str, png: bytes) -> Summary:
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
     image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
     return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return "-" if value is None else value
 
 
 def _varied(plan: Path) -> list[str]:

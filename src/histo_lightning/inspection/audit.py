@@ -11,16 +11,18 @@ from histo_lightning.data.splits.reading import printable, read_splits
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import Figures, audit_split, image_key
 from histo_lightning.report.console import console
+from histo_lightning.report.pages import render_text
+from histo_lightning.runs import write_json
 
 LISTED = 10  # names of a kind that are printed; the JSON has all
-COLUMNS = {
+COLUMNS = {  # of the table: figures by heading
     "slides\nshared": "slides_on_both_sides",
     "cases\nshared": "cases_on_both_sides",
     "images\ntouched": "test_images_touched",
     "images\nshared": "images_in_two_parts",
     "twins": "twin_slides_on_both_sides",
     "same\npixels": "identical_pixels_on_both_sides",
-}  # of the table: figures by heading
+}
 
 
 def audit(config: AuditConfig) -> list[Figures]:
@@ -53,8 +55,6 @@ def report(audits: list[Figures], json_file: str | None = None) -> bool:
     """Print a table over all splits, then for each the verdict and the names to look at; whether any leaks."""
     leak = any(figures["leak"] for figures in audits)
     if json_file:
-        from histo_lightning.runs import write_json
-
         write_json(Path(json_file), audits[0] if len(audits) == 1 else {"folds": audits, "leak": leak})
     out = console()
     out.print(table(audits))
@@ -87,47 +87,9 @@ def table(audits: list[Figures]) -> Table:
     return rows
 
 
-def _some(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _sentence(shared: Figures) -> str:
-    """What two sides share, in words; empty where they share nothing."""
-    side, held = shared["sides"]
-    clauses = []
-    if shared["cases"]:
-        cases = _some(len(shared["cases"]), "case is", "cases are")
-        slides = f" ({_some(len(shared['slides']), 'slide')} too)" if shared["slides"] else ""
-        touched, images = shared["test_images_touched"], shared["images_by_side"][1]
-        share = f"{touched:,} of {images:,} {held} images ({touched / images:.1%})"
-        clauses.append(f"{cases} on both sides{slides}, which touches {share}")
-    if shared["images"]:
-        clauses.append(f"{_some(len(shared['images']), 'image is', 'images are')} in both parts")
-    if shared["identical_pixels"]:
-        number = _some(len(shared["identical_pixels"]), f"{held} image has", f"{held} images have")
-        clauses.append(f"{number} a pixel-identical copy under another name on the other side")
-    if shared["twins"]:
-        slides = ", ".join(shared["twins"])
-        clauses.append(f"slide {slides}, which the set holds under two subtypes, is on both sides")
-    return f"{side} | {held}: {'; '.join(clauses)}" if clauses else ""
-
-
 def verdict(figures: Figures) -> str:
     """One plain sentence: what leaks, or that nothing was found and by what means."""
-    images = sum(figures["parts"].values())
-    unknown = (
-        f". GROUPING UNKNOWN: {figures['grouping_unknown']:,} of {images:,} images do not say their case in their "
-        "names, so cases that they share cannot be seen"
-        if figures["grouping_unknown"]
-        else ""
-    )
-    if figures["leak"]:
-        sides = [figures, *(pair for pair in figures["pairs"] if figures["held_out"] not in pair["sides"])]
-        return "LEAK. " + ". ".join(filter(None, map(_sentence, sides))) + unknown
-    means = f"; the pixels of {figures['images_compared']} of {images:,} images were compared"
-    if figures["images_compared"] is None:
-        means = "; by names only: dataset.root=<folder> compares the pixels too"
-    return f"no leak found: no case, slide or image is in two parts{means}{unknown}"
+    return " ".join(render_text("audit.sentence", figures=figures).split())
 
 
 def details(figures: Figures) -> list[str]:
@@ -136,22 +98,20 @@ def details(figures: Figures) -> list[str]:
     def in_pairs(key: str, sign: str = "") -> list[str]:
         return sorted({sign.join(name) for pair in figures["pairs"] for name in pair[key]})
 
-    kinds = {
-        "cases on both sides": in_pairs("cases"),
-        "images in two parts": in_pairs("images"),
-        "identical pixels": in_pairs("identical_pixels", " = "),
-        "alike, look at them": in_pairs("suspicious_pairs", " ~ "),
-        "listed more than once in a part": list(figures["repeated"]),
-        "not below dataset.root": figures["missing"],
-        "unreadable": list(figures["unreadable"].values()),
-    }
+    cases = in_pairs("cases")
     lines = []
-    for kind, names in kinds.items():
+    for kind, names, limit, separator in (
+        ("cases on both sides", cases, len(cases), ", "),
+        ("images in two parts", in_pairs("images"), LISTED, ", "),
+        ("identical pixels", in_pairs("identical_pixels", " = "), LISTED, ", "),
+        ("alike, look at them", in_pairs("suspicious_pairs", " ~ "), LISTED, ", "),
+        ("listed more than once in a part", list(figures["repeated"]), LISTED, ", "),
+        ("not below dataset.root", figures["missing"], LISTED, ", "),
+        ("unreadable", list(figures["unreadable"].values()), LISTED, "; "),
+    ):
         if names:
-            limit = len(names) if kind.startswith("cases") else LISTED
             more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-            shown = ("; " if kind == "unreadable" else ", ").join(printable(name) for name in names[:limit])
-            lines.append(f"{kind} ({len(names):,}): {shown}{more}")
+            lines.append(f"{kind} ({len(names):,}): {separator.join(map(printable, names[:limit]))}{more}")
     compared, images = figures["images_compared"], sum(figures["parts"].values())
     if figures["identical_pixels_on_both_sides"] is not None and compared != images:
         lines.append(f"pixels compared: {compared:,} of {images:,} images")

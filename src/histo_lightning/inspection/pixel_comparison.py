@@ -25,12 +25,9 @@ NEAREST = 200  # pairs that are looked at, for each magnification
 def compare_pixels(
     wanted: Mapping[str, str], dataset: DatasetConfig, cache_dir: str | None
 ) -> ComparedPixels:
-    """Find the images of one or several splits below ``dataset.root``, and compare them.
+    """Find images (paths as a split writes them, by key) below ``dataset.root``, and compare them.
 
-    Args:
-        wanted: paths of the images as the split writes them, by key.
-        dataset: where the images are; ``dataset.name`` decides which native sizes are allowed.
-        cache_dir: where pixels are kept; None is the user's own folder.
+    ``dataset.name`` decides which native sizes are allowed; without ``cache_dir`` pixels are kept in the user's cache.
 
     Raises:
         UserError: no such root, a set that has none, none of the images below it, or the cache cannot be written.

@@ -31,9 +31,6 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
         config: settings of the runs to prepare for; ``magnification`` chooses what is decoded.
         folder: where the report goes.
 
-    Returns:
-        What the report shows; ``verdict()`` says whether training would refuse the copy.
-
     Raises:
         UserError: no image at all, the download failed, or something cannot be written. Single bad images are not
             errors: they are reported, and all others are decoded.
@@ -43,21 +40,14 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     dataset = config.dataset
     with StepProgress("fetching (bytes)" if dataset.download else "drawing images", shown) as progress:
         root = find_root(dataset, cache_dir, progress)
-    everything, problems, message = _read_names(dataset, root)
-    records = select_magnification(everything, config.magnification)
+    records, problems, message = _read_names(dataset, root)
+    records = select_magnification(records, config.magnification)
     if not records:
         raise UserError(f"magnification={config.magnification}: the data set has no such image")
+    side, full = dataset.short_side or round(config.image_size * 8 / 7), config.verify == "full"
+    options: dict[str, Any] = {"sizes": native_sizes(dataset), "tolerant": True, "verify": full}
     with StepProgress("decoding images", shown) as progress:
-        pixels = load_pixels(
-            root,
-            records,
-            dataset.short_side or round(config.image_size * 8 / 7),
-            cache_dir,
-            sizes=native_sizes(dataset),
-            progress=progress,
-            tolerant=True,
-            verify=config.verify == "full",
-        )
+        pixels = load_pixels(root, records, side, cache_dir, progress=progress, **options)
     by_image = {record.image: record for record in records}
     records = [by_image[image] for image in pixels.images]
     problems += [
@@ -84,7 +74,17 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     )
     write_dataset_report(folder, facts)
     if config.json:
-        write_json(Path(config.json), as_json(facts))
+        figures = {
+            "dataset": facts.name,
+            "images": len(facts.images),
+            "unreadable": len(pixels.unreadable),
+            "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
+            "identical_pixels": facts.identical,
+            "suspicious_pairs": [(pair.first, pair.second) for pair in pairs if pair.suspicious],
+            "fingerprint": pixels.fingerprint(pixels.images),
+            "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
+        }
+        write_json(Path(config.json), figures)
     return facts
 
 
@@ -107,31 +107,13 @@ def _read_names(dataset: DatasetConfig, root: Path) -> tuple[Sequence[Record], l
     return records, inspect_names(paths), census_message(records)
 
 
-def as_json(facts: DatasetFacts) -> dict[str, Any]:
-    """The figures of a prepared data set."""
-    pixels = facts.pixels
-    return {
-        "dataset": facts.name,
-        "images": len(facts.images),
-        "unreadable": len(pixels.unreadable),
-        "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
-        "identical_pixels": facts.identical,
-        "suspicious_pairs": [(pair.first, pair.second) for pair in facts.pairs if pair.suspicious],
-        "fingerprint": pixels.fingerprint(pixels.images),
-        "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
-    }
-
-
 def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:
     """Print the verdict and where the report is; what training would refuse is listed on stderr."""
-    out, pixels = console(), facts.pixels
-    height, width = pixels.shape
-    verdict, refused = facts.verdict()
-    out.print(verdict, markup=False)
-    size = f"{pixels.nbytes / 1e9:.2f} GB"
-    out.print(f"pixel cache: {len(pixels.images):,} images of {width}x{height}, {size}", markup=False)
-    for name in ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else [])):
-        out.print(f"{name + ':':<14} {folder / name}", markup=False)
+    pixels, (verdict, refused) = facts.pixels, facts.verdict()
+    size = f"{pixels.shape[1]}x{pixels.shape[0]}, {pixels.nbytes / 1e9:.2f} GB"
+    names = ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else []))
+    lines = [verdict, f"pixel cache: {len(pixels.images):,} images of {size}"]
+    console().print("\n".join(lines + [f"{name + ':':<14} {folder / name}" for name in names]), markup=False)
     for kind in sorted(BLOCKING):
         problems = facts.of_kind(kind)
         for problem in problems[:LISTED]:
@@ -139,7 +121,5 @@ def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:
         if len(problems) > LISTED:
             print(f"{kind}: {len(problems) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
     if refused:
-        print(
-            "error: training refuses this copy until the files above are mended or moved away",
-            file=sys.stderr,
-        )
+        advice = "training refuses this copy until the files above are mended or moved away"
+        print(f"error: {advice}", file=sys.stderr)

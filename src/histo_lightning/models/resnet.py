@@ -1,25 +1,4 @@
-"""The ResNet family, written for this package, with torchvision's parameter names.
-
-==================  ==========  ============  =======================================================
-name                block       blocks        source
-==================  ==========  ============  =======================================================
-resnet10            BasicBlock  1, 1, 1, 1    timm's resnet10t with the standard stem
-resnet14            Bottleneck  1, 1, 1, 1    timm's resnet14t with the standard stem
-resnet18            BasicBlock  2, 2, 2, 2    He et al. 2016, table 1
-resnet26            Bottleneck  2, 2, 2, 2    timm's resnet26
-resnet34            BasicBlock  3, 4, 6, 3    He et al. 2016, table 1
-resnet50            Bottleneck  3, 4, 6, 3    He et al. 2016, table 1; the stride on the 3x3
-resnet101           Bottleneck  3, 4, 23, 3   the same
-resnet152           Bottleneck  3, 8, 36, 3   the same
-resnext50_32x4d     Bottleneck  3, 4, 6, 3    Xie et al. 2017: 32 groups, 4 channels each in stage 1
-resnext101_32x8d    Bottleneck  3, 4, 23, 3   Xie et al. 2017: 32 groups, 8 channels each in stage 1
-wide_resnet50_2     Bottleneck  3, 4, 6, 3    Zagoruyko and Komodakis 2016: the 3x3 twice as wide
-wide_resnet101_2    Bottleneck  3, 4, 23, 3   the same
-==================  ==========  ============  =======================================================
-
-The number counts the layers with weights: the stem's 7x7, 2 or 3 convolutions a block, the fc.
-With ``stem="deep"`` the names are those of timm's ``resnet..d`` models.
-"""
+"""The ResNet family (He et al. 2016, table 1), written for this package, with torchvision's parameter names."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -88,8 +67,7 @@ class Bottleneck(nn.Module):
     The 3x3 has the stride, as in torchvision ("ResNet 1.5"), not the first 1x1 as in the paper.
 
     Args:
-        inputs: channels that come in.
-        channels: a quarter of the channels that go out.
+        inputs, channels: channels that come in, and a quarter of those that go out.
         stride, groups, dilation: of the 3x3 convolution.
         downsample: the shortcut where shapes change; None is the identity.
         base_width: channels of each group of the 3x3 where ``channels`` is 64; they grow with ``channels``.
@@ -200,8 +178,7 @@ class ResNet(nn.Module):
         if dilate:
             self._dilation, stride = self._dilation * stride, 1
         outputs = channels * self._expansion
-        changes_shape = stride != 1 or self._channels != outputs
-        shortcut = self._shortcut(outputs, stride) if changes_shape else None
+        shortcut = self._shortcut(outputs, stride) if stride != 1 or self._channels != outputs else None
         blocks = [self._block(self._channels, channels, stride, shortcut, dilation=first_dilation)]
         blocks += [self._block(outputs, channels, dilation=self._dilation) for _ in range(1, depth)]
         self._channels = outputs
@@ -236,16 +213,17 @@ def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
     return nn.Sequential(*first, *second, _conv3x3(half, STEM_CHANNELS))
 
 
-# Each is called as resnet18(num_classes=1000, **options) with the options of ResNet.
-resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))
+# Each is called as resnet18(num_classes=1000, **options) with the options of ResNet. The number counts the layers with
+# weights: the stem's 7x7, 2 or 3 convolutions a block, the fc. With stem="deep" the names are those of timm's resnet..d.
+resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))  # timm's resnet10t and resnet14t with the standard stem
 resnet14 = partial(ResNet, Bottleneck, (1, 1, 1, 1))
 resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
-resnet26 = partial(ResNet, Bottleneck, (2, 2, 2, 2))
+resnet26 = partial(ResNet, Bottleneck, (2, 2, 2, 2))  # timm's
 resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
 resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
 resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3))
 resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3))
-resnext50_32x4d = partial(resnet50, groups=32, width_per_group=4)
+resnext50_32x4d = partial(resnet50, groups=32, width_per_group=4)  # Xie et al. 2017
 resnext101_32x8d = partial(resnet101, groups=32, width_per_group=8)
-wide_resnet50_2 = partial(resnet50, width_per_group=128)
+wide_resnet50_2 = partial(resnet50, width_per_group=128)  # Zagoruyko and Komodakis 2016
 wide_resnet101_2 = partial(resnet101, width_per_group=128)
