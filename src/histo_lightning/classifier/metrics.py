@@ -42,14 +42,11 @@ class EvaluationMetrics(Metric):
     - ``case_log_loss``: mean over classes of the mean over cases of the mean over images of the negative log
       likelihood: every case of a class counts the same, and so does every class present.
 
-    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent. With eight classes ``auroc`` is one-vs-rest, averaged over the classes.
+    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent; with eight classes it is
+    one-vs-rest, averaged over the classes.
     """
 
     full_state_update = False
-    logits: list[Tensor]
-    labels: list[Tensor]
-    cases: list[Tensor]
-    indices: list[Tensor]
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -59,10 +56,8 @@ class EvaluationMetrics(Metric):
 
     def update(self, logits: Tensor, labels: Tensor, cases: Tensor, indices: Tensor) -> None:
         """Add a batch: float32 B x classes, int64 B, int64 B, and which image of the data set each is, int64 B."""
-        self.logits.append(logits.detach().float())
-        self.labels.append(labels)
-        self.cases.append(cases)
-        self.indices.append(indices)
+        for name, values in zip(STATES, (logits.detach().float(), labels, cases, indices), strict=True):
+            getattr(self, name).append(values)
 
     def compute(self) -> dict[str, Tensor]:
         """All scores, each a scalar on the metric's device, computed on the CPU: once an epoch, and deterministic."""
