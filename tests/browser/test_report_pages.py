@@ -13,7 +13,7 @@ from factories.report_runs import made_up_run, made_up_table
 from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.evaluation import score_predictions
-from histo_lightning.inference.heat_maps import HeatMap, write_gallery
+from histo_lightning.inference.predict import HeatMap, write_gallery
 from histo_lightning.report.index import write_index
 from histo_lightning.report.run_page import (
     draw_evaluation,

@@ -34,10 +34,8 @@ class Dashboard(Callback):
     """Writes to every TensorBoard logger of the Trainer, on the first process; without one it does nothing.
 
     Args:
-        graph: the network's graph, once.
-        images: a grid of augmented training images, once.
-        gradcam: validation images whose heat maps are drawn over the epochs; 0 for none.
-        gradcam_times: how many epochs at most.
+        graph, images: once, the network's graph, and a grid of augmented training images.
+        gradcam, gradcam_times: validation images (0 for none) whose heat maps are drawn in how many epochs at most.
         histograms: weights and gradients of every epoch (slow, and large files).
     """
 
@@ -133,11 +131,10 @@ class Dashboard(Callback):
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether an epoch is one of ``gradcam_times``, evenly spread over all of them, the last included."""
-        epochs = trainer.max_epochs or 0
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         if epochs <= 0:  # without an end: 1, 2, 4, 8, ...
-            return (trainer.current_epoch + 1).bit_count() == 1
-        times = min(self.gradcam_times, epochs)
-        return trainer.current_epoch + 1 in {-(-epochs * k // times) for k in range(1, times + 1)}
+            return epoch.bit_count() == 1
+        return epoch * self.gradcam_times % epochs < self.gradcam_times
 
 
 def _writers(trainer: Trainer) -> list[SummaryWriter]:

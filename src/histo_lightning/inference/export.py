@@ -55,10 +55,12 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": digest}
     newest = read_json(folder / "metadata.json")
     others = newest.pop("other_files", {}) | {str(newest.get("file")): newest}
-    same = {name: about for name, about in others.items() if about.get("checkpoint") == facts["checkpoint"]}
-    same.pop(form.file, None)
-    present = {name: about for name, about in same.items() if (folder / name).is_file()}
-    metadata |= {"parity": differences, "other_files": present}
+    metadata["parity"] = differences
+    metadata["other_files"] = {
+        name: about
+        for name, about in others.items()
+        if name != form.file and about.get("checkpoint") == facts["checkpoint"] and (folder / name).is_file()
+    }
     write_atomic(folder / form.file, content)
     write_json(folder / "metadata.json", metadata)
     for other in FORMATS.values():
@@ -130,8 +132,8 @@ def parity_images(trained: Trained) -> Iterator[tuple[str, Tensor]]:
 
     for batch in (1, 2, 5):
         yield f"{batch} random", patches(batch, height, width)
-    yield "1 black", torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    yield "1 white", torch.full((1, height, width, 3), 255, dtype=torch.uint8)
+    for name, value in (("1 black", 0), ("1 white", 255)):
+        yield name, torch.full((1, height, width, 3), value, dtype=torch.uint8)
     if takes_any_size(trained):
         yield "2 random of another size", patches(2, height + 13, width + 6)
 
