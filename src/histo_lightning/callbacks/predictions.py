@@ -1,6 +1,7 @@
 """Predictions of a Trainer, gathered over processes, each image once."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,7 @@ class PredictionWriter(BasePredictionWriter):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             shares = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, own)
-        self.write(
-            [_merged([pair for share in batches for pair in share]) for batches in zip(*shares, strict=True)]
-        )
+        self.write([_merged(list(chain(*batches))) for batches in zip(*shares, strict=True)])
 
 
 def _merged(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> Rows:

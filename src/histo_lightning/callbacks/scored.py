@@ -1,6 +1,6 @@
 """What TensorBoard shows of a run that has been scored, from the files of its folder: HParams, test scores, PR curves, pictures."""
 
-from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +53,27 @@ def write_scored(folder: Path, labels: str) -> None:
         old.unlink()
     metrics = read_json(folder / "metrics.json")
     config = OmegaConf.load(folder / "config.yaml")
-    step = int(metrics["best_epoch"])
+    scores, step = (
+        OmegaConf.create({part: metrics.get(part) for part in ("val", "test")}),
+        metrics["best_epoch"],
+    )
     with SummaryWriter(str(board), filename_suffix=SUFFIX) as writer:
-        final = dict(_scores(metrics, "val", "scored/val_"))
         for summary in _hparams(config, _varied(folder.parent / "sweep.json")):
             writer._get_file_writer().add_summary(summary)
-        for tag, value in final.items() | dict(_scores(metrics, "test", "test/")).items():
-            writer.add_scalar(tag, value, step)
-        for name, text in _texts(folder, metrics, labels):
+        for name, text in _texts(folder, metrics.get("remarks") or []).items():
             writer.add_text(name, text, step)
-        for part in ("val", "test"):
-            if metrics.get(part):
-                table = read_predictions(folder / "predictions" / f"{part}.csv")
-                malignant = np.array(table.class_name) == "malignant"
-                writer.add_pr_curve(f"precision_recall/{part}", malignant, table.p_malignant, step)
+        if labels:
+            writer.add_text("label", labels, step)
+        for part, prefix in (("val", "scored/val_"), ("test", "test/")):
+            if not metrics.get(part):
+                continue
+            for level, name in product(LEVELS, SCORES):
+                value = OmegaConf.select(scores, f"{part}.{level}.{name}.value")
+                if value is not None:
+                    writer.add_scalar(f"{prefix}{level}_{name}", value, step)
+            table = read_predictions(folder / "predictions" / f"{part}.csv")
+            malignant = np.array(table.class_name) == "malignant"
+            writer.add_pr_curve(f"precision_recall/{part}", malignant, table.p_malignant, step)
             for name in PICTURES:
                 path = folder / "plots" / f"{name}_{part}.png"
                 if path.is_file():
@@ -76,13 +83,11 @@ def write_scored(folder: Path, labels: str) -> None:
 def _hparams(config: Any, varied: list[str]) -> list[Any]:
     """The summaries of HParams: :data:`COLUMNS` and what a sweep varies, which TensorBoard then shows first."""
     names = {path: path for path in varied} | {path: name for name, path in COLUMNS.items()}
-    values = {name: OmegaConf.select(config, path) for path, name in names.items()}
-    texts = {name: "-" if value is None else str(value) for name, value in values.items()}
-    plain = {
-        name: value if isinstance(value, (bool, int, float)) else texts[name]
-        for name, value in values.items()
-    }
-    metrics = {f"scored/val_{level}_{name}": 0.0 for level in LEVELS for name in SCORES}
+    plain = {}
+    for path, name in names.items():
+        value = OmegaConf.select(config, path)
+        plain[name] = value if isinstance(value, (bool, int, float)) else "-" if value is None else str(value)
+    metrics = {f"scored/val_{level}_{name}": 0.0 for level, name in product(LEVELS, SCORES)}
     experiment, *session = hparams(plain, metrics)  # type: ignore[no-untyped-call]  # torch ships no types
     plugin = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin.content)
@@ -111,24 +116,11 @@ def _varied(plan: Path) -> list[str]:
     return [f"{key}.name" if key in groups else key for key in keys]
 
 
-def _scores(metrics: Mapping[str, Any], part: str, prefix: str) -> Iterator[tuple[str, float]]:
-    for level in LEVELS:
-        scores = (metrics.get(part) or {}).get(level) or {}
-        for name in SCORES:
-            value = (scores.get(name) or {}).get("value")
-            if value is not None:
-                yield f"{prefix}{level}_{name}", float(value)
-
-
-def _texts(folder: Path, metrics: Mapping[str, Any], labels: str) -> Iterator[tuple[str, str]]:
-    split = read_json(folder / "split.json")
-    if labels:
-        yield "label", labels
-    counts = ", ".join(
-        f"{part} {len(images)} images of {len(split['cases'].get(part, []))} cases"
-        for part, images in split["parts"].items()
-    )
-    sentences = [f"Split {split['kind']}, fold {split['fold']}: {counts}.", *(metrics.get("remarks") or [])]
-    yield "protocol", "  \n".join(sentences)
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    yield "config", "\n".join(f"    {line}" for line in text.splitlines())
+def _texts(folder: Path, remarks: list[str]) -> dict[str, str]:
+    """The protocol in sentences, and the config as code."""
+    split, counts = read_json(folder / "split.json"), []
+    for part, images in split["parts"].items():
+        counts.append(f"{part} {len(images)} images of {len(split['cases'].get(part, []))} cases")
+    protocol = [f"Split {split['kind']}, fold {split['fold']}: {', '.join(counts)}.", *remarks]
+    config = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    return {"protocol": "  \n".join(protocol), "config": "\n".join(f"    {line}" for line in config)}

@@ -75,8 +75,8 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
             predictions += batch
             progress(len(predictions), len(paths))
     rows = [table_row(prediction, trained) for prediction in predictions]
-    lines = [",".join(map(csv_text, cells)) for cells in (rows[0], *(row.values() for row in rows))]
-    write_atomic(folder / "predictions.csv", "\n".join(lines) + "\n")
+    lines = [",".join(map(csv_text, cells)) + "\n" for cells in (rows[0], *(row.values() for row in rows))]
+    write_atomic(folder / "predictions.csv", "".join(lines))
     if config.gradcam:
         write_gallery(folder / "index.html", heat_maps, trained.classes)
     if config.json:

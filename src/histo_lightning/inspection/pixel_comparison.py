@@ -54,21 +54,19 @@ def compare_pixels(
             if name and name.magnification in magnifications:
                 decoded.setdefault(key, _record(key, path))
     key_of = {record.image: key for key, record in decoded.items()}
-    records = list(decoded.values())
     side = dataset.short_side or STORED_SHORT_SIDE
     with StepProgress("decoding images") as progress:
-        pixels = load_pixels(root, records, side, cache, sizes=sizes, tolerant=True, progress=progress)
-    unreadable = {key_of[image]: reason for image, reason in pixels.unreadable.items()}
-    row_of = {key_of[image]: row for row, image in enumerate(pixels.images)}
-    readable = {key: row for key, row in row_of.items() if key in present and key not in unreadable}
-    rows = np.array(list(readable.values()), dtype=np.int64)
-    compared = [present[key] for key in readable]
-    with StepProgress("comparing images") as progress:
-        pairs = nearest_pairs(
-            lambda chosen: pixels.take(rows[chosen]), compared, count=NEAREST, progress=progress
+        pixels = load_pixels(
+            root, list(decoded.values()), side, cache, sizes=sizes, tolerant=True, progress=progress
         )
+    unreadable = {key_of[image]: reason for image, reason in pixels.unreadable.items()}
+    keys = [key_of[image] for image in pixels.images]
+    rows = np.flatnonzero([key in present and key not in unreadable for key in keys])
+    compared = [present[keys[row]] for row in rows]
+    with StepProgress("comparing images") as progress:
+        pairs = nearest_pairs(lambda i: pixels.take(rows[i]), compared, count=NEAREST, progress=progress)
     return ComparedPixels(
-        digests={key: pixels.digests[row] for key, row in readable.items()},
+        digests={keys[row]: pixels.digests[row] for row in rows},
         missing=frozenset(wanted.keys() - present.keys()),
         unreadable={key: reason for key, reason in unreadable.items() if key in present},
         suspicious=[(key_of[pair.first], key_of[pair.second]) for pair in pairs if pair.suspicious],

@@ -25,11 +25,7 @@ LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 
 def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
-    """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv``.
-
-    Args:
-        config: settings of the runs to prepare for; ``magnification`` chooses what is decoded.
-        folder: where the report goes.
+    """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv`` to ``folder``.
 
     Raises:
         UserError: no image at all, the download failed, or something cannot be written. Single bad images are not
@@ -50,10 +46,8 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
         pixels = load_pixels(root, records, side, cache_dir, progress=progress, **options)
     by_image = {record.image: record for record in records}
     records = [by_image[image] for image in pixels.images]
-    problems += [
-        Problem("unreadable", image, by_image[image].path, reason)
-        for image, reason in pixels.unreadable.items()
-    ]
+    for image, reason in pixels.unreadable.items():
+        problems.append(Problem("unreadable", image, by_image[image].path, reason))
     rows = np.flatnonzero([record.image not in pixels.unreadable for record in records])
     readable = [records[row] for row in rows]
     stains = np.full((len(records), len(COLUMNS)), np.nan)
@@ -98,11 +92,8 @@ def _read_names(dataset: DatasetConfig, root: Path) -> tuple[Sequence[Record], l
     for record in filter(None, map(record_of, paths)):
         first.setdefault(record.image, record)
     if not first:
-        example = f", e.g. {paths[0]}" if paths else ""
-        raise UserError(
-            f"dataset.root={root}: no image below it is named as in BreakHis{example}; give the folder that holds "
-            "BreaKHis_v1"
-        )
+        example, advice = f", e.g. {paths[0]}" if paths else "", "give the folder that holds BreaKHis_v1"
+        raise UserError(f"dataset.root={root}: no image below it is named as in BreakHis{example}; {advice}")
     records = list(first.values())
     return records, inspect_names(paths), census_message(records)
 

@@ -149,18 +149,26 @@ class ResNet(nn.Module):
         if stem not in STEMS:
             raise ValueError(f"stem should be one of {', '.join(STEMS)}, got {stem!r}")
         self.feature_dim = STAGE_CHANNELS[-1] * block.expansion
-        self._block = partial(block, groups=groups, base_width=width_per_group, norm_layer=norm_layer)
-        self._expansion, self._norm_layer, self._pooled_shortcut = block.expansion, norm_layer, stem == "deep"
-        self._channels, self._dilation = STEM_CHANNELS, 1  # what the next stage starts from
-
         self.conv1 = _stem_convolution(stem, norm_layer)
         self.bn1 = norm_layer(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = self._stage(STAGE_CHANNELS[0], layers[0], stride=1, dilate=False)
-        self.layer2 = self._stage(STAGE_CHANNELS[1], layers[1], stride=2, dilate=dilate[0])
-        self.layer3 = self._stage(STAGE_CHANNELS[2], layers[2], stride=2, dilate=dilate[1])
-        self.layer4 = self._stage(STAGE_CHANNELS[3], layers[3], stride=2, dilate=dilate[2])
+        make_block = partial(block, groups=groups, base_width=width_per_group, norm_layer=norm_layer)
+        inputs, dilation, stages = STEM_CHANNELS, 1, []
+        for channels, depth, stride, dilated in zip(
+            STAGE_CHANNELS, layers, (1, 2, 2, 2), (False, *dilate), strict=True
+        ):
+            outputs, first_dilation, shortcut = channels * block.expansion, dilation, None
+            if dilated:
+                dilation, stride = dilation * stride, 1
+            if stride != 1 or inputs != outputs:
+                shortcut = _shortcut(inputs, outputs, stride, norm_layer, pooled=stem == "deep")
+            # The first block still sees a map without the new dilation: its 3x3 would otherwise skip neighbours.
+            blocks = [make_block(inputs, channels, stride, shortcut, dilation=first_dilation)]
+            blocks += [make_block(outputs, channels, dilation=dilation) for _ in range(1, depth)]
+            stages.append(nn.Sequential(*blocks))
+            inputs = outputs
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc: nn.Module = nn.Linear(self.feature_dim, num_classes)
         for module in self.modules():
@@ -171,25 +179,6 @@ class ResNet(nn.Module):
                 if getattr(last_norm, "weight", None) is None:
                     raise ValueError("zero_init_residual needs a norm_layer with a weight")
                 nn.init.zeros_(cast(Tensor, last_norm.weight))
-
-    def _stage(self, channels: int, depth: int, *, stride: int, dilate: bool) -> nn.Sequential:
-        # The first block still sees a map without the new dilation: its 3x3 would otherwise skip neighbours.
-        first_dilation = self._dilation
-        if dilate:
-            self._dilation, stride = self._dilation * stride, 1
-        outputs = channels * self._expansion
-        shortcut = self._shortcut(outputs, stride) if stride != 1 or self._channels != outputs else None
-        blocks = [self._block(self._channels, channels, stride, shortcut, dilation=first_dilation)]
-        blocks += [self._block(outputs, channels, dilation=self._dilation) for _ in range(1, depth)]
-        self._channels = outputs
-        return nn.Sequential(*blocks)
-
-    def _shortcut(self, outputs: int, stride: int) -> nn.Sequential:
-        if not self._pooled_shortcut:
-            return nn.Sequential(_conv1x1(self._channels, outputs, stride), self._norm_layer(outputs))
-        # ceil_mode: an odd side becomes the same length as under the 3x3 with padding in the other branch.
-        pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-        return nn.Sequential(pool, _conv1x1(self._channels, outputs), self._norm_layer(outputs))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images, float B x 3 x H x W -> the last stage's map, B x ``feature_dim`` x H/32 x W/32 (rounded up)."""
@@ -211,6 +200,14 @@ def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
     first = [_conv3x3(3, half, stride=2), norm_layer(half), nn.ReLU(inplace=True)]
     second = [_conv3x3(half, half), norm_layer(half), nn.ReLU(inplace=True)]
     return nn.Sequential(*first, *second, _conv3x3(half, STEM_CHANNELS))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, norm_layer: Norm, *, pooled: bool) -> nn.Sequential:
+    if not pooled:
+        return nn.Sequential(_conv1x1(inputs, outputs, stride), norm_layer(outputs))
+    # ceil_mode: an odd side becomes the same length as under the 3x3 with padding in the other branch.
+    pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(pool, _conv1x1(inputs, outputs), norm_layer(outputs))
 
 
 # Each is called as resnet18(num_classes=1000, **options) with the options of ResNet. The number counts the layers with
