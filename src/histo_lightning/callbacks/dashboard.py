@@ -138,9 +138,8 @@ class Dashboard(Callback):
 
 
 def _writers(trainer: Trainer) -> list[SummaryWriter]:
-    if not trainer.is_global_zero:
-        return []
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
 def _rank_in_class(labels: Tensor) -> Tensor:

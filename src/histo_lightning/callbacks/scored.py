@@ -17,34 +17,22 @@ from histo_lightning.runs import read_json
 SUFFIX = ".scored"
 SCORES = ("auroc", "balanced_accuracy", "accuracy")
 LEVELS = ("case", "image")
-COLUMNS = {  # of HParams, in every run: its name, and where its value is in config.yaml
-    "model": "model.name",
-    "optimizer": "optimizer.name",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "magnification": "magnification",
-    "split": "split.name",
-    "fold": "split.fold",
-    "seed": "seed",
-    "epochs": "epochs",
-    "image_size": "image_size",
-    "batch_size": "batch_size",
-    "augment": "augment.name",
-}
+# HParams in every run: where their values are in config.yaml, and by name: model.name as model, split.fold as fold.
+PATHS = (
+    *("model.name", "optimizer.name", "optimizer.lr", "optimizer.weight_decay"),
+    *("magnification", "split.name", "split.fold", "seed"),
+    *("epochs", "image_size", "batch_size", "augment.name"),
+)
+COLUMNS = {path.removesuffix(".name").rpartition(".")[2]: path for path in PATHS}
 # Shown first, outside a sweep; TensorBoard shows five.
 SHOWN = {"model", "optimizer", "lr", "magnification", "fold"}
 PICTURES = ("roc", "cases", "confusion", "reliability", "worst")
 
 
 def write_scored(folder: Path, labels: str) -> None:
-    """Write an event file of its own beside the run's curves; one of an earlier call is replaced.
+    """Write an event file of its own into a run's ``tensorboard/``, where it has one; that of an earlier call is replaced.
 
-    Args:
-        folder: of a run, with ``metrics.json``; its ``tensorboard/`` gets the file, where it has one.
-        labels: what must be said of the result; a text where it is not empty.
-
-    Raises:
-        UserError: a table is damaged.
+    ``labels`` is what must be said of the result, empty for nothing. UserError where a table is damaged.
     """
     board = folder / "tensorboard"
     if not board.is_dir():

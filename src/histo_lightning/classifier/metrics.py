@@ -36,11 +36,9 @@ class TrainingMetrics(Metric):
 class EvaluationMetrics(Metric):
     """Collects logits, labels and cases by ``update``; ``compute`` gives all scores of a pass over a data set.
 
-    - ``loss``: mean negative log likelihood of images.
-    - ``accuracy``, ``balanced_accuracy`` (mean recall of the classes present), ``auroc``.
-    - ``case_auroc``: of the mean probability of each case.
-    - ``case_log_loss``: mean over classes of the mean over cases of the mean over images of the negative log
-      likelihood: every case of a class counts the same, and so does every class present.
+    Of images: ``loss`` (mean negative log likelihood), ``accuracy``, ``balanced_accuracy`` (mean recall of the classes
+    present), ``auroc``. Of cases: ``case_auroc`` (of mean probabilities), and ``case_log_loss``, the mean over classes of
+    the mean over cases of the mean over images of the negative log likelihood: every case of a class counts the same.
 
     An image that a batch was filled up with counts once. AUROC is NaN where a class is absent; with eight classes it is
     one-vs-rest, averaged over the classes.
@@ -86,7 +84,7 @@ class EvaluationMetrics(Metric):
 
     def _auroc(self, p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
         if not bool(present.all()):
-            return torch.tensor(float("nan"), device=p.device)
+            return p.new_tensor(float("nan"))
         if self.num_classes == 2:
             return binary_auroc(p[:, 1], labels)
         return multiclass_auroc(p, labels, self.num_classes)

@@ -94,8 +94,7 @@ class Classifier(LightningModule):
             head_of(self.network).requires_grad_(True)
         loss_weights = None if class_weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("class_weights", loss_weights, persistent=False)
-        self.label_smoothing = label_smoothing
-        self.monitor, self.monitor_mode = monitor, monitor_mode
+        self.label_smoothing, self.monitor, self.monitor_mode = label_smoothing, monitor, monitor_mode
         self.train_metrics = TrainingMetrics()
         self.val_metrics = EvaluationMetrics(num_classes)
         self.test_metrics = EvaluationMetrics(num_classes)
@@ -219,10 +218,8 @@ class Classifier(LightningModule):
     def from_checkpoint(cls, path: str | Path, imports: tuple[str, ...] | list[str] = ()) -> "Classifier":
         """A classifier with the weights and ``metadata`` of a run's or a plain Trainer's checkpoint, for evaluation on the CPU.
 
-        ``imports`` are modules that define its network, where it is not of this package or torchvision.
-
-        Raises:
-            UserError: no such file, not a checkpoint of ours, another format, or weights that do not fit.
+        ``imports`` are modules that define its network, where it is not of this package or torchvision. UserError for no
+        such file, not a checkpoint of ours, another format, or weights that do not fit.
         """
         checkpoint = read_checkpoint(path)
         import_modules(imports)

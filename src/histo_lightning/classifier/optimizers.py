@@ -45,10 +45,9 @@ def build_scheduler(
 ) -> dict[str, Any]:
     """Lightning's description of a schedule, named ``lr`` as the LR monitor's tag; UserError where it cannot be built.
 
-    Args:
-        total_steps, steps_per_epoch: optimizer steps of the fit (may be infinite) and of an epoch; filled in where the
-            schedule's signature has them, and such a schedule changes with every step. ``max_lr`` is the optimizer's rate.
-        monitor, mode: what a schedule that waits for improvement watches.
+    ``total_steps`` (may be infinite) and ``steps_per_epoch`` of the optimizer are filled in where the schedule's
+    signature has them, and such a schedule changes with every step. ``max_lr`` is the optimizer's rate; ``monitor`` and
+    ``mode`` are what a schedule that waits for improvement watches.
     """
     kind = class_of(settings, LRScheduler, "scheduler")
     endless = total_steps == float("inf")

@@ -26,8 +26,7 @@ COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnifica
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     """Predict, score, draw and report into ``evaluations/<name>``; that folder and its metrics.
 
-    Raises:
-        UserError: the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
+    UserError where the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     about, dataset, visible = trained.about, config.dataset, config.trainer.progress != "none"
@@ -92,8 +91,7 @@ def choose_records(
 ) -> tuple[list[Record], int]:
     """The records to score, and how many of them the checkpoint has seen (by case, or by pixels).
 
-    Raises:
-        UserError: seen cases were not allowed, the part is empty, or the checkpoint's split is not beside it.
+    UserError where seen cases are not allowed, the part is empty, or the checkpoint's split is not beside it.
     """
     cases, hashes = set(trained.about["seen_cases"]), set(trained.about.get("seen_pixels") or ())
     digest = dict(zip(pixels.images, pixels.digests, strict=True))

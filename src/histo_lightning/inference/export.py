@@ -29,10 +29,8 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     """Write ``exports/<name>/model.*`` and ``metadata.json``; that folder and the metadata.
 
     Models of the same checkpoint in other formats stay beside the new one, those of another checkpoint are removed.
-
-    Raises:
-        UserError: an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or
-            the model's probabilities differ from the checkpoint's by more than ``TOLERANCE``.
+    UserError where an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or the
+    model's probabilities differ from the checkpoint's by more than ``TOLERANCE``.
     """
     form = FORMATS[config.format]
     if missing := [package for package in form.packages if find_spec(package) is None]:
@@ -158,12 +156,3 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
             f"{TOLERANCE:g}; nothing was written: use format=safetensors, or other versions of the exporter"
         )
     return {"largest_difference": largest, "tolerance": TOLERANCE, "batches": batches}
-
-
-def print_export(folder: Path, metadata: dict[str, Any]) -> None:
-    """Where the model is, its size, and how closely it agrees with the checkpoint."""
-    worst, size = metadata["parity"]["largest_difference"], metadata["bytes"] / 1e6
-    differences = f"{worst['logits']:.2g} in logits, {worst['probabilities']:.2g} in probabilities"
-    print(f"model:         {folder / metadata['file']} ({size:.1f} MB)")
-    print(f"metadata.json: {folder / 'metadata.json'}")
-    print(f"parity:        largest difference from the checkpoint {differences} (allowed {TOLERANCE:g})")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +24,10 @@ from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
-from histo_lightning.report.pages import thumbnail, write_page
+from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.runs import write_atomic, write_json
 
-EMBEDDED = 300  # heat maps on the page; all are in the folder
+EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
 STRENGTH = 0.55  # of the heat where the evidence is strongest
 
@@ -42,35 +41,27 @@ class Prediction:
     size: tuple[int, int] = (0, 0)
     probabilities: Floats | None = None
     error: str = ""
-
-
-class HeatMap(NamedTuple):
-    """An image of the page: ``picture`` is the pair of field and overlay, uint8 H x W x 3; ``file`` is relative."""
-
-    path: str
-    caption: str
-    picture: Pixels
-    file: str
+    heat_map: str = ""  # its file, relative to the page
+    caption: str = ""
+    picture: Picture | None = None  # of the heat map, on the page
 
 
 def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     """Predict every image into ``predictions/<name>``; those that cannot be read get a row with the reason.
 
-    Raises:
-        UserError: the checkpoint or input cannot be used at all, or something cannot be written.
+    UserError where the checkpoint or input cannot be used at all, or something cannot be written.
     """
     paths = find_images(config.input)
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     folder = Path(config.output_dir) / "predictions" / (config.run_name or folder_name(config.input))
     predictions: list[Prediction] = []
-    heat_maps: list[HeatMap] = []
     with StepProgress("predicting", config.trainer.progress != "none") as progress:
         for start in range(0, len(paths), config.batch_size):
             batch = [_read(path, trained.short_side) for path in paths[start : start + config.batch_size]]
             _fill(batch, trained, tta=config.tta == "d4")
             for number, prediction in enumerate(batch, start + 1):
                 if config.gradcam and prediction.probabilities is not None:
-                    heat_maps.append(_explain(prediction, trained, folder, number))
+                    _explain(prediction, trained, folder, number)
                 prediction.stored = None  # a folder of images may be larger than the memory
             predictions += batch
             progress(len(predictions), len(paths))
@@ -78,7 +69,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     lines = [",".join(map(csv_text, cells)) + "\n" for cells in (rows[0], *(row.values() for row in rows))]
     write_atomic(folder / "predictions.csv", "".join(lines))
     if config.gradcam:
-        write_gallery(folder / "index.html", heat_maps, trained.classes)
+        write_gallery(folder / "index.html", predictions, trained.classes)
     if config.json:
         decisions = [row["decision"] for row in rows if row["decision"]]
         counts = {"images": len(rows), "unreadable": len(rows) - len(decisions)}
@@ -89,11 +80,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
 
 
 def find_images(pattern: str) -> list[Path]:
-    """The images that ``input`` names: a file, all below a folder, or a glob (``**`` reaches into folders).
-
-    Raises:
-        UserError: nothing was given, or no image is there.
-    """
+    """The images that ``input`` names: a file, all below a folder, or a glob (``**``); UserError where there is none."""
     if not pattern:
         raise UserError("input is not set: give an image, a folder or a glob (input='/data/*.png')")
     path = Path(pattern).expanduser()
@@ -156,8 +143,8 @@ def table_row(prediction: Prediction, trained: Trained) -> dict[str, str]:
     return about | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(prediction.error)}
 
 
-def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:
-    """The heat map of an image's likeliest class, written beside what the network sees of the image."""
+def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> None:
+    """Write the heat map of an image's likeliest class beside what the network sees of the image."""
     stored, p = prediction.stored, prediction.probabilities
     assert stored is not None
     assert p is not None
@@ -168,9 +155,11 @@ def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int
     top, left = (stored.shape[0] - height) // 2, (stored.shape[1] - width) // 2
     pair = overlay(stored[top : top + height, left : left + width], scaled_heat(maps, height, width)[0])
     Image.fromarray(pair).save(png := io.BytesIO(), "png")
-    name = f"gradcam/{number:05d}_{_safe_name(prediction.path.stem)[:80]}.png"
-    write_atomic(folder / name, png.getvalue())
-    return HeatMap(str(prediction.path), f"{trained.classes[target]} {p[target]:.3f}", pair, name)
+    prediction.heat_map = f"gradcam/{number:05d}_{_safe_name(prediction.path.stem)[:80]}.png"
+    write_atomic(folder / prediction.heat_map, png.getvalue())
+    prediction.caption = f"{trained.classes[target]} {p[target]:.3f}"
+    if number <= EMBEDDED:
+        prediction.picture = thumbnail(pair, prediction.path.name, WIDTH)
 
 
 def overlay(field: Pixels, heat: NDArray[np.float32]) -> Pixels:
@@ -183,8 +172,8 @@ def overlay(field: Pixels, heat: NDArray[np.float32]) -> Pixels:
     return np.concatenate([field, mixed.round().clip(0, 255).astype(np.uint8)], axis=1)
 
 
-def write_gallery(path: Path, maps: Sequence[HeatMap], classes: Sequence[str]) -> None:
-    """One self-contained page with the first 300 pairs; ``classes`` are the network's."""
-    pictures = [thumbnail(one.picture, Path(one.path).name, WIDTH) for one in maps[:EMBEDDED]]
-    entries = list(zip(maps, pictures, strict=False))
-    write_page(path, "gallery.html", title="Grad-CAM", entries=entries, count=len(maps), names=classes)
+def write_gallery(path: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    """One self-contained page with the first heat maps; ``classes`` are the network's."""
+    entries = [(prediction, prediction.picture) for prediction in predictions if prediction.picture]
+    count = sum(bool(prediction.heat_map) for prediction in predictions)
+    write_page(path, "gallery.html", title="Grad-CAM", entries=entries, count=count, names=classes)

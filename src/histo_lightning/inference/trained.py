@@ -35,8 +35,7 @@ class Trained:
     def load(cls, path: str | Path, device: torch.device, imports: Sequence[str] = ()) -> "Trained":
         """Load a checkpoint onto a device; ``imports`` are modules with a network of its own.
 
-        Raises:
-            UserError: it is not given, cannot be read, does not say how to see images, or was trained on shuffled labels.
+        UserError where it is not given, cannot be read, does not say how to see images, or learned shuffled labels.
         """
         if not str(path):
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")

@@ -28,8 +28,7 @@ COLUMNS = {  # of the table: figures by heading
 def audit(config: AuditConfig) -> list[Figures]:
     """The figures of every split of ``split_file``, by names, and by pixels where ``dataset.root`` says where images are.
 
-    Raises:
-        UserError: the split cannot be read, no name says anything and there are no pixels, or no image can be read.
+    UserError where the split cannot be read, no name says anything and there are no pixels, or no image can be read.
     """
     splits = read_splits(config.split_file)
     pixels = None
@@ -77,12 +76,11 @@ def table(audits: list[Figures]) -> Table:
     for figures in audits:
         pairs = figures["pairs"]
         for name, shared in [(figures["name"], figures), *(("", pair) for pair in pairs if len(pairs) > 1)]:
-            counts = [shared[key] for key in COLUMNS.values()]
             rows.add_row(
                 Text(name),
                 " | ".join(shared["sides"]).replace(" or ", "+"),
                 " | ".join(f"{count:,}" for count in shared["images_by_side"]),
-                *("-" if count is None else f"{count:,}" for count in counts),
+                *("-" if shared[key] is None else f"{shared[key]:,}" for key in COLUMNS.values()),
             )
     return rows
 
@@ -98,23 +96,14 @@ def details(figures: Figures) -> list[str]:
     def in_pairs(key: str, sign: str = "") -> list[str]:
         return sorted({sign.join(name) for pair in figures["pairs"] for name in pair[key]})
 
-    cases = in_pairs("cases")
-    lines = []
-    for kind, names, limit, separator in (
-        ("cases on both sides", cases, len(cases), ", "),
-        ("images in two parts", in_pairs("images"), LISTED, ", "),
-        ("identical pixels", in_pairs("identical_pixels", " = "), LISTED, ", "),
-        ("alike, look at them", in_pairs("suspicious_pairs", " ~ "), LISTED, ", "),
-        ("listed more than once in a part", list(figures["repeated"]), LISTED, ", "),
-        ("not below dataset.root", figures["missing"], LISTED, ", "),
-        ("unreadable", list(figures["unreadable"].values()), LISTED, "; "),
-    ):
-        if names:
-            more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-            lines.append(f"{kind} ({len(names):,}): {separator.join(map(printable, names[:limit]))}{more}")
-    compared, images = figures["images_compared"], sum(figures["parts"].values())
-    if figures["identical_pixels_on_both_sides"] is not None and compared != images:
-        lines.append(f"pixels compared: {compared:,} of {images:,} images")
-    if figures["passed_over"]:
-        lines.append(f"{figures['passed_over']:,} images are in no part's folder and were passed over")
-    return lines
+    names = {
+        "cases on both sides": in_pairs("cases"),
+        "images in two parts": in_pairs("images"),
+        "identical pixels": in_pairs("identical_pixels", " = "),
+        "alike, look at them": in_pairs("suspicious_pairs", " ~ "),
+        "listed more than once in a part": figures["repeated"],
+        "not below dataset.root": figures["missing"],
+        "unreadable": figures["unreadable"].values(),
+    }
+    kinds = {kind: list(map(printable, texts)) for kind, texts in names.items()}
+    return render_text("audit.details", figures=figures, kinds=kinds, limit=LISTED).splitlines()

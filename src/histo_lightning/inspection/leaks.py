@@ -42,9 +42,8 @@ class ComparedPixels:
 def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figures:
     """Compare every two parts of a split of two parts or more; without the pixels of its images by names only.
 
-    Returns:
-        The figures that ``audit`` writes as JSON. Those of :func:`_shared` are at the top for the held-out part against
-        all others together, and in ``pairs`` for every two parts.
+    Of the figures, which ``audit`` writes as JSON, those of :func:`_shared` are at the top for the held-out part against
+    all others together, and in ``pairs`` for every two parts.
     """
     listed = {part: [(image_key(path), path) for path in paths] for part, paths in split.parts.items()}
     parts = {part: dict(images) for part, images in listed.items()}

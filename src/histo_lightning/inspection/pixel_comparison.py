@@ -28,9 +28,7 @@ def compare_pixels(
     """Find images (paths as a split writes them, by key) below ``dataset.root``, and compare them.
 
     ``dataset.name`` decides which native sizes are allowed; without ``cache_dir`` pixels are kept in the user's cache.
-
-    Raises:
-        UserError: no such root, a set that has none, none of the images below it, or the cache cannot be written.
+    UserError for no such root, a set that has none, none of the images below it, or a cache that cannot be written.
     """
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     if dataset.name == "synthetic":  # it is drawn, wherever the root is
@@ -54,11 +52,9 @@ def compare_pixels(
             if name and name.magnification in magnifications:
                 decoded.setdefault(key, _record(key, path))
     key_of = {record.image: key for key, record in decoded.items()}
-    side = dataset.short_side or STORED_SHORT_SIDE
+    records, side = list(decoded.values()), dataset.short_side or STORED_SHORT_SIDE
     with StepProgress("decoding images") as progress:
-        pixels = load_pixels(
-            root, list(decoded.values()), side, cache, sizes=sizes, tolerant=True, progress=progress
-        )
+        pixels = load_pixels(root, records, side, cache, sizes=sizes, tolerant=True, progress=progress)
     unreadable = {key_of[image]: reason for image, reason in pixels.unreadable.items()}
     keys = [key_of[image] for image in pixels.images]
     rows = np.flatnonzero([key in present and key not in unreadable for key in keys])

@@ -19,6 +19,7 @@ from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.dataset_page import DatasetFacts, image_table, write_dataset_report
+from histo_lightning.report.pages import render_text
 from histo_lightning.runs import write_json
 
 LISTED = 20  # problems of a kind that are printed; problems.csv has all
@@ -27,9 +28,8 @@ LISTED = 20  # problems of a kind that are printed; problems.csv has all
 def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv`` to ``folder``.
 
-    Raises:
-        UserError: no image at all, the download failed, or something cannot be written. Single bad images are not
-            errors: they are reported, and all others are decoded.
+    UserError where there is no image at all, the download fails, or something cannot be written. Single bad images are
+    no errors: they are reported, and all others are decoded.
     """
     shown = config.trainer.progress != "none"
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
@@ -100,17 +100,7 @@ def _read_names(dataset: DatasetConfig, root: Path) -> tuple[Sequence[Record], l
 
 def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:
     """Print the verdict and where the report is; what training would refuse is listed on stderr."""
-    pixels, (verdict, refused) = facts.pixels, facts.verdict()
-    size = f"{pixels.shape[1]}x{pixels.shape[0]}, {pixels.nbytes / 1e9:.2f} GB"
-    names = ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else []))
-    lines = [verdict, f"pixel cache: {len(pixels.images):,} images of {size}"]
-    console().print("\n".join(lines + [f"{name + ':':<14} {folder / name}" for name in names]), markup=False)
-    for kind in sorted(BLOCKING):
-        problems = facts.of_kind(kind)
-        for problem in problems[:LISTED]:
-            print(f"{kind}: {problem.path}: {problem.detail}", file=sys.stderr)
-        if len(problems) > LISTED:
-            print(f"{kind}: {len(problems) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
-    if refused:
-        advice = "training refuses this copy until the files above are mended or moved away"
-        print(f"error: {advice}", file=sys.stderr)
+    text = render_text("prepare.console", facts=facts, folder=folder, preview=preview)
+    console().print(text, markup=False, end="")
+    problems = render_text("prepare.problems", facts=facts, folder=folder, blocking=BLOCKING, limit=LISTED)
+    print(problems, end="", file=sys.stderr)

@@ -46,12 +46,8 @@ def build_network(
     """A network: images, float B x 3 x H x W -> logits, B x ``num_classes``; UserError where it cannot be made.
 
     Our ResNets get the head asked for in place of their ``fc``. Every other network is called with ``num_classes`` and
-    keeps its own last layer, unless ``head="mlp"``, which replaces it.
-
-    Args:
-        model: an option of ``conf/model`` (``resnet18``), or ``_target_`` and arguments.
-        num_classes: outputs.
-        head, head_options: name, ``hidden`` and ``dropout`` of :func:`build_head`.
+    keeps its own last layer, unless ``head="mlp"``, which replaces it. ``model`` is an option of ``conf/model``
+    (``resnet18``), or ``_target_`` and arguments; ``head_options`` are ``hidden`` and ``dropout`` of :func:`build_head`.
     """
     settings = network_settings(model)
     target = str(settings["_target_"])

@@ -23,10 +23,8 @@ def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: B x ``inputs`` x H x W -> B x ``channels`` x H/stride x W/stride.
 
-    The arguments are those of :class:`Bottleneck`; the stride is the first convolution's.
-
-    Raises:
-        ValueError, NotImplementedError: ``groups``, ``base_width`` or ``dilation`` differ from their defaults.
+    The arguments are those of :class:`Bottleneck`; the stride is the first convolution's. ValueError or
+    NotImplementedError where ``groups``, ``base_width`` or ``dilation`` differ from their defaults.
     """
 
     expansion = 1
@@ -68,8 +66,7 @@ class Bottleneck(nn.Module):
 
     Args:
         inputs, channels: channels that come in, and a quarter of those that go out.
-        stride, groups, dilation: of the 3x3 convolution.
-        downsample: the shortcut where shapes change; None is the identity.
+        stride, groups, dilation: of the 3x3 convolution; downsample: the shortcut, None is the identity.
         base_width: channels of each group of the 3x3 where ``channels`` is 64; they grow with ``channels``.
         norm_layer: builds a normalisation from a number of channels.
     """
@@ -122,8 +119,7 @@ class ResNet(nn.Module):
             place of the 7x7 and an average pool in place of the stride in each shortcut; ``small``: one 3x3 with
             stride 1 and no max-pool, for small images (the map is four times larger on each side).
 
-    Raises:
-        ValueError, NotImplementedError: an option or a combination that does not exist.
+    ValueError or NotImplementedError for an option or a combination that does not exist.
     """
 
     def __init__(

@@ -29,8 +29,7 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
         source: a local file or a URL of a state dict that ``torch.load(..., weights_only=True)`` reads.
         cache_dir: folder of downloads; a second call does not download again.
 
-    Raises:
-        UserError: no such file, no connection, a damaged file, or weights of another network. The network is unchanged.
+    UserError for no such file, no connection, a damaged file, or weights of another network, which is unchanged then.
     """
     downloaded = source.lower().startswith(("http:", "https:"))
     local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
