@@ -41,10 +41,7 @@ def write_scored(folder: Path, labels: str) -> None:
         old.unlink()
     metrics = read_json(folder / "metrics.json")
     config = OmegaConf.load(folder / "config.yaml")
-    scores, step = (
-        OmegaConf.create({part: metrics.get(part) for part in ("val", "test")}),
-        metrics["best_epoch"],
-    )
+    step = int(metrics["best_epoch"])
     with SummaryWriter(str(board), filename_suffix=SUFFIX) as writer:
         for summary in _hparams(config, _varied(folder.parent / "sweep.json")):
             writer._get_file_writer().add_summary(summary)
@@ -56,7 +53,7 @@ def write_scored(folder: Path, labels: str) -> None:
             if not metrics.get(part):
                 continue
             for level, name in product(LEVELS, SCORES):
-                value = OmegaConf.select(scores, f"{part}.{level}.{name}.value")
+                value = (metrics[part][level].get(name) or {}).get("value")
                 if value is not None:
                     writer.add_scalar(f"{prefix}{level}_{name}", value, step)
             table = read_predictions(folder / "predictions" / f"{part}.csv")
