@@ -26,11 +26,11 @@ class PredictionWriter(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Any
     ) -> None:
         loaders = [predictions] if trainer.predict_loop.num_dataloaders == 1 else predictions
-        own = [[(batch["index"], batch["logits"]) for batch in batches] for batches in loaders]
-        shares: list[Any] = [own]
+        pairs = [[(batch["index"], batch["logits"]) for batch in batches] for batches in loaders]
+        shares: list[Any] = [pairs]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             shares = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, own)
+            torch.distributed.all_gather_object(shares, pairs)
         self.write([_merged(list(chain(*batches))) for batches in zip(*shares, strict=True)])
 
 

@@ -76,7 +76,7 @@ def _record(key: str, path: str) -> Record:
 
 
 def _present(wanted: Mapping[str, str], paths: Sequence[str]) -> dict[str, Record]:
-    """Records by key. BreakHis names are found in any folder, others by their path, or by a name that is there once."""
+    """Records by key. BreakHis names match in any folder, others by their path, or by a name that is there once."""
     by_key: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}
     for path in paths:

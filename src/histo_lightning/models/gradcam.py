@@ -22,10 +22,10 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     B x 3 x H x W as it sees them, ``targets`` (int64 B) the classes whose logits are explained.
     """
     maps: list[Tensor] = []
-    own = isinstance(network, ResNet)
+    resnet = isinstance(network, ResNet)
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and (own or output[0, 0].numel() > 1):
+        if isinstance(output, Tensor) and output.ndim == 4 and (resnet or output[0, 0].numel() > 1):
             maps.append(output)
 
     layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())

@@ -40,15 +40,15 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
         if downloaded:
             path.unlink(missing_ok=True)  # else the damaged download would be used again
         raise
-    own = network.state_dict()
+    expected = network.state_dict()
     prefix = next(f"{name}." for name, child in network.named_children() if child is head_of(network))
-    heads = [{k: v.shape for k, v in values.items() if k.startswith(prefix)} for values in (own, state)]
+    heads = [{k: v.shape for k, v in values.items() if k.startswith(prefix)} for values in (expected, state)]
     head_fits = heads[0] == heads[1]
     if not head_fits:
-        own, state = (
-            {k: v for k, v in values.items() if not k.startswith(prefix)} for values in (own, state)
+        expected, state = (
+            {k: v for k, v in values.items() if not k.startswith(prefix)} for values in (expected, state)
         )
-    _check_fit(own, state, source)
+    _check_fit(expected, state, source)
     network.load_state_dict(state, strict=False)
     return head_fits
 

@@ -36,8 +36,8 @@ def git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python and the libraries that numbers depend on."""
-    own = {"histo_lightning": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in LIBRARIES}
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"histo_lightning": __version__, "python": platform.python_version()} | libraries
 
 
 class RunFolder:
