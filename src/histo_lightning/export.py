@@ -13,7 +13,7 @@ def run(config: ExportConfig) -> None:
     from histo_lightning.report.pages import render_text
 
     folder, metadata = export(config)
-    print(render_text("export.console", folder=folder, metadata=metadata), end="")
+    print(render_text("export.console", folder=folder, metadata=metadata))
     refresh_index(Path(config.output_dir))
 
 

@@ -30,10 +30,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(about, dict) or "hyper_parameters" not in checkpoint:
         raise UserError(f"{file}: not a checkpoint of histo_lightning; plain weights go to model.weights")
     if about.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(
-            f"{file}: its format is {about.get('format')}, this version reads {CHECKPOINT_FORMAT}; "
-            f"use histo_lightning {about.get('version')}"
-        )
+        problem = f"its format is {about.get('format')}, this version reads {CHECKPOINT_FORMAT}"
+        raise UserError(f"{file}: {problem}; use histo_lightning {about.get('version')}")
     return dict(checkpoint)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -11,10 +12,13 @@ from histo_lightning.data.splits.reading import printable, read_splits
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import Figures, audit_split, image_key
 from histo_lightning.report.console import console
-from histo_lightning.report.pages import render_text
 from histo_lightning.runs import write_json
 
 LISTED = 10  # names of a kind that are printed; the JSON has all
+TEXTS = Environment(  # plain; report.pages would load NumPy and Pillow, which an audit of names does without
+    loader=PackageLoader("histo_lightning.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    extensions=["jinja2.ext.do"],
+)  # fmt: skip
 COLUMNS = {  # of the table: figures by heading
     "slides\nshared": "slides_on_both_sides",
     "cases\nshared": "cases_on_both_sides",
@@ -87,7 +91,7 @@ def table(audits: list[Figures]) -> Table:
 
 def verdict(figures: Figures) -> str:
     """One plain sentence: what leaks, or that nothing was found and by what means."""
-    return " ".join(render_text("audit.sentence", figures=figures).split())
+    return " ".join(TEXTS.get_template("audit.sentence").render(figures=figures).split())
 
 
 def details(figures: Figures) -> list[str]:
@@ -106,4 +110,5 @@ def details(figures: Figures) -> list[str]:
         "unreadable": figures["unreadable"].values(),
     }
     kinds = {kind: list(map(printable, texts)) for kind, texts in names.items()}
-    return render_text("audit.details", figures=figures, kinds=kinds, limit=LISTED).splitlines()
+    template = TEXTS.get_template("audit.details")
+    return template.render(figures=figures, kinds=kinds, limit=LISTED).splitlines()

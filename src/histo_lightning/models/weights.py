@@ -77,8 +77,7 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
 
 
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    alike = [key for key in expected if key in state]
-    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in alike}
+    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
     misfits = {
         # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
         "missing": [key for key in expected if key not in state and not key.endswith("num_batches_tracked")],
