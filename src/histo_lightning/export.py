@@ -8,10 +8,12 @@ from histo_lightning.config.schema import ExportConfig
 
 def run(config: ExportConfig) -> None:
     """One checkpoint in one format."""
-    from histo_lightning.inference.export import export, print_export  # torch: not for --help or a typo
+    from histo_lightning.inference.export import export  # torch: not for --help or a typo
     from histo_lightning.report.index import refresh_index
+    from histo_lightning.report.pages import render_text
 
-    print_export(*export(config))
+    folder, metadata = export(config)
+    print(render_text("export.console", folder=folder, metadata=metadata))
     refresh_index(Path(config.output_dir))
 
 

@@ -13,8 +13,9 @@ from factories.report_runs import made_up_run, made_up_table
 from factories.sweeps import config_of, write_run, write_sweep
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.evaluation import score_predictions
-from histo_lightning.inference.heat_maps import HeatMap, write_gallery
+from histo_lightning.inference.predict import Prediction, write_gallery
 from histo_lightning.report.index import write_index
+from histo_lightning.report.pages import thumbnail
 from histo_lightning.report.run_page import (
     draw_evaluation,
     draw_plots,
@@ -58,9 +59,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_run(root / "runs", config_of(kind="image_random"))
     write_run(root / "runs", config_of(seed=5), name="x" * 120, state="failed", error=HOSTILE)
     compare_runs([root / "runs"], root / "runs", select="best")
-    picture = np.zeros((100, 300, 3), np.uint8)
+    picture = thumbnail(np.zeros((100, 300, 3), np.uint8), f"{'y' * 90}.png", 560)
     gallery = root / "gallery.html"
-    write_gallery(gallery, [HeatMap(f"{'y' * 90}.png", HOSTILE, picture, "a.png")] * 3, ["benign"])
+    explained = Prediction(Path("y.png"), heat_map="a.png", caption=HOSTILE, picture=picture)
+    write_gallery(gallery, [explained] * 3, ["benign"])
     return {
         "run": write_report(run),
         "evaluation": write_evaluation(root / "evaluation", metrics | {"scores": scores}, table),

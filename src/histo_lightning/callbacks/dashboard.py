@@ -1,5 +1,6 @@
 """What TensorBoard shows of a fit beside its curves: layout, graph, augmented images, heat maps, histograms."""
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,7 @@ LAYOUT = {
     }
 }
 SHOWN = 16  # augmented images in the grid
-HEAT = torch.tensor([1.0, 0.35, 0.0])  # its colour
+HEAT = torch.tensor([1.0, 0.35, 0.0])[:, None, None]  # its colour
 STRENGTH = 0.55
 
 
@@ -33,10 +34,8 @@ class Dashboard(Callback):
     """Writes to every TensorBoard logger of the Trainer, on the first process; without one it does nothing.
 
     Args:
-        graph: the network's graph, once.
-        images: a grid of augmented training images, once.
-        gradcam: validation images whose heat maps are drawn over the epochs; 0 for none.
-        gradcam_times: how many epochs at most.
+        graph, images: once, the network's graph, and a grid of augmented training images.
+        gradcam, gradcam_times: validation images (0 for none) whose heat maps are drawn in how many epochs at most.
         histograms: weights and gradients of every epoch (slow, and large files).
     """
 
@@ -50,8 +49,7 @@ class Dashboard(Callback):
     ) -> None:
         self.graph, self.images, self.gradcam = graph, images, gradcam
         self.gradcam_times, self.histograms = gradcam_times, histograms
-        self._fixed: Tensor | None = None
-        self._labels: Tensor | None = None
+        self._explained: tuple[Tensor, Tensor] | None = None  # images and labels
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,52 +103,43 @@ class Dashboard(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first validation images of each class."""
-        first = batch_idx == dataloader_idx == 0 and not trainer.sanity_checking
-        if (
-            first
-            and self._fixed is None
-            and self.gradcam
-            and isinstance(batch, Mapping)
-            and _writers(trainer)
-        ):
+        if self._explained is not None or batch_idx or dataloader_idx or trainer.sanity_checking:
+            return
+        if self.gradcam and isinstance(batch, Mapping) and _writers(trainer):
             order = torch.argsort(_rank_in_class(batch["label"]), stable=True)[: self.gradcam]
             with torch.inference_mode(False):  # they get gradients later
-                self._fixed, self._labels = batch["image"][order].clone(), batch["label"][order].clone()
+                self._explained = batch["image"][order].clone(), batch["label"][order].clone()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         network = getattr(pl_module, "network", None)
-        if self._fixed is None or self._labels is None or not isinstance(network, nn.Module):
+        if self._explained is None or not isinstance(network, nn.Module):
             return
         if trainer.sanity_checking or not self._due(trainer):
             return
+        images, labels = self._explained
         with torch.inference_mode(False), torch.autocast(pl_module.device.type, enabled=False):
             try:
-                maps = attribution(network, self._fixed.float(), self._labels)
+                maps = attribution(network, images.float(), labels)
             except UserError:  # a network without a map of features
-                self._fixed, self.gradcam = None, 0
+                self._explained, self.gradcam = None, 0
                 return
-            height, width = self._fixed.shape[2:]
-            heat = torch.from_numpy(scaled_heat(maps, height, width))[:, None]
-        share = STRENGTH * heat
-        fields = _colours(self._fixed, trainer)
-        overlays = fields * (1 - share) + HEAT[:, None, None] * share
-        grid = make_grid(torch.cat([fields, overlays]), nrow=len(fields))
+            share = STRENGTH * torch.from_numpy(scaled_heat(maps, *images.shape[2:]))[:, None]
+        fields = _colours(images, trainer)
+        grid = make_grid(torch.cat([fields, fields * (1 - share) + HEAT * share]), nrow=len(fields))
         for writer in _writers(trainer):
             writer.add_image("val/gradcam", grid, trainer.global_step)
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether an epoch is one of ``gradcam_times``, evenly spread over all of them, the last included."""
-        epochs = trainer.max_epochs or 0
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         if epochs <= 0:  # without an end: 1, 2, 4, 8, ...
-            return (trainer.current_epoch + 1).bit_count() == 1
-        times = min(self.gradcam_times, epochs)
-        return trainer.current_epoch + 1 in {-(-epochs * k // times) for k in range(1, times + 1)}
+            return epoch.bit_count() == 1
+        return epoch * self.gradcam_times % epochs < self.gradcam_times
 
 
 def _writers(trainer: Trainer) -> list[SummaryWriter]:
-    if not trainer.is_global_zero:
-        return []
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
 def _rank_in_class(labels: Tensor) -> Tensor:
@@ -160,13 +149,11 @@ def _rank_in_class(labels: Tensor) -> Tensor:
 
 def _colours(images: Tensor, trainer: Trainer) -> Tensor:
     """Normalised images, float B x 3 x H x W, as colours in [0, 1] on the CPU."""
-    data = getattr(trainer, "datamodule", None)
+    data, images = getattr(trainer, "datamodule", None), images.detach().float().cpu()
     mean, std = getattr(data, "mean", None), getattr(data, "std", None)
-    images = images.detach().float().cpu()
-    if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
-        mean, std = -images.amin() / (spread := (images.amax() - images.amin()).clamp(min=1e-6)), 1 / spread
-        return (images * std + mean).clamp(0, 1)
-    return (images * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+    if isinstance(mean, Tensor) and isinstance(std, Tensor):
+        return (images * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+    return (images - images.amin()) / (images.amax() - images.amin()).clamp(min=1e-6)
 
 
 def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) -> None:
@@ -174,13 +161,10 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
     network = getattr(module, "network", None)
     if not isinstance(network, nn.Module):
         return
-    modes = [(part, part.training) for part in network.modules()]  # frozen batch norms have one of their own
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's tracer, about itself
-            writer.add_graph(network.eval(), image.detach().float())
+            # Of a copy: frozen batch norms have a mode of their own.
+            writer.add_graph(copy.deepcopy(network).eval(), image.detach().float())
     except Exception as error:  # tracing runs a network of anybody's: none of its errors may end a fit
         writer.add_text("graph", f"it cannot be traced: {type(error).__name__}", 0)
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -1,10 +1,11 @@
-"""``history.csv``: a row an epoch, written atomically, carried through a resume."""
+"""``history.csv``: a row an epoch, carried through a resume; and pruning, which ends a fit by the curve that it holds."""
 
-import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -67,10 +68,25 @@ class History(Callback):
         self.monitored.append(scores.get(self.monitor, float("nan")))
         self.seconds.append(seconds)
         if trainer.is_global_zero:
-            write_atomic(self.path, history_text(self.rows))
+            write_atomic(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
 
-def history_text(rows: list[dict[str, float]]) -> str:
-    """Rows as CSV; a score that is undefined (NaN) is an empty cell."""
-    cells = [["" if math.isnan(row[name]) else str(row[name]) for name in COLUMNS] for row in rows]
-    return "".join(f"{','.join(line)}\n" for line in [COLUMNS, *cells])
+class Pruned(Exception):
+    """Raised out of a fit that was ended early; not an error."""
+
+
+class Pruning(Callback):
+    """Raises ``Pruned`` after an epoch where ``judge`` wants the fit ended; not after the last: nothing is left to save.
+
+    ``judge`` takes the monitored values of all epochs (NaN where undefined), also of those before a resume; ``epochs`` is
+    the number of a complete fit.
+    """
+
+    def __init__(self, judge: Callable[[Sequence[float]], bool], epochs: int) -> None:
+        self.judge, self.epochs = judge, epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Runs after :class:`History`, which comes before it in the list of callbacks, and before checkpoints."""
+        history = next(one for one in trainer.callbacks if isinstance(one, History))  # type: ignore[attr-defined]
+        if self.judge(history.monitored) and len(history.monitored) < self.epochs:
+            raise Pruned(f"pruned after epoch {len(history.monitored)} of {self.epochs}")

@@ -1,11 +1,11 @@
 """What TensorBoard shows of a run that has been scored, from the files of its folder: HParams, test scores, PR curves, pictures."""
 
-from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from omegaconf import OmegaConf
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
@@ -17,39 +17,22 @@ from histo_lightning.runs import read_json
 SUFFIX = ".scored"
 SCORES = ("auroc", "balanced_accuracy", "accuracy")
 LEVELS = ("case", "image")
-COLUMNS = {  # of HParams, in every run: its name, and where its value is in config.yaml
-    "model": "model.name",
-    "optimizer": "optimizer.name",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "magnification": "magnification",
-    "split": "split.name",
-    "fold": "split.fold",
-    "seed": "seed",
-    "epochs": "epochs",
-    "image_size": "image_size",
-    "batch_size": "batch_size",
-    "augment": "augment.name",
-}
-SHOWN = {
-    "model",
-    "optimizer",
-    "lr",
-    "magnification",
-    "fold",
-}  # first, outside a sweep; TensorBoard shows five
+# HParams in every run: where their values are in config.yaml, and by name: model.name as model, split.fold as fold.
+PATHS = (
+    *("model.name", "optimizer.name", "optimizer.lr", "optimizer.weight_decay"),
+    *("magnification", "split.name", "split.fold", "seed"),
+    *("epochs", "image_size", "batch_size", "augment.name"),
+)
+COLUMNS = {path.removesuffix(".name").rpartition(".")[2]: path for path in PATHS}
+# Shown first, outside a sweep; TensorBoard shows five.
+SHOWN = {"model", "optimizer", "lr", "magnification", "fold"}
 PICTURES = ("roc", "cases", "confusion", "reliability", "worst")
 
 
 def write_scored(folder: Path, labels: str) -> None:
-    """Write an event file of its own beside the run's curves; one of an earlier call is replaced.
+    """Write an event file of its own into a run's ``tensorboard/``, where it has one; that of an earlier call is replaced.
 
-    Args:
-        folder: of a run, with ``metrics.json``; its ``tensorboard/`` gets the file, where it has one.
-        labels: what must be said of the result; a text where it is not empty.
-
-    Raises:
-        UserError: a table is damaged.
+    ``labels`` is what must be said of the result, empty for nothing. UserError where a table is damaged.
     """
     board = folder / "tensorboard"
     if not board.is_dir():
@@ -57,43 +40,44 @@ def write_scored(folder: Path, labels: str) -> None:
     for old in board.glob(f"*{SUFFIX}"):
         old.unlink()
     metrics = read_json(folder / "metrics.json")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = OmegaConf.load(folder / "config.yaml")
     step = int(metrics["best_epoch"])
     with SummaryWriter(str(board), filename_suffix=SUFFIX) as writer:
-        final = dict(_scores(metrics, "val", "scored/val_"))
         for summary in _hparams(config, _varied(folder.parent / "sweep.json")):
             writer._get_file_writer().add_summary(summary)
-        for tag, value in final.items() | dict(_scores(metrics, "test", "test/")).items():
-            writer.add_scalar(tag, value, step)
-        for name, text in _texts(folder, metrics, labels):
+        for name, text in _texts(folder, metrics.get("remarks") or []).items():
             writer.add_text(name, text, step)
-        for part in ("val", "test"):
-            if metrics.get(part):
-                table = read_predictions(folder / "predictions" / f"{part}.csv")
-                malignant = np.array(table.class_name) == "malignant"
-                writer.add_pr_curve(f"precision_recall/{part}", malignant, table.p_malignant, step)
+        if labels:
+            writer.add_text("label", labels, step)
+        for part, prefix in (("val", "scored/val_"), ("test", "test/")):
+            if not metrics.get(part):
+                continue
+            for level, name in product(LEVELS, SCORES):
+                value = (metrics[part][level].get(name) or {}).get("value")
+                if value is not None:
+                    writer.add_scalar(f"{prefix}{level}_{name}", value, step)
+            table = read_predictions(folder / "predictions" / f"{part}.csv")
+            malignant = np.array(table.class_name) == "malignant"
+            writer.add_pr_curve(f"precision_recall/{part}", malignant, table.p_malignant, step)
             for name in PICTURES:
                 path = folder / "plots" / f"{name}_{part}.png"
                 if path.is_file():
                     writer._get_file_writer().add_summary(_picture(f"{part}/{name}", path.read_bytes()), step)
 
 
-def _hparams(config: Mapping[str, Any], varied: list[str]) -> list[Any]:
+def _hparams(config: Any, varied: list[str]) -> list[Any]:
     """The summaries of HParams: :data:`COLUMNS` and what a sweep varies, which TensorBoard then shows first."""
-    names = {path: name for name, path in COLUMNS.items()}
-    values = {names.get(path, path): _at(config, path) for path in [*varied, *COLUMNS.values()]}
-    plain = {
-        key: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for key, value in values.items()
-    }
-    metrics = {
-        f"scored/val_{level}_{name}": 0.0 for level in LEVELS for name in SCORES
-    }  # the same in every run
+    names = {path: path for path in varied} | {path: name for name, path in COLUMNS.items()}
+    plain = {}
+    for path, name in names.items():
+        value = OmegaConf.select(config, path)
+        plain[name] = value if isinstance(value, (bool, int, float)) else "-" if value is None else str(value)
+    metrics = {f"scored/val_{level}_{name}": 0.0 for level, name in product(LEVELS, SCORES)}
     experiment, *session = hparams(plain, metrics)  # type: ignore[no-untyped-call]  # torch ships no types
     plugin = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin.content)
     for info in content.experiment.hparam_infos:
-        info.differs = info.name in ({names.get(path, path) for path in varied} or SHOWN)
+        info.differs = info.name in ({names[path] for path in varied} or SHOWN)
     plugin.content = content.SerializeToString()
     return [experiment, *session]
 
@@ -103,13 +87,6 @@ def _picture(tag: str, png: bytes) -> Summary:
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
     image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
     return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return "-" if value is None else value
 
 
 def _varied(plan: Path) -> list[str]:
@@ -124,24 +101,11 @@ def _varied(plan: Path) -> list[str]:
     return [f"{key}.name" if key in groups else key for key in keys]
 
 
-def _scores(metrics: Mapping[str, Any], part: str, prefix: str) -> Iterator[tuple[str, float]]:
-    for level in LEVELS:
-        scores = (metrics.get(part) or {}).get(level) or {}
-        for name in SCORES:
-            value = (scores.get(name) or {}).get("value")
-            if value is not None:
-                yield f"{prefix}{level}_{name}", float(value)
-
-
-def _texts(folder: Path, metrics: Mapping[str, Any], labels: str) -> Iterator[tuple[str, str]]:
-    split = read_json(folder / "split.json")
-    if labels:
-        yield "label", labels
-    counts = ", ".join(
-        f"{part} {len(images)} images of {len(split['cases'].get(part, []))} cases"
-        for part, images in split["parts"].items()
-    )
-    sentences = [f"Split {split['kind']}, fold {split['fold']}: {counts}.", *(metrics.get("remarks") or [])]
-    yield "protocol", "  \n".join(sentences)
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    yield "config", "\n".join(f"    {line}" for line in text.splitlines())
+def _texts(folder: Path, remarks: list[str]) -> dict[str, str]:
+    """The protocol in sentences, and the config as code."""
+    split, counts = read_json(folder / "split.json"), []
+    for part, images in split["parts"].items():
+        counts.append(f"{part} {len(images)} images of {len(split['cases'].get(part, []))} cases")
+    protocol = [f"Split {split['kind']}, fold {split['fold']}: {', '.join(counts)}.", *remarks]
+    config = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    return {"protocol": "  \n".join(protocol), "config": "\n".join(f"    {line}" for line in config)}

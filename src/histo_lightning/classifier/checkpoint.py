@@ -1,10 +1,7 @@
 """Checkpoint files: read safely, written in one step or not at all."""
 
 import pickle
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +38,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(about, dict) or "hyper_parameters" not in checkpoint:
         raise UserError(f"{file}: not a checkpoint of histo_lightning; plain weights go to model.weights")
     if about.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(
-            f"{file}: its format is {about.get('format')}, this version reads {CHECKPOINT_FORMAT}; "
-            f"use histo_lightning {about.get('version')}"
-        )
+        problem = f"its format is {about.get('format')}, this version reads {CHECKPOINT_FORMAT}"
+        raise UserError(f"{file}: {problem}; use histo_lightning {about.get('version')}")
     return dict(checkpoint)
 
 
@@ -53,44 +48,28 @@ def load_state(module: nn.Module, state: dict[str, Any], path: str | Path) -> No
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise UserError(
-            f"{path}: its weights do not fit this network ({lines[0] if lines else error}); use the same model, head and stem"
-        ) from error
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the body is done.
-
-    An exception raised inside ``torch.save`` comes out of its C++ writer as a RuntimeError, like a full disk.
-    """
-    if threading.current_thread() is not threading.main_thread():  # signals only ever reach the main one
-        yield
-        return
-    arrived: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if arrived:
-            signal.raise_signal(arrived[0])
+        problem = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), error)
+        advice = "use the same model, head and stem"
+        raise UserError(f"{path}: its weights do not fit this network ({problem}); {advice}") from error
 
 
 def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
-    try:
-        with _uninterrupted(), replacing(path) as file:
+    """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us.
+
+    Ctrl-C and SIGTERM wait for the whole file: they are raised in the main thread, and inside ``torch.save`` would come
+    out of its C++ writer as a RuntimeError, like a full disk.
+    """
+
+    def save() -> None:
+        with replacing(path) as file:
             torch.save(checkpoint, file)
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(save).result()
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise UserError(
-            f"{path}: the checkpoint cannot be written ({error}); free space, the same command goes on"
-        ) from error
+        problem = f"the checkpoint cannot be written ({error}); free space, the same command goes on"
+        raise UserError(f"{path}: {problem}") from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

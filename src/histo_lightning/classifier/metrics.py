@@ -36,20 +36,15 @@ class TrainingMetrics(Metric):
 class EvaluationMetrics(Metric):
     """Collects logits, labels and cases by ``update``; ``compute`` gives all scores of a pass over a data set.
 
-    - ``loss``: mean negative log likelihood of images.
-    - ``accuracy``, ``balanced_accuracy`` (mean recall of the classes present), ``auroc``.
-    - ``case_auroc``: of the mean probability of each case.
-    - ``case_log_loss``: mean over classes of the mean over cases of the mean over images of the negative log
-      likelihood: every case of a class counts the same, and so does every class present.
+    Of images: ``loss`` (mean negative log likelihood), ``accuracy``, ``balanced_accuracy`` (mean recall of the classes
+    present), ``auroc``. Of cases: ``case_auroc`` (of mean probabilities), and ``case_log_loss``, the mean over classes of
+    the mean over cases of the mean over images of the negative log likelihood: every case of a class counts the same.
 
-    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent. With eight classes ``auroc`` is one-vs-rest, averaged over the classes.
+    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent; with eight classes it is
+    one-vs-rest, averaged over the classes.
     """
 
     full_state_update = False
-    logits: list[Tensor]
-    labels: list[Tensor]
-    cases: list[Tensor]
-    indices: list[Tensor]
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -59,10 +54,8 @@ class EvaluationMetrics(Metric):
 
     def update(self, logits: Tensor, labels: Tensor, cases: Tensor, indices: Tensor) -> None:
         """Add a batch: float32 B x classes, int64 B, int64 B, and which image of the data set each is, int64 B."""
-        self.logits.append(logits.detach().float())
-        self.labels.append(labels)
-        self.cases.append(cases)
-        self.indices.append(indices)
+        for name, values in zip(STATES, (logits.detach().float(), labels, cases, indices), strict=True):
+            getattr(self, name).append(values)
 
     def compute(self) -> dict[str, Tensor]:
         """All scores, each a scalar on the metric's device, computed on the CPU: once an epoch, and deterministic."""
@@ -91,7 +84,7 @@ class EvaluationMetrics(Metric):
 
     def _auroc(self, p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
         if not bool(present.all()):
-            return torch.tensor(float("nan"), device=p.device)
+            return p.new_tensor(float("nan"))
         if self.num_classes == 2:
             return binary_auroc(p[:, 1], labels)
         return multiclass_auroc(p, labels, self.num_classes)

@@ -45,7 +45,6 @@ class Classifier(LightningModule):
         monitor, monitor_mode: what a schedule that waits for improvement watches.
     """
 
-    metadata: dict[str, Any]
     class_weights: Tensor | None
 
     def __init__(
@@ -73,43 +72,37 @@ class Classifier(LightningModule):
         self.scheduler_settings = _settings("scheduler", scheduler)
         if lr is not None:
             self.optimizer_settings["lr"] = lr
-        weights_fit = class_weights is None or (
-            len(class_weights) == num_classes and all(0 <= weight < math.inf for weight in class_weights)
-        )
         monitors = [name.replace("_", "/", 1) for name in MONITORS]
+        weights = [1.0] * num_classes if class_weights is None else class_weights
+        weights_fit = len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights)
         share = "allowed is a number from 0 to below 1"
-        for name, value, fits, allowed in (
-            ("num_classes", num_classes, num_classes >= 2, "at least 2 are needed"),
-            (
-                "class_weights",
-                class_weights,
-                weights_fit,
-                f"give {num_classes} numbers that are not negative",
-            ),
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, share),
-            ("dropout", dropout, 0 <= dropout < 1, share),
-            ("head", head, head in ("linear", "mlp"), "allowed are linear, mlp"),
-            ("frozen_norm", frozen_norm, frozen_norm in ("train", "eval"), "allowed are train, eval"),
-            ("tta", tta, tta in ("none", "d4"), "allowed are none, d4"),
-            ("monitor", monitor, monitor in monitors, f"allowed are {', '.join(monitors)}"),
-            ("monitor_mode", monitor_mode, monitor_mode in ("min", "max"), "allowed are min, max"),
+        for name, fits, allowed in (
+            ("num_classes", num_classes >= 2, "at least 2 are needed"),
+            ("class_weights", weights_fit, f"give {num_classes} numbers that are not negative"),
+            ("label_smoothing", 0 <= label_smoothing < 1, share),
+            ("dropout", 0 <= dropout < 1, share),
+            ("head", head in ("linear", "mlp"), "allowed are linear, mlp"),
+            ("frozen_norm", frozen_norm in ("train", "eval"), "allowed are train, eval"),
+            ("tta", tta in ("none", "d4"), "allowed are none, d4"),
+            ("monitor", monitor in monitors, f"allowed are {', '.join(monitors)}"),
+            ("monitor_mode", monitor_mode in ("min", "max"), "allowed are min, max"),
         ):
             if not fits:
-                raise UserError(f"{name}={value}: {allowed}")
+                raise UserError(f"{name}={self.hparams[name]}: {allowed}")
         check_optimization(self.optimizer_settings, self.scheduler_settings)
         self.network = build_network(model, num_classes, head=head, hidden=hidden, dropout=dropout)
         self.freeze_backbone, self.frozen_norm = freeze_backbone, frozen_norm
         if freeze_backbone:
             self.network.requires_grad_(False)
             head_of(self.network).requires_grad_(True)
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        loss_weights = None if class_weights is None else torch.tensor(weights, dtype=torch.float32)
+        self.register_buffer("class_weights", loss_weights, persistent=False)
         self.label_smoothing, self.tta = label_smoothing, tta
         self.monitor, self.monitor_mode = monitor, monitor_mode
         self.train_metrics = TrainingMetrics()
         self.val_metrics = EvaluationMetrics(num_classes)
         self.test_metrics = EvaluationMetrics(num_classes)
-        self.metadata = {}
+        self.metadata: dict[str, Any] = {}
         self.train()  # Lightning keeps the modes that it finds: a frozen batch norm must be in its own by now
 
     @property
@@ -203,10 +196,7 @@ class Classifier(LightningModule):
         return predictions
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Clip by the norm of all gradients; Lightning's own way refuses fused optimizers where nothing is scaled."""
         by_norm = gradient_clip_algorithm in (None, "norm")
@@ -216,19 +206,13 @@ class Classifier(LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(
-            self.network.parameters(), self.optimizer_settings, fused=self.trainer.precision != "16-mixed"
-        )
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = build_optimizer(self.network.parameters(), self.optimizer_settings, fused=fused)
         total = self.trainer.estimated_stepping_batches  # loads the training data; the next line counts them
         batches = self.trainer.num_training_batches
         per_epoch = 1 if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
         schedule: Any = build_scheduler(
-            optimizer,
-            self.scheduler_settings,
-            total_steps=total if math.isinf(total) else max(int(total), 1),
-            steps_per_epoch=max(per_epoch, 1),
-            monitor=self.monitor,
-            mode=self.monitor_mode,
+            optimizer, self.scheduler_settings, total, max(per_epoch, 1), self.monitor, self.monitor_mode
         )
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
@@ -249,10 +233,8 @@ class Classifier(LightningModule):
     def from_checkpoint(cls, path: str | Path, imports: tuple[str, ...] | list[str] = ()) -> "Classifier":
         """A classifier with the weights and ``metadata`` of a run's or a plain Trainer's checkpoint, for evaluation on the CPU.
 
-        ``imports`` are modules that define its network, where it is not of this package or torchvision.
-
-        Raises:
-            UserError: no such file, not a checkpoint of ours, another format, or weights that do not fit.
+        ``imports`` are modules that define its network, where it is not of this package or torchvision. UserError for no
+        such file, not a checkpoint of ours, another format, or weights that do not fit.
         """
         checkpoint = read_checkpoint(path)
         import_modules(imports)

@@ -38,7 +38,6 @@ def _without_unknown_nulls(kind: type[Any], given: dict[str, Any]) -> dict[str, 
 def build_scheduler(
     optimizer: Optimizer,
     settings: Mapping[str, Any],
-    *,
     total_steps: float,
     steps_per_epoch: int,
     monitor: str,
@@ -46,10 +45,9 @@ def build_scheduler(
 ) -> dict[str, Any]:
     """Lightning's description of a schedule, named ``lr`` as the LR monitor's tag; UserError where it cannot be built.
 
-    Args:
-        total_steps, steps_per_epoch: optimizer steps of the fit (may be infinite) and of an epoch; filled in where the
-            schedule's signature has them, and such a schedule changes with every step. ``max_lr`` is the optimizer's rate.
-        monitor, mode: what a schedule that waits for improvement watches.
+    ``total_steps`` (may be infinite) and ``steps_per_epoch`` of the optimizer are filled in where the schedule's
+    signature has them, and such a schedule changes with every step. ``max_lr`` is the optimizer's rate; ``monitor`` and
+    ``mode`` are what a schedule that waits for improvement watches.
     """
     kind = class_of(settings, LRScheduler, "scheduler")
     endless = total_steps == float("inf")
@@ -57,18 +55,12 @@ def build_scheduler(
         raise UserError(f"scheduler={kind.__name__}: needs a fit with an end; set max_epochs or max_steps")
     parameters = inspect.signature(kind).parameters
     by_step = "total_steps" in parameters or "steps_per_epoch" in parameters
-    filled: dict[str, Any] = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+    filled: dict[str, Any] = {"total_steps": max(total_steps, 1), "steps_per_epoch": steps_per_epoch}
     if str(settings["_target_"]).startswith("torch."):
         filled = {"total_steps": None if endless else max(int(total_steps), 2), "steps_per_epoch": None}
-    schedule = build(
-        kind,
-        _without_unknown_nulls(kind, arguments(settings, leave=LIGHTNING_KEYS)),
-        "scheduler",
-        optimizer=optimizer,
-        max_lr=float(optimizer.param_groups[0]["lr"]),
-        mode=mode,
-        **filled,
-    )
+    filled |= {"optimizer": optimizer, "max_lr": float(optimizer.param_groups[0]["lr"]), "mode": mode}
+    given = _without_unknown_nulls(kind, arguments(settings, leave=LIGHTNING_KEYS))
+    schedule = build(kind, given, "scheduler", **filled)
     described: dict[str, Any] = {
         "scheduler": schedule,
         "interval": settings.get("interval") or ("step" if by_step else "epoch"),
@@ -83,4 +75,4 @@ def build_scheduler(
 def check_optimization(optimizer: Mapping[str, Any], scheduler: Mapping[str, Any]) -> None:
     """Build both over one number, so that what they refuse is a UserError before any work."""
     built = build_optimizer([Parameter(torch.zeros(1))], optimizer, fused=False)
-    build_scheduler(built, scheduler, total_steps=10, steps_per_epoch=2, monitor="val/loss", mode="min")
+    build_scheduler(built, scheduler, 10, 2, "val/loss", "min")

@@ -11,7 +11,7 @@ from histo_lightning.config.schema import EvaluateConfig
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.data.breakhis.records import Record, select_magnification, without_twins
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
-from histo_lightning.data.sources.dataset import Source, find_root, open_source
+from histo_lightning.data.sources.dataset import find_root, open_source
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import make_table, score_predictions, write_predictions
 from histo_lightning.inference.trained import Trained
@@ -26,18 +26,24 @@ COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnifica
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     """Predict, score, draw and report into ``evaluations/<name>``; that folder and its metrics.
 
-    Raises:
-        UserError: the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
+    UserError where the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
-    visible = config.trainer.progress != "none"
-    task = str(trained.about["config"]["task"])
+    about, dataset, visible = trained.about, config.dataset, config.trainer.progress != "none"
+    task = str(about["config"]["task"])
     names = list(SUBTYPES if task == "subtype" else CLASSES)
     if names != trained.classes:
         raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
+    cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+    magnification = config.magnification or str(about["config"]["magnification"])
     with StepProgress("preparing images", visible) as progress:
-        source, pixels, records = _load(config, trained, progress)
-    chosen, seen = choose_records(config, trained, records, pixels)
+        source = open_source(dataset, find_root(dataset, cache_dir, progress))
+        records = select_magnification(source.records, magnification)
+        if not records:
+            raise UserError(f"magnification={magnification}: the data set has no such image")
+        side, sizes = dataset.short_side or trained.short_side, source.sizes
+        pixels = load_pixels(source.root, records, side, cache_dir, sizes=sizes, progress=progress)
+    chosen, seen = choose_records(config, trained, without_twins(records, task)[0], pixels)
     if task == "subtype" and not all(record.subtype for record in chosen):
         raise UserError("task=subtype: some names do not say the subtype; give BreakHis names")
     row_of = {image: row for row, image in enumerate(pixels.images)}
@@ -49,20 +55,20 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
             progress(min(start + config.batch_size, len(rows)), len(rows))
     columns = {name: [getattr(record, name) for record in chosen] for name in COLUMNS}
     table = make_table(task, **columns, part="test", logits=np.concatenate(logits))
-    point = trained.about.get("operating_point") or {}  # without a threshold where validation gave none
-    threshold = None if point.get("threshold") is None else float(trained.about["threshold"])
+    point = about.get("operating_point") or {}  # without a threshold where validation gave none
+    threshold = None if point.get("threshold") is None else float(about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name
     metrics: dict[str, Any] = {
         "schema": 1,
         "checkpoint": Path(config.checkpoint).name,
         "run": run,
         "dataset": source.name,
-        "data": config.dataset.name,
-        "shortened": str(trained.about.get("shortened") or ""),
+        "data": dataset.name,
+        "shortened": str(about.get("shortened") or ""),
         "source": source.message,
         "part": config.part,
         "label": f"SEEN CASES ({seen} images)" if seen else "",
-        "split_hash": trained.about["split_hash"],
+        "split_hash": about["split_hash"],
         "fingerprint": pixels.fingerprint(record.image for record in chosen),
         "scores": score_predictions(table, threshold=threshold),
     }
@@ -71,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     write_json(folder / "metrics.json", metrics)
     row_at = {record.path: row for record, row in zip(chosen, rows, strict=True)}
     draw_evaluation(
-        folder, table, metrics["scores"], threshold, trained.about.get("temperature"),
+        folder, table, metrics["scores"], threshold, about.get("temperature"),
         lambda path: pixels.take(np.array([row_at[path]]))[0], config.report.formats,
     )  # fmt: skip
     write_evaluation(folder, metrics, table)
@@ -80,29 +86,12 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     return folder, metrics
 
 
-def _load(
-    config: EvaluateConfig, trained: Trained, progress: StepProgress
-) -> tuple[Source, Pixels, list[Record]]:
-    """The data set, its stored pixels, and the records of the chosen magnification."""
-    dataset = config.dataset
-    cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = open_source(dataset, find_root(dataset, cache_dir, progress))
-    magnification = config.magnification or str(trained.about["config"]["magnification"])
-    records = select_magnification(source.records, magnification)
-    if not records:
-        raise UserError(f"magnification={magnification}: the data set has no such image")
-    short_side = dataset.short_side or trained.short_side
-    pixels = load_pixels(source.root, records, short_side, cache_dir, sizes=source.sizes, progress=progress)
-    return source, pixels, without_twins(records, trained.about["config"]["task"])[0]
-
-
 def choose_records(
     config: EvaluateConfig, trained: Trained, records: Sequence[Record], pixels: Pixels
 ) -> tuple[list[Record], int]:
     """The records to score, and how many of them the checkpoint has seen (by case, or by pixels).
 
-    Raises:
-        UserError: seen cases were not allowed, the part is empty, or the checkpoint's split is not beside it.
+    UserError where seen cases are not allowed, the part is empty, or the checkpoint's split is not beside it.
     """
     cases, hashes = set(trained.about["seen_cases"]), set(trained.about.get("seen_pixels") or ())
     digest = dict(zip(pixels.images, pixels.digests, strict=True))

@@ -29,10 +29,8 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     """Write ``exports/<name>/model.*`` and ``metadata.json``; that folder and the metadata.
 
     Models of the same checkpoint in other formats stay beside the new one, those of another checkpoint are removed.
-
-    Raises:
-        UserError: an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or
-            the model's probabilities differ from the checkpoint's by more than ``TOLERANCE``.
+    UserError where an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or the
+    model's probabilities differ from the checkpoint's by more than ``TOLERANCE``.
     """
     form = FORMATS[config.format]
     if missing := [package for package in form.packages if find_spec(package) is None]:
@@ -55,10 +53,12 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": digest}
     newest = read_json(folder / "metadata.json")
     others = newest.pop("other_files", {}) | {str(newest.get("file")): newest}
-    same = {name: about for name, about in others.items() if about.get("checkpoint") == facts["checkpoint"]}
-    same.pop(form.file, None)
-    present = {name: about for name, about in same.items() if (folder / name).is_file()}
-    metadata |= {"parity": differences, "other_files": present}
+    metadata["parity"] = differences
+    metadata["other_files"] = {
+        name: about
+        for name, about in others.items()
+        if name != form.file and about.get("checkpoint") == facts["checkpoint"] and (folder / name).is_file()
+    }
     write_atomic(folder / form.file, content)
     write_json(folder / "metadata.json", metadata)
     for other in FORMATS.values():
@@ -130,8 +130,8 @@ def parity_images(trained: Trained) -> Iterator[tuple[str, Tensor]]:
 
     for batch in (1, 2, 5):
         yield f"{batch} random", patches(batch, height, width)
-    yield "1 black", torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    yield "1 white", torch.full((1, height, width, 3), 255, dtype=torch.uint8)
+    for name, value in (("1 black", 0), ("1 white", 255)):
+        yield name, torch.full((1, height, width, 3), value, dtype=torch.uint8)
     if takes_any_size(trained):
         yield "2 random of another size", patches(2, height + 13, width + 6)
 
@@ -156,12 +156,3 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
             f"{TOLERANCE:g}; nothing was written: use format=safetensors, or other versions of the exporter"
         )
     return {"largest_difference": largest, "tolerance": TOLERANCE, "batches": batches}
-
-
-def print_export(folder: Path, metadata: dict[str, Any]) -> None:
-    """Where the model is, its size, and how closely it agrees with the checkpoint."""
-    worst, size = metadata["parity"]["largest_difference"], metadata["bytes"] / 1e6
-    differences = f"{worst['logits']:.2g} in logits, {worst['probabilities']:.2g} in probabilities"
-    print(f"model:         {folder / metadata['file']} ({size:.1f} MB)")
-    print(f"metadata.json: {folder / 'metadata.json'}")
-    print(f"parity:        largest difference from the checkpoint {differences} (allowed {TOLERANCE:g})")

@@ -1,5 +1,6 @@
 """``predict``: any images in, a CSV with probabilities and decisions out, and heat maps on request."""
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
 
 from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import PredictConfig
@@ -17,11 +21,15 @@ from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table_csv import csv_text, quote_cell
-from histo_lightning.inference.heat_maps import HeatMap, write_gallery, write_overlay
 from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
+from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.runs import write_atomic, write_json
+
+EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
+WIDTH = 560  # pixels of an embedded pair
+STRENGTH = 0.55  # of the heat where the evidence is strongest
 
 
 @dataclass
@@ -33,49 +41,46 @@ class Prediction:
     size: tuple[int, int] = (0, 0)
     probabilities: Floats | None = None
     error: str = ""
+    heat_map: str = ""  # its file, relative to the page
+    caption: str = ""
+    picture: Picture | None = None  # of the heat map, on the page
 
 
 def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     """Predict every image into ``predictions/<name>``; those that cannot be read get a row with the reason.
 
-    Raises:
-        UserError: the checkpoint or input cannot be used at all, or something cannot be written.
+    UserError where the checkpoint or input cannot be used at all, or something cannot be written.
     """
     paths = find_images(config.input)
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     folder = Path(config.output_dir) / "predictions" / (config.run_name or folder_name(config.input))
     predictions: list[Prediction] = []
-    heat_maps: list[HeatMap] = []
     with StepProgress("predicting", config.trainer.progress != "none") as progress:
         for start in range(0, len(paths), config.batch_size):
             batch = [_read(path, trained.short_side) for path in paths[start : start + config.batch_size]]
             _fill(batch, trained, tta=config.tta == "d4")
             for number, prediction in enumerate(batch, start + 1):
                 if config.gradcam and prediction.probabilities is not None:
-                    heat_maps.append(_explain(prediction, trained, folder, number))
+                    _explain(prediction, trained, folder, number)
                 prediction.stored = None  # a folder of images may be larger than the memory
             predictions += batch
             progress(len(predictions), len(paths))
     rows = [table_row(prediction, trained) for prediction in predictions]
-    lines = [",".join(map(csv_text, cells)) for cells in (rows[0], *(row.values() for row in rows))]
-    write_atomic(folder / "predictions.csv", "\n".join(lines) + "\n")
+    lines = [",".join(map(csv_text, cells)) + "\n" for cells in (rows[0], *(row.values() for row in rows))]
+    write_atomic(folder / "predictions.csv", "".join(lines))
     if config.gradcam:
-        write_gallery(folder / "index.html", heat_maps, trained.classes)
+        write_gallery(folder / "index.html", predictions, trained.classes)
     if config.json:
         decisions = [row["decision"] for row in rows if row["decision"]]
-        facts = {"folder": str(folder), "images": len(rows), "unreadable": len(rows) - len(decisions)}
+        counts = {"images": len(rows), "unreadable": len(rows) - len(decisions)}
         rule = {"threshold": float(trained.about["threshold"])}
-        counts = {name: decisions.count(name) for name in CLASSES}
-        write_json(Path(config.json), {**facts, **rule, "decisions": counts})
+        by_class = {"decisions": {name: decisions.count(name) for name in CLASSES}}
+        write_json(Path(config.json), {"folder": str(folder), **counts, **rule, **by_class})
     return folder, predictions
 
 
 def find_images(pattern: str) -> list[Path]:
-    """The images that ``input`` names: a file, all below a folder, or a glob (``**`` reaches into folders).
-
-    Raises:
-        UserError: nothing was given, or no image is there.
-    """
+    """The images that ``input`` names: a file, all below a folder, or a glob (``**``); UserError where there is none."""
     if not pattern:
         raise UserError("input is not set: give an image, a folder or a glob (input='/data/*.png')")
     path = Path(pattern).expanduser()
@@ -130,28 +135,45 @@ def table_row(prediction: Prediction, trained: Trained) -> dict[str, str]:
     cells = [""] * len(keys)
     if p is not None:
         malignant = float(p[trained.malignant_columns].sum())
-        decision = CLASSES[int(malignant >= threshold)]
         numbers = [repr(float(value)) for value in (*p, malignant)]
+        decision = CLASSES[int(malignant >= threshold)]
         cells = [*numbers, trained.classes[int(p.argmax())], repr(threshold), decision]
-    row = {
-        "path": quote_cell(str(prediction.path)),
-        "width": str(prediction.size[0]),
-        "height": str(prediction.size[1]),
-    }
-    return row | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(prediction.error)}
+    width, height = map(str, prediction.size)
+    about = {"path": quote_cell(str(prediction.path)), "width": width, "height": height}
+    return about | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(prediction.error)}
 
 
-def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:
-    """The heat map of an image's likeliest class, written beside what the network sees of the image."""
-    assert prediction.stored is not None
-    assert prediction.probabilities is not None
-    target = int(prediction.probabilities.argmax())
-    view = trained.view(prediction.stored[None])
+def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> None:
+    """Write the heat map of an image's likeliest class beside what the network sees of the image."""
+    stored, p = prediction.stored, prediction.probabilities
+    assert stored is not None
+    assert p is not None
+    target = int(p.argmax())
+    view = trained.view(stored[None])
     maps = attribution(trained.classifier.network, view, torch.tensor([target], device=view.device))
     height, width = view.shape[2:]
-    top, left = (prediction.stored.shape[0] - height) // 2, (prediction.stored.shape[1] - width) // 2
-    field = prediction.stored[top : top + height, left : left + width]
-    name = f"{number:05d}_{_safe_name(prediction.path.stem)[:80]}.png"
-    overlay = write_overlay(folder / "gradcam" / name, field, scaled_heat(maps, height, width)[0])
-    caption = f"{trained.classes[target]} {prediction.probabilities[target]:.3f}"
-    return HeatMap(str(prediction.path), caption, overlay, f"gradcam/{name}")
+    top, left = (stored.shape[0] - height) // 2, (stored.shape[1] - width) // 2
+    pair = overlay(stored[top : top + height, left : left + width], scaled_heat(maps, height, width)[0])
+    Image.fromarray(pair).save(png := io.BytesIO(), "png")
+    prediction.heat_map = f"gradcam/{number:05d}_{_safe_name(prediction.path.stem)[:80]}.png"
+    write_atomic(folder / prediction.heat_map, png.getvalue())
+    prediction.caption = f"{trained.classes[target]} {p[target]:.3f}"
+    if number <= EMBEDDED:
+        prediction.picture = thumbnail(pair, prediction.path.name, WIDTH)
+
+
+def overlay(field: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """A field (uint8 H x W x 3) beside itself under a heat map (float32 H x W in [0, 1]): uint8 H x 2W x 3.
+
+    Without evidence the field is unchanged: the colour's share grows with the heat.
+    """
+    colours, share = colormaps["inferno"](heat)[:, :, :3] * 255, STRENGTH * heat[:, :, None]
+    mixed = field * (1 - share) + colours * share
+    return np.concatenate([field, mixed.round().clip(0, 255).astype(np.uint8)], axis=1)
+
+
+def write_gallery(path: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    """One self-contained page with the first heat maps; ``classes`` are the network's."""
+    entries = [(prediction, prediction.picture) for prediction in predictions if prediction.picture]
+    count = sum(bool(prediction.heat_map) for prediction in predictions)
+    write_page(path, "gallery.html", title="Grad-CAM", entries=entries, count=count, names=classes)

@@ -35,8 +35,7 @@ class Trained:
     def load(cls, path: str | Path, device: torch.device, imports: Sequence[str] = ()) -> "Trained":
         """Load a checkpoint onto a device; ``imports`` are modules with a network of its own.
 
-        Raises:
-            UserError: it is not given, cannot be read, does not say how to see images, or was trained on shuffled labels.
+        UserError where it is not given, cannot be read, does not say how to see images, or learned shuffled labels.
         """
         if not str(path):
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")
@@ -44,9 +43,8 @@ class Trained:
         about = classifier.metadata
         needed = ("config", "class_to_idx", "input_size", "normalisation")
         if missing := [key for key in needed if not about.get(key)]:
-            raise UserError(
-                f"{path}: it does not say its {', '.join(missing)}; use one that training has saved"
-            )
+            advice = "use one that training has saved"
+            raise UserError(f"{path}: it does not say its {', '.join(missing)}; {advice}")
         config = about["config"]
         if (config.get("split") or {}).get("shuffle_labels"):
             raise UserError(
@@ -91,8 +89,7 @@ class Trained:
     def logits(self, pixels: Pixels) -> Floats:
         """Logits of stored images, uint8 B x H x W x 3 -> float64 B x classes."""
         with torch.inference_mode():
-            logits: Floats = self.classifier.logits(self.view(pixels)).double().cpu().numpy()
-        return logits
+            return np.asarray(self.classifier.logits(self.view(pixels)).double().cpu())
 
     def probabilities(self, pixels: Pixels, *, tta: bool = False) -> Floats:
         """Class probabilities, float64 B x classes; with ``tta`` the mean over the eight orientations.
@@ -100,8 +97,7 @@ class Trained:
         Batch norm keeps its running statistics, so an image's result does not depend on its batch.
         """
         views = [oriented(pixels, *orientation) for orientation in ORIENTATIONS[: 8 if tta else 1]]
-        mean: Floats = np.mean([softmax(self.logits(view)) for view in views], axis=0)
-        return mean
+        return np.asarray(np.mean([softmax(self.logits(view)) for view in views], axis=0))
 
 
 def oriented(pixels: Pixels, quarters: int, mirrored: bool) -> Pixels:

@@ -42,9 +42,8 @@ class ComparedPixels:
 def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figures:
     """Compare every two parts of a split of two parts or more; without the pixels of its images by names only.
 
-    Returns:
-        The figures that ``audit`` writes as JSON. Those of :func:`_shared` are at the top for the held-out part against
-        all others together, and in ``pairs`` for every two parts.
+    Of the figures, which ``audit`` writes as JSON, those of :func:`_shared` are at the top for the held-out part against
+    all others together, and in ``pairs`` for every two parts.
     """
     listed = {part: [(image_key(path), path) for path in paths] for part, paths in split.parts.items()}
     parts = {part: dict(images) for part, images in listed.items()}
@@ -53,11 +52,11 @@ def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figu
     first = {key: path for part in others for key, path in parts[part].items()}
     everyone = first | parts[held]
     counts = [Counter(key for key, _ in images) for images in listed.values()]
-    unreadable = sorted(pixels.unreadable.items()) if pixels else []
-    pairs = [_shared([a, b], parts[a], parts[b], pixels) for a, b in combinations(parts, 2)]
+    known = pixels or ComparedPixels({}, frozenset(), {}, ())
+    pairs = [_shared([a, b], parts[a], parts[b], known) for a, b in combinations(parts, 2)]
     return {
         "name": split.name,  # within its file
-        **_shared([" or ".join(others), held], first, parts[held], pixels),
+        **_shared([" or ".join(others), held], first, parts[held], known),
         "leak": any(pair["leak"] for pair in pairs),
         "parts": {part: len(side) for part, side in parts.items()},  # each image counted once
         "held_out": held,
@@ -65,13 +64,13 @@ def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figu
         "grouping_unknown": sum(parse_name(key) is None for side in parts.values() for key in side),
         "repeated": {key: n for each in counts for key, n in sorted(each.items()) if n > 1},  # within a part
         "images_compared": len(everyone.keys() & pixels.digests.keys()) if pixels else None,
-        "missing": sorted(everyone.keys() & pixels.missing) if pixels else [],
-        "unreadable": {everyone[key]: reason for key, reason in unreadable if key in everyone},
+        "missing": sorted(everyone.keys() & known.missing),
+        "unreadable": {everyone[k]: why for k, why in sorted(known.unreadable.items()) if k in everyone},
         "passed_over": split.passed_over,
     }
 
 
-def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels | None) -> Figures:
+def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels) -> Figures:
     """What two sides share, sorted; the second one is held out, and images are given by key.
 
     ``twins`` are slides without their subtype, which differs between the sides: one specimen, as 14-13412 is DC and LC in
@@ -82,12 +81,14 @@ def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels 
     slides, cases = ([{getattr(name, unit) for name in side} for side in names] for unit in ("slide", "case"))
     specimens = [set(map(_specimen, side)) for side in slides]
     subtypes = Counter(map(_specimen, slides[0] | slides[1]))
+    digests = pixels.digests
+    ordered = [pair for a, b in pixels.suspicious for pair in ((a, b), (b, a)) if digests[a] != digests[b]]
     lists: dict[str, list[Any]] = {
         "slides": sorted(slides[0] & slides[1]),
         "cases": sorted(cases[0] & cases[1]),
         "images": sorted(first.keys() & second.keys()),
         "twins": sorted(each for each in specimens[0] & specimens[1] if subtypes[each] > 1),
-        "identical_pixels": list(_identical(first, second, pixels.digests)) if pixels else [],
+        "identical_pixels": list(_identical(first, second, digests)),
     }
     return {
         "sides": sides,
@@ -97,12 +98,10 @@ def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels 
         "cases_on_both_sides": len(lists["cases"]),
         "test_images_touched": sum(name.case in lists["cases"] for name in names[1]),
         "twin_slides_on_both_sides": len(lists["twins"]),
-        "identical_pixels_on_both_sides": len(lists["identical_pixels"])
-        if pixels and pixels.digests
-        else None,
+        "identical_pixels_on_both_sides": len(lists["identical_pixels"]) if digests else None,
         "images_in_two_parts": len(lists["images"]),
         **lists,
-        "suspicious_pairs": list(_suspicious(first, second, pixels)) if pixels else [],
+        "suspicious_pairs": [(a, b) for a, b in ordered if a in second and b in first],
     }
 
 
@@ -125,9 +124,3 @@ def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterabl
             if other != key and not _are_twins(parse_name(key), parse_name(other)):
                 yield key, other
                 break
-
-
-def _suspicious(first: Side, second: Side, pixels: ComparedPixels) -> Iterable[tuple[str, str]]:
-    for a, b in pixels.suspicious:
-        if pixels.digests[a] != pixels.digests[b]:
-            yield from ((x, y) for x, y in ((a, b), (b, a)) if x in second and y in first)

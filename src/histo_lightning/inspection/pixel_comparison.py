@@ -25,15 +25,10 @@ NEAREST = 200  # pairs that are looked at, for each magnification
 def compare_pixels(
     wanted: Mapping[str, str], dataset: DatasetConfig, cache_dir: str | None
 ) -> ComparedPixels:
-    """Find the images of one or several splits below ``dataset.root``, and compare them.
+    """Find images (paths as a split writes them, by key) below ``dataset.root``, and compare them.
 
-    Args:
-        wanted: paths of the images as the split writes them, by key.
-        dataset: where the images are; ``dataset.name`` decides which native sizes are allowed.
-        cache_dir: where pixels are kept; None is the user's own folder.
-
-    Raises:
-        UserError: no such root, a set that has none, none of the images below it, or the cache cannot be written.
+    ``dataset.name`` decides which native sizes are allowed; without ``cache_dir`` pixels are kept in the user's cache.
+    UserError for no such root, a set that has none, none of the images below it, or a cache that cannot be written.
     """
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     if dataset.name == "synthetic":  # it is drawn, wherever the root is
@@ -57,21 +52,17 @@ def compare_pixels(
             if name and name.magnification in magnifications:
                 decoded.setdefault(key, _record(key, path))
     key_of = {record.image: key for key, record in decoded.items()}
-    records = list(decoded.values())
-    side = dataset.short_side or STORED_SHORT_SIDE
+    records, side = list(decoded.values()), dataset.short_side or STORED_SHORT_SIDE
     with StepProgress("decoding images") as progress:
         pixels = load_pixels(root, records, side, cache, sizes=sizes, tolerant=True, progress=progress)
     unreadable = {key_of[image]: reason for image, reason in pixels.unreadable.items()}
-    row_of = {key_of[image]: row for row, image in enumerate(pixels.images)}
-    readable = {key: row for key, row in row_of.items() if key in present and key not in unreadable}
-    rows = np.array(list(readable.values()), dtype=np.int64)
-    compared = [present[key] for key in readable]
+    keys = [key_of[image] for image in pixels.images]
+    rows = np.flatnonzero([key in present and key not in unreadable for key in keys])
+    compared = [present[keys[row]] for row in rows]
     with StepProgress("comparing images") as progress:
-        pairs = nearest_pairs(
-            lambda chosen: pixels.take(rows[chosen]), compared, count=NEAREST, progress=progress
-        )
+        pairs = nearest_pairs(lambda i: pixels.take(rows[i]), compared, count=NEAREST, progress=progress)
     return ComparedPixels(
-        digests={key: pixels.digests[row] for key, row in readable.items()},
+        digests={keys[row]: pixels.digests[row] for row in rows},
         missing=frozenset(wanted.keys() - present.keys()),
         unreadable={key: reason for key, reason in unreadable.items() if key in present},
         suspicious=[(key_of[pair.first], key_of[pair.second]) for pair in pairs if pair.suspicious],
@@ -85,7 +76,7 @@ def _record(key: str, path: str) -> Record:
 
 
 def _present(wanted: Mapping[str, str], paths: Sequence[str]) -> dict[str, Record]:
-    """Records by key. BreakHis names are found in any folder, others by their path, or by a name that is there once."""
+    """Records by key. BreakHis names match in any folder, others by their path, or by a name that is there once."""
     by_key: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}
     for path in paths:

@@ -19,51 +19,35 @@ from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.dataset_page import DatasetFacts, image_table, write_dataset_report
+from histo_lightning.report.pages import render_text
 from histo_lightning.runs import write_json
 
 LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 
 def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
-    """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv``.
+    """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv`` to ``folder``.
 
-    Args:
-        config: settings of the runs to prepare for; ``magnification`` chooses what is decoded.
-        folder: where the report goes.
-
-    Returns:
-        What the report shows; ``verdict()`` says whether training would refuse the copy.
-
-    Raises:
-        UserError: no image at all, the download failed, or something cannot be written. Single bad images are not
-            errors: they are reported, and all others are decoded.
+    UserError where there is no image at all, the download fails, or something cannot be written. Single bad images are
+    no errors: they are reported, and all others are decoded.
     """
     shown = config.trainer.progress != "none"
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     dataset = config.dataset
     with StepProgress("fetching (bytes)" if dataset.download else "drawing images", shown) as progress:
         root = find_root(dataset, cache_dir, progress)
-    everything, problems, message = _read_names(dataset, root)
-    records = select_magnification(everything, config.magnification)
+    records, problems, message = _read_names(dataset, root)
+    records = select_magnification(records, config.magnification)
     if not records:
         raise UserError(f"magnification={config.magnification}: the data set has no such image")
+    side, full = dataset.short_side or round(config.image_size * 8 / 7), config.verify == "full"
+    options: dict[str, Any] = {"sizes": native_sizes(dataset), "tolerant": True, "verify": full}
     with StepProgress("decoding images", shown) as progress:
-        pixels = load_pixels(
-            root,
-            records,
-            dataset.short_side or round(config.image_size * 8 / 7),
-            cache_dir,
-            sizes=native_sizes(dataset),
-            progress=progress,
-            tolerant=True,
-            verify=config.verify == "full",
-        )
+        pixels = load_pixels(root, records, side, cache_dir, progress=progress, **options)
     by_image = {record.image: record for record in records}
     records = [by_image[image] for image in pixels.images]
-    problems += [
-        Problem("unreadable", image, by_image[image].path, reason)
-        for image, reason in pixels.unreadable.items()
-    ]
+    for image, reason in pixels.unreadable.items():
+        problems.append(Problem("unreadable", image, by_image[image].path, reason))
     rows = np.flatnonzero([record.image not in pixels.unreadable for record in records])
     readable = [records[row] for row in rows]
     stains = np.full((len(records), len(COLUMNS)), np.nan)
@@ -84,7 +68,17 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     )
     write_dataset_report(folder, facts)
     if config.json:
-        write_json(Path(config.json), as_json(facts))
+        figures = {
+            "dataset": facts.name,
+            "images": len(facts.images),
+            "unreadable": len(pixels.unreadable),
+            "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
+            "identical_pixels": facts.identical,
+            "suspicious_pairs": [(pair.first, pair.second) for pair in pairs if pair.suspicious],
+            "fingerprint": pixels.fingerprint(pixels.images),
+            "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
+        }
+        write_json(Path(config.json), figures)
     return facts
 
 
@@ -98,48 +92,15 @@ def _read_names(dataset: DatasetConfig, root: Path) -> tuple[Sequence[Record], l
     for record in filter(None, map(record_of, paths)):
         first.setdefault(record.image, record)
     if not first:
-        example = f", e.g. {paths[0]}" if paths else ""
-        raise UserError(
-            f"dataset.root={root}: no image below it is named as in BreakHis{example}; give the folder that holds "
-            "BreaKHis_v1"
-        )
+        example, advice = f", e.g. {paths[0]}" if paths else "", "give the folder that holds BreaKHis_v1"
+        raise UserError(f"dataset.root={root}: no image below it is named as in BreakHis{example}; {advice}")
     records = list(first.values())
     return records, inspect_names(paths), census_message(records)
 
 
-def as_json(facts: DatasetFacts) -> dict[str, Any]:
-    """The figures of a prepared data set."""
-    pixels = facts.pixels
-    return {
-        "dataset": facts.name,
-        "images": len(facts.images),
-        "unreadable": len(pixels.unreadable),
-        "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
-        "identical_pixels": facts.identical,
-        "suspicious_pairs": [(pair.first, pair.second) for pair in facts.pairs if pair.suspicious],
-        "fingerprint": pixels.fingerprint(pixels.images),
-        "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
-    }
-
-
 def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:
     """Print the verdict and where the report is; what training would refuse is listed on stderr."""
-    out, pixels = console(), facts.pixels
-    height, width = pixels.shape
-    verdict, refused = facts.verdict()
-    out.print(verdict, markup=False)
-    size = f"{pixels.nbytes / 1e9:.2f} GB"
-    out.print(f"pixel cache: {len(pixels.images):,} images of {width}x{height}, {size}", markup=False)
-    for name in ("report.html", "images.csv", "problems.csv", *(["preview.png"] if preview else [])):
-        out.print(f"{name + ':':<14} {folder / name}", markup=False)
-    for kind in sorted(BLOCKING):
-        problems = facts.of_kind(kind)
-        for problem in problems[:LISTED]:
-            print(f"{kind}: {problem.path}: {problem.detail}", file=sys.stderr)
-        if len(problems) > LISTED:
-            print(f"{kind}: {len(problems) - LISTED} more in {folder / 'problems.csv'}", file=sys.stderr)
-    if refused:
-        print(
-            "error: training refuses this copy until the files above are mended or moved away",
-            file=sys.stderr,
-        )
+    text = render_text("prepare.console", facts=facts, folder=folder, preview=preview)
+    console().print(text, markup=False, end="")
+    problems = render_text("prepare.problems", facts=facts, folder=folder, blocking=BLOCKING, limit=LISTED)
+    print(problems, end="", file=sys.stderr)

@@ -16,11 +16,7 @@ EPOCHS = 6
 
 
 def write_preview(config: PrepareConfig, path: Path) -> None:
-    """Draw a row a subtype (or class): its first training image as it is evaluated, then as the first epochs train on it.
-
-    Raises:
-        UserError: the data set cannot be set up, or the file not be written.
-    """
+    """Draw a row a subtype (or class): its first training image as it is evaluated, then as the first epochs train on it."""
     data = build_datamodule(config)
     data.setup()
     first: dict[str, int] = {}

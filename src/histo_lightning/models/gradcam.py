@@ -18,18 +18,14 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Maps of the evidence for a class, float32 B x h x w, not negative, not scaled.
 
     They come from ``layer4`` of our ResNet, else from the last direct child whose output is B x C x h x w with more than
-    one pixel; raises UserError where there is none.
-
-    Args:
-        network: in evaluation mode; images to logits.
-        images: float32 B x 3 x H x W, as the network sees them.
-        targets: int64 B, the class whose logit is explained.
+    one pixel; raises UserError where there is none. ``network`` is in evaluation mode, ``images`` are float32
+    B x 3 x H x W as it sees them, ``targets`` (int64 B) the classes whose logits are explained.
     """
     maps: list[Tensor] = []
-    own = isinstance(network, ResNet)
+    resnet = isinstance(network, ResNet)
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and (own or output[0, 0].numel() > 1):
+        if isinstance(output, Tensor) and output.ndim == 4 and (resnet or output[0, 0].numel() > 1):
             maps.append(output)
 
     layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())

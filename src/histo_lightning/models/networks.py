@@ -28,12 +28,8 @@ def build_head(
 ) -> nn.Module:
     """A head: features, float B x ``in_features`` -> logits, B x ``num_classes``; ValueError for an unknown name.
 
-    The log-softmax of the thesis's head is the classifier's: logits can be calibrated.
-
-    Args:
-        name: ``linear``, or ``mlp``: ``in_features`` -> ``hidden`` -> ReLU -> dropout -> ``num_classes``, the thesis's.
-        in_features, num_classes: inputs and outputs.
-        hidden, dropout: width of the hidden layer and share of it that is dropped; ``mlp`` only.
+    ``mlp`` is the thesis's: ``in_features`` -> ``hidden`` -> ReLU -> dropout -> ``num_classes``. Its log-softmax is the
+    classifier's: logits can be calibrated. ``linear`` takes neither ``hidden`` nor ``dropout``.
     """
     if name == "linear":
         return nn.Linear(in_features, num_classes)
@@ -45,50 +41,40 @@ def build_head(
 
 
 def build_network(
-    model: str | Mapping[str, Any],
-    num_classes: int,
-    *,
-    head: str = "linear",
-    hidden: int = 512,
-    dropout: float = 0.05,
+    model: str | Mapping[str, Any], num_classes: int, *, head: str = "linear", **head_options: Any
 ) -> nn.Module:
     """A network: images, float B x 3 x H x W -> logits, B x ``num_classes``; UserError where it cannot be made.
 
     Our ResNets get the head asked for in place of their ``fc``. Every other network is called with ``num_classes`` and
-    keeps its own last layer, unless ``head="mlp"``, which replaces it.
-
-    Args:
-        model: an option of ``conf/model`` (``resnet18``), or ``_target_`` and arguments.
-        num_classes: outputs.
-        head, hidden, dropout: see :func:`build_head`.
+    keeps its own last layer, unless ``head="mlp"``, which replaces it. ``model`` is an option of ``conf/model``
+    (``resnet18``), or ``_target_`` and arguments; ``head_options`` are ``hidden`` and ``dropout`` of :func:`build_head`.
     """
     settings = network_settings(model)
-    target = settings["_target_"]
+    target = str(settings["_target_"])
     factory = network_factory(settings)
     options = arguments(settings, leave=OURS)
-    if str(target).startswith(f"{FAMILY}."):
-        network = build(factory, options, "model")
-    else:
+    if not target.startswith(f"{FAMILY}."):
         for name, default in FAMILY_OPTIONS.items():
             if name in options and options.pop(name) not in (default, None):
                 raise UserError(f"model.{name}: belongs to histo_lightning's own ResNets, not to {target}")
-        network = build(factory, {**options, "num_classes": num_classes}, "model")
+        options["num_classes"] = num_classes
+    network = build(factory, options, "model")
     if not isinstance(network, nn.Module):
         raise UserError(f"model._target_={target}: made a {type(network).__name__}, not a network")
     if isinstance(network, ResNet):
-        network.fc = build_head(head, network.feature_dim, num_classes, hidden, dropout)
+        network.fc = build_head(head, network.feature_dim, num_classes, **head_options)
     elif head != "linear":
         linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise UserError(f"head={head}: no fully connected layer to replace; use head=linear")
         features = cast(nn.Linear, network.get_submodule(linear[-1])).in_features
-        network.set_submodule(linear[-1], build_head(head, features, num_classes, hidden, dropout))
+        network.set_submodule(linear[-1], build_head(head, features, num_classes, **head_options))
     return network
 
 
 def head_of(network: nn.Module) -> nn.Module:
     """The part of a network behind its backbone: the last direct child that has parameters."""
-    children = [child for child in network.children() if any(True for _ in child.parameters())]
+    children = [child for child in network.children() if next(child.parameters(), None) is not None]
     if not children:
         raise UserError("model: the network has no parts, so no head can be told from its backbone")
     return children[-1]

@@ -1,25 +1,4 @@
-"""The ResNet family, written for this package, with torchvision's parameter names.
-
-==================  ==========  ============  =======================================================
-name                block       blocks        source
-==================  ==========  ============  =======================================================
-resnet10            BasicBlock  1, 1, 1, 1    timm's resnet10t with the standard stem
-resnet14            Bottleneck  1, 1, 1, 1    timm's resnet14t with the standard stem
-resnet18            BasicBlock  2, 2, 2, 2    He et al. 2016, table 1
-resnet26            Bottleneck  2, 2, 2, 2    timm's resnet26
-resnet34            BasicBlock  3, 4, 6, 3    He et al. 2016, table 1
-resnet50            Bottleneck  3, 4, 6, 3    He et al. 2016, table 1; the stride on the 3x3
-resnet101           Bottleneck  3, 4, 23, 3   the same
-resnet152           Bottleneck  3, 8, 36, 3   the same
-resnext50_32x4d     Bottleneck  3, 4, 6, 3    Xie et al. 2017: 32 groups, 4 channels each in stage 1
-resnext101_32x8d    Bottleneck  3, 4, 23, 3   Xie et al. 2017: 32 groups, 8 channels each in stage 1
-wide_resnet50_2     Bottleneck  3, 4, 6, 3    Zagoruyko and Komodakis 2016: the 3x3 twice as wide
-wide_resnet101_2    Bottleneck  3, 4, 23, 3   the same
-==================  ==========  ============  =======================================================
-
-The number counts the layers with weights: the stem's 7x7, 2 or 3 convolutions a block, the fc.
-With ``stem="deep"`` the names are those of timm's ``resnet..d`` models.
-"""
+"""The ResNet family (He et al. 2016, table 1), written for this package, with torchvision's parameter names."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,10 +23,8 @@ def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: B x ``inputs`` x H x W -> B x ``channels`` x H/stride x W/stride.
 
-    The arguments are those of :class:`Bottleneck`; the stride is the first convolution's.
-
-    Raises:
-        ValueError, NotImplementedError: ``groups``, ``base_width`` or ``dilation`` differ from their defaults.
+    The arguments are those of :class:`Bottleneck`; the stride is the first convolution's. ValueError or
+    NotImplementedError where ``groups``, ``base_width`` or ``dilation`` differ from their defaults.
     """
 
     expansion = 1
@@ -88,10 +65,8 @@ class Bottleneck(nn.Module):
     The 3x3 has the stride, as in torchvision ("ResNet 1.5"), not the first 1x1 as in the paper.
 
     Args:
-        inputs: channels that come in.
-        channels: a quarter of the channels that go out.
-        stride, groups, dilation: of the 3x3 convolution.
-        downsample: the shortcut where shapes change; None is the identity.
+        inputs, channels: channels that come in, and a quarter of those that go out.
+        stride, groups, dilation: of the 3x3 convolution; downsample: the shortcut, None is the identity.
         base_width: channels of each group of the 3x3 where ``channels`` is 64; they grow with ``channels``.
         norm_layer: builds a normalisation from a number of channels.
     """
@@ -144,8 +119,7 @@ class ResNet(nn.Module):
             place of the 7x7 and an average pool in place of the stride in each shortcut; ``small``: one 3x3 with
             stride 1 and no max-pool, for small images (the map is four times larger on each side).
 
-    Raises:
-        ValueError, NotImplementedError: an option or a combination that does not exist.
+    ValueError or NotImplementedError for an option or a combination that does not exist.
     """
 
     def __init__(
@@ -171,18 +145,26 @@ class ResNet(nn.Module):
         if stem not in STEMS:
             raise ValueError(f"stem should be one of {', '.join(STEMS)}, got {stem!r}")
         self.feature_dim = STAGE_CHANNELS[-1] * block.expansion
-        self._block = partial(block, groups=groups, base_width=width_per_group, norm_layer=norm_layer)
-        self._expansion, self._norm_layer, self._pooled_shortcut = block.expansion, norm_layer, stem == "deep"
-        self._channels, self._dilation = STEM_CHANNELS, 1  # what the next stage starts from
-
         self.conv1 = _stem_convolution(stem, norm_layer)
         self.bn1 = norm_layer(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = self._stage(STAGE_CHANNELS[0], layers[0], stride=1, dilate=False)
-        self.layer2 = self._stage(STAGE_CHANNELS[1], layers[1], stride=2, dilate=dilate[0])
-        self.layer3 = self._stage(STAGE_CHANNELS[2], layers[2], stride=2, dilate=dilate[1])
-        self.layer4 = self._stage(STAGE_CHANNELS[3], layers[3], stride=2, dilate=dilate[2])
+        make_block = partial(block, groups=groups, base_width=width_per_group, norm_layer=norm_layer)
+        inputs, dilation, stages = STEM_CHANNELS, 1, []
+        for channels, depth, stride, dilated in zip(
+            STAGE_CHANNELS, layers, (1, 2, 2, 2), (False, *dilate), strict=True
+        ):
+            outputs, first_dilation, shortcut = channels * block.expansion, dilation, None
+            if dilated:
+                dilation, stride = dilation * stride, 1
+            if stride != 1 or inputs != outputs:
+                shortcut = _shortcut(inputs, outputs, stride, norm_layer, pooled=stem == "deep")
+            # The first block still sees a map without the new dilation: its 3x3 would otherwise skip neighbours.
+            blocks = [make_block(inputs, channels, stride, shortcut, dilation=first_dilation)]
+            blocks += [make_block(outputs, channels, dilation=dilation) for _ in range(1, depth)]
+            stages.append(nn.Sequential(*blocks))
+            inputs = outputs
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc: nn.Module = nn.Linear(self.feature_dim, num_classes)
         for module in self.modules():
@@ -193,26 +175,6 @@ class ResNet(nn.Module):
                 if getattr(last_norm, "weight", None) is None:
                     raise ValueError("zero_init_residual needs a norm_layer with a weight")
                 nn.init.zeros_(cast(Tensor, last_norm.weight))
-
-    def _stage(self, channels: int, depth: int, *, stride: int, dilate: bool) -> nn.Sequential:
-        # The first block still sees a map without the new dilation: its 3x3 would otherwise skip neighbours.
-        first_dilation = self._dilation
-        if dilate:
-            self._dilation, stride = self._dilation * stride, 1
-        outputs = channels * self._expansion
-        changes_shape = stride != 1 or self._channels != outputs
-        shortcut = self._shortcut(outputs, stride) if changes_shape else None
-        blocks = [self._block(self._channels, channels, stride, shortcut, dilation=first_dilation)]
-        blocks += [self._block(outputs, channels, dilation=self._dilation) for _ in range(1, depth)]
-        self._channels = outputs
-        return nn.Sequential(*blocks)
-
-    def _shortcut(self, outputs: int, stride: int) -> nn.Sequential:
-        if not self._pooled_shortcut:
-            return nn.Sequential(_conv1x1(self._channels, outputs, stride), self._norm_layer(outputs))
-        # ceil_mode: an odd side becomes the same length as under the 3x3 with padding in the other branch.
-        pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-        return nn.Sequential(pool, _conv1x1(self._channels, outputs), self._norm_layer(outputs))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images, float B x 3 x H x W -> the last stage's map, B x ``feature_dim`` x H/32 x W/32 (rounded up)."""
@@ -236,16 +198,25 @@ def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
     return nn.Sequential(*first, *second, _conv3x3(half, STEM_CHANNELS))
 
 
-# Each is called as resnet18(num_classes=1000, **options) with the options of ResNet.
-resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))
+def _shortcut(inputs: int, outputs: int, stride: int, norm_layer: Norm, *, pooled: bool) -> nn.Sequential:
+    if not pooled:
+        return nn.Sequential(_conv1x1(inputs, outputs, stride), norm_layer(outputs))
+    # ceil_mode: an odd side becomes the same length as under the 3x3 with padding in the other branch.
+    pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(pool, _conv1x1(inputs, outputs), norm_layer(outputs))
+
+
+# Each is called as resnet18(num_classes=1000, **options) with the options of ResNet. The number counts the layers with
+# weights: the stem's 7x7, 2 or 3 convolutions a block, the fc. With stem="deep" the names are those of timm's resnet..d.
+resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))  # timm's resnet10t and resnet14t with the standard stem
 resnet14 = partial(ResNet, Bottleneck, (1, 1, 1, 1))
 resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
-resnet26 = partial(ResNet, Bottleneck, (2, 2, 2, 2))
+resnet26 = partial(ResNet, Bottleneck, (2, 2, 2, 2))  # timm's
 resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
 resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
 resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3))
 resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3))
-resnext50_32x4d = partial(resnet50, groups=32, width_per_group=4)
+resnext50_32x4d = partial(resnet50, groups=32, width_per_group=4)  # Xie et al. 2017
 resnext101_32x8d = partial(resnet101, groups=32, width_per_group=8)
-wide_resnet50_2 = partial(resnet50, width_per_group=128)
+wide_resnet50_2 = partial(resnet50, width_per_group=128)  # Zagoruyko and Komodakis 2016
 wide_resnet101_2 = partial(resnet101, width_per_group=128)

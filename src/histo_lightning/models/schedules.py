@@ -1,7 +1,4 @@
-"""Learning-rate schedules with a warm-up, as factors of the optimizer's rate.
-
-They change with every step of the optimizer; ``total_steps`` and ``steps_per_epoch`` are filled in from the trainer.
-"""
+"""Learning-rate schedules with a warm-up: factors of the optimizer's rate, which change with each of its steps."""
 
 import math
 
@@ -12,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 class Warmup(LambdaLR):
     """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the optimizer's rate; then :meth:`factor`.
 
-    ``total_steps`` are those of the fit, infinite where it has no end.
+    ``total_steps`` are those of the fit, infinite where it has no end; it and ``steps_per_epoch`` come from the trainer.
     """
 
     def __init__(

@@ -3,10 +3,9 @@
 import hashlib
 import logging
 import re
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.models.networks import head_of
 
 log = logging.getLogger("histo_lightning")
-# torchvision's convention: resnet18-f37072fd.pth carries the first digits of its SHA-256.
+# As in torchvision: resnet18-f37072fd.pth carries the first digits of its SHA-256.
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 NAMED_KEYS = 4  # enough to recognise what does not fit
 
@@ -30,33 +29,26 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
         source: a local file or a URL of a state dict that ``torch.load(..., weights_only=True)`` reads.
         cache_dir: folder of downloads; a second call does not download again.
 
-    Raises:
-        UserError: no such file, no connection, a damaged file, or weights of another network. The network is unchanged.
+    UserError for no such file, no connection, a damaged file, or weights of another network, which is unchanged then.
     """
-    scheme = source.partition(":")[0].lower()
-    downloaded = scheme in ("http", "https")
-    if downloaded:
-        path = _download(source, cache_dir)
-    elif scheme == "file":
-        path = Path(urllib.request.url2pathname(urlsplit(source).path))
-    else:
-        path = Path(source).expanduser()
+    downloaded = source.lower().startswith(("http:", "https:"))
+    local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
+    path = _download(source, cache_dir) if downloaded else Path(local).expanduser()
     try:
         state = _read(path, source)
     except UserError:
         if downloaded:
             path.unlink(missing_ok=True)  # else the damaged download would be used again
         raise
-    own = network.state_dict()
+    expected = network.state_dict()
     prefix = next(f"{name}." for name, child in network.named_children() if child is head_of(network))
-    head = {key: value.shape for key, value in own.items() if key.startswith(prefix)}
-    head_fits = head == {key: value.shape for key, value in state.items() if key.startswith(prefix)}
+    heads = [{k: v.shape for k, v in values.items() if k.startswith(prefix)} for values in (expected, state)]
+    head_fits = heads[0] == heads[1]
     if not head_fits:
-        own, state = (
-            {key: value for key, value in values.items() if not key.startswith(prefix)}
-            for values in (own, state)
+        expected, state = (
+            {k: v for k, v in values.items() if not k.startswith(prefix)} for values in (expected, state)
         )
-    _check_fit(own, state, source)
+    _check_fit(expected, state, source)
     network.load_state_dict(state, strict=False)
     return head_fits
 
@@ -79,26 +71,20 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
             problem = "this is a training checkpoint, not a plain state dict; save its network"
         raise UserError(f"model.weights={source}: {problem} with {advice}")
-    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
-    if broken:
+    if broken := [key for key, value in state.items() if not bool(torch.isfinite(value).all())]:
         raise UserError(f"model.weights={source}: {_some(broken)} not finite; the file is damaged")
     return state
 
 
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
+    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
     misfits = {
         # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
         "missing": [key for key in expected if key not in state and not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in state if key not in expected],
-        "other shapes:": shapes,
+        "other shapes:": [f"{key} {a} instead of {b}" for key, (a, b) in shapes.items() if a != b],
     }
-    problems = [f"{name} {_some(items)}" for name, items in misfits.items() if items]
-    if problems:
+    if problems := [f"{name} {_some(items)}" for name, items in misfits.items() if items]:
         raise UserError(
             f"model.weights={source}: does not fit this network: {'; '.join(problems)}; choose the model "
             "and model.stem that the weights were made for"
@@ -127,6 +113,5 @@ def _download(url: str, cache_dir: Path) -> Path:
                 f"{wanted}; try again, or get the file another way and give its path"
             )
 
-    advice = "give the path of a local file"
-    fetch(url, path, key="model.weights", attempts=3, check=check, advice=advice)
+    fetch(url, path, key="model.weights", attempts=3, check=check, advice="give the path of a local file")
     return path

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,20 @@ LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra
 def git_commit() -> str | None:
     """The commit of this package's own checkout, with ``+`` where files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parents[3]
-
-    def git(*arguments: str) -> str:
-        options: Any = {"cwd": root, "capture_output": True, "text": True, "timeout": 10, "check": True}
-        return str(subprocess.run(["git", *arguments], **options).stdout).strip()
-
     if not (root / ".git").exists():
         return None
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python and the libraries that numbers depend on."""
-    own = {"histo_lightning": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in LIBRARIES}
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"histo_lightning": __version__, "python": platform.python_version()} | libraries
 
 
 class RunFolder:
@@ -61,18 +59,15 @@ class RunFolder:
         """Hold the folder's lock; with ``wait`` after whoever holds it, else UserError where another process does."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=-1 if wait else 0)
-            lock.acquire()
+            lock = FileLock(self.path / ".lock", timeout=-1 if wait else 0).acquire()
         except Timeout as error:
             problem = "another process is working in it; wait for it, or use resume=never"
             raise UserError(f"{self.path}: {problem}") from error
         except OSError as error:
             problem = f"cannot be made ({error.strerror}); choose another output_dir"
             raise UserError(f"{self.path}: {problem}") from error
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     @property
     def alive(self) -> bool:
@@ -98,16 +93,9 @@ class RunFolder:
         """Run the body with its state in ``status.json``, also when it fails or is interrupted."""
         before, start = self.status, time.monotonic()
         seconds = float(before.get("seconds") or 0.0)
-        self.update(
-            state="running",
-            error=None,
-            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            seconds=seconds,
-            versions=versions(),
-            git_commit=git_commit(),
-            test_read=before.get("test_read", 0),
-            **identity,
-        )
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        about = {"versions": versions(), "git_commit": git_commit(), "test_read": before.get("test_read", 0)}
+        self.update(state="running", error=None, started=started, seconds=seconds, **about, **identity)
         state, reason = "finished", None
         try:
             yield
@@ -129,18 +117,15 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.update(state="failed", error=error, started=now, seconds=0.0)
 
-    def matches(self, identity: Mapping[str, Any]) -> bool:
-        """Whether the folder holds the very same experiment: config, split, data and package version."""
-        status = self.status
-        return all(status.get(key) == value for key, value in identity.items())
-
 
 def choose_folder(parent: Path, name: str, resume: str, identity: Mapping[str, Any]) -> RunFolder:
-    """The folder of a run: the same one again to go on or to report, else a new ``<name>-2``, ``-3``, ..."""
-    number = 1
-    while True:
+    """The folder of a run: the one of the very same experiment (config, split, data, package version), to resume or to
+    report it, else a new ``<name>-2``, ``-3``, ...
+    """
+    for number in count(1):
         folder = RunFolder(parent / (name if number == 1 else f"{name}-{number}"))
-        unused = not any(key in folder.status for key in identity)  # or it failed before its data were read
-        if unused or (resume != "never" and folder.matches(identity)):
-            return folder
-        number += 1
+        status = folder.status
+        unused = not identity.keys() & status.keys()  # or it failed before its data were read
+        if unused or (resume != "never" and identity.items() <= status.items()):
+            break
+    return folder

@@ -25,7 +25,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from histo_lightning.callbacks.pruning import Pruned
+from histo_lightning.callbacks.history import Pruned
 from histo_lightning.errors import UserError
 from histo_lightning.tuning.space import Plan, Search, attributes
 

@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock
 from optuna.trial import FrozenTrial
 
-from histo_lightning.callbacks.pruning import Pruned, Pruning
+from histo_lightning.callbacks.history import Pruned, Pruning
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import TuneConfig

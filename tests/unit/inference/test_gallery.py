@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from factories.html import Page
-from histo_lightning.inference import heat_maps as gallery
-from histo_lightning.inference.heat_maps import HeatMap, overlay, write_gallery, write_overlay
+from histo_lightning.inference.predict import Prediction, overlay, write_gallery
+from histo_lightning.report.pages import thumbnail
 
 
 def test_a_heat_map_colours_where_it_is_hot_and_nothing_else() -> None:
@@ -22,14 +21,15 @@ def test_a_heat_map_colours_where_it_is_hot_and_nothing_else() -> None:
     np.testing.assert_allclose(pair[0, 6], 0.45 * 100 + 0.55 * hottest, atol=1)
 
 
-def test_the_gallery_s_page(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(gallery, "EMBEDDED", 2)
-    field = np.random.default_rng(0).integers(0, 255, (40, 600, 3), dtype=np.uint8)
-    pair = write_overlay(tmp_path / "gradcam" / "1.png", field, np.zeros((40, 600), np.float32))
-    with Image.open(tmp_path / "gradcam" / "1.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), pair)
-    shown = [HeatMap(f"/data/<{i}>&.png", f"benign 0.{i}", pair, f"gradcam/{i} x.png") for i in range(3)]
-    write_gallery(tmp_path / "index.html", shown, ["benign", "malignant"])
+def test_the_gallery_s_page(tmp_path: Path) -> None:
+    field = np.random.default_rng(0).integers(0, 255, (40, 1200, 3), dtype=np.uint8)
+    explained = [
+        Prediction(Path(f"/data/<{i}>&.png"), heat_map=f"gradcam/{i} x.png", caption=f"benign 0.{i}")
+        for i in range(3)
+    ]
+    for prediction in explained[:2]:
+        prediction.picture = thumbnail(field, prediction.path.name, 560)
+    write_gallery(tmp_path / "index.html", [*explained, Prediction(Path("x.png"))], ["benign", "malignant"])
     page = Page(tmp_path / "index.html")
     assert page.is_self_contained()
     assert page.title == "Grad-CAM"

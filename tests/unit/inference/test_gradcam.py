@@ -9,7 +9,7 @@ from torch import nn
 
 from histo_lightning.classifier import Classifier
 from histo_lightning.errors import UserError
-from histo_lightning.inference.heat_maps import overlay
+from histo_lightning.inference.predict import overlay
 from histo_lightning.models.gradcam import attribution, scaled_heat
 
 SMALL = {"_target_": "histo_lightning.models.resnet.resnet10", "stem": "small", "zero_init_residual": False}

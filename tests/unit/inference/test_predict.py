@@ -94,7 +94,12 @@ def test_any_file_name_and_size_is_taken_and_bad_files_are_named(run: Path, comm
     assert table[2]["error"]
     assert table[2]["p_malignant"] == ""
     assert all(0 <= float(row["p_malignant"]) <= 1 for row in table if not row["error"])
-    assert len(list((out / "gradcam").glob("*.png"))) == 3
+    overlays = sorted((out / "gradcam").glob("*.png"))
+    assert [path.name for path in overlays] == ["00001__cmd_x_.png", "00002_b_c.png", "00004_c.png"]
+    for path in overlays:
+        with Image.open(path) as image:  # the field and its overlay
+            assert image.width % 2 == 0
+            assert image.mode == "RGB"
     page = (out / "index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3
     assert "http" not in page.replace("http-equiv", "")
