@@ -23,24 +23,23 @@ def plan_hash(content: Mapping[str, Any]) -> str:
 
 def read_plan(sweep: Path) -> Json:
     """``sweep.json`` of a sweep folder; raise UserError where it cannot be read or is no plan."""
-    plan = read_json(sweep / "sweep.json")
+    plan, wrong = read_json(sweep / "sweep.json"), ""
     try:
-        wrong = "it lists no jobs" if not all(isinstance(job["run"], str) for job in plan["jobs"]) else ""
+        wrong = "it lists no jobs" * (not all(isinstance(job["run"], str) for job in plan["jobs"]))
         if not isinstance((plan.get("comparison") or {}).get("levels") or [], list):
             wrong = "comparison.levels is no list"
     except (AttributeError, KeyError, TypeError):
         wrong = "it lists no jobs, or its comparison is no object"
     if wrong:
-        file = sweep / "sweep.json"
-        raise UserError(f"{file}: is damaged ({wrong}); restore it, or delete it to compare without a plan")
+        mend = "restore it, or delete it to compare without a plan"
+        raise UserError(f"{sweep / 'sweep.json'}: is damaged ({wrong}); {mend}")
     return plan
 
 
 def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> Json:
-    """What can be said of the plan of a sweep folder and of its age.
+    """What can be said of a sweep's plan and of its age; ``starts`` are ISO times at which runs started, None if unknown.
 
-    ``starts`` are ISO times at which runs started, None where unknown. A run that was started again only keeps its last
-    one, so the earliest counts.
+    A run that was started again only keeps its last start, so the earliest of all counts.
     """
     texts = [str(text) for text in (plan.get("created"), *starts)]
     created, *moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
@@ -65,10 +64,9 @@ def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> 
 
 
 def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[str], results: Json) -> None:
-    """Say which family is primary: the main one of the first protocol, as one plan fixed it before the first job.
+    """Say which family is ``primary``: the main one of the first protocol, as one plan fixed it before the first job.
 
-    Families get the keys ``primary`` and ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the
-    plans' runs, and ``results`` holds ``worlds, factor, reference, score``.
+    The others get ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the plans' runs.
     """
     for plan in plans:
         fixed, made = plan["comparison"], {key: results[key] for key in ("factor", "reference", "score")}

@@ -33,16 +33,7 @@ FINISHED, SHORTENED, MISSING, DAMAGED = "finished", "shortened", "missing", "dam
 STATES = (FINISHED, "running", "interrupted", "failed", SHORTENED, MISSING, DAMAGED)
 LOSSES = ("train_loss", "val_loss")
 FACTS = [
-    "run",
-    "folder",
-    "planned",
-    "state",
-    "error",
-    "label",
-    "status",
-    "metrics",
-    "split",
-    "table",
+    *["run", "folder", "planned", "state", "error", "label", "status", "metrics", "split", "table"],
     *LOSSES,
 ]
 COSTS = ("parameters", "flops", "train_seconds", "peak_memory_bytes")
@@ -58,11 +49,8 @@ SHOWN = [
     "brier",
     "log_loss",
 ]
-SHOWN_SCORES = [
-    f"{level}_{score}"
-    for level in reversed(LEVELS)
-    for score in (SHOWN + ["patient_recognition_rate"] * (level == "slide"))
-]
+SHOWN_SCORES = [f"{level}_{score}" for level in ("case", "slide") for score in SHOWN]
+SHOWN_SCORES += ["slide_patient_recognition_rate", *(f"image_{score}" for score in SHOWN)]
 """``case_auroc``, ...: the scores that tables show, in the order of their columns."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
@@ -70,8 +58,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fas
 def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
     """Every run and every planned job without a run, in order of folder; and the plans of their sweeps.
 
-    Raises:
-        UserError: a plan or a ``history.csv`` is damaged.
+    UserError where a plan or a ``history.csv`` is damaged.
     """
     rows, plans = [_read_run(folder) for folder in folders.runs], []
     for sweep in folders.sweeps:
@@ -82,8 +69,10 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
             jobs = [row for row in own if numbered.fullmatch(row["run"])]
             for row in jobs:
                 row["planned"] = True
-            if not jobs:
-                rows.append(_unstarted(name, sweep))
+            if not jobs:  # the sweep keeps the settings of the jobs that it was about to start
+                config = read_json(sweep / "jobs" / f"{name}.json").get("config") or {}
+                why = {"planned": True, "state": MISSING, "error": "planned, but never started"}
+                rows.append(_row(name, None, config) | why)
         plans.append(plan_record(plan, sweep, [row["status"].get("started") for row in own]))
     for row in rows:
         if row["state"] == FINISHED:
@@ -148,13 +137,6 @@ def _row(name: str, folder: Path | None, config: Json) -> Json:
     row: Json = dict.fromkeys(FACTS) | {"run": name, "folder": folder, "planned": False, "label": ""}
     row |= {"status": {}, "metrics": {}, "split": {}}
     return row | {"config": defaults() | dict(flatten(config)) if config else {}}
-
-
-def _unstarted(name: str, sweep: Path) -> Json:
-    """A planned job without a run folder; the sweep keeps the settings of the jobs that it was about to start."""
-    config = read_json(sweep / "jobs" / f"{name}.json").get("config") or {}
-    why = {"planned": True, "state": MISSING, "error": "planned, but never started"}
-    return _row(name, None, config) | why
 
 
 def _content(path: Path, problems: list[str]) -> Json:

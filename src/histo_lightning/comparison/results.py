@@ -1,6 +1,6 @@
 """``compare``: any mix of runs in; a table, the statistics, pictures and a report out."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,8 @@ from histo_lightning.comparison.settings import (
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.registry import named_score
-from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.comparison_page import write_results
-from histo_lightning.runs import read_json, write_atomic
+from histo_lightning.runs import read_json, write_csv
 
 Json = dict[str, Any]
 
@@ -48,18 +47,17 @@ def compare_runs(
 
     Args:
         folders: run folders, sweep folders, or folders that hold them, at any depth.
-        formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`.
+        formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`, which raises UserErrors.
 
     Returns:
         What the files say, as values that JSON can hold.
-
-    Raises:
-        UserError: as :func:`analyse`, or ``out`` cannot be written.
     """
     if is_run(out):
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
     results, runs = analyse(folders, **asked)
-    write_atomic(out / "results.csv", results_csv(runs))
+    table = results_table(runs)
+    rows = table.itertuples(index=False, name=None)
+    write_csv(out / "results.csv", [table.columns, *([_cell(value) for value in row] for row in rows)])
     write_results(out, results, formats)
     return {key: value for key, value in results.items() if key not in ONLY_DRAWN}
 
@@ -145,11 +143,11 @@ def analyse(
 def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
     """The comparison that the plans ask for, where they agree; else what all runs' configs say under ``study``."""
     keys = ["factor", "reference", "score"]
-    planned = [plan["comparison"] for plan in plans if plan["comparison"]]
-    studies = settings[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
-    asked: list[Json] = planned or [{str(key): value for key, value in study.items()} for study in studies]
-    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys[: 2 if planned else 3])
-    return asked[0] if asked and alike else {}
+    asked: Any = [plan["comparison"] for plan in plans if plan["comparison"]]
+    alike = keys[:2] if asked else keys
+    asked = asked or settings[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
+    same = len({tuple(one.get(key) for key in alike) for one in asked}) == 1
+    return dict(asked[0]) if same else {}
 
 
 def _factor(wanted: str | None, planned: Any, settings: pd.DataFrame) -> str:
@@ -176,17 +174,16 @@ def _reference(wanted: str | None, planned: str, factor: str, levels: Sequence[s
         raise UserError(
             f"reference={wanted}: is not among the levels of {factor}: {', '.join(values)}{nearest(wanted, values)}"
         )
-    candidates = (named, level_name(factor, planned), REFERENCE, *levels)
-    return next((name for name in candidates if name and name in levels), "")
+    candidates = (named or "", level_name(factor, planned), REFERENCE, *levels)
+    return next((name for name in candidates if name in levels), "")
 
 
 def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     """Runs that are left out because they were shortened, and trainers that differ, which no cell holds equal."""
     shortened = runs.loc[runs["state"] == SHORTENED, ["run", "error"]].to_numpy().tolist()
     names = "; ".join(f"{run} ({why})" for run, why in shortened)
-    warnings = [f"shortened runs are never pooled or compared, left out: {names}"] if names else []
     settings = settings_of(runs)
-    return warnings + [
+    return [f"shortened runs are never pooled or compared, left out: {names}"] * bool(names) + [
         f"the runs differ in {key}: {', '.join(sorted(set(settings[key].map(value_text))))}"
         for key in varying(settings)
         if key.startswith(ENVIRONMENT) and not is_of(key, factor)
@@ -195,13 +192,13 @@ def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
 
 def _environment(runs: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Versions, device and commit: name to how many runs say which value; only what differs has several."""
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for status, metrics in zip(runs["status"], runs["metrics"], strict=True):
         facts = dict(status.get("versions") or {}) | {"device": (metrics.get("cost") or {}).get("device")}
         facts["git commit"] = (status.get("git_commit") or "not in a checkout") if status else None
         for name, value in facts.items():
             if value is not None:
-                counts.setdefault(str(name), Counter())[str(value)] += 1
+                counts[str(name)][str(value)] += 1
     return {name: dict(count) for name, count in counts.items()}
 
 
@@ -215,13 +212,6 @@ def _study(folder: Path, study: Mapping[str, Any]) -> Json:
         texts = [f"{edge['key']}={edge['value']} ({edge['edge']})" for edge in edges]
         records.append({"depth": depth, **record, "value": best.get("value"), "edges": texts})
     return {"folder": str(folder), "warning": (study.get("protocol") or {}).get("warning"), "depths": records}
-
-
-def results_csv(runs: pd.DataFrame) -> str:
-    """The table as CSV text; texts that a spreadsheet would run are quoted as in ``predictions/*.csv``."""
-    table = results_table(runs)
-    rows: list[Any] = [table.columns, *table.itertuples(index=False, name=None)]
-    return "".join(",".join(map(_cell, row)) + "\n" for row in rows)
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -238,10 +228,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
-def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return ""
+def _cell(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) >= 1e3:
-        return str(int(value))  # counts of parameters, FLOPs and bytes
-    text = value_text(value)
-    return text if isinstance(value, bool | int | float) else csv_text(quote_cell(text))
+        return int(value)  # counts of parameters, FLOPs and bytes
+    return value_text(value) if isinstance(value, bool) else value

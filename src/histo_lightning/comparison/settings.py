@@ -42,16 +42,15 @@ def is_of(key: str, factor: str) -> bool:
 
 
 def varying(settings: pd.DataFrame) -> list[str]:
-    """Keys with more than one value, without those of place and of where things go, sorted."""
+    """Keys with more than one value, without those of place and of where things go, sorted; a name says its target."""
     left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
-    texts = settings.map(
-        lambda value: json.dumps(value, sort_keys=True, default=str) if value == value else None
-    )
-    keys = [str(key) for key in texts.columns[texts.nunique() > 1]]
-    keys = [
-        key for key in keys if not is_of(key, "study") and not key.endswith("._target_")
-    ]  # the name says it
-    return sorted(key for key in keys if key not in left_out)
+    keys = [str(key) for key in settings if key not in left_out and not str(key).endswith("._target_")]
+    return sorted(key for key in keys if not is_of(key, "study") and _count(settings[key]) > 1)
+
+
+def _count(values: "pd.Series[Any]") -> int:
+    """How many different values a setting has; lists and tables are values too."""
+    return len({json.dumps(value, sort_keys=True, default=str) for value in values if value == value})
 
 
 def default_factor(settings: pd.DataFrame) -> str:
@@ -135,12 +134,12 @@ def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str,
 
 def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     """A name of data, task, split and label; keys of the data and the split that differ are in it with their values."""
-    shown = [key for key in differing if key not in IN_PROTOCOL]
-    if runs["split.name"].isin(GROUPED).all():
-        shown = [key for key in shown if key != "split.group"]
-    has_split = runs["split"].map(bool)
+    follows = {*IN_PROTOCOL, *(["split.group"] if runs["split.name"].isin(GROUPED).all() else [])}
+    shown = [key for key in differing if key not in follows]
     # Runs that never got a split have the label of the others.
-    kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs[has_split].iterrows()}
+    kinds = {
+        run["split.name"]: label_kind(run["label"]) for _, run in runs[runs["split"].map(bool)].iterrows()
+    }
     protocols = []
     for _, run in runs.iterrows():
         kind = str(run["split.name"])

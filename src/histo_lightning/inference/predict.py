@@ -16,12 +16,11 @@ from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.inference.heat_maps import HeatMap, write_gallery, write_overlay
 from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
-from histo_lightning.runs import write_atomic, write_json
+from histo_lightning.runs import write_csv, write_json
 
 
 @dataclass
@@ -57,8 +56,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
             predictions += batch
             progress(len(predictions), len(paths))
     rows = [table_row(prediction, trained) for prediction in predictions]
-    lines = [",".join(map(csv_text, cells)) for cells in (rows[0], *(row.values() for row in rows))]
-    write_atomic(folder / "predictions.csv", "\n".join(lines) + "\n")
+    write_csv(folder / "predictions.csv", [rows[0], *(row.values() for row in rows)])
     if config.gradcam:
         write_gallery(folder / "index.html", heat_maps, trained.classes)
     if config.json:
@@ -134,11 +132,11 @@ def table_row(prediction: Prediction, trained: Trained) -> dict[str, str]:
         numbers = [repr(float(value)) for value in (*p, malignant)]
         cells = [*numbers, trained.classes[int(p.argmax())], repr(threshold), decision]
     row = {
-        "path": quote_cell(str(prediction.path)),
+        "path": str(prediction.path),
         "width": str(prediction.size[0]),
         "height": str(prediction.size[1]),
     }
-    return row | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(prediction.error)}
+    return row | dict(zip(keys, cells, strict=True)) | {"error": prediction.error}
 
 
 def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> HeatMap:

@@ -28,15 +28,9 @@ PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 
 
 def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -> None:
-    """Write ``results.md``, ``report.html`` and ``plots/*``, each whole or not at all.
+    """Write ``results.md``, ``report.html`` and ``plots/*`` into ``out``, each whole or not at all; link the runs in it.
 
-    Args:
-        out: the folder; runs in it are linked.
-        results: the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
-        formats: of the pictures; the page shows the PNG.
-
-    Raises:
-        UserError: a file cannot be written.
+    ``results`` is the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
     """
     pages = texts(results, out / "plots", draw_results(out / "plots", results, formats))
     for name, text in zip(("results.md", "report.html"), pages, strict=True):
@@ -47,12 +41,13 @@ def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
     """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
     protocols = _protocols(results)
     for protocol in protocols:
-        pictures: dict[str, list[Any]] = {name: [] for name in PICTURES}
-        for name, alt in PICTURES.items():
-            file = f"{name}{protocol['suffix']}"
-            if file in drawn and (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")):
-                pictures[name].append(one)
-        protocol["pictures"] = pictures
+        files = {name: f"{name}{protocol['suffix']}" for name in PICTURES}
+        protocol["pictures"] = {
+            name: [picture(plots / f"{file}.png", PICTURES[name], f"plots/{file}.png")]
+            if file in drawn
+            else []
+            for name, file in files.items()
+        }
     context = {
         "results": results,
         "protocols": protocols,
@@ -81,8 +76,7 @@ def figures(results: Json) -> Iterator[tuple[str, Figure]]:
         suffix = protocol["suffix"]
         if families:
             yield f"forest{suffix}", forest_figure(families, score)
-            friedman = families[0]["comparison"]["friedman"]
-            if (ranks := ranks_figure(friedman, int(friedman["blocks"]))) is not None:
+            if (ranks := ranks_figure(families[0]["comparison"]["friedman"])) is not None:
                 yield f"ranks{suffix}", ranks
         if any(cell[say.basis_of(cells).key] is not None for cell in cells):
             yield f"heat_map{suffix}", heat_figure(cells, score)
@@ -108,7 +102,7 @@ def draw_results(folder: Path, results: Json, formats: Sequence[str] = ("png",))
 
 def _run_table(results: Json, out: Path) -> Table | None:
     """Every run whose folder is beside the page, linked to its report."""
-    rows = [[curve["run"], str(curve["arm"]), str(curve["magnification"])] for curve in results["curves"]]
+    rows = [[str(curve[key]) for key in ("run", "arm", "magnification")] for curve in results["curves"]]
     rows += [[str(run["run"]), str(run["state"]), ""] for run in results["unfinished"]]
     rows = sorted(row for row in rows if (out / row[0]).is_dir())
     reports = {row[0]: f"{row[0]}/report.html" for row in rows}

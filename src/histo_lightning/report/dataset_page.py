@@ -1,26 +1,24 @@
 """``report.html``, ``images.csv`` and ``problems.csv`` of a data set: what a copy holds, and what is wrong with it."""
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histo_lightning.data.breakhis import names, problems
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, SUBTYPE_NAMES
 from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, Problem, missing_by_group
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.pixels.cache import Pixels
 from histo_lightning.data.pixels.duplicates import ORIENTATIONS, SUSPICIOUS, Pair, orient
 from histo_lightning.data.pixels.stains import COLUMNS
-from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.report.tables import Table
-from histo_lightning.runs import write_atomic
+from histo_lightning.runs import write_csv
 
 PROBLEM_COLUMNS = ("kind", "image", "path", "detail")
 NAME_COLUMNS = ("image", "path", "class", "subtype", "slide", "case", "magnification", "sequence")
@@ -50,17 +48,17 @@ class DatasetFacts:
     def verdict(self) -> tuple[str, bool]:
         """A few plain sentences on the copy, and whether training would refuse it."""
         counts = {kind: count for kind in KINDS if (count := len(self.of_kind(kind)))}
-        problems = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
+        found = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
         census = self.census.removeprefix("census: ")
-        sentences = [f"{census[:1].upper()}{census[1:]}."]
-        sentences += [f"Found: {problems}." if problems else "No problem was found in it."]
-        refused = bool(counts.keys() & BLOCKING)
-        if refused:
-            kinds = ", ".join(kind for kind in KINDS if kind in BLOCKING)
-            sentences.append(f"Training refuses this copy while it has files of these kinds: {kinds}.")
-        if suspicious := sum(pair.suspicious for pair in self.pairs):
-            sentences.append(f"Pairs of images of different cases that look like copies: {suspicious}.")
-        return " ".join(sentences), refused
+        refused, blocking = bool(counts.keys() & BLOCKING), ", ".join(k for k in KINDS if k in BLOCKING)
+        suspicious = sum(pair.suspicious for pair in self.pairs)
+        sentences = {
+            f"{census[:1].upper()}{census[1:]}.": True,
+            f"Found: {found}." if found else "No problem was found in it.": True,
+            f"Training refuses this copy while it has files of these kinds: {blocking}.": refused,
+            f"Pairs of images of different cases that look like copies: {suspicious}.": suspicious,
+        }
+        return " ".join(sentence for sentence, holds in sentences.items() if holds), refused
 
 
 def image_table(
@@ -81,21 +79,23 @@ def image_table(
 def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     """Write ``report.html``, ``images.csv`` and ``problems.csv``, each whole or not at all.
 
-    Returns:
-        The report. It needs no network, script or other file.
-
-    Raises:
-        UserError: a file cannot be written.
+    The report, which needs no other file; UserError where one cannot be written.
     """
     images = facts.images
     unknown = images[["magnification", "sequence", "width", "height"]] == 0
     known = images.astype(object).mask(unknown.reindex(columns=images.columns, fill_value=False), "")
-    _write_csv(folder / "images.csv", IMAGE_COLUMNS, known.itertuples(index=False))
-    _write_csv(folder / "problems.csv", PROBLEM_COLUMNS, map(astuple, facts.problems))
+    known[list(COLUMNS)] = images[list(COLUMNS)].map(lambda value: float(f"{value:.6g}"))
+    write_csv(folder / "images.csv", [IMAGE_COLUMNS, *known.itertuples(index=False)])
+    write_csv(folder / "problems.csv", [PROBLEM_COLUMNS, *map(astuple, facts.problems)])
     cases = {name: case or "unknown" for name, case in zip(images.image, images.case, strict=True)}
     groups = [(group, sorted({cases.get(image, "unknown") for image in group})) for group in facts.identical]
     sizes = [f"{w} × {h}" if w else "unreadable" for w, h in zip(images.width, images.height, strict=True)]
     named, zoomed = images[images.case != ""], images[images.magnification > 0]
+    by_case = named.groupby("case")
+    sections = {
+        "class": by_case["class"].first(),
+        "slides": by_case["slide"].unique().map(sorted).str.join(", "),
+    }
     return write_page(
         folder / "report.html",
         "dataset.html",
@@ -103,23 +103,20 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
         images=images,
         named=named,
         zoomed=zoomed,
-        kinds=KINDS,
-        blocking=BLOCKING,
+        about=problems,
         missing=missing_by_group(facts.problems),
         shown=SHOWN,
-        classes=_count_table("class", zoomed, dict.fromkeys(CLASSES, "")),
-        subtypes=_count_table("subtype", zoomed, SUBTYPE_NAMES),
+        names=names,
+        classes=_count_table("class", zoomed, CLASSES),
+        subtypes=_count_table("subtype", zoomed, tuple(SUBTYPE_NAMES)),
         sizes=Counter(sizes).most_common(SHOWN),
-        class_cases=_class_table(named),
-        cases=_case_table(named),
-        subtype_names=SUBTYPE_NAMES,
+        cases=_table("case", pd.DataFrame(sections).join(_counts(named, "case")), "lllrrrrr"),
         examples=_examples(facts),
         stains=images[(images.state == "ok") & (images.subtype != "")].groupby("subtype"),
         stain_columns=list(COLUMNS),
         identical=sorted(groups, key=lambda group: len(group[1]) == 1),
         pairs=[entry for pair in facts.pairs[:PAIRS_SHOWN] if (entry := _pair_pictures(facts, pair))],
         suspicious=SUSPICIOUS,
-        magnifications=MAGNIFICATIONS,
     )
 
 
@@ -132,39 +129,16 @@ def _counts(images: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _table(heading: str, frame: pd.DataFrame, align: str = "") -> Table:
     """A data frame, whose index names the rows."""
-    rows = [
-        [c if isinstance(c, str) else f"{c:,}" for c in row]
-        for row in frame.reset_index().to_numpy().tolist()
-    ]
-    return Table([heading, *map(str, frame.columns)], rows, align=align)
+    rows = frame.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}").reset_index()
+    return Table([heading, *map(str, frame.columns)], rows.to_numpy().tolist(), align=align)
 
 
-def _count_table(column: str, images: pd.DataFrame, titles: dict[str, str]) -> Table:
-    """Counts with sums; ``titles`` are the column's values and their long names."""
-    counts = _counts(images, column).reindex(list(titles), fill_value=0)
-    counts.index = pd.Index([f"{value} {title.replace('_', ' ')}".strip() for value, title in titles.items()])
+def _count_table(column: str, images: pd.DataFrame, values: Sequence[str]) -> Table:
+    """Counts with sums, of these values of a column."""
+    counts = _counts(images, column).reindex(list(values), fill_value=0)
     counts.loc["all"] = counts.sum()
-    return _table(column, counts)
-
-
-def _class_table(named: pd.DataFrame) -> Table:
-    """Slides, cases and the largest case of each class."""
-    rows = []
-    for class_name in CLASSES:
-        own = named[named["class"] == class_name]
-        sizes = own.groupby("case").size().sort_values(kind="stable")
-        largest = f"{sizes.index[-1]} ({sizes.iloc[-1]:,})" if len(sizes) else "none"
-        rows.append([class_name, own.slide.nunique(), len(sizes), len(own), largest])
-    columns = ["class", "slides", "cases", "images", "largest case (images)"]
-    return _table("class", pd.DataFrame(rows, columns=columns, dtype=object).set_index("class"))
-
-
-def _case_table(named: pd.DataFrame) -> Table:
-    """Every case with its slides and numbers of images."""
-    by_case = named.groupby("case")
-    slides = by_case["slide"].unique().map(sorted).str.join(", ")
-    about = pd.DataFrame({"class": by_case["class"].first(), "slides": slides})
-    return _table("case", about.join(_counts(named, "case")), "lllrrrrr")
+    titles = {value: f"{value} {name.replace('_', ' ')}" for value, name in SUBTYPE_NAMES.items()}
+    return _table(column, counts.rename(titles))
 
 
 def _examples(facts: DatasetFacts) -> dict[tuple[str, int], Picture]:
@@ -191,18 +165,3 @@ def _pair_pictures(facts: DatasetFacts, pair: Pair) -> tuple[Pair, list[Picture]
         square = orient(pixels[top : top + side, left : left + side], ORIENTATIONS.index(orientation))
         pictures.append(thumbnail(np.asarray(square, dtype=np.uint8), image, WIDTH))
     return pair, pictures
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV atomically, with texts that a spreadsheet would run as formulas quoted."""
-
-    def text(cell: Any) -> str:
-        if isinstance(cell, str):
-            return csv_text(quote_cell(cell))
-        if isinstance(cell, float):
-            return "" if math.isnan(cell) else str(float(f"{cell:.6g}"))
-        return str(cell)
-
-    lines = [",".join(columns), *(",".join(map(text, row)) for row in rows)]
-    # surrogateescape: a file name that is not UTF-8 keeps its bytes.
-    write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))

@@ -15,7 +15,6 @@ from histo_lightning.report.pages import write_page
 from histo_lightning.report.words import interval_text, labels_of, level_scores
 from histo_lightning.runs import RunFolder, read_json
 
-INDEX = "index.html"
 PAGES = {  # what a folder is listed as, by the folder that holds it, and its page
     "evaluations": ("evaluation", "report.html"),
     "comparisons": ("comparison", "report.html"),
@@ -47,56 +46,46 @@ def entries(root: Path) -> Iterator[Entry]:
     """Everything with a page below a folder, in the order of the folders; damaged records are listed as damaged."""
     for here, folders, names in os.walk(root):
         folder = Path(here)
-        folders.sort()
-        kind, page = "", "report.html"
+        kind, page = PAGES.get(folder.parent.name, ("", "report.html"))
         if "study.json" in names or "study.db" in names:
-            kind, folders[:] = "study", []
+            kind, page = "study", "report.html"
         elif ("config.yaml" in names and "split.json" in names) or "status.json" in names:
-            kind, folders[:] = "run", []
+            kind, page = "run", "report.html"
         elif "sweep.json" in names:
-            kind = "sweep"
-        elif folder.parent.name in PAGES:
-            kind, page = PAGES[folder.parent.name]
-            folders[:] = []
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not kind:
-            continue
-        link = (folder / page).relative_to(root).as_posix() if page in names else ""
-        try:
-            yield _entry(kind, folder, link)
-        except UserError:
-            yield Entry(kind, folder.name, link, state="damaged")
+            kind, page = "sweep", "report.html"
+        closed = kind not in ("", "sweep")
+        folders[:] = [] if closed else sorted(name for name in folders if not name.startswith("."))
+        if kind:
+            link = (folder / page).relative_to(root).as_posix() if page in names else ""
+            try:
+                yield Entry(kind, folder.name, link, **_facts(kind, folder))
+            except UserError:
+                yield Entry(kind, folder.name, link, state="damaged")
 
 
-def _entry(kind: str, folder: Path, link: str) -> Entry:
+def _facts(kind: str, folder: Path) -> dict[str, Any]:
+    """What the records of a run or an evaluation say."""
+    if kind not in ("run", "evaluation"):
+        return {}
+    metrics = read_json(folder / "metrics.json")
+    label = metrics.get("split" if kind == "run" else "label")
+    scores = metrics if kind == "run" else {"test": metrics.get("scores")}
+    facts = {
+        "scores": dict(level_scores(scores, "test", "case")),
+        "labels": ", ".join(labels_of(metrics, str(label or ""))),
+    }
     if kind == "run":
-        metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
-        return Entry(
-            kind,
-            folder.name,
-            link,
-            str(metrics.get("title") or ""),
-            RunFolder(folder).state,
-            str(status.get("started") or "")[:16].replace("T", " "),
-            dict(level_scores(metrics, "test", "case")),
-            ", ".join(labels_of(metrics, str(metrics.get("split") or ""))),
-        )
-    if kind == "evaluation":
-        metrics = read_json(folder / "metrics.json")
-        scores = {"test": metrics.get("scores")}
-        labels = ", ".join(labels_of(metrics, str(metrics.get("label") or "")))
-        return Entry(
-            kind, folder.name, link, scores=dict(level_scores(scores, "test", "case")), labels=labels
-        )
-    return Entry(kind, folder.name, link)
+        started = str(read_json(folder / "status.json").get("started") or "")[:16].replace("T", " ")
+        facts |= {
+            "title": str(metrics.get("title") or ""),
+            "state": RunFolder(folder).state,
+            "started": started,
+        }
+    return facts
 
 
 def write_index(root: Path) -> Path | None:
-    """Write ``index.html`` into a folder; None where there is nothing to list.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write ``index.html`` into a folder, None where there is nothing to list; UserError where it cannot be written."""
     rows = list(entries(root))
     if not rows:
         return None
@@ -104,7 +93,7 @@ def write_index(root: Path) -> Path | None:
     digest = base64.b64encode(
         hashlib.sha256(script.encode()).digest()
     ).decode()  # the only script that may run
-    return write_page(root / INDEX, "index.html", entries=rows, script=script, digest=digest)
+    return write_page(root / "index.html", "index.html", entries=rows, script=script, digest=digest)
 
 
 def refresh_index(root: Path) -> None:

@@ -11,7 +11,7 @@ from histo_lightning.evaluation import all_scores, score_predictions
 from histo_lightning.evaluation.intervals import wilson
 from histo_lightning.evaluation.levels import units
 from histo_lightning.report.tables import Notes, Table, table_with_notes
-from histo_lightning.report.words import NOTHING, fixed, interval_text, level_scores, levels_of
+from histo_lightning.report.words import fixed, interval_text, level_scores, levels_of
 
 Json = Mapping[str, Any]
 LEVELS = ("image", "slide", "case")
@@ -29,21 +29,20 @@ def score_cell(score: Json | None, notes: Notes) -> str:
     """A score with its interval, and the mark of why one of them is missing."""
     if score is None:
         return "\N{MIDDLE DOT}"
-    reason = str(score.get("reason") or "not computed")
-    if score.get("value") is None:
-        return NOTHING + notes.mark(reason)
-    bounded = score.get("low") is not None and score.get("high") is not None
-    return interval_text(score) + ("" if bounded else notes.mark(f"no interval: {reason}"))
+    known = score.get("value") is not None
+    bounded = known and score.get("low") is not None and score.get("high") is not None
+    reason = f"{'no interval: ' * known}{score.get('reason') or 'not computed'}"
+    return interval_text(score) + ("" if bounded else notes.mark(reason))
 
 
 def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
     """The main scores of a part of ``metrics.json`` by image, slide and case, and all others."""
     by_level = {level: levels.get(level) or {} for level in LEVELS}
-    entries = [(name, value) for scores in by_level.values() for name, value in scores.items()]
+    entries = [entry for scores in by_level.values() for entry in scores.items()]
     present = {name for name, value in entries if isinstance(value, Mapping) and "value" in value}
+    ordered = [*(name for name in titles() if name in present), *sorted(present - set(titles()))]
     main = [name for name in MAIN if name in present]
-    others = [name for name in titles() if name in present and name not in main]
-    return _table(main, by_level), _table([*others, *sorted(present - set(titles()))], by_level)
+    return _table(main, by_level), _table([name for name in ordered if name not in main], by_level)
 
 
 def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
@@ -71,8 +70,9 @@ def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
             entry["reason"] = str(entry.get("reason") or "").partition(" (")[0]
         cells = [score_cell(entry if "value" in entry else None, notes) for entry in entries]
         rows.append([f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {count}", *cells])
-    head = ["recall of", *(f"by {level}" for level in LEVELS)]
-    return table_with_notes(head, rows, notes) if rows else None
+    return (
+        table_with_notes(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes) if rows else None
+    )
 
 
 def group_tables(table: Predictions) -> dict[str, Table]:

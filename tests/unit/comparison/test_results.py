@@ -24,7 +24,6 @@ from sklearn.metrics import (
 
 from factories.sweeps import by_case, config_of, read, write_run, write_sweep
 from histo_lightning.comparison.cells import score_out_of_fold
-from histo_lightning.comparison.console import print_comparison
 from histo_lightning.comparison.folders import find_folders, listed_folders
 from histo_lightning.comparison.names import natural
 from histo_lightning.comparison.plans import plan_hash
@@ -37,13 +36,13 @@ from histo_lightning.evaluation import (
     read_predictions,
     score_pooled,
     score_predictions,
-    unquote_cell,
     write_predictions,
 )
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.registry import score_names
 from histo_lightning.report.comparison_page import figures, texts
-from histo_lightning.runs import write_json
+from histo_lightning.report.summaries import print_comparison
+from histo_lightning.runs import unquote_cell, write_json
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
 COSTS = ["parameters", "flops", "train_seconds", "peak_memory_bytes"]

@@ -212,11 +212,11 @@ def test_the_heat_map_has_one_scale_whatever_the_values(depths: Json) -> None:
 
 
 def test_mean_ranks_with_the_critical_difference() -> None:
-    figure = ranks_figure({"mean_ranks": {"a": 1.2, "b": 1.8}, "critical_difference": 0.88}, 5)
+    figure = ranks_figure({"mean_ranks": {"a": 1.2, "b": 1.8}, "critical_difference": 0.88, "blocks": 5})
     assert isinstance(figure, Figure)
     bars = [tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert bars == [pytest.approx((1.36, 2.24)), pytest.approx((0.76, 1.64))]
-    assert ranks_figure({"reason": "one fold"}, 1) is None
+    assert ranks_figure({"reason": "one fold"}) is None
 
 
 def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(depths: Json) -> None:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.report import style
+from histo_lightning.report.figures.cases import draw_matrix
 from histo_lightning.report.figures.comparison import colours_of, key_below, panel_grid
-from histo_lightning.report.figures.confusion import draw_matrix
 from histo_lightning.report.figures.ranking import GRID
 from histo_lightning.report.style import label_axes, legend_below, say_empty
 
 Json = Mapping[str, Any]
+CELL = ("level", "stratum", "magnification")
 COLUMNS = 4
 MOST_PANELS = 24  # more cannot be read on one page
 LETTERS, MOST_LINES = 24, 4  # of a panel's title
@@ -26,11 +26,7 @@ QUANTITIES = {"train_loss": "train loss", "val_loss": "validation loss"}
 
 
 def _cell_panels(
-    cells: Sequence[Json],
-    title: str,
-    x: str,
-    y: str,
-    keys: Sequence[str] = ("level", "stratum", "magnification"),
+    cells: Sequence[Json], title: str, x: str, y: str, keys: Sequence[str] = CELL
 ) -> tuple[Figure, list[tuple[Axes, Json]]]:
     """A figure with axes for each cell, at most 24, titled by ``keys``; x and y are labelled at the outer panels."""
     drawn = cells[:MOST_PANELS]
@@ -45,11 +41,7 @@ def _cell_panels(
 
 
 def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
-    """ROC curves on test by image and case: thin lines are folds, thick ones their average over pairs within folds.
-
-    Args:
-        decisions: of one data set and split, as the comparison's record has them, at least one.
-    """
+    """ROC curves on test by image and case: thin lines are folds, thick ones their average over pairs within folds."""
     title = "ROC on test: folds (thin) and their average (thick)"
     figure, panels = _cell_panels(decisions, title, "1 - specificity", "sensitivity")
     for axes, cell in panels:
@@ -71,7 +63,7 @@ def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
 
 
 def confusion_cells_figure(decisions: Sequence[Json]) -> Figure:
-    """Confusion matrices of all test images together, with the cases below where they are known; arguments as above."""
+    """Confusion matrices of all test images together, with the cases below where they are known."""
     brackets = ", cases in brackets" if any("case" in cell for cell in decisions) else ""
     title = f"Confusion on test, all folds together: images{brackets}"
     figure, panels = _cell_panels(decisions, title, "called", "truth")
@@ -85,32 +77,22 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     """Train and validation loss of all runs by epoch: thin lines are runs, thick ones their means as far as all go.
 
     A pair of panels for each magnification and other setting, 12 pairs at most, each loss on one scale: that of the
-    means and of 95 % of all values.
-
-    Args:
-        curves: of one data set and split: ``arm``, ``magnification``, ``train_loss``, ``val_loss``.
-        cells: of the same, which say an arm's level and other setting.
+    means and of 95 % of all values. ``cells`` say an arm's level and other setting.
     """
     about = {cell["arm"]: cell for cell in cells}
     colours = colours_of(cells)
-    pairs = sorted(
-        {(cell["stratum"], cell["magnification"]): 0 for cell in cells}, key=lambda pair: len(pair[1])
-    )
+    pairs = dict.fromkeys((cell["stratum"], cell["magnification"]) for cell in cells)
     panels_of = [
-        {
-            "stratum": setting,
-            "where": f"{magnification}, {words}",
-            "magnification": magnification,
-            "loss": loss,
-        }
-        for (setting, magnification), (loss, words) in product(pairs, QUANTITIES.items())
+        {"stratum": setting, "where": f"{zoom}, {words}", "magnification": zoom, "loss": loss}
+        for setting, zoom in sorted(pairs, key=lambda pair: len(pair[1]))
+        for loss, words in QUANTITIES.items()
     ]
     figure, panels = _cell_panels(panels_of, "Loss by epoch", "epoch", "loss", ("stratum", "where"))
     for axes, panel in panels:
         runs: dict[str, list[Any]] = {}
         for curve in curves:
             cell = about[curve["arm"]]
-            if all(panel[key] == one[key] for key, one in (("stratum", cell), ("magnification", curve))):
+            if (panel["stratum"], panel["magnification"]) == (cell["stratum"], curve["magnification"]):
                 runs.setdefault(cell["level"], []).append(np.array(curve[panel["loss"]], np.float64))
         for level, values in runs.items():
             _draw_runs(axes, values, colours[level])

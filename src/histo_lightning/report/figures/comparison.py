@@ -46,11 +46,9 @@ def colours_of(cells: Sequence[Json]) -> dict[str, str]:
 
 
 def forest_figure(families: Sequence[Json], score: str) -> Figure:
-    """Every difference with its intervals; the regions of equivalence (1, 3 and 5 points) are shaded.
+    """Every difference of a protocol's families by ``score`` (``<level>_<score>``), with its intervals.
 
-    Args:
-        families: of one protocol, the main one first; its pairs show the simultaneous interval too.
-        score: ``<level>_<score>``; differences of scores are in points.
+    The first family shows simultaneous intervals too; regions of equivalence (1, 3 and 5 points) are shaded.
     """
     scale, unit = (1.0, "") if is_error(score) else (100.0, ", points")
     pairs = [pair for family in families for pair in family["comparison"]["pairs"]]
@@ -73,9 +71,8 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
         label.set_color(style.INK if row else style.GREY)
         if row:
             for name, look in (("simultaneous_", THIN), ("", THICK)):
-                ends = [row[f"{name}low"], row[f"{name}high"]]
-                if None not in ends:
-                    axes.plot([scale * end for end in ends], [y, y], **look)
+                if row[f"{name}low"] is not None:
+                    axes.plot([scale * row[f"{name}{end}"] for end in ("low", "high")], [y, y], **look)
             axes.plot([scale * row["difference"]], [y], **POINT)
     names = families[0]["magnifications"]
     title = f"{score_title(score)}, {'mean over ' * (len(names) > 1)}{', '.join(names)}"
@@ -87,7 +84,7 @@ def forest_figure(families: Sequence[Json], score: str) -> Figure:
     return figure
 
 
-def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
+def ranks_figure(friedman: Json) -> Figure | None:
     """Mean ranks over the folds with the critical difference (Demsar 2006); descriptive. None where it is undefined."""
     ranks, critical = friedman.get("mean_ranks"), friedman.get("critical_difference")
     if not ranks or critical is None:
@@ -101,19 +98,14 @@ def ranks_figure(friedman: Json, blocks: int) -> Figure | None:
     axes.set_yticks(range(len(names)), texts, parse_math=False)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="x", color=style.PALE, linewidth=0.6)
-    label_axes(axes, "Mean ranks (descriptive)", f"mean rank over {blocks} folds, 1 is best")
+    label_axes(axes, "Mean ranks (descriptive)", f"mean rank over {friedman['blocks']} folds, 1 is best")
     length = f"Bars are as long as the critical difference, {critical:.2f}"
     legend_below(figure, axes, f"{length}:\nthose that overlap cannot be told apart.")
     return figure
 
 
 def heat_figure(cells: Sequence[Json], score: str) -> Figure:
-    """The score of every level by magnification, a panel for each other setting, on one fixed scale.
-
-    Args:
-        cells: of one protocol, as the comparison's record has them.
-        score: ``<level>_<score>``.
-    """
+    """The ``score`` of every level of one protocol by magnification, a panel for each other setting, on one fixed scale."""
     basis = basis_of(cells)
     levels, settings, names = (distinct(cells, key) for key in ("level", "stratum", "magnification"))
     values = {(cell["level"], cell["stratum"], cell["magnification"]): cell[basis.key] for cell in cells}

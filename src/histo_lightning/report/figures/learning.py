@@ -22,8 +22,7 @@ MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
 def read_history(path: Path) -> dict[str, Floats]:
     """``history.csv`` by column, float64, one value an epoch; an empty cell (an undefined score) is NaN.
 
-    Raises:
-        UserError: no such file, no epoch in it, or a cell that is not a number.
+    UserError for no such file, no epoch in it, or a cell that is not a number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -41,9 +40,9 @@ def read_history(path: Path) -> dict[str, Floats]:
 def curve_figure(
     history: Mapping[str, Floats], quantity: str, best_epoch: int, baseline: float | None = None
 ) -> Figure:
-    """Train and validation curve of ``loss`` or ``accuracy``; drawn epochs count from 1, ``best_epoch`` from 0.
+    """Train and validation curve of ``loss`` or ``accuracy``, with that of always answering "malignant" (``baseline``).
 
-    ``baseline`` is the accuracy of always answering "malignant".
+    Drawn epochs count from 1, ``best_epoch`` from 0.
     """
     figure, (axes,) = new_figure(5.0, 4.0)
     epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch

@@ -55,10 +55,7 @@ def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats
 
 
 def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats] | str:
-    """Pointwise 95 % band of a curve over draws of cases within each class, or why there is none.
-
-    The 2.5 and 97.5 % points at ``GRID``, (101,) each, of sensitivity (``roc``) or precision (``precision_recall``).
-    """
+    """The pointwise 95 % band at ``GRID``, (101,) each end, of a curve over draws of cases by class; or why there is none."""
     if not level_units.grouped:
         return UNGROUPED
     if reason := class_support(level_units).too_few():
@@ -81,7 +78,7 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
 
 
 def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """``roc`` or ``precision_recall`` of a part, by image and (where known) by case, with bands over draws of cases.
+    """``roc`` or ``precision_recall`` of a part by image and (where known) case, with bands over draws of cases.
 
     Eight subtypes are collapsed to the two classes. Intervals of ``scores`` (as in ``metrics.json``) are in the legend.
     """
@@ -162,19 +159,19 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
         y = "share that is malignant" if level == "image" else ""
         label_axes(axes, title, "mean predicted P(malignant)", y)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-        axes.plot(
-            [0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label="calibrated"
-        )
+        axes.plot([0, 1], [0, 1], ":", color=style.GREY, linewidth=1.2, zorder=0, label="calibrated")
         if len(np.unique(table.malignant)) < 2:
             say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
             continue
         if level == "case":
             intervals = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
             axes.vlines(bins.p, *np.transpose(intervals), color=style.VERMILLION, linewidth=1, alpha=0.55)
-        name = "as the network says (T = 1)"
-        axes.plot(
-            bins.p, bins.share, "o--", color=style.VERMILLION, markerfacecolor="white", label=name, **look
-        )
+        before = {
+            "color": style.VERMILLION,
+            "markerfacecolor": "white",
+            "label": "as the network says (T = 1)",
+        }
+        axes.plot(bins.p, bins.share, "o--", **before, **look)
         if value is not None:
             after = reliability_bins(units(apply_temperature(table, float(value)), level))
             name = f"after temperature T = {value:.2f}{fitted}"
