@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histo_lightning.comparison.names import label_kind
 from histo_lightning.comparison.reading import COSTS, FINISHED, LOSSES, SHOWN_SCORES
-from histo_lightning.comparison.settings import CELL, K_FOLDS, replicate_text
+from histo_lightning.comparison.settings import CELL, K_FOLDS, label_kind, replicate_text
 from histo_lightning.data.splits.official import Official
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool
@@ -32,10 +31,8 @@ NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stra
 def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
 
-    Returns:
-        A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several
-        times, of the newest runs first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is
-        pooled. And notes on runs of one fold.
+    A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several times,
+    the newest first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is pooled. And notes.
     """
     rows, notes = [], []
     for key, runs in placed.groupby(KEY, sort=False):
@@ -133,11 +130,9 @@ def _pool(runs: pd.DataFrame) -> Replicate:
 
 
 def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str, float | None]]:
-    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval; and all shown ones as plain values.
+    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval, and the values of ``SHOWN_SCORES``.
 
-    Returns:
-        The entry of the chosen score (``value, low, high, method, ...``, ``pooled`` and ``warning`` for an AUROC), and
-        ``<level>_<score>`` to value, null where undefined.
+    An AUROC also has ``pooled``, that of all pairs, and a ``warning`` where it is far from that within folds.
     """
     table, fold = replicate
     wanted, grouped = named_score(score), is_grouped(table)
@@ -175,8 +170,7 @@ def curve_records(placed: pd.DataFrame) -> list[Json]:
 def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
     """Everything that the tables and pictures say about each cell.
 
-    ``value, low, high`` are means over the replicates: of the pooled scores, and of the ends of their intervals (a
-    little too wide, since the mean of several trainings varies less than one).
+    ``low, high`` are means over the replicates: a little too wide, since the mean of several trainings varies less.
     """
     rows = dict(list(pools.groupby(CELL)))
     return [_cell(runs, rows[key], score) for key, runs in placed.groupby(CELL, sort=False)]
@@ -215,9 +209,7 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         "folds": int(known_folds) if pd.notna(known_folds) else None,
         "scored_runs": len(scored),
         "val": mean(finished[f"val_{score}"]),
-        "scores": {
-            name: mean(one["scores"][name] for one in pooled) for name in sorted(SHOWN_SCORES) if pooled
-        },
+        "scores": {key: mean(one["scores"][key] for one in pooled) for key in sorted(SHOWN_SCORES) if pooled},
         "train_loss": mean(finished["train_loss"].str[-1]),
         "train_accuracy": mean(finished["train_image_accuracy"]),
         **{name: mean(finished[name]) for name in COSTS},
@@ -238,9 +230,7 @@ def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
 def decisions_of(pools: pd.DataFrame) -> list[Json]:
     """What the networks of each pooled cell decided on test, by image and (where known) by case.
 
-    Returns:
-        For each cell its names, ``trainings`` and by level ``confusion``, 2 x 2 counts (rows are the truth) summed over
-        the replicates, and ``roc``, see ``mean_roc``.
+    By level ``confusion``, 2 x 2 counts (rows are the truth) summed over the ``trainings``, and ``roc``, see ``mean_roc``.
     """
     records = []
     for _, cell in pools[pools["problem"].isna()].groupby(CELL, sort=False):
@@ -256,14 +246,10 @@ def decisions_of(pools: pd.DataFrame) -> list[Json]:
 
 
 def mean_roc(folds: Sequence[Units]) -> Json | None:
-    """The folds' ROC curves and their vertical average (Fawcett 2006, section 7).
+    """The folds' ROC ``curves`` (false, true positive rates) and their vertical average at ``GRID``, None without one.
 
-    Folds hold different networks, so probabilities are compared within a fold only. Each fold weighs as many pairs of a benign
-    and a malignant unit as it has; the area under the average then is the pooled AUROC of ``evaluation.score_pooled``.
-
-    Returns:
-        ``curves``, false and true positive rates of each fold that holds both classes, and ``mean``, the average true
-        positive rate at the false positive rates ``GRID`` of the figure; None where no fold holds both classes.
+    Fawcett 2006, section 7. Folds hold different networks, so probabilities are compared within a fold only. Each fold weighs
+    as many pairs of a benign and a malignant unit as it has: the average's area is the AUROC of ``score_pooled``.
     """
     pairs = [int(fold.truth.sum()) * (len(fold) - int(fold.truth.sum())) for fold in folds]
     if not any(pairs):

@@ -1,19 +1,17 @@
 """Which levels are compared with which: families of comparisons over levels that were run alike.
 
-The main family of a protocol averages over the magnifications and, where other settings were crossed with the compared
-factor, over them too, so there is one primary family however much was swept. One exploratory family for each setting
-accompanies it, with Holm's adjustment over all of their comparisons.
+The main family of a protocol averages over the magnifications and all other settings that were crossed with the factor,
+so there is one primary family however much was swept. An exploratory family for each setting accompanies it (Holm).
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histo_lightning.comparison.names import value_text
-from histo_lightning.comparison.settings import is_of, replicate_text, settings_of, varying
+from histo_lightning.comparison.settings import is_of, replicate_text, settings_of, value_text, varying
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.differences import compare_levels
 from histo_lightning.evaluation.differences.methods import holm
@@ -23,25 +21,15 @@ Json = dict[str, Any]
 UNEQUAL = ["*"]  # settings that were never equal, and are compared all the same
 
 
-class Question(NamedTuple):
-    """What is compared: the levels of ``factor`` with ``reference`` by ``score``; ``held`` are the other keys or groups."""
-
-    factor: str
-    reference: str
-    score: str
-    held: Sequence[str]
-
-
 def compare_protocol(
-    placed: pd.DataFrame, pools: pd.DataFrame, question: Question
+    placed: pd.DataFrame, pools: pd.DataFrame, question: Json
 ) -> tuple[list[Json], list[str], list[str]]:
-    """Compare every level of one protocol, of ``place_runs`` and ``pool_runs``, with the reference.
+    """Compare every level of one protocol with the reference: ``question`` holds ``factor, reference, score, held``.
 
-    Returns:
-        Families, the main one first (simultaneous intervals), then one for each of several other settings that were
-        crossed with the factor; the reasons why something is not compared; and warnings.
+    Families, the main one first (simultaneous intervals), then one for each of several other settings that were crossed with
+    the factor; the reasons why something is not compared; and warnings.
     """
-    levels, reference = list(dict.fromkeys(placed["level"])), question.reference
+    levels, reference = list(dict.fromkeys(placed["level"])), question["reference"]
     settings, warnings = _shared_settings(placed, question)
     if reference not in levels:
         return [], [f"no run of the reference {reference}; it holds {', '.join(levels)}"], warnings
@@ -65,10 +53,10 @@ def compare_protocol(
     return families, list(dict.fromkeys(refusals)), warnings
 
 
-def _shared_settings(placed: pd.DataFrame, question: Question) -> tuple[list[str], list[str]]:
+def _shared_settings(placed: pd.DataFrame, question: Json) -> tuple[list[str], list[str]]:
     """The settings of the reference and another level, ``UNEQUAL`` where none is; and warnings that name what differs."""
     cells = placed.drop_duplicates(["level", "setting"])
-    is_reference = cells["level"] == question.reference
+    factor, is_reference = question["factor"], cells["level"] == question["reference"]
     first, others = cells[is_reference], cells[~is_reference]
     own = first["setting"].tolist()
     shared = [setting for setting in own if setting in set(others["setting"])]
@@ -79,21 +67,18 @@ def _shared_settings(placed: pd.DataFrame, question: Question) -> tuple[list[str
         differences = ", ".join(
             f"{key} {' and '.join(map(value_text, settings[key]))}"
             for key in varying(settings)
-            if not is_of(key, question.factor) and not key.startswith(("trainer.", "dataset.", "split."))
+            if not is_of(key, factor) and not key.startswith(("trainer.", "dataset.", "split."))
         )
-        warnings.append(f"{' and '.join(pair['title'])} differ in more than {question.factor}: {differences}")
+        warnings.append(f"{' and '.join(pair['title'])} differ in more than {factor}: {differences}")
     never_equal = not shared and own and len(cells) > 1 and cells["level"].is_unique
     return UNEQUAL if never_equal else shared, warnings
 
 
 def _family(
-    pools: pd.DataFrame, question: Question, settings: Sequence[str], *, main: bool
+    pools: pd.DataFrame, question: Json, settings: Sequence[str], *, main: bool
 ) -> tuple[list[Json], list[str]]:
-    """The largest fair comparison at ``settings``: all levels that are complete wherever the reference was run too.
-
-    The record, none where nothing can be compared; and why levels are left out of it, or all are.
-    """
-    reference = question.reference
+    """The largest fair comparison at ``settings``: the levels that are complete wherever the reference was run; and gaps."""
+    reference = question["reference"]
     rows = pools.assign(setting="") if settings is UNEQUAL else pools[pools["setting"].isin(["", *settings])]
     rows = rows.assign(place=(rows["magnification"] + " " + rows["setting"]).str.strip())
     own, others = rows[rows["level"] == reference], rows[rows["level"] != reference]
@@ -171,22 +156,23 @@ def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
 
 
 def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
-    partitions = [{row["partition"] for row in rows} for rows in zip(*places.values(), strict=True)]
+    rows = zip(*places.values(), strict=True)
+    counts = [len({row["partition"] for row in own}) for own in rows]
     return [
-        f"{replicate_text(one)}: the magnifications were split by {len(own)} different partitions of the cases, so they "
+        f"{replicate_text(one)}: the magnifications were split by {count} different partitions of the cases, so they "
         "cannot be averaged; train them on one copy of the data set"
-        for one, own in zip(replicates, partitions, strict=True)
-        if len(own) > 1
+        for one, count in zip(replicates, counts, strict=True)
+        if count > 1
     ]
 
 
-def _compared(levels: Json, question: Question, settings: Sequence[str], *, main: bool) -> Json:
+def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bool) -> Json:
     """The record of a family: ``levels`` is level -> place (magnification and setting) -> rows of the pools."""
     blocks = {
         level: {place: [row["pooled"][0] for row in rows] for place, rows in places.items()}
         for level, places in levels.items()
     }
-    factor, reference, score, held = question
+    factor, reference, score, held = (question[key] for key in ("factor", "reference", "score", "held"))
     alike = settings is not UNEQUAL and factor != "epochs"
     comparison = compare_levels(blocks, reference=reference, score=score, primary=main, equal_budget=alike)
     places = levels[reference]

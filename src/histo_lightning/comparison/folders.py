@@ -14,9 +14,8 @@ def listed_folders(text: str) -> list[Path]:
     """The folders of ``runs=a`` or ``runs=[a,b]``, UserError where one is missing; a path that exists may hold commas."""
     wanted = text.strip()
     if not wanted:
-        raise UserError(
-            "runs= is needed: a run folder, a sweep folder, or what holds them; several: runs=[a,b]"
-        )
+        what = "a run folder, a sweep folder, or what holds them"
+        raise UserError(f"runs= is needed: {what}; several: runs=[a,b]")
     if Path(text).is_dir():
         return [Path(text)]
     bracketed = wanted.startswith("[") and wanted.endswith("]")

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.folders import find_folders
-from histo_lightning.comparison.names import label_kind
 from histo_lightning.comparison.reading import DAMAGED, FINISHED, read_runs
-from histo_lightning.comparison.settings import settings_of, varying
+from histo_lightning.comparison.settings import label_kind, settings_of, varying
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
 from histo_lightning.data.splits.injection import Injection
 from histo_lightning.data.splits.official import Official
@@ -99,9 +98,10 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
     runs = runs.assign(**counts, **{"test images": runs["table"].map(len)})
     rows = pd.concat([_predictions(run) for _, run in runs.iterrows()], ignore_index=True)
+    true, shuffled = rows[~rows["shuffled"]], rows[rows["shuffled"]]
     blocks, control = (
         {"contrast": contrast(own), "injection": injection(own[own["arm"].str.startswith(INJECTED)])}
-        for own in (rows[~rows["shuffled"]], rows[rows["shuffled"]])
+        for own in (true, shuffled)
     )
     # The shared cases of a fold, from runs that kept them in train.
     shared: dict[int, set[str]] = {}
@@ -114,7 +114,7 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
         "seeds": sorted(set(runs["seed"].tolist())),
         "magnifications": sorted(set(runs["magnification"].tolist())),
         "runs": len(runs),
-        "blocks": blocks | {"official": official(rows[~rows["shuffled"]], shared)},
+        "blocks": blocks | {"official": official(true, shared)},
         "control": control,
         "doses": _doses(runs),
         "design": _design(runs),

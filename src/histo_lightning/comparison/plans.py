@@ -8,9 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.names import level_name
-from histo_lightning.errors import UserError
-from histo_lightning.runs import read_json
+from histo_lightning.comparison.settings import level_name
 
 Json = dict[str, Any]
 
@@ -21,26 +19,8 @@ def plan_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_plan(sweep: Path) -> Json:
-    """``sweep.json`` of a sweep folder; raise UserError where it cannot be read or is no plan."""
-    plan, wrong = read_json(sweep / "sweep.json"), ""
-    try:
-        wrong = "it lists no jobs" * (not all(isinstance(job["run"], str) for job in plan["jobs"]))
-        if not isinstance((plan.get("comparison") or {}).get("levels") or [], list):
-            wrong = "comparison.levels is no list"
-    except (AttributeError, KeyError, TypeError):
-        wrong = "it lists no jobs, or its comparison is no object"
-    if wrong:
-        mend = "restore it, or delete it to compare without a plan"
-        raise UserError(f"{sweep / 'sweep.json'}: is damaged ({wrong}); {mend}")
-    return plan
-
-
 def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> Json:
-    """What can be said of a sweep's plan and of its age; ``starts`` are ISO times at which runs started, None if unknown.
-
-    A run that was started again only keeps its last start, so the earliest of all counts.
-    """
+    """What can be said of a sweep's plan and of its age; ``starts`` are ISO times at which runs (last) started."""
     texts = [str(text) for text in (plan.get("created"), *starts)]
     created, *moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
     known = sorted(pair for pair in zip(moments, texts[1:], strict=True) if pd.notna(pair[0]))

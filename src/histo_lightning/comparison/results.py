@@ -8,11 +8,18 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.cells import curve_records, decisions_of, pool_runs, summarise
-from histo_lightning.comparison.families import Question, compare_protocol
+from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
-from histo_lightning.comparison.names import defaults, level_name, natural, value_text
-from histo_lightning.comparison.plans import mark_families
-from histo_lightning.comparison.reading import COSTS, FINISHED, SHORTENED, SHOWN_SCORES, STATES, read_runs
+from histo_lightning.comparison.plans import mark_families, plan_record
+from histo_lightning.comparison.reading import (
+    COSTS,
+    FINISHED,
+    SHORTENED,
+    SHOWN_SCORES,
+    STATES,
+    defaults,
+    read_runs,
+)
 from histo_lightning.comparison.selection import checked_selection, select_cells
 from histo_lightning.comparison.settings import (
     ENVIRONMENT,
@@ -21,8 +28,11 @@ from histo_lightning.comparison.settings import (
     default_factor,
     is_of,
     is_synthetic,
+    level_name,
+    natural,
     place_runs,
     settings_of,
+    value_text,
     varying,
 )
 from histo_lightning.config.checks import nearest
@@ -47,10 +57,7 @@ def compare_runs(
 
     Args:
         folders: run folders, sweep folders, or folders that hold them, at any depth.
-        formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`, which raises UserErrors.
-
-    Returns:
-        What the files say, as values that JSON can hold.
+        formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`.
     """
     if is_run(out):
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
@@ -69,11 +76,11 @@ def analyse(
     score: str | None = None,
     select: str | None = None,
 ) -> tuple[Json, pd.DataFrame]:
-    """The results of a comparison and the table of its runs (see ``reading``), without writing anything.
+    """The results of a comparison, ready for JSON, and the table of its runs (see ``reading``); nothing is written.
 
     Args:
-        factor: what is compared, a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where
-            it differs, else the first setting that does.
+        factor: a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where it differs, else
+            the first setting that does.
         reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
         score: ``<level>_<score>``; None: the plan's, else ``case_auroc``.
         select: ``best``, a validation score or a run; see ``selection.select_cells``.
@@ -82,10 +89,11 @@ def analyse(
         UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.
     """
     found = find_folders(folders)
-    runs, plans = read_runs(found)
+    runs, sweeps = read_runs(found)
+    plans = [plan_record(*sweep) for sweep in sweeps]
     if runs.empty:
-        names = ", ".join(map(str, folders))
-        raise UserError(f"runs={names}: holds no run; give a run folder, a sweep folder or what holds them")
+        nothing = "holds no run; give a run folder, a sweep folder or what holds them"
+        raise UserError(f"runs={', '.join(map(str, folders))}: {nothing}")
     settings = settings_of(runs)
     planned = _planned_comparison(plans, settings)
     score = score or str(planned.get("score") or "case_auroc")
@@ -118,19 +126,15 @@ def analyse(
     for protocol in sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol)):
         results["worlds"].append(protocol)
         own, own_pools = (rows[rows["protocol"] == protocol] for rows in (placed, pools))
-        families, reasons, warnings = compare_protocol(
-            own, own_pools, Question(factor, reference, score, list(held))
-        )
+        families, reasons, warnings = compare_protocol(own, own_pools, results)
         results["families"] += [{"world": protocol} | family for family in families]
         results["refusals"] += [{"world": protocol, "reasons": reasons}] if reasons else []
         results["warnings"] += [text for text in warnings if text not in results["warnings"]]
     mark_families(results["families"], plans, set(runs.loc[runs["planned"].map(bool), "run"]), results)
-    unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]]
+    unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]].to_dict("records")
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
     return results | {
-        "unfinished": [
-            row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished.to_dict("records")
-        ],
+        "unfinished": [row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished],
         "test_read": {"times": sum(reads), "most": max(reads)},
         "environment": _environment(runs),
         "curves": curve_records(placed),
@@ -146,7 +150,7 @@ def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
     asked: Any = [plan["comparison"] for plan in plans if plan["comparison"]]
     alike = keys[:2] if asked else keys
     asked = asked or settings[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
-    same = len({tuple(one.get(key) for key in alike) for one in asked}) == 1
+    same = len({tuple(str(one.get(key)) for key in alike) for one in asked}) == 1
     return dict(asked[0]) if same else {}
 
 
@@ -223,9 +227,8 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
     reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
     table = runs.drop(columns="split").rename(columns=FIRST).assign(test_read=reads)
-    return table[
-        ["run", "state", *FIRST.values(), *own, *COSTS, *scores, "label", "test_read", "folder", "error"]
-    ]
+    last = ["label", "test_read", "folder", "error"]
+    return table[["run", "state", *FIRST.values(), *own, *COSTS, *scores, *last]]
 
 
 def _cell(value: Any) -> Any:

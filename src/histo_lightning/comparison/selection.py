@@ -100,10 +100,9 @@ def _next(run: "pd.Series[Any]", score: str) -> Json:
     weights = f"{run['folder']}/checkpoints/{run['scored_weights'] or 'best'}.ckpt"
     words = ["python", "-m", "histo_lightning.evaluate", f"checkpoint={weights}", "part=test"]
     words += [f"dataset={run['dataset.name']}"]
-    for key in (
-        f"dataset.{name}" for name in ("root", "images_per_slide", "image_size", "seed", "short_side")
-    ):
-        words += [f"{key}={run[key]}"] if pd.notna(run.get(key)) and run[key] != "" else []
+    for name in ("root", "images_per_slide", "image_size", "seed", "short_side"):
+        value = run.get(f"dataset.{name}")
+        words += [f"dataset.{name}={value}"] if pd.notna(value) and value != "" else []
     return {
         "run": run["run"],
         "folder": run["folder"] and str(run["folder"]),

@@ -15,15 +15,7 @@ from histo_lightning.report.tables import Table
 from histo_lightning.runs import write_atomic
 
 Json = Mapping[str, Any]
-PICTURES = {
-    "forest": "Differences with their intervals",
-    "ranks": "Mean ranks over the folds",
-    "heat_map": "Heat map of the score",
-    "cost": "Score against parameters and seconds",
-    "roc": "ROC curves of every cell",
-    "confusion": "Confusion matrices of every cell",
-    "curves": "Learning curves of all runs",
-}
+PICTURES = ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
 PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 
 
@@ -39,22 +31,12 @@ def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -
 
 def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
     """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
-    protocols = _protocols(results)
-    for protocol in protocols:
-        files = {name: f"{name}{protocol['suffix']}" for name in PICTURES}
-        protocol["pictures"] = {
-            name: [picture(plots / f"{file}.png", PICTURES[name], f"plots/{file}.png")]
-            if file in drawn
-            else []
-            for name, file in files.items()
-        }
-    context = {
-        "results": results,
-        "protocols": protocols,
-        "summary": say.summary(results),
-        "say": say,
-        "title": f"Comparison: {results['factor']}, {say.score_title(results['score'])}",
-    }
+
+    def pictures(suffix: str, titles: Mapping[str, str], *names: str) -> list[Any]:
+        files = {f"{name}{suffix}": titles[name] for name in names if f"{name}{suffix}" in drawn}
+        return [picture(plots / f"{file}.png", title, f"plots/{file}.png") for file, title in files.items()]
+
+    context = {"results": results, "protocols": _protocols(results), "say": say, "pictures": pictures}
     page = render_page("comparison.html", runs=_run_table(results, plots.parent), **context)
     return render_markdown("comparison.md", runs=None, **context), page
 

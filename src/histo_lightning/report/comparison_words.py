@@ -99,10 +99,8 @@ def family_rank(family: Json) -> str:
 def summary(results: Json) -> dict[str, Any]:
     """The answer in words.
 
-    Returns:
-        ``runs``: how many, by state; ``labels`` that some result has; ``main``: the first family that averages over all
-        settings, or None, and its ``rank``; ``conclusions``: a sentence a comparison of it, or why there is none;
-        ``cautions``: what is not compared and what validation scores cannot say.
+    ``main`` is the first family that averages over all settings, with its ``rank``; ``conclusions`` has a sentence a
+    comparison of it, or why there is none; ``cautions`` what is not compared and what validation cannot say.
     """
     runs, cells = results["runs"], results["cells"]
     states = [f"{count} {state}" for state, count in runs.items() if state != "found" and count]

@@ -77,10 +77,7 @@ def image_table(
 
 
 def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
-    """Write ``report.html``, ``images.csv`` and ``problems.csv``, each whole or not at all.
-
-    The report, which needs no other file; UserError where one cannot be written.
-    """
+    """Write ``report.html``, ``images.csv`` and ``problems.csv``, or raise UserError; the page needs no other file."""
     images = facts.images
     unknown = images[["magnification", "sequence", "width", "height"]] == 0
     known = images.astype(object).mask(unknown.reindex(columns=images.columns, fill_value=False), "")
@@ -92,10 +89,8 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     sizes = [f"{w} × {h}" if w else "unreadable" for w, h in zip(images.width, images.height, strict=True)]
     named, zoomed = images[images.case != ""], images[images.magnification > 0]
     by_case = named.groupby("case")
-    sections = {
-        "class": by_case["class"].first(),
-        "slides": by_case["slide"].unique().map(sorted).str.join(", "),
-    }
+    slides = by_case["slide"].unique().map(sorted).str.join(", ")
+    sections = pd.DataFrame({"class": by_case["class"].first(), "slides": slides})
     return write_page(
         folder / "report.html",
         "dataset.html",
@@ -110,7 +105,7 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
         classes=_count_table("class", zoomed, CLASSES),
         subtypes=_count_table("subtype", zoomed, tuple(SUBTYPE_NAMES)),
         sizes=Counter(sizes).most_common(SHOWN),
-        cases=_table("case", pd.DataFrame(sections).join(_counts(named, "case")), "lllrrrrr"),
+        cases=_table("case", sections.join(_counts(named, "case")), "lllrrrrr"),
         examples=_examples(facts),
         stains=images[(images.state == "ok") & (images.subtype != "")].groupby("subtype"),
         stain_columns=list(COLUMNS),

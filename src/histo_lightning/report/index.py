@@ -67,21 +67,15 @@ def _facts(kind: str, folder: Path) -> dict[str, Any]:
     """What the records of a run or an evaluation say."""
     if kind not in ("run", "evaluation"):
         return {}
-    metrics = read_json(folder / "metrics.json")
-    label = metrics.get("split" if kind == "run" else "label")
-    scores = metrics if kind == "run" else {"test": metrics.get("scores")}
-    facts = {
-        "scores": dict(level_scores(scores, "test", "case")),
-        "labels": ", ".join(labels_of(metrics, str(label or ""))),
+    metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
+    parts, label = (metrics, "split") if kind == "run" else ({"test": metrics.get("scores")}, "label")
+    return {
+        "scores": dict(level_scores(parts, "test", "case")),
+        "labels": ", ".join(labels_of(metrics, str(metrics.get(label) or ""))),
+        "title": str(metrics.get("title") or "") if kind == "run" else "",
+        "state": RunFolder(folder).state if kind == "run" else "",
+        "started": str(status.get("started") or "")[:16].replace("T", " "),
     }
-    if kind == "run":
-        started = str(read_json(folder / "status.json").get("started") or "")[:16].replace("T", " ")
-        facts |= {
-            "title": str(metrics.get("title") or ""),
-            "state": RunFolder(folder).state,
-            "started": started,
-        }
-    return facts
 
 
 def write_index(root: Path) -> Path | None:
@@ -90,9 +84,7 @@ def write_index(root: Path) -> Path | None:
     if not rows:
         return None
     script = (files("histo_lightning.report") / "templates" / "index.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(
-        hashlib.sha256(script.encode()).digest()
-    ).decode()  # the only script that may run
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return write_page(root / "index.html", "index.html", entries=rows, script=script, digest=digest)
 
 

@@ -23,11 +23,7 @@ BAR: Mapping[str, Any] = {"linewidth": 1.6, "solid_capstyle": "butt"}
 
 
 def write_study(study: Json, folder: Path) -> Path:
-    """Write ``leakage.png``, ``leakage.md`` and ``leakage.html`` of ``leakage.json``'s content; return the page.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
+    """Write ``leakage.png``, ``.md`` and ``.html`` of ``leakage.json``'s content; UserError where one cannot be written."""
     draw_leakage(study, folder / "leakage")
     context = {
         "study": study,
@@ -74,11 +70,7 @@ def basis_text(record: Json) -> str:
 
 
 def draw_leakage(study: Json, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw ``leakage.json``'s content and write ``<stem>.<format>``.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
+    """Draw ``leakage.json``'s content and write ``<stem>.<format>``."""
     blocks, control = study["blocks"], study["control"]
     panels: list[Callable[[Axes, Json], None]] = []
     panels += [_dose_response] if blocks["injection"]["arms"] or control["injection"]["arms"] else []
@@ -147,9 +139,8 @@ def _ways_to_split(axes: Axes, study: Json) -> None:
 
 def _official_folds(axes: Axes, study: Json) -> None:
     """Differences to the cleaned folds, of test images whose case is in train too (touched) and of the others."""
-    records = [
-        r for r in study["blocks"]["official"]["pairs"] if r["reference"] == CLEAN and r["among"] != APART
-    ]
+    pairs = study["blocks"]["official"]["pairs"]
+    records = [r for r in pairs if r["reference"] == CLEAN and r["among"] != APART]
     score = "auroc" if records and all(r["auroc"]["value"] is not None for r in records) else "accuracy"
     title = "The authors' folds,\nagainst cleaned ones"
     label_axes(axes, title, f"image {NAMES[score]}, difference in points")

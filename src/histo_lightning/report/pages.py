@@ -63,9 +63,8 @@ def render_text(template: str, **context: Any) -> str:
 
 def write_page(path: Path, template: str, **context: Any) -> Path:
     """Render a page and write it whole or not at all; raise UserError where it cannot be written."""
-    write_atomic(
-        path, render_page(template, **context).encode("utf-8", errors="replace")
-    )  # a name may be no text
+    page = render_page(template, **context)
+    write_atomic(path, page.encode("utf-8", errors="replace"))  # a file's name may be no text
     return path
 
 

@@ -30,16 +30,6 @@ FILES = (
     "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
     "checkpoints/best.ckpt checkpoints/last.ckpt train.log plots tensorboard"
 )
-PICTURES = {
-    "loss": "Loss by epoch",
-    "accuracy": "Accuracy by epoch",
-    "roc": "ROC curves",
-    "cases": "Score by case",
-    "confusion": "Confusion matrices",
-    "precision_recall": "Precision-recall curves",
-    "reliability": "Reliability diagram",
-    "worst": "The worst errors",
-}
 CONTENTS = ("images", "slides", "cases", "effective cases (Kish)", "largest case")
 NEAR = 0.02  # of the watched score: so close, validation could as well have chosen another epoch
 
@@ -83,11 +73,12 @@ def draw_plots(run_folder: Path, formats: Sequence[str] = ("png",)) -> list[Path
 
 def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``; raises as ``draw_plots``."""
-    parts = _scored_parts(run_folder, read_metrics(run_folder))
-    figures = {
-        run_folder / "plots" / f"worst_{part}": worst_figure(table, read_image) for part, table in parts
-    }
-    return [path for stem, figure in figures.items() for path in save_picture(figure, stem, formats)]
+    written = list[Path]()
+    for part, table in _scored_parts(run_folder, read_metrics(run_folder)):
+        written += save_picture(
+            worst_figure(table, read_image), run_folder / "plots" / f"worst_{part}", formats
+        )
+    return written
 
 
 def _scored_parts(run_folder: Path, metrics: Json) -> Iterator[tuple[str, Predictions]]:
@@ -101,19 +92,13 @@ def draw_evaluation(
     formats: Sequence[str] = ("png",),
 ) -> None:  # fmt: skip
     """``plots/*`` of an evaluation: the pictures of a run's part, and the worst errors."""
-    figures = [
-        *part_figures(table, scores, threshold, temperature),
-        ("worst", worst_figure(table, read_image)),
-    ]
-    for name, figure in figures:
+    for name, figure in part_figures(table, scores, threshold, temperature):
         save_picture(figure, folder / "plots" / name, formats)
+    save_picture(worst_figure(table, read_image), folder / "plots" / "worst", formats)
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write ``report.html`` of a run from its tables and pictures: one file that needs no other, whole or not at all.
-
-    UserError where a table is missing or damaged, or the file cannot be written.
-    """
+    """Write ``report.html`` of a run from its tables and pictures, one file that needs no other; UserError if damaged."""
     metrics, history = read_metrics(run_folder), read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
     file = run_folder / "config.yaml"
@@ -154,11 +139,13 @@ def _write(
     folder: Path, template: str, metrics: Json, parts: Sequence[str], table: Predictions, context: Json
 ) -> Path:
     coverage = coverage_of(words.score_value(metrics, parts[0], "image", "auroc"))
-    pictures: dict[str, list[Picture]] = {}  # of the run, of an evaluation, or of each part
-    for name, alt in PICTURES.items():
-        files = {name: alt} | {f"{name}_{part}": f"{alt}, {words.PART_NAMES[part]} set" for part in parts}
-        drawn = [picture(folder / "plots" / f"{file}.png", text) for file, text in files.items()]
-        pictures[name] = [one for one in drawn if one]
+
+    def pictures(titles: Mapping[str, str], *names: str) -> list[Picture]:
+        """The pictures that are there: of the run, of an evaluation, or of each part."""
+        ends = {"": ""} | {f"_{part}": f", {words.PART_NAMES[part]} set" for part in parts}
+        files = {f"{name}{end}.png": titles[name] + text for name in names for end, text in ends.items()}
+        return [one for file, text in files.items() if (one := picture(folder / "plots" / file, text))]
+
     return write_page(
         folder / "report.html",
         template,
@@ -174,10 +161,7 @@ def _write(
 
 
 def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:
-    """By class what ``CONTENTS`` names, as text: effective cases after Kish 1965, the largest case with its share.
-
-    None where a name is outside the grammar, so that cases are unknown.
-    """
+    """By class what ``CONTENTS`` names, as text (effective cases after Kish 1965); None where some cases are unknown."""
     names = [name for image in images if (name := parse_name(image)) is not None]
     if len(names) < len(images):
         return None

@@ -70,9 +70,8 @@ def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
             entry["reason"] = str(entry.get("reason") or "").partition(" (")[0]
         cells = [score_cell(entry if "value" in entry else None, notes) for entry in entries]
         rows.append([f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {count}", *cells])
-    return (
-        table_with_notes(["recall of", *(f"by {level}" for level in LEVELS)], rows, notes) if rows else None
-    )
+    head = ["recall of", *(f"by {level}" for level in LEVELS)]
+    return table_with_notes(head, rows, notes) if rows else None
 
 
 def group_tables(table: Predictions) -> dict[str, Table]:

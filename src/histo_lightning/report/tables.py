@@ -26,9 +26,7 @@ class Table:
     """Headings and rows of plain text; the first column names the rows."""
 
     head: Sequence[str]
-    rows: Sequence[
-        Sequence[str]
-    ]  # ``0.83 (0.70 to 0.91) [1]``: a number, its interval and the number of a note
+    rows: Sequence[Sequence[str]]  # ``0.83 (0.70 to 0.91) [1]``: a number, its interval, a note's number
     notes: Sequence[str] = ()  # below the table; numbered where cells refer to them
     align: str = ""  # a letter a column, ``l`` or ``r``; empty: the first left, the others right
     links: dict[str, str] | None = None  # where the name of a row leads to, by name
@@ -48,9 +46,8 @@ class Table:
         """The table with its notes below."""
         rules = "|".join("---:" if letter == "r" else "---" for letter in self.alignment)
         head, *lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (self.head, *self.rows)]
-        return "\n".join(
-            [head, f"|{rules}|", *lines, *(f"\n{markdown_text(note)}" for note in self.numbered_notes)]
-        )
+        notes = [f"\n{markdown_text(note)}" for note in self.numbered_notes]
+        return "\n".join([head, f"|{rules}|", *lines, *notes])
 
     def console(self) -> ConsoleTable:
         """A table for ``rich``; the notes are below it."""

@@ -24,9 +24,8 @@ def link_runs(root: Path, links: Path) -> int:
 
     Runs of a sweep are below the sweep's name. Where two short names are equal, the later ones keep the whole folder's name.
     """
-    boards = [
-        board for board in sorted(root.rglob("tensorboard")) if board.is_dir() and ".hydra" not in board.parts
-    ]
+    folders = sorted(board for board in root.rglob("tensorboard") if board.is_dir())
+    boards = [board for board in folders if ".hydra" not in board.parts]
     for board in boards:
         run = board.parent
         group = links / run.parent.name if run.parent.name != "runs" else links

@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.classifier.hardware import cores, visible_gpus
 from histo_lightning.comparison.leakage import write_leakage_study
-from histo_lightning.comparison.names import level_text, value_text
 from histo_lightning.comparison.results import compare_runs
+from histo_lightning.comparison.settings import level_text, value_text
 from histo_lightning.config.checks import flatten
 from histo_lightning.config.compose import Composition, Job, config_tree, quoted
 from histo_lightning.config.identity import readable_name

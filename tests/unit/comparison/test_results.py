@@ -25,10 +25,10 @@ from sklearn.metrics import (
 from factories.sweeps import by_case, config_of, read, write_run, write_sweep
 from histo_lightning.comparison.cells import score_out_of_fold
 from histo_lightning.comparison.folders import find_folders, listed_folders
-from histo_lightning.comparison.names import natural
 from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.comparison.reading import SHOWN_SCORES, read_runs
 from histo_lightning.comparison.results import analyse, compare_runs, results_table
+from histo_lightning.comparison.settings import natural
 from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (

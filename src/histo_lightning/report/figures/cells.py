@@ -76,8 +76,7 @@ def confusion_cells_figure(decisions: Sequence[Json]) -> Figure:
 def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     """Train and validation loss of all runs by epoch: thin lines are runs, thick ones their means as far as all go.
 
-    A pair of panels for each magnification and other setting, 12 pairs at most, each loss on one scale: that of the
-    means and of 95 % of all values. ``cells`` say an arm's level and other setting.
+    A pair of panels for each magnification and setting, each loss on one scale: that of the means and 95 % of all values.
     """
     about = {cell["arm"]: cell for cell in cells}
     colours = colours_of(cells)

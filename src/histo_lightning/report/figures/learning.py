@@ -20,10 +20,7 @@ MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
 
 
 def read_history(path: Path) -> dict[str, Floats]:
-    """``history.csv`` by column, float64, one value an epoch; an empty cell (an undefined score) is NaN.
-
-    UserError for no such file, no epoch in it, or a cell that is not a number.
-    """
+    """``history.csv`` by column, float64, one value an epoch, NaN for an empty cell; UserError where it is damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             head, *rows = list(csv.reader(file)) or [[]]

@@ -166,12 +166,8 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
         if level == "case":
             intervals = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
             axes.vlines(bins.p, *np.transpose(intervals), color=style.VERMILLION, linewidth=1, alpha=0.55)
-        before = {
-            "color": style.VERMILLION,
-            "markerfacecolor": "white",
-            "label": "as the network says (T = 1)",
-        }
-        axes.plot(bins.p, bins.share, "o--", **before, **look)
+        hollow = look | {"color": style.VERMILLION, "markerfacecolor": "white"}
+        axes.plot(bins.p, bins.share, "o--", label="as the network says (T = 1)", **hollow)
         if value is not None:
             after = reliability_bins(units(apply_temperature(table, float(value)), level))
             name = f"after temperature T = {value:.2f}{fitted}"
