@@ -18,7 +18,7 @@ from histo_lightning.evaluation.pooling import all_pairs
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import confusion
 from histo_lightning.evaluation.summary import score_units
-from histo_lightning.report.figures.ranking import GRID, roc_points
+from histo_lightning.report.figures.curves import GRID, roc_points
 
 Json = dict[str, Any]
 
@@ -88,7 +88,12 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
     folds = range(int(runs["split.folds"].iloc[0])) if kind in K_FOLDS else sorted(set(runs["fold"]))
     missing: dict[str, list[str]] = {}
     for fold in sorted(set(folds) - set(scored["fold"])):
-        missing.setdefault(_why_missing(runs[runs["fold"] == fold]), []).append(str(fold))
+        own = runs.loc[runs["fold"] == fold, ["state", "error"]].to_numpy().tolist()
+        why = "no such run" if not own else ": ".join(filter(None, own[0]))
+        unread = FINISHED in [state for state, _ in own]
+        missing.setdefault("its test part was left unread, test=false" if unread else why, []).append(
+            str(fold)
+        )
     if missing:
         texts = [
             f"{'folds' if own[1:] else 'fold'} {', '.join(own)} {'are' if own[1:] else 'is'} missing ({why})"
@@ -103,14 +108,6 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
     for text, own in values.items():
         if (count := own.nunique(dropna=False)) > 1:
             raise UserError(f"its folds {text.format(count)}, so they do not belong together")
-
-
-def _why_missing(runs: pd.DataFrame) -> str:
-    if runs.empty:
-        return "no such run"
-    if FINISHED in set(runs["state"]):
-        return "its test part was left unread, test=false"
-    return f"{runs['state'].iloc[0]}: {runs['error'].iloc[0]}".removesuffix(": ")
 
 
 def _pool(runs: pd.DataFrame) -> Replicate:

@@ -23,7 +23,7 @@ from histo_lightning.evaluation.levels import LEVELS
 from histo_lightning.evaluation.registry import score_names
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_csv import read_predictions
-from histo_lightning.report.figures.learning import read_history
+from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
 from histo_lightning.runs import RunFolder, read_json
 

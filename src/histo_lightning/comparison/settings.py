@@ -45,12 +45,12 @@ def varying(settings: pd.DataFrame) -> list[str]:
     """Keys with more than one value, without those of place and of where things go, sorted; a name says its target."""
     left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
     keys = [str(key) for key in settings if key not in left_out and not str(key).endswith("._target_")]
-    return sorted(key for key in keys if not is_of(key, "study") and _count(settings[key]) > 1)
-
-
-def _count(values: "pd.Series[Any]") -> int:
-    """How many different values a setting has; lists and tables are values too."""
-    return len({json.dumps(value, sort_keys=True, default=str) for value in values if value == value})
+    texts = {
+        key: {json.dumps(value, sort_keys=True, default=str) for value in settings[key] if value == value}
+        for key in keys
+        if not is_of(key, "study")
+    }
+    return sorted(key for key, values in texts.items() if len(values) > 1)
 
 
 def default_factor(settings: pd.DataFrame) -> str:

@@ -7,8 +7,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from histo_lightning.report import comparison_words as say
-from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
-from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
+from histo_lightning.report.figures.comparison import (
+    confusion_cells_figure,
+    cost_figure,
+    curves_figure,
+    forest_figure,
+    heat_figure,
+    ranks_figure,
+    roc_cells_figure,
+)
 from histo_lightning.report.pages import picture, render_markdown, render_page
 from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table

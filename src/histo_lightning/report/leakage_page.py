@@ -32,7 +32,6 @@ def write_study(study: Json, folder: Path) -> Path:
         "pictures": [pages.picture(folder / "leakage.png", ALT, "leakage.png")],
         "names": NAMES,
         "score_text": score_text,
-        "basis_text": basis_text,
     }
     write_atomic(folder / "leakage.md", pages.render_markdown("leakage.md", **context))
     return pages.write_page(folder / "leakage.html", "leakage.html", **context)
@@ -60,13 +59,6 @@ def score_text(score: Json, difference: bool) -> str:
     if score["low"] is None:
         return f"{show(score['value'])} (no interval: {score['reason']})"
     return f"{show(score['value'])} ({show(score['low'])} to {show(score['high'])})"
-
-
-def basis_text(record: Json) -> str:
-    """Images, cases (benign) and seeds that a record rests on, and how many runs were left out of it."""
-    score, left = record["auroc"], record["coverage"]["runs_left_out"]
-    text = f"{score['images']}, {score['cases']} ({score['benign']}), {score['seeds']}"
-    return text + (f"; finished runs without a counterpart left out: {left}" if left else "")
 
 
 def draw_leakage(study: Json, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:

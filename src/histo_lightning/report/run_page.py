@@ -17,8 +17,13 @@ from histo_lightning.evaluation import coverage_of, influence_table, read_predic
 from histo_lightning.evaluation.levels import kish
 from histo_lightning.report import words
 from histo_lightning.report.figures.cases import Reader, case_figure, confusion_figure, worst_figure
-from histo_lightning.report.figures.learning import curve_figure, read_history
-from histo_lightning.report.figures.ranking import precision_recall_figure, reliability_figure, roc_figure
+from histo_lightning.report.figures.curves import (
+    curve_figure,
+    precision_recall_figure,
+    read_history,
+    reliability_figure,
+    roc_figure,
+)
 from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.scores import group_tables, part_context, titles
 from histo_lightning.report.style import save_picture

@@ -22,8 +22,15 @@ from histo_lightning.report.comparison_words import (
     size,
     summary,
 )
-from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
-from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
+from histo_lightning.report.figures.comparison import (
+    confusion_cells_figure,
+    cost_figure,
+    curves_figure,
+    forest_figure,
+    heat_figure,
+    ranks_figure,
+    roc_cells_figure,
+)
 from histo_lightning.report.words import SYNTHETIC
 
 Json = dict[str, Any]

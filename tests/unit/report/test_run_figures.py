@@ -29,12 +29,13 @@ from histo_lightning.report.figures.cases import (
     worst_figure,
     worst_images,
 )
-from histo_lightning.report.figures.learning import curve_figure, read_history
-from histo_lightning.report.figures.ranking import (
+from histo_lightning.report.figures.curves import (
     GRID,
     band,
+    curve_figure,
     precision_recall_figure,
     precision_recall_points,
+    read_history,
     reliability_bins,
     reliability_figure,
     roc_figure,
