@@ -89,11 +89,10 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
     missing: dict[str, list[str]] = {}
     for fold in sorted(set(folds) - set(scored["fold"])):
         own = runs.loc[runs["fold"] == fold, ["state", "error"]].to_numpy().tolist()
-        why = "no such run" if not own else ": ".join(filter(None, own[0]))
-        unread = FINISHED in [state for state, _ in own]
-        missing.setdefault("its test part was left unread, test=false" if unread else why, []).append(
-            str(fold)
-        )
+        why = ": ".join(filter(None, own[0])) if own else "no such run"
+        if FINISHED in [state for state, _ in own]:
+            why = "its test part was left unread, test=false"
+        missing.setdefault(why, []).append(str(fold))
     if missing:
         texts = [
             f"{'folds' if own[1:] else 'fold'} {', '.join(own)} {'are' if own[1:] else 'is'} missing ({why})"

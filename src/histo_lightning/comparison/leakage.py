@@ -97,7 +97,11 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     """All figures of a study, of what ``read_study`` returns, ready for JSON; ``docs/leakage.md`` says what each one is."""
     counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
     runs = runs.assign(**counts, **{"test images": runs["table"].map(len)})
-    rows = pd.concat([_predictions(run) for _, run in runs.iterrows()], ignore_index=True)
+    tables = []
+    for _, run in runs.iterrows():
+        columns = {name: getattr(run["table"], name) for name in ("image", "slide", "case", "malignant")}
+        tables.append(pd.DataFrame(columns | {"p": run["table"].p_malignant}).assign(**run[KEY]))
+    rows = pd.concat(tables, ignore_index=True)
     true, shuffled = rows[~rows["shuffled"]], rows[rows["shuffled"]]
     blocks, control = (
         {"contrast": contrast(own), "injection": injection(own[own["arm"].str.startswith(INJECTED)])}
@@ -122,12 +126,6 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
         "missing": missing,
     }
     return study | {"words": sentences(study)}
-
-
-def _predictions(run: "pd.Series[Any]") -> pd.DataFrame:
-    """A run's test set as ``differences.leakage`` takes it."""
-    columns = {name: getattr(run["table"], name) for name in ("image", "slide", "case", "malignant")}
-    return pd.DataFrame(columns | {"p": run["table"].p_malignant}).assign(**run[KEY])
 
 
 def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:

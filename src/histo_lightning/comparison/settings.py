@@ -134,7 +134,7 @@ def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     follows = {*IN_PROTOCOL, *(["split.group"] if runs["split.name"].isin(GROUPED).all() else [])}
     shown = [key for key in differing if key not in follows]
     # Runs that never got a split have the label of the others.
-    has_split = runs[runs["split"].map(bool)]
+    has_split = runs[runs["split"].astype(bool)]
     kinds = dict(zip(has_split["split.name"], has_split["label"].map(label_kind), strict=True))
     protocols = []
     for _, run in runs.iterrows():

@@ -87,6 +87,18 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     cases = {name: case or "unknown" for name, case in zip(images.image, images.case, strict=True)}
     groups = [(group, sorted({cases.get(image, "unknown") for image in group})) for group in facts.identical]
     sizes = [f"{w} × {h}" if w else "unreadable" for w, h in zip(images.width, images.height, strict=True)]
+    readable = images[(images.state == "ok") & (images.subtype != "")]
+    examples = {
+        (r.subtype, r.magnification): thumbnail(
+            facts.pixels.take(np.array([r.Index]))[0], str(r.image), WIDTH
+        )
+        for r in readable.drop_duplicates(["subtype", "magnification"]).itertuples()
+    }
+    pairs = [
+        (one, [_centre(facts, one.first, ORIENTATIONS[0]), _centre(facts, one.second, one.orientation)])
+        for one in facts.pairs[:PAIRS_SHOWN]
+        if {one.first, one.second} <= set(images.image)
+    ]
     named, zoomed = images[images.case != ""], images[images.magnification > 0]
     by_case = named.groupby("case")
     slides = by_case["slide"].unique().map(sorted).str.join(", ")
@@ -106,11 +118,11 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
         subtypes=_count_table("subtype", zoomed, tuple(SUBTYPE_NAMES)),
         sizes=Counter(sizes).most_common(SHOWN),
         cases=_table("case", sections.join(_counts(named, "case")), "lllrrrrr"),
-        examples=_examples(facts),
-        stains=images[(images.state == "ok") & (images.subtype != "")].groupby("subtype"),
+        examples=examples,
+        stains=readable.groupby("subtype"),
         stain_columns=list(COLUMNS),
         identical=sorted(groups, key=lambda group: len(group[1]) == 1),
-        pairs=[entry for pair in facts.pairs[:PAIRS_SHOWN] if (entry := _pair_pictures(facts, pair))],
+        pairs=pairs,
         suspicious=SUSPICIOUS,
     )
 
@@ -136,27 +148,10 @@ def _count_table(column: str, images: pd.DataFrame, values: Sequence[str]) -> Ta
     return _table(column, counts.rename(titles))
 
 
-def _examples(facts: DatasetFacts) -> dict[tuple[str, int], Picture]:
-    """The first readable image of each (subtype, magnification)."""
-    readable = facts.images[facts.images.state == "ok"].drop_duplicates(["subtype", "magnification"])
-    readable = readable[readable.subtype != ""]
-    columns = (readable.subtype, readable.magnification, readable.image, readable.index)
-    return {
-        (subtype, magnification): thumbnail(facts.pixels.take(np.array([row]))[0], image, WIDTH)
-        for subtype, magnification, image, row in zip(*columns, strict=True)
-    }
-
-
-def _pair_pictures(facts: DatasetFacts, pair: Pair) -> tuple[Pair, list[Picture]] | None:
-    """The centre squares of two images, the second turned as it matches; None where one is not in the copy."""
-    rows = {image: row for row, image in reversed(list(enumerate(facts.images.image)))}
-    pictures = []
-    for image, orientation in ((pair.first, ORIENTATIONS[0]), (pair.second, pair.orientation)):
-        if image not in rows:
-            return None
-        pixels = facts.pixels.take(np.array([rows[image]]))[0]
-        side = min(pixels.shape[:2])
-        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-        square = orient(pixels[top : top + side, left : left + side], ORIENTATIONS.index(orientation))
-        pictures.append(thumbnail(np.asarray(square, dtype=np.uint8), image, WIDTH))
-    return pair, pictures
+def _centre(facts: DatasetFacts, image: str, orientation: str) -> Picture:
+    """The centre square of an image, turned."""
+    pixels = facts.pixels.take(np.array([facts.images.image.tolist().index(image)]))[0]
+    side = min(pixels.shape[:2])
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    square = orient(pixels[top : top + side, left : left + side], ORIENTATIONS.index(orientation))
+    return thumbnail(np.asarray(square, dtype=np.uint8), image, WIDTH)

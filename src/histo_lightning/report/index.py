@@ -15,13 +15,10 @@ from histo_lightning.report.pages import write_page
 from histo_lightning.report.words import interval_text, labels_of, level_scores
 from histo_lightning.runs import RunFolder, read_json
 
-PAGES = {  # what a folder is listed as, by the folder that holds it, and its page
-    "evaluations": ("evaluation", "report.html"),
-    "comparisons": ("comparison", "report.html"),
-    "datasets": ("data set", "report.html"),
-    "predictions": ("predictions", "index.html"),
-    "exports": ("export", "metadata.json"),
-}
+# What a folder is listed as, by the folder that holds it; and its page.
+KINDS = {"evaluations": "evaluation", "comparisons": "comparison", "datasets": "data set"}
+KINDS |= {"predictions": "predictions", "exports": "export"}
+PAGES = {"predictions": "index.html", "export": "metadata.json"}
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,14 @@ def entries(root: Path) -> Iterator[Entry]:
     """Everything with a page below a folder, in the order of the folders; damaged records are listed as damaged."""
     for here, folders, names in os.walk(root):
         folder = Path(here)
-        kind, page = PAGES.get(folder.parent.name, ("", "report.html"))
+        kind = KINDS.get(folder.parent.name, "")
         if "study.json" in names or "study.db" in names:
-            kind, page = "study", "report.html"
+            kind = "study"
         elif ("config.yaml" in names and "split.json" in names) or "status.json" in names:
-            kind, page = "run", "report.html"
+            kind = "run"
         elif "sweep.json" in names:
-            kind, page = "sweep", "report.html"
-        closed = kind not in ("", "sweep")
+            kind = "sweep"
+        closed, page = kind not in ("", "sweep"), PAGES.get(kind, "report.html")
         folders[:] = [] if closed else sorted(name for name in folders if not name.startswith("."))
         if kind:
             link = (folder / page).relative_to(root).as_posix() if page in names else ""

@@ -9,12 +9,11 @@ from histo_lightning.data.breakhis.names import SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import all_scores, score_predictions
 from histo_lightning.evaluation.intervals import wilson
-from histo_lightning.evaluation.levels import units
+from histo_lightning.evaluation.levels import LEVELS, units
 from histo_lightning.report.tables import Notes, Table, table_with_notes
 from histo_lightning.report.words import fixed, interval_text, level_scores, levels_of
 
 Json = Mapping[str, Any]
-LEVELS = ("image", "slide", "case")
 MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
 BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
 

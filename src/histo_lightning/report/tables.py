@@ -42,13 +42,6 @@ class Table:
         used = _marks(self.rows)
         return [f"[{number}] {note}" if used[number] else note for number, note in enumerate(self.notes, 1)]
 
-    def markdown(self) -> str:
-        """The table with its notes below."""
-        rules = "|".join("---:" if letter == "r" else "---" for letter in self.alignment)
-        head, *lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (self.head, *self.rows)]
-        notes = [f"\n{markdown_text(note)}" for note in self.numbered_notes]
-        return "\n".join([head, f"|{rules}|", *lines, *notes])
-
     def console(self) -> ConsoleTable:
         """A table for ``rich``; the notes are below it."""
         caption = Text("\n".join(self.numbered_notes)) if self.notes else None
