@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from histo_lightning.comparison import settings
 from histo_lightning.comparison.cells import curve_records, decisions_of, pool_runs, summarise
 from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
@@ -21,20 +22,6 @@ from histo_lightning.comparison.reading import (
     read_runs,
 )
 from histo_lightning.comparison.selection import checked_selection, select_cells
-from histo_lightning.comparison.settings import (
-    ENVIRONMENT,
-    PLACE_KEYS,
-    SYNTHETIC,
-    default_factor,
-    is_of,
-    is_synthetic,
-    level_name,
-    natural,
-    place_runs,
-    settings_of,
-    value_text,
-    varying,
-)
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.registry import named_score
@@ -94,24 +81,26 @@ def analyse(
     if runs.empty:
         nothing = "holds no run; give a run folder, a sweep folder or what holds them"
         raise UserError(f"runs={', '.join(map(str, folders))}: {nothing}")
-    settings = settings_of(runs)
-    planned = _planned_comparison(plans, settings)
+    configs = settings.settings_of(runs)
+    planned = _planned_comparison(plans, configs)
     score = score or str(planned.get("score") or "case_auroc")
     named_score(score)
     if select is not None:
         checked_selection(select, score, runs["run"].tolist())  # refused before any work
-    factor = _factor(factor, planned.get("factor"), settings)
-    placed, held = place_runs(runs, factor)
+    factor = _factor(factor, planned.get("factor"), configs)
+    placed, held = settings.place_runs(runs, factor)
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
     reference = _reference(reference, named, factor, list(dict.fromkeys(placed["level"])))
     pools, notes = pool_runs(placed)
     results: Json = {
         "schema": 1,
-        "data": SYNTHETIC if any(is_synthetic(run) for _, run in placed.iterrows()) else None,
+        "data": settings.SYNTHETIC
+        if any(settings.is_synthetic(run) for _, run in placed.iterrows())
+        else None,
         "factor": factor,
         "reference": reference,
         "score": score,
-        "levels": sorted(set(placed["level"]), key=natural),
+        "levels": sorted(set(placed["level"]), key=settings.natural),
         "held": held,
         "runs": {"found": len(runs)} | {state: int((runs["state"] == state).sum()) for state in STATES},
         "worlds": [],
@@ -144,27 +133,27 @@ def analyse(
     }, runs
 
 
-def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
+def _planned_comparison(plans: Sequence[Json], configs: pd.DataFrame) -> Json:
     """The comparison that the plans ask for, where they agree; else what all runs' configs say under ``study``."""
     keys = ["factor", "reference", "score"]
     asked: Any = [plan["comparison"] for plan in plans if plan["comparison"]]
     alike = keys[:2] if asked else keys
-    asked = asked or settings[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
+    asked = asked or configs[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
     same = len({tuple(str(one.get(key)) for key in alike) for one in asked}) == 1
     return dict(asked[0]) if same else {}
 
 
-def _factor(wanted: str | None, planned: Any, settings: pd.DataFrame) -> str:
+def _factor(wanted: str | None, planned: Any, configs: pd.DataFrame) -> str:
     """Check the factor; where nobody asked for one, or only for ``model`` by default, find what differs."""
     if wanted is None and planned in (None, "", "model"):
-        return default_factor(settings)
+        return settings.default_factor(configs)
     factor = str(wanted or planned)
     if factor.split(".")[0] in NOT_COMPARED:
         raise UserError(
             f"factor={factor}: runs of different splits, data, tasks or magnifications are never compared in one family; "
             "give a setting such as model or optimizer"
         )
-    keys = {*settings.columns, *defaults()}
+    keys = {*configs.columns, *defaults()}
     known = keys | {key.split(".")[0] for key in keys if "." in key}
     if factor not in known:
         raise UserError(f"factor={factor}: no such setting{nearest(factor, sorted(known))}")
@@ -172,13 +161,13 @@ def _factor(wanted: str | None, planned: Any, settings: pd.DataFrame) -> str:
 
 
 def _reference(wanted: str | None, planned: str, factor: str, levels: Sequence[str]) -> str:
-    named = None if wanted is None else level_name(factor, wanted)
+    named = None if wanted is None else settings.level_name(factor, wanted)
     if wanted is not None and named not in levels:
         values = [level.rpartition("=")[2] if factor in defaults() else level for level in levels]
         raise UserError(
             f"reference={wanted}: is not among the levels of {factor}: {', '.join(values)}{nearest(wanted, values)}"
         )
-    candidates = (named or "", level_name(factor, planned), REFERENCE, *levels)
+    candidates = (named or "", settings.level_name(factor, planned), REFERENCE, *levels)
     return next((name for name in candidates if name in levels), "")
 
 
@@ -186,11 +175,11 @@ def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     """Runs that are left out because they were shortened, and trainers that differ, which no cell holds equal."""
     shortened = runs.loc[runs["state"] == SHORTENED, ["run", "error"]].to_numpy().tolist()
     names = "; ".join(f"{run} ({why})" for run, why in shortened)
-    settings = settings_of(runs)
+    configs = settings.settings_of(runs)
     return [f"shortened runs are never pooled or compared, left out: {names}"] * bool(names) + [
-        f"the runs differ in {key}: {', '.join(sorted(set(settings[key].map(value_text))))}"
-        for key in varying(settings)
-        if key.startswith(ENVIRONMENT) and not is_of(key, factor)
+        f"the runs differ in {key}: {', '.join(sorted(set(configs[key].map(settings.value_text))))}"
+        for key in settings.varying(configs)
+        if key.startswith(settings.ENVIRONMENT) and not settings.is_of(key, factor)
     ]
 
 
@@ -220,9 +209,9 @@ def _study(folder: Path, study: Mapping[str, Any]) -> Json:
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The columns of ``results.csv``; NaN or None is an empty cell."""
-    settings = settings_of(runs)
-    places = [key for key in PLACE_KEYS if settings[key].map(value_text).nunique() > 1]
-    own = [key for key in [*places, *varying(settings)] if key not in FIRST]
+    configs = settings.settings_of(runs)
+    places = [key for key in settings.PLACE_KEYS if configs[key].map(settings.value_text).nunique() > 1]
+    own = [key for key in [*places, *settings.varying(configs)] if key not in FIRST]
     names = [f"{part}_{name}" for part in ("test", "val") for name in SHOWN_SCORES]
     scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
     reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
@@ -234,4 +223,4 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
 def _cell(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) >= 1e3:
         return int(value)  # counts of parameters, FLOPs and bytes
-    return value_text(value) if isinstance(value, bool) else value
+    return settings.value_text(value) if isinstance(value, bool) else value

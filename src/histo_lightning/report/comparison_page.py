@@ -31,7 +31,13 @@ def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -
 
     ``results`` is the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
     """
-    pages = texts(results, out / "plots", draw_results(out / "plots", results, formats))
+    plots, written = out / "plots", list[Path]()
+    for name, figure in figures(results):
+        written += save_picture(figure, plots / name, formats)
+    for path in (path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")):
+        if path not in written and path.suffix in (".png", ".svg", ".pdf"):  # of an earlier comparison
+            path.unlink()
+    pages = texts(results, plots, [path.stem for path in written])
     for name, text in zip(("results.md", "report.html"), pages, strict=True):
         write_atomic(out / name, text.encode("utf-8", errors="replace"))
 
@@ -75,18 +81,6 @@ def figures(results: Json) -> Iterator[tuple[str, Figure]]:
             yield f"confusion{suffix}", confusion_cells_figure(decisions)
         if curves:
             yield f"curves{suffix}", curves_figure(curves, cells)
-
-
-def draw_results(folder: Path, results: Json, formats: Sequence[str] = ("png",)) -> list[str]:
-    """Draw every picture below ``folder``; pictures of an earlier comparison there are taken away."""
-    written: list[Path] = []
-    for name, figure in figures(results):
-        written += save_picture(figure, folder / name, formats)
-    for stem in PICTURES:
-        for path in [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*.*")]:
-            if path not in written and path.suffix in (".png", ".svg", ".pdf"):
-                path.unlink()
-    return list(dict.fromkeys(path.stem for path in written))
 
 
 def _run_table(results: Json, out: Path) -> Table | None:
