@@ -7,20 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison import settings
+from histo_lightning.comparison import reading, settings
 from histo_lightning.comparison.cells import curve_records, decisions_of, pool_runs, summarise
 from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
 from histo_lightning.comparison.plans import mark_families, plan_record
-from histo_lightning.comparison.reading import (
-    COSTS,
-    FINISHED,
-    SHORTENED,
-    SHOWN_SCORES,
-    STATES,
-    defaults,
-    read_runs,
-)
 from histo_lightning.comparison.selection import checked_selection, select_cells
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
@@ -76,7 +67,7 @@ def analyse(
         UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.
     """
     found = find_folders(folders)
-    runs, sweeps = read_runs(found)
+    runs, sweeps = reading.read_runs(found)
     plans = [plan_record(*sweep) for sweep in sweeps]
     if runs.empty:
         nothing = "holds no run; give a run folder, a sweep folder or what holds them"
@@ -92,6 +83,7 @@ def analyse(
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
     reference = _reference(reference, named, factor, list(dict.fromkeys(placed["level"])))
     pools, notes = pool_runs(placed)
+    states = runs["state"].tolist()
     results: Json = {
         "schema": 1,
         "data": settings.SYNTHETIC
@@ -102,7 +94,7 @@ def analyse(
         "score": score,
         "levels": sorted(set(placed["level"]), key=settings.natural),
         "held": held,
-        "runs": {"found": len(runs)} | {state: int((runs["state"] == state).sum()) for state in STATES},
+        "runs": {"found": len(runs)} | {state: states.count(state) for state in reading.STATES},
         "worlds": [],
         "plans": plans,
         "warnings": _warnings(runs, factor),
@@ -111,7 +103,7 @@ def analyse(
         "families": [],
         "refusals": [],
     }
-    finished = (placed["state"] == FINISHED).groupby(placed["protocol"]).sum()
+    finished = (placed["state"] == reading.FINISHED).groupby(placed["protocol"]).sum()
     for protocol in sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol)):
         results["worlds"].append(protocol)
         own, own_pools = (rows[rows["protocol"] == protocol] for rows in (placed, pools))
@@ -120,7 +112,9 @@ def analyse(
         results["refusals"] += [{"world": protocol, "reasons": reasons}] if reasons else []
         results["warnings"] += [text for text in warnings if text not in results["warnings"]]
     mark_families(results["families"], plans, set(runs.loc[runs["planned"].map(bool), "run"]), results)
-    unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]].to_dict("records")
+    unfinished = runs[runs["state"] != reading.FINISHED][["run", "state", "error", "folder"]].to_dict(
+        "records"
+    )
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
     return results | {
         "unfinished": [row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished],
@@ -153,7 +147,7 @@ def _factor(wanted: str | None, planned: Any, configs: pd.DataFrame) -> str:
             f"factor={factor}: runs of different splits, data, tasks or magnifications are never compared in one family; "
             "give a setting such as model or optimizer"
         )
-    keys = {*configs.columns, *defaults()}
+    keys = {*configs.columns, *reading.defaults()}
     known = keys | {key.split(".")[0] for key in keys if "." in key}
     if factor not in known:
         raise UserError(f"factor={factor}: no such setting{nearest(factor, sorted(known))}")
@@ -163,7 +157,7 @@ def _factor(wanted: str | None, planned: Any, configs: pd.DataFrame) -> str:
 def _reference(wanted: str | None, planned: str, factor: str, levels: Sequence[str]) -> str:
     named = None if wanted is None else settings.level_name(factor, wanted)
     if wanted is not None and named not in levels:
-        values = [level.rpartition("=")[2] if factor in defaults() else level for level in levels]
+        values = [level.rpartition("=")[2] if factor in reading.defaults() else level for level in levels]
         raise UserError(
             f"reference={wanted}: is not among the levels of {factor}: {', '.join(values)}{nearest(wanted, values)}"
         )
@@ -173,7 +167,7 @@ def _reference(wanted: str | None, planned: str, factor: str, levels: Sequence[s
 
 def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     """Runs that are left out because they were shortened, and trainers that differ, which no cell holds equal."""
-    shortened = runs.loc[runs["state"] == SHORTENED, ["run", "error"]].to_numpy().tolist()
+    shortened = runs.loc[runs["state"] == reading.SHORTENED, ["run", "error"]].to_numpy().tolist()
     names = "; ".join(f"{run} ({why})" for run, why in shortened)
     configs = settings.settings_of(runs)
     return [f"shortened runs are never pooled or compared, left out: {names}"] * bool(names) + [
@@ -212,12 +206,12 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     configs = settings.settings_of(runs)
     places = [key for key in settings.PLACE_KEYS if configs[key].map(settings.value_text).nunique() > 1]
     own = [key for key in [*places, *settings.varying(configs)] if key not in FIRST]
-    names = [f"{part}_{name}" for part in ("test", "val") for name in SHOWN_SCORES]
+    names = [f"{part}_{name}" for part in ("test", "val") for name in reading.SHOWN_SCORES]
     scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
     reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
     table = runs.drop(columns="split").rename(columns=FIRST).assign(test_read=reads)
     last = ["label", "test_read", "folder", "error"]
-    return table[["run", "state", *FIRST.values(), *own, *COSTS, *scores, *last]]
+    return table[["run", "state", *FIRST.values(), *own, *reading.COSTS, *scores, *last]]
 
 
 def _cell(value: Any) -> Any:

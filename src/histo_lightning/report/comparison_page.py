@@ -7,15 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from histo_lightning.report import comparison_words as say
-from histo_lightning.report.figures.comparison import (
-    confusion_cells_figure,
-    cost_figure,
-    curves_figure,
-    forest_figure,
-    heat_figure,
-    ranks_figure,
-    roc_cells_figure,
-)
+from histo_lightning.report.figures import comparison as draw
 from histo_lightning.report.pages import picture, render_markdown, render_page
 from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
@@ -34,8 +26,9 @@ def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -
     plots, written = out / "plots", list[Path]()
     for name, figure in figures(results):
         written += save_picture(figure, plots / name, formats)
-    for path in (path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")):
-        if path not in written and path.suffix in (".png", ".svg", ".pdf"):  # of an earlier comparison
+    earlier = [path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")]
+    for path in earlier:
+        if path not in written and path.suffix in (".png", ".svg", ".pdf"):
             path.unlink()
     pages = texts(results, plots, [path.stem for path in written])
     for name, text in zip(("results.md", "report.html"), pages, strict=True):
@@ -70,17 +63,17 @@ def figures(results: Json) -> Iterator[tuple[str, Figure]]:
         cells, families, decisions, curves = (protocol[key] for key in PROTOCOL_KEYS[:4])
         suffix = protocol["suffix"]
         if families:
-            yield f"forest{suffix}", forest_figure(families, score)
-            if (ranks := ranks_figure(families[0]["comparison"]["friedman"])) is not None:
+            yield f"forest{suffix}", draw.forest_figure(families, score)
+            if (ranks := draw.ranks_figure(families[0]["comparison"]["friedman"])) is not None:
                 yield f"ranks{suffix}", ranks
         if any(cell[say.basis_of(cells).key] is not None for cell in cells):
-            yield f"heat_map{suffix}", heat_figure(cells, score)
-            yield f"cost{suffix}", cost_figure(cells, score)
+            yield f"heat_map{suffix}", draw.heat_figure(cells, score)
+            yield f"cost{suffix}", draw.cost_figure(cells, score)
         if decisions:
-            yield f"roc{suffix}", roc_cells_figure(decisions)
-            yield f"confusion{suffix}", confusion_cells_figure(decisions)
+            yield f"roc{suffix}", draw.roc_cells_figure(decisions)
+            yield f"confusion{suffix}", draw.confusion_cells_figure(decisions)
         if curves:
-            yield f"curves{suffix}", curves_figure(curves, cells)
+            yield f"curves{suffix}", draw.curves_figure(curves, cells)
 
 
 def _run_table(results: Json, out: Path) -> Table | None:

@@ -16,14 +16,8 @@ from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import coverage_of, influence_table, read_predictions
 from histo_lightning.evaluation.levels import kish
 from histo_lightning.report import words
+from histo_lightning.report.figures import curves
 from histo_lightning.report.figures.cases import Reader, case_figure, confusion_figure, worst_figure
-from histo_lightning.report.figures.curves import (
-    curve_figure,
-    precision_recall_figure,
-    read_history,
-    reliability_figure,
-    roc_figure,
-)
 from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.scores import group_tables, part_context, titles
 from histo_lightning.report.style import save_picture
@@ -51,11 +45,11 @@ def part_figures(
     table: Predictions, scores: Json, threshold: float | None, temperature: Json | None
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure of each picture of scored predictions, with the operating point and temperature of ``metrics.json``."""
-    yield "roc", roc_figure(table, scores)
+    yield "roc", curves.roc_figure(table, scores)
     yield "cases", case_figure(table, threshold)
     yield "confusion", confusion_figure(table)
-    yield "precision_recall", precision_recall_figure(table, scores)
-    yield "reliability", reliability_figure(table, temperature)
+    yield "precision_recall", curves.precision_recall_figure(table, scores)
+    yield "reliability", curves.reliability_figure(table, temperature)
 
 
 def draw_plots(run_folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -64,11 +58,11 @@ def draw_plots(run_folder: Path, formats: Sequence[str] = ("png",)) -> list[Path
     The files written, each whole or not at all; UserError where a table is damaged or a picture cannot be written.
     """
     metrics, plots = read_metrics(run_folder), run_folder / "plots"
-    history, best = read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
+    history, best = curves.read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
     # Of eight subtypes there is no baseline: "malignant" is no answer there.
     baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
-    figures = {"loss": curve_figure(history, "loss", best)}
-    figures["accuracy"] = curve_figure(history, "accuracy", best, baseline)
+    figures = {"loss": curves.curve_figure(history, "loss", best)}
+    figures["accuracy"] = curves.curve_figure(history, "accuracy", best, baseline)
     threshold = (metrics.get("operating_point") or {}).get("threshold")
     for part, table in _scored_parts(run_folder, metrics):
         drawn = part_figures(table, metrics[part], threshold, metrics.get("temperature"))
@@ -104,7 +98,7 @@ def draw_evaluation(
 
 def write_report(run_folder: Path) -> Path:
     """Write ``report.html`` of a run from its tables and pictures, one file that needs no other; UserError if damaged."""
-    metrics, history = read_metrics(run_folder), read_history(run_folder / "history.csv")
+    metrics, history = read_metrics(run_folder), curves.read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
     file = run_folder / "config.yaml"
     config_text, config = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "", None

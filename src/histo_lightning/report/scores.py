@@ -115,7 +115,6 @@ def part_context(levels: Json) -> dict[str, Any]:
         "recall": recall_table(levels),
         "binary": score_tables(binary) if any(binary.values()) else None,
         "moved": score_tables(moved) if stored else None,
-        "threshold": stored.get("threshold"),
-        "apparent": bool(stored.get("apparent")),
+        "stored": stored,
         "malignant_share": 100 * classes.get("malignant", 0) / max(sum(classes.values()), 1),
     }
