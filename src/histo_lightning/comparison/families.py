@@ -156,8 +156,7 @@ def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
 
 
 def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
-    rows = zip(*places.values(), strict=True)
-    counts = [len({row["partition"] for row in own}) for own in rows]
+    counts = [len({row["partition"] for row in own}) for own in zip(*places.values(), strict=True)]
     return [
         f"{replicate_text(one)}: the magnifications were split by {count} different partitions of the cases, so they "
         "cannot be averaged; train them on one copy of the data set"

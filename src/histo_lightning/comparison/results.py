@@ -112,9 +112,8 @@ def analyse(
         results["refusals"] += [{"world": protocol, "reasons": reasons}] if reasons else []
         results["warnings"] += [text for text in warnings if text not in results["warnings"]]
     mark_families(results["families"], plans, set(runs.loc[runs["planned"].map(bool), "run"]), results)
-    unfinished = runs[runs["state"] != reading.FINISHED][["run", "state", "error", "folder"]].to_dict(
-        "records"
-    )
+    about = ["run", "state", "error", "folder"]
+    unfinished = runs.loc[runs["state"] != reading.FINISHED, about].to_dict("records")
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
     return results | {
         "unfinished": [row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished],
@@ -170,11 +169,12 @@ def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     shortened = runs.loc[runs["state"] == reading.SHORTENED, ["run", "error"]].to_numpy().tolist()
     names = "; ".join(f"{run} ({why})" for run, why in shortened)
     configs = settings.settings_of(runs)
-    return [f"shortened runs are never pooled or compared, left out: {names}"] * bool(names) + [
-        f"the runs differ in {key}: {', '.join(sorted(set(configs[key].map(settings.value_text))))}"
-        for key in settings.varying(configs)
-        if key.startswith(settings.ENVIRONMENT) and not settings.is_of(key, factor)
-    ]
+    warnings = [f"shortened runs are never pooled or compared, left out: {names}"] if names else []
+    for key in settings.varying(configs):
+        if key.startswith(settings.ENVIRONMENT) and not settings.is_of(key, factor):
+            values = sorted(set(configs[key].map(settings.value_text)))
+            warnings.append(f"the runs differ in {key}: {', '.join(values)}")
+    return warnings
 
 
 def _environment(runs: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -78,7 +78,7 @@ def image_table(
 
 def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     """Write ``report.html``, ``images.csv`` and ``problems.csv``, or raise UserError; the page needs no other file."""
-    images = facts.images
+    images, pixels = facts.images, facts.pixels
     unknown = images[["magnification", "sequence", "width", "height"]] == 0
     known = images.astype(object).mask(unknown.reindex(columns=images.columns, fill_value=False), "")
     known[list(COLUMNS)] = images[list(COLUMNS)].map(lambda value: float(f"{value:.6g}"))
@@ -89,9 +89,7 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     sizes = [f"{w} × {h}" if w else "unreadable" for w, h in zip(images.width, images.height, strict=True)]
     readable = images[(images.state == "ok") & (images.subtype != "")]
     examples = {
-        (r.subtype, r.magnification): thumbnail(
-            facts.pixels.take(np.array([r.Index]))[0], str(r.image), WIDTH
-        )
+        (r.subtype, r.magnification): thumbnail(pixels.take(np.array([r.Index]))[0], str(r.image), WIDTH)
         for r in readable.drop_duplicates(["subtype", "magnification"]).itertuples()
     }
     pairs = [

@@ -74,9 +74,8 @@ def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = ("
     """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``; raises as ``draw_plots``."""
     written = list[Path]()
     for part, table in _scored_parts(run_folder, read_metrics(run_folder)):
-        written += save_picture(
-            worst_figure(table, read_image), run_folder / "plots" / f"worst_{part}", formats
-        )
+        figure = worst_figure(table, read_image)
+        written += save_picture(figure, run_folder / "plots" / f"worst_{part}", formats)
     return written
 
 

@@ -171,9 +171,7 @@ def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     return figure
 
 
-def key_below(
-    figure: Figure, colours: Mapping[str, str], settings: Sequence[str] = (), note: str = ""
-) -> None:
+def key_below(figure: Figure, colours: Json, settings: Sequence[str] = (), note: str = "") -> None:
     """Colours say the level, markers the other settings; without ``settings`` the key has lines."""
     axes = figure.axes[0]
     look: dict[str, Any] = {"marker": "o", "linestyle": ""} if settings else {"linewidth": 2}
@@ -267,9 +265,8 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     for loss in QUANTITIES:
         drawn = [axes for axes, panel in panels if panel["loss"] == loss]
         lines = [(line.get_linewidth() > 1, line.get_ydata()) for axes in drawn for line in axes.lines]
-        thick, every = (
-            np.concatenate([y for is_thick, y in lines if is_thick or all_] or [[]]) for all_ in (0, 1)
-        )
+        thick = np.concatenate([losses for is_mean, losses in lines if is_mean] or [[]])
+        every = np.concatenate([losses for _, losses in lines] or [[]])
         values, means = every[np.isfinite(every)], thick[np.isfinite(thick)]
         inside = float(np.quantile(values, MOST_VALUES)) if len(values) else 1.0
         for axes in drawn:  # a single run may leave it
