@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histo_lightning.comparison.reading import COSTS, FINISHED, LOSSES, SHOWN_SCORES
+from histo_lightning.comparison.reading import COSTS, FINISHED, SHOWN_SCORES
 from histo_lightning.comparison.settings import CELL, K_FOLDS, label_kind, replicate_text
 from histo_lightning.data.splits.official import Official
 from histo_lightning.errors import UserError
@@ -154,13 +154,6 @@ def mean(values: Any) -> float | None:
 def _mean_of_all(values: Any) -> float | None:
     """The mean, None unless every value is there: of the ends of intervals."""
     return mean(values) if all(pd.notna(value) for value in values) else None
-
-
-def curve_records(placed: pd.DataFrame) -> list[Json]:
-    """The losses of every run that has some, with ``arm, magnification, world`` and ``run``."""
-    names = ["title", "magnification", "protocol", "run", *LOSSES]
-    runs = placed.loc[placed[LOSSES[0]].notna(), names].rename(columns=NAMES)
-    return [dict(zip(runs.columns, row, strict=True)) for row in runs.itertuples(index=False)]
 
 
 def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison import reading, settings
-from histo_lightning.comparison.cells import curve_records, decisions_of, pool_runs, summarise
+from histo_lightning.comparison.cells import NAMES, decisions_of, pool_runs, summarise
 from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
 from histo_lightning.comparison.plans import mark_families, plan_record
@@ -66,8 +66,8 @@ def analyse(
     Raises:
         UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.
     """
-    found = find_folders(folders)
-    runs, sweeps = reading.read_runs(found)
+    below = find_folders(folders)
+    runs, sweeps = reading.read_runs(below)
     plans = [plan_record(*sweep) for sweep in sweeps]
     if runs.empty:
         nothing = "holds no run; give a run folder, a sweep folder or what holds them"
@@ -84,6 +84,8 @@ def analyse(
     reference = _reference(reference, named, factor, list(dict.fromkeys(placed["level"])))
     pools, notes = pool_runs(placed)
     states = runs["state"].tolist()
+    columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
+    curves = placed.loc[placed["train_loss"].notna(), columns].rename(columns=NAMES)
     results: Json = {
         "schema": 1,
         "data": settings.SYNTHETIC
@@ -119,9 +121,9 @@ def analyse(
         "unfinished": [row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished],
         "test_read": {"times": sum(reads), "most": max(reads)},
         "environment": _environment(runs),
-        "curves": curve_records(placed),
+        "curves": curves.to_dict("records"),
         "decisions": decisions_of(pools),
-        "tuning": [_study(folder, read_json(folder / STUDY)) for folder in found.studies],
+        "tuning": [_study(folder, read_json(folder / STUDY)) for folder in below.studies],
         "selection": None if select is None else select_cells(placed, runs, select, score),
     }, runs
 

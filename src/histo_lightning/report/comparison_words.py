@@ -107,7 +107,7 @@ def summary(results: Json) -> dict[str, Any]:
     labels = [str(cell["label"]).split(" (")[0] for cell in cells if cell["label"]]
     main: Json | None = next((family for family in results["families"] if family["main"]), None)
     reasons = [reason for refusal in results["refusals"] for reason in refusal["reasons"]]
-    refused = [f"No comparison: {text}." for text in dict.fromkeys(said_once(reasons).values())]
+    refused = [f"No comparison: {text}." for text in dict.fromkeys(problem_texts(reasons).values())]
     cautions = [
         f"Not compared: {level}, since {why[0]}{f' (and {len(why) - 1} more)' if why[1:] else ''}."
         for level, why in (main["missing"] if main else {}).items()
@@ -127,8 +127,8 @@ def summary(results: Json) -> dict[str, Any]:
     }
 
 
-def said_once(problems: Sequence[str]) -> dict[str, str]:
-    """Each ``<cell>: <problem>`` as it is said: once, with the number of cells, where several have the same problem."""
+def problem_texts(problems: Sequence[str]) -> dict[str, str]:
+    """Each ``<cell>: <problem>`` as it is shown: once, with the number of cells, where several have the same problem."""
     texts = {problem: problem.partition(": ")[2] or problem for problem in problems}
     counts = Counter(texts.values())
     return {
@@ -150,13 +150,13 @@ def main_table(cells: Sequence[Json], score: str) -> Table:
     basis, names, notes = basis_of(cells), distinct(cells, "magnification"), Notes()
     at = {(cell["arm"], cell["magnification"]): cell for cell in cells}
     several = len({_seeds(cell) for cell in cells if cell["value"] is not None}) > 1
-    said = said_once([problem for cell in cells for problem in cell["problems"]])
+    reasons = problem_texts([problem for cell in cells for problem in cell["problems"]])
     ends = {POOLED: ("low", "high"), RUNS: ("runs_low", "runs_high")}.get(basis)
 
     def text(cell: Json | None) -> str:
         if cell is None:
             return "not run"
-        marks = "".join(notes.mark(said[problem]) for problem in cell["problems"])
+        marks = "".join(notes.mark(reasons[problem]) for problem in cell["problems"])
         value, seeds = cell[basis.key], f"; {_seeds(cell)}" * (several and basis is POOLED)
         low, high = (cell[end] for end in ends) if ends else (None, None)
         if value is None and cell[RUNS.key] is None:

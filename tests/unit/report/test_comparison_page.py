@@ -17,8 +17,8 @@ from histo_lightning.report.comparison_words import (
     main_table,
     missing_folds,
     p_text,
+    problem_texts,
     quantity,
-    said_once,
     size,
     summary,
 )
@@ -113,7 +113,7 @@ def test_missing_folds_are_said_once_with_what_to_add(one_fold: tuple[Path, Json
 
 def test_said_once() -> None:
     problems = ["a 40x: no run", "b: no run", "c: other", "alone"]
-    assert list(dict.fromkeys(said_once(problems).values())) == ["2 cells: no run", "c: other", "alone"]
+    assert list(dict.fromkeys(problem_texts(problems).values())) == ["2 cells: no run", "c: other", "alone"]
     nothing = {
         "families": [],
         "refusals": [{"reasons": ["only resnet18 was run"]}],
