@@ -83,14 +83,12 @@ def analyse(
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
     reference = _reference(reference, named, factor, list(dict.fromkeys(placed["level"])))
     pools, notes = pool_runs(placed)
-    states = runs["state"].tolist()
+    states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in placed.iterrows())
     columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
     curves = placed.loc[placed["train_loss"].notna(), columns].rename(columns=NAMES)
     results: Json = {
         "schema": 1,
-        "data": settings.SYNTHETIC
-        if any(settings.is_synthetic(run) for _, run in placed.iterrows())
-        else None,
+        "data": settings.SYNTHETIC if drawn else None,
         "factor": factor,
         "reference": reference,
         "score": score,

@@ -118,7 +118,6 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
         cases=_table("case", sections.join(_counts(named, "case")), "lllrrrrr"),
         examples=examples,
         stains=readable.groupby("subtype"),
-        stain_columns=list(COLUMNS),
         identical=sorted(groups, key=lambda group: len(group[1]) == 1),
         pairs=pairs,
         suspicious=SUSPICIOUS,
