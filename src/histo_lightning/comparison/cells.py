@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histo_lightning.comparison.names import label_kind
-from histo_lightning.comparison.reading import COSTS, FINISHED, LOSSES, SHOWN_SCORES
-from histo_lightning.comparison.settings import CELL, K_FOLDS, replicate_text
+from histo_lightning.comparison.reading import COSTS, FINISHED, SHOWN_SCORES
+from histo_lightning.comparison.settings import CELL, K_FOLDS, label_kind, replicate_text
 from histo_lightning.data.splits.official import Official
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import pool, score_pooled
+from histo_lightning.evaluation import pool
 from histo_lightning.evaluation.differences import Replicate
-from histo_lightning.evaluation.levels import UNGROUPED, Units, is_grouped, units
+from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_grouped, units
+from histo_lightning.evaluation.pooling import all_pairs
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import confusion
 from histo_lightning.evaluation.summary import score_units
-from histo_lightning.report.figures.ranking import GRID, roc_points
-from histo_lightning.report.words import level_scores
+from histo_lightning.report.figures.curves import GRID, roc_points
 
 Json = dict[str, Any]
 
@@ -32,16 +31,14 @@ NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stra
 def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
 
-    Returns:
-        A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several
-        times, of the newest runs first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is
-        pooled. And notes on runs of one fold.
+    A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several times,
+    the newest first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is pooled. And notes.
     """
     rows, notes = [], []
     for key, runs in placed.groupby(KEY, sort=False):
-        first = runs.iloc[0]
-        row: Json = dict(zip(KEY, key, strict=True)) | {"title": first["title"], "pooled": []}
-        where = f"{first['title']} {first['magnification']} {replicate_text(first['replicate'])}"
+        title = runs["title"].iloc[0]
+        row: Json = dict(zip(KEY, key, strict=True)) | {"title": title, "pooled": []}
+        where = f"{title} {runs['magnification'].iloc[0]} {replicate_text(row['replicate'])}"
         try:
             scored = runs[runs["table"].notna()]
             _refuse_incomplete(runs, scored)
@@ -71,10 +68,8 @@ def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Runs of one fold with different settings of the environment, the newest of each; and what was left out."""
     identity = [run["status"].get("config_hash") or str(run["folder"]) for _, run in runs.iterrows()]
     again = pd.Series(identity, runs.index).duplicated()
-    notes = [
-        f"has two runs with the same settings: the newest is kept, {folder} is left out"
-        for folder in runs.loc[again, "folder"]
-    ]
+    text = "has two runs with the same settings: the newest is kept, {} is left out"
+    notes = [text.format(folder) for folder in runs.loc[again, "folder"]]
     distinct = runs[~again]
     if len(distinct) > 1:
         folders = ", ".join(map(str, distinct["folder"]))
@@ -93,7 +88,11 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
     folds = range(int(runs["split.folds"].iloc[0])) if kind in K_FOLDS else sorted(set(runs["fold"]))
     missing: dict[str, list[str]] = {}
     for fold in sorted(set(folds) - set(scored["fold"])):
-        missing.setdefault(_why_missing(runs[runs["fold"] == fold]), []).append(str(fold))
+        own = runs.loc[runs["fold"] == fold, ["state", "error"]].to_numpy().tolist()
+        why = ": ".join(filter(None, own[0])) if own else "no such run"
+        if FINISHED in [state for state, _ in own]:
+            why = "its test part was left unread, test=false"
+        missing.setdefault(why, []).append(str(fold))
     if missing:
         texts = [
             f"{'folds' if own[1:] else 'fold'} {', '.join(own)} {'are' if own[1:] else 'is'} missing ({why})"
@@ -110,14 +109,6 @@ def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
             raise UserError(f"its folds {text.format(count)}, so they do not belong together")
 
 
-def _why_missing(runs: pd.DataFrame) -> str:
-    if runs.empty:
-        return "no such run"
-    if FINISHED in set(runs["state"]):
-        return "its test part was left unread, test=false"
-    return f"{runs['state'].iloc[0]}: {runs['error'].iloc[0]}".removesuffix(": ")
-
-
 def _pool(runs: pd.DataFrame) -> Replicate:
     table, fold = pool(runs["table"].tolist())
     first = runs.iloc[0]
@@ -125,8 +116,7 @@ def _pool(runs: pd.DataFrame) -> Replicate:
     if str(first["split.name"]) in K_FOLDS and set(table.image.tolist()) != images:
         held = f"{len(table)} of the {len(images)} images of the split"
         raise UserError(f"its test parts hold {held}, so they do not cover it")
-    folds_of_cases = pd.Series(fold).groupby(table.case).nunique()
-    if is_grouped(table) and folds_of_cases.max() > 1:
+    if is_grouped(table) and pd.Series(fold).groupby(table.case).nunique().max() > 1:
         label = f" ({label_kind(first['label'])})" if first["label"] else ""
         raise UserError(
             f"cases are in the test parts of several folds{label}, so its folds are never pooled; the table has the "
@@ -136,29 +126,23 @@ def _pool(runs: pd.DataFrame) -> Replicate:
 
 
 def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str, float | None]]:
-    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval; and all others as plain values.
+    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval, and the values of ``SHOWN_SCORES``.
 
-    Intervals of all scores would take a second a pooling; only the chosen one is made here, from the same draws.
-
-    Returns:
-        The entry of the chosen score (``value, low, high, method, ...``, ``pooled`` and ``warning`` for an AUROC), and
-        ``<level>_<score>`` to value, null where undefined.
+    An AUROC also has ``pooled``, that of all pairs, and a ``warning`` where it is far from that within folds.
     """
     table, fold = replicate
-    scored = {"test": score_pooled([table.rows(fold == k) for k in np.unique(fold)], intervals=False)}
-    entries: Json = {}
-    for name in dict.fromkeys([*SHOWN_SCORES, score]):
-        level, _, key = name.partition("_")
-        entries[name] = dict(level_scores(scored, "test", level).get(key) or {})
-    values = {name: entries[name].get("value") for name in SHOWN_SCORES}
-    entry, wanted = entries[score], named_score(score)
-    if not is_grouped(table):
-        entry["reason"] = UNGROUPED
-    elif entry["value"] is not None:
-        del entry["reason"]
-        own = units(table, wanted.level, fold=fold)
-        entry |= score_units(own, draws=2000, names=[wanted.score])[wanted.score]
-    return entry, values
+    wanted, grouped = named_score(score), is_grouped(table)
+    entry: Json = {"value": None, "reason": UNGROUPED}
+    values: dict[str, float | None] = {}
+    for level in LEVELS if grouped else LEVELS[:1]:
+        own = units(table, level, fold=fold)
+        names = [name.removeprefix(f"{level}_") for name in SHOWN_SCORES if name.startswith(f"{level}_")]
+        values |= {f"{level}_{name}": one["value"] for name, one in score_units(own, names=names).items()}
+        if level == wanted.level:
+            entry = score_units(own, draws=2000, names=[wanted.score])[wanted.score]
+            if wanted.about.pairs:
+                entry |= all_pairs(entry["value"], wanted.about.value(own.as_one_fold()))
+    return entry, {name: values.get(name) for name in SHOWN_SCORES}
 
 
 def mean(values: Any) -> float | None:
@@ -167,18 +151,15 @@ def mean(values: Any) -> float | None:
     return fmean(known) if known else None
 
 
-def curve_records(placed: pd.DataFrame) -> list[Json]:
-    """The losses of every run that has some, with ``arm, magnification, world`` and ``run``."""
-    names = ["title", "magnification", "protocol", "run", *LOSSES]
-    runs = placed.loc[placed[LOSSES[0]].notna(), names].rename(columns=NAMES)
-    return [dict(zip(runs.columns, row, strict=True)) for row in runs.itertuples(index=False)]
+def _mean_of_all(values: Any) -> float | None:
+    """The mean, None unless every value is there: of the ends of intervals."""
+    return mean(values) if all(pd.notna(value) for value in values) else None
 
 
 def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
     """Everything that the tables and pictures say about each cell.
 
-    ``value, low, high`` are means over the replicates: of the pooled scores, and of the ends of their intervals (a
-    little too wide, since the mean of several trainings varies less than one).
+    ``low, high`` are means over the replicates: a little too wide, since the mean of several trainings varies less.
     """
     rows = dict(list(pools.groupby(CELL)))
     return [_cell(runs, rows[key], score) for key, runs in placed.groupby(CELL, sort=False)]
@@ -193,18 +174,18 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
     pooled = [one for one in replicates if one["value"] is not None]
     finished = runs[runs["state"] == FINISHED]
     own = finished[f"test_{score}"]
+    scored = finished[own.notna()]
     by_seed = [one["value"] for one in pooled]
     by_fold = own.groupby(finished["fold"]).mean().dropna()
-    bounded = all(one["low"] is not None for one in pooled)
-    names = sorted({name for one in pooled for name in one["scores"]})
+    known_folds = runs["split.folds"].iloc[0]
     return {key: runs[name].iloc[0] for name, key in NAMES.items()} | {
         "label": next((label for label in runs["label"] if label), ""),
         "found": len(runs),
         "finished": len(finished),
         "test_read": sum(int(status.get("test_read") or 0) for status in runs["status"]),
         "value": mean(by_seed),
-        "low": mean(one["low"] for one in pooled) if bounded else None,
-        "high": mean(one["high"] for one in pooled) if bounded else None,
+        "low": _mean_of_all([one["low"] for one in pooled]),
+        "high": _mean_of_all([one["high"] for one in pooled]),
         "method": next((one["method"] for one in pooled), None),
         "reason": next((one["reason"] for one in replicates if one.get("reason")), None),
         "pooled_pairs": mean(one["pooled"] for one in pooled),
@@ -212,23 +193,17 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         "fold_sd": stdev(by_fold) if len(by_fold) > 1 else None,
         "replicates": replicates,
         "mean_of_runs": mean(own),
-        "runs_low": _mean_end(finished, own, f"test_{score}_low"),
-        "runs_high": _mean_end(finished, own, f"test_{score}_high"),
-        "folds": int(runs["split.folds"].iloc[0]) if pd.notna(runs["split.folds"].iloc[0]) else None,
-        "scored_runs": int(own.notna().sum()),
+        "runs_low": _mean_of_all(scored[f"test_{score}_low"]),
+        "runs_high": _mean_of_all(scored[f"test_{score}_high"]),
+        "folds": int(known_folds) if pd.notna(known_folds) else None,
+        "scored_runs": len(scored),
         "val": mean(finished[f"val_{score}"]),
-        "scores": {name: mean(one["scores"][name] for one in pooled) for name in names},
+        "scores": {key: mean(one["scores"][key] for one in pooled) for key in sorted(SHOWN_SCORES) if pooled},
         "train_loss": mean(finished["train_loss"].str[-1]),
         "train_accuracy": mean(finished["train_image_accuracy"]),
         **{name: mean(finished[name]) for name in COSTS},
         "problems": [problem for problem in pools["problem"] if problem],
     }
-
-
-def _mean_end(finished: pd.DataFrame, scores: "pd.Series[float]", column: str) -> float | None:
-    """The mean of one end of the runs' own intervals, None unless every scored run has one."""
-    ends = finished.loc[scores.notna(), column]
-    return mean(ends) if len(ends) and ends.notna().all() else None
 
 
 def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
@@ -238,15 +213,13 @@ def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
     entries, values = zip(*(score_out_of_fold(one, score) for one in pooled), strict=True)
     first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
     means = {key: mean(entry.get(key) for entry in entries) for key in ("value", "low", "high", "pooled")}
-    return first | means | {"scores": {name: mean(each[name] for each in values) for name in values[0]}}
+    return first | means | {"scores": {name: mean(each[name] for each in values) for name in SHOWN_SCORES}}
 
 
 def decisions_of(pools: pd.DataFrame) -> list[Json]:
     """What the networks of each pooled cell decided on test, by image and (where known) by case.
 
-    Returns:
-        For each cell its names, ``trainings`` and by level ``confusion``, 2 x 2 counts (rows are the truth) summed over
-        the replicates, and ``roc``, see ``mean_roc``.
+    By level ``confusion``, 2 x 2 counts (rows are the truth) summed over the ``trainings``, and ``roc``, see ``mean_roc``.
     """
     records = []
     for _, cell in pools[pools["problem"].isna()].groupby(CELL, sort=False):
@@ -262,19 +235,15 @@ def decisions_of(pools: pd.DataFrame) -> list[Json]:
 
 
 def mean_roc(folds: Sequence[Units]) -> Json | None:
-    """The folds' ROC curves and their vertical average (Fawcett 2006, section 7).
+    """The folds' ROC ``curves`` (false, true positive rates) and their vertical average at ``GRID``, None without one.
 
-    Folds hold different networks, so probabilities are compared within a fold only. Each fold weighs as many pairs of a benign
-    and a malignant unit as it has; the area under the average then is the pooled AUROC of ``evaluation.score_pooled``.
-
-    Returns:
-        ``curves``, false and true positive rates of each fold that holds both classes, and ``mean``, the average true
-        positive rate at the false positive rates ``GRID`` of the figure; None where no fold holds both classes.
+    Fawcett 2006, section 7. Folds hold different networks, so probabilities are compared within a fold only. Each fold weighs
+    as many pairs of a benign and a malignant unit as it has: the average's area is the AUROC of ``score_pooled``.
     """
-    both = [fold for fold in folds if 0 < int(fold.truth.sum()) < len(fold)]
-    if not both:
+    pairs = [int(fold.truth.sum()) * (len(fold) - int(fold.truth.sum())) for fold in folds]
+    if not any(pairs):
         return None
-    curves = [roc_points(fold.truth, fold.p) for fold in both]
-    pairs = [int(fold.truth.sum()) * (len(fold) - int(fold.truth.sum())) for fold in both]
-    average = np.average([np.interp(GRID, *curve) for curve in curves], axis=0, weights=pairs)
+    curves = [roc_points(fold.truth, fold.p) for fold, count in zip(folds, pairs, strict=True) if count]
+    heights = [np.interp(GRID, *curve) for curve in curves]
+    average = np.average(heights, axis=0, weights=[count for count in pairs if count])
     return {"curves": [[false.tolist(), true.tolist()] for false, true in curves], "mean": average.tolist()}

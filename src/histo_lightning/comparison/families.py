@@ -1,18 +1,17 @@
 """Which levels are compared with which: families of comparisons over levels that were run alike.
 
-The main family of a protocol averages over the magnifications and, where other settings were crossed with the compared
-factor, over them too, so there is one primary family however much was swept. One exploratory family for each setting
-accompanies it, with Holm's adjustment over all of their comparisons.
+The main family of a protocol averages over the magnifications and all other settings that were crossed with the factor,
+so there is one primary family however much was swept. An exploratory family for each setting accompanies it (Holm).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histo_lightning.comparison.names import value_text
-from histo_lightning.comparison.settings import is_of, replicate_text, settings_of, varying
+from histo_lightning.comparison.settings import is_of, replicate_text, settings_of, value_text, varying
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.differences import compare_levels
 from histo_lightning.evaluation.differences.methods import holm
@@ -22,29 +21,15 @@ Json = dict[str, Any]
 UNEQUAL = ["*"]  # settings that were never equal, and are compared all the same
 
 
-class Question(NamedTuple):
-    """What is compared: the levels of ``factor`` with ``reference`` by ``score``; ``held`` are the other keys or groups."""
-
-    factor: str
-    reference: str
-    score: str
-    held: Sequence[str]
-
-
-class _Refusal(Exception):
-    """Why a family cannot be compared: a reason an argument."""
-
-
 def compare_protocol(
-    placed: pd.DataFrame, pools: pd.DataFrame, question: Question
+    placed: pd.DataFrame, pools: pd.DataFrame, question: Json
 ) -> tuple[list[Json], list[str], list[str]]:
-    """Compare every level of one protocol, of ``place_runs`` and ``pool_runs``, with the reference.
+    """Compare every level of one protocol with the reference: ``question`` holds ``factor, reference, score, held``.
 
-    Returns:
-        Families, the main one first (simultaneous intervals), then, where other settings were crossed with the
-        compared factor, one for each; the reasons why something is not compared; and warnings.
+    Families, the main one first (simultaneous intervals), then one for each of several other settings that were crossed with
+    the factor; the reasons why something is not compared; and warnings.
     """
-    levels, reference = list(dict.fromkeys(placed["level"])), question.reference
+    levels, reference = list(dict.fromkeys(placed["level"])), question["reference"]
     settings, warnings = _shared_settings(placed, question)
     if reference not in levels:
         return [], [f"no run of the reference {reference}; it holds {', '.join(levels)}"], warnings
@@ -56,10 +41,11 @@ def compare_protocol(
     refusals: list[str] = []
     for own in [settings, *([[one] for one in settings] if len(settings) > 1 else [])]:
         try:
-            families.append(_family(pools, question, own, main=own is settings))
-            refusals += [reason for reasons in families[-1]["missing"].values() for reason in reasons]
-        except (_Refusal, UserError) as refusal:
-            refusals += refusal.args
+            family, reasons = _family(pools, question, own, main=own is settings)
+        except UserError as error:
+            family, reasons = [], [str(error)]
+        families += family
+        refusals += reasons
     pairs = [pair for family in families if not family["main"] for pair in family["comparison"]["pairs"]]
     adjusted = holm(np.array([pair["p"] for pair in pairs], np.float64))
     for pair, p in zip(pairs, adjusted.tolist(), strict=True):
@@ -67,13 +53,10 @@ def compare_protocol(
     return families, list(dict.fromkeys(refusals)), warnings
 
 
-def _shared_settings(placed: pd.DataFrame, question: Question) -> tuple[list[str], list[str]]:
-    """The settings at which the reference and another level were run, and warnings that name keys which differ.
-
-    Where the settings were never equal, and the levels are compared all the same, they are ``UNEQUAL``.
-    """
+def _shared_settings(placed: pd.DataFrame, question: Json) -> tuple[list[str], list[str]]:
+    """The settings of the reference and another level, ``UNEQUAL`` where none is; and warnings that name what differs."""
     cells = placed.drop_duplicates(["level", "setting"])
-    is_reference = cells["level"] == question.reference
+    factor, is_reference = question["factor"], cells["level"] == question["reference"]
     first, others = cells[is_reference], cells[~is_reference]
     own = first["setting"].tolist()
     shared = [setting for setting in own if setting in set(others["setting"])]
@@ -84,79 +67,75 @@ def _shared_settings(placed: pd.DataFrame, question: Question) -> tuple[list[str
         differences = ", ".join(
             f"{key} {' and '.join(map(value_text, settings[key]))}"
             for key in varying(settings)
-            if not is_of(key, question.factor) and not key.startswith(("trainer.", "dataset.", "split."))
+            if not is_of(key, factor) and not key.startswith(("trainer.", "dataset.", "split."))
         )
-        warnings.append(f"{' and '.join(pair['title'])} differ in more than {question.factor}: {differences}")
+        warnings.append(f"{' and '.join(pair['title'])} differ in more than {factor}: {differences}")
     never_equal = not shared and own and len(cells) > 1 and cells["level"].is_unique
     return UNEQUAL if never_equal else shared, warnings
 
 
-def _family(pools: pd.DataFrame, question: Question, settings: Sequence[str], *, main: bool) -> Json:
-    """The largest fair comparison at ``settings``: all levels that are complete wherever the reference was run too.
-
-    Raises:
-        _Refusal: nothing can be compared.
-    """
-    reference = question.reference
+def _family(
+    pools: pd.DataFrame, question: Json, settings: Sequence[str], *, main: bool
+) -> tuple[list[Json], list[str]]:
+    """The largest fair comparison at ``settings``: the levels that are complete wherever the reference was run; and gaps."""
+    reference = question["reference"]
     rows = pools.assign(setting="") if settings is UNEQUAL else pools[pools["setting"].isin(["", *settings])]
     rows = rows.assign(place=(rows["magnification"] + " " + rows["setting"]).str.strip())
     own, others = rows[rows["level"] == reference], rows[rows["level"] != reference]
     places = [place for place in own["place"].unique() if place in set(others["place"])]
     if not places:
-        raise _Refusal(f"no other level was run where {reference} was")
-    mine, theirs = (set(each.loc[each["place"].isin(places), "replicate"]) for each in (own, others))
-    notes = (
-        [f"{reference} {_listed(mine - theirs)} has no counterpart and is left out"] if mine - theirs else []
-    )
-    notes += (
-        [f"{_listed(theirs - mine)} was not run for {reference} and is left out"] if theirs - mine else []
-    )
-    wanted = sorted(mine & theirs)
-    if not wanted:
-        raise _Refusal(f"no replicate (seed and repeat of the split) of {reference} has a counterpart")
-    rows = rows[rows["place"].isin(places)]
+        raise UserError(f"no other level was run where {reference} was")
+    rows, own, others = (each[each["place"].isin(places)] for each in (rows, own, others))
+    mine, theirs = set(own["replicate"]), set(others["replicate"])
+    notes = {
+        f"{reference} {_listed(mine - theirs)} has no counterpart and is left out": mine - theirs,
+        f"{_listed(theirs - mine)} was not run for {reference} and is left out": theirs - mine,
+    }
+    if not mine & theirs:
+        raise UserError(f"no replicate (seed and repeat of the split) of {reference} has a counterpart")
     at = {(row["level"], row["place"], row["replicate"]): row for row in rows.to_dict("records")}
+    problems = {key: row["problem"] for key, row in at.items()}
     begun = {key[:2] for key in at}
-    levels = [reference, *(level for level in rows["level"].unique() if level != reference)]
+    levels = [reference, *others["level"].unique()]
 
     def gaps(level: str, replicates: Sequence[Any]) -> list[str]:
         """Why a level is incomplete."""
         texts = []
-        for place, one in ((place, one) for place in places for one in replicates):
+        for place, one in product(places, replicates):
             name = f" {replicate_text(one)}" if (level, place) in begun else ""
-            row = at.get((level, place, one), {"problem": f"{level} {place}{name}: no run"})
-            texts += [row["problem"]] if row["problem"] else []
-        return list(dict.fromkeys(texts))
+            texts.append(problems.get((level, place, one), f"{level} {place}{name}: no run"))
+        return list(dict.fromkeys(filter(None, texts)))
 
     # All replicates; those at which the reference is complete; those at which another level is too.
+    wanted = sorted(mine & theirs)
     complete = [one for one in wanted if not gaps(reference, [one])]
     subsets = [[one for one in complete if not gaps(level, [one])] for level in levels[1:]]
     refusals = []
     for replicates in [wanted, complete, *sorted(subsets, key=len, reverse=True)]:
         missing = {level: gaps(level, replicates) for level in levels}
-        taken = {
-            level: {place: [at[level, place, one] for one in replicates] for place in places}
-            for level in levels
-            if not missing[level]
-        }
-        for level in list(taken)[1:] if reference in taken else ():
-            if problem := _mismatch(taken[reference], taken[level], reference, level):
+        taken: Json = {}
+        for level in [level for level in levels if not missing[level]]:
+            tested = {place: [at[level, place, one] for one in replicates] for place in places}
+            if reference in taken and (problem := _mismatch(taken[reference], tested, reference, level)):
                 missing[level] = [problem]
-                del taken[level]
+            else:
+                taken[level] = tested
+        reasons = [text for texts in missing.values() for text in texts]
         if reference not in taken or len(taken) < 2:
-            refusals.append(missing[reference] or [text for reasons in missing.values() for text in reasons])
-        elif problems := _other_partitions(taken[reference], replicates):
-            refusals.append(problems)
+            refusals.append(missing[reference] or reasons)
+        elif partitions := _other_partitions(taken[reference], replicates):
+            refusals.append(partitions)
         elif replicates:
-            planned = "so this is not the comparison that was planned"
-            note = f"only {_listed(replicates)} is complete, {planned}"
-            return _compared(taken, question, settings, main=main) | {
+            whole = replicates is wanted
+            text = f"only {_listed(replicates)} is complete, so this is not the comparison that was planned"
+            family = _compared(taken, question, settings, main=main) | {
                 "replicates": [replicate_text(one) for one in replicates],
-                "missing": {level: reasons for level, reasons in missing.items() if reasons},
-                "notes": notes if replicates is wanted else [*notes, note],
-                "whole": replicates is wanted,
+                "missing": {level: texts for level, texts in missing.items() if texts},
+                "notes": [note for note, holds in {**notes, text: not whole}.items() if holds],
+                "whole": whole,
             }
-    raise _Refusal(*refusals[0])
+            return [family], reasons
+    return [], refusals[0]
 
 
 def _listed(replicates: Iterable[Any]) -> str:
@@ -166,34 +145,33 @@ def _listed(replicates: Iterable[Any]) -> str:
 def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
     """Why two levels were not tested on the same images in the same folds; empty where they were."""
     for place in mine:
-        for pair in zip(mine[place], theirs[place], strict=True):
-            one, other = (row["pooled"][0] for row in pair)
-            if dict(zip(one.table.image, one.fold, strict=True)) != dict(
-                zip(other.table.image, other.fold, strict=True)
-            ):
+        for rows in zip(mine[place], theirs[place], strict=True):
+            pooled = [row["pooled"][0] for row in rows]
+            tested = [{*zip(one.table.image.tolist(), one.fold.tolist(), strict=True)} for one in pooled]
+            if tested[0] != tested[1]:
                 return f"{level} {place} was not tested on the same images in the same folds as {reference}"
-            if pair[0]["fingerprint"] != pair[1]["fingerprint"]:
+            if rows[0]["fingerprint"] != rows[1]["fingerprint"]:
                 return f"{level} {place} and {reference} saw different pixels under the same names (data_fingerprint)"
     return ""
 
 
 def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
-    partitions = [{row["partition"] for row in rows} for rows in zip(*places.values(), strict=True)]
+    counts = [len({row["partition"] for row in own}) for own in zip(*places.values(), strict=True)]
     return [
-        f"{replicate_text(one)}: the magnifications were split by {len(own)} different partitions of the cases, so they "
+        f"{replicate_text(one)}: the magnifications were split by {count} different partitions of the cases, so they "
         "cannot be averaged; train them on one copy of the data set"
-        for one, own in zip(replicates, partitions, strict=True)
-        if len(own) > 1
+        for one, count in zip(replicates, counts, strict=True)
+        if count > 1
     ]
 
 
-def _compared(levels: Json, question: Question, settings: Sequence[str], *, main: bool) -> Json:
+def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bool) -> Json:
     """The record of a family: ``levels`` is level -> place (magnification and setting) -> rows of the pools."""
     blocks = {
         level: {place: [row["pooled"][0] for row in rows] for place, rows in places.items()}
         for level, places in levels.items()
     }
-    factor, reference, score, held = question
+    factor, reference, score, held = (question[key] for key in ("factor", "reference", "score", "held"))
     alike = settings is not UNEQUAL and factor != "epochs"
     comparison = compare_levels(blocks, reference=reference, score=score, primary=main, equal_budget=alike)
     places = levels[reference]

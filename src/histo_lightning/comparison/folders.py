@@ -11,16 +11,11 @@ STUDY = "study.json"
 
 
 def listed_folders(text: str) -> list[Path]:
-    """The folders of ``runs=a`` or ``runs=[a,b]``; a comma inside a path is no separator where that path exists.
-
-    Raises:
-        UserError: nothing is given, or a folder does not exist.
-    """
+    """The folders of ``runs=a`` or ``runs=[a,b]``, UserError where one is missing; a path that exists may hold commas."""
     wanted = text.strip()
     if not wanted:
-        raise UserError(
-            "runs= is needed: a run folder, a sweep folder, or what holds them; several: runs=[a,b]"
-        )
+        what = "a run folder, a sweep folder, or what holds them"
+        raise UserError(f"runs= is needed: {what}; several: runs=[a,b]")
     if Path(text).is_dir():
         return [Path(text)]
     bracketed = wanted.startswith("[") and wanted.endswith("]")
@@ -54,9 +49,7 @@ def find_folders(roots: Sequence[Path]) -> Folders:
     """Run folders, sweep folders (``sweep.json``) and studies (``study.json``) at or below ``roots``.
 
     The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
-
-    Raises:
-        UserError: a folder cannot be read.
+    UserError where a folder cannot be read.
     """
     folders: dict[Path, Path] = {}
     for root in roots:

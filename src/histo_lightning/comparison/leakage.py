@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.folders import find_folders
-from histo_lightning.comparison.names import label_kind
 from histo_lightning.comparison.reading import DAMAGED, FINISHED, read_runs
-from histo_lightning.comparison.settings import settings_of, varying
+from histo_lightning.comparison.settings import label_kind, settings_of, varying
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
 from histo_lightning.data.splits.injection import Injection
 from histo_lightning.data.splits.official import Official
@@ -31,14 +30,10 @@ COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name 
 
 
 def write_leakage_study(sweep_folder: Path) -> Path | None:
-    """Analyse the arms that a sweep folder holds and write what they show; missing and failed runs are listed.
+    """Write ``leakage.html``, beside ``leakage.json``, ``leakage.md`` and the picture; missing and failed runs are listed.
 
-    Returns:
-        ``leakage.html`` in the folder, beside ``leakage.json``, ``leakage.md`` and the picture; None where the folder holds
-        no finished run of a contrast between a leaky and another split.
-
-    Raises:
-        UserError: a file is damaged or cannot be written.
+    None where the folder holds no finished run of a contrast between a leaky and another split; UserError where a file is
+    damaged or cannot be written.
     """
     runs, missing, problems = read_study(sweep_folder)
     arms = set(runs["arm"])
@@ -102,10 +97,15 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     """All figures of a study, of what ``read_study`` returns, ready for JSON; ``docs/leakage.md`` says what each one is."""
     counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
     runs = runs.assign(**counts, **{"test images": runs["table"].map(len)})
-    rows = pd.concat([_predictions(run) for _, run in runs.iterrows()], ignore_index=True)
+    tables = []
+    for _, run in runs.iterrows():
+        columns = {name: getattr(run["table"], name) for name in ("image", "slide", "case", "malignant")}
+        tables.append(pd.DataFrame(columns | {"p": run["table"].p_malignant}).assign(**run[KEY]))
+    rows = pd.concat(tables, ignore_index=True)
+    true, shuffled = rows[~rows["shuffled"]], rows[rows["shuffled"]]
     blocks, control = (
         {"contrast": contrast(own), "injection": injection(own[own["arm"].str.startswith(INJECTED)])}
-        for own in (rows[~rows["shuffled"]], rows[rows["shuffled"]])
+        for own in (true, shuffled)
     )
     # The shared cases of a fold, from runs that kept them in train.
     shared: dict[int, set[str]] = {}
@@ -118,7 +118,7 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
         "seeds": sorted(set(runs["seed"].tolist())),
         "magnifications": sorted(set(runs["magnification"].tolist())),
         "runs": len(runs),
-        "blocks": blocks | {"official": official(rows[~rows["shuffled"]], shared)},
+        "blocks": blocks | {"official": official(true, shared)},
         "control": control,
         "doses": _doses(runs),
         "design": _design(runs),
@@ -128,19 +128,13 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     return study | {"words": sentences(study)}
 
 
-def _predictions(run: "pd.Series[Any]") -> pd.DataFrame:
-    """A run's test set as ``differences.leakage`` takes it."""
-    columns = {name: getattr(run["table"], name) for name in ("image", "slide", "case", "malignant")}
-    return pd.DataFrame(columns | {"p": run["table"].p_malignant}).assign(**run[KEY])
-
-
 def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Siblings in train and in the pool by arm, means over the folds; at least one image a case makes small pools differ."""
     doses = {}
     for arm, own in runs[~runs["shuffled"]].groupby("arm"):
-        injected = pd.DataFrame([split["injection"] for split in own["split"] if split.get("injection")])
-        if len(injected):
-            dose = {key: float(injected[key].mean()) for key in ("images", "pool", "probe")}
+        injected = [split["injection"] for split in own["split"] if split.get("injection")]
+        if injected:
+            dose = pd.DataFrame(injected)[["images", "pool", "probe"]].mean().to_dict()
             doses[str(arm)] = dose | {"share": dose["images"] / dose["pool"] if dose["pool"] else 0.0}
     return doses
 
@@ -148,20 +142,18 @@ def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
 def _train_counts(split: Json) -> dict[str, int]:
     """``COUNTS``: images and cases of train by true class."""
     names = [name for image in split["parts"]["train"] if (name := parse_name(image)) is not None]
-    cases = {(name.class_name, name.case) for name in names}
-    counts = Counter([f"{name.class_name} images" for name in names] + [f"{case[0]} cases" for case in cases])
+    counts = Counter(f"{name.class_name} images" for name in names)
+    counts.update(f"{class_name} cases" for class_name, _ in {(name.class_name, name.case) for name in names})
     return {key: counts[key] for key in COUNTS}
 
 
 def _design(runs: pd.DataFrame) -> list[Json]:
     """What each arm trained and tested on: means over its runs, counted in their ``split.json``."""
     design = []
-    for _, own in runs.groupby(["shuffled", "arm"]):
-        first = own.iloc[0]
+    for (shuffled, arm), own in runs.groupby(["shuffled", "arm"]):
         labels = {"; ".join(map(label_kind, label.split("; "))) for label in own["label"]} - {""}
-        about = {"arm": first["arm"], "shuffled": bool(first["shuffled"]), "runs": len(own)}
-        means = {key: float(own[key].mean()) for key in (*COUNTS, "test images")}
-        design.append(about | {"label": ", ".join(sorted(labels))} | means)
+        about = {"arm": arm, "shuffled": bool(shuffled), "runs": len(own), "label": ", ".join(sorted(labels))}
+        design.append(about | {key: float(own[key].mean()) for key in (*COUNTS, "test images")})
     return sorted(design, key=lambda row: (row["shuffled"], KINDS.index(_kind(row["arm"])), row["arm"]))
 
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.names import level_name
-from histo_lightning.errors import UserError
-from histo_lightning.runs import read_json
+from histo_lightning.comparison.settings import level_name
 
 Json = dict[str, Any]
 
@@ -21,27 +19,8 @@ def plan_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_plan(sweep: Path) -> Json:
-    """``sweep.json`` of a sweep folder; raise UserError where it cannot be read or is no plan."""
-    plan = read_json(sweep / "sweep.json")
-    try:
-        wrong = "it lists no jobs" if not all(isinstance(job["run"], str) for job in plan["jobs"]) else ""
-        if not isinstance((plan.get("comparison") or {}).get("levels") or [], list):
-            wrong = "comparison.levels is no list"
-    except (AttributeError, KeyError, TypeError):
-        wrong = "it lists no jobs, or its comparison is no object"
-    if wrong:
-        file = sweep / "sweep.json"
-        raise UserError(f"{file}: is damaged ({wrong}); restore it, or delete it to compare without a plan")
-    return plan
-
-
 def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> Json:
-    """What can be said of the plan of a sweep folder and of its age.
-
-    ``starts`` are ISO times at which runs started, None where unknown. A run that was started again only keeps its last
-    one, so the earliest counts.
-    """
+    """What can be said of a sweep's plan and of its age; ``starts`` are ISO times at which runs (last) started."""
     texts = [str(text) for text in (plan.get("created"), *starts)]
     created, *moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
     known = sorted(pair for pair in zip(moments, texts[1:], strict=True) if pd.notna(pair[0]))
@@ -65,10 +44,9 @@ def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> 
 
 
 def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[str], results: Json) -> None:
-    """Say which family is primary: the main one of the first protocol, as one plan fixed it before the first job.
+    """Say which family is ``primary``: the main one of the first protocol, as one plan fixed it before the first job.
 
-    Families get the keys ``primary`` and ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the
-    plans' runs, and ``results`` holds ``worlds, factor, reference, score``.
+    The others get ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the plans' runs.
     """
     for plan in plans:
         fixed, made = plan["comparison"], {key: results[key] for key in ("factor", "reference", "score")}

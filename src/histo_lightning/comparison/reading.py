@@ -1,12 +1,13 @@
 """Runs on disk, from any machine and in any state -> one tidy table: a row a run, a column a setting or a score.
 
-Columns: ``FACTS``, every key of the config by its dotted name (NaN where it is unknown), ``COSTS``, and
-``<part>_<level>_<score>`` with ``_low`` and ``_high`` from ``metrics.json`` (NaN where undefined). A run that cannot be used
-is a row all the same, with its state and the reason.
+Columns: ``FACTS``, every key of the config by its dotted name, ``COSTS``, and ``<part>_<level>_<score>`` with ``_low`` and
+``_high``; NaN where unknown. A run that cannot be used is a row all the same, with its state and the reason.
 """
 
 import json
 import re
+from dataclasses import asdict
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ import pandas as pd
 import yaml
 
 from histo_lightning.comparison.folders import Folders
-from histo_lightning.comparison.names import defaults
-from histo_lightning.comparison.plans import plan_record, read_plan
 from histo_lightning.config.checks import flatten
+from histo_lightning.config.schema import Config
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import LEVELS
 from histo_lightning.evaluation.registry import score_names
 from histo_lightning.evaluation.table import Table
 from histo_lightning.evaluation.table_csv import read_predictions
-from histo_lightning.report.figures.learning import read_history
+from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
 from histo_lightning.runs import RunFolder, read_json
 
@@ -32,47 +32,26 @@ Json = dict[str, Any]
 FINISHED, SHORTENED, MISSING, DAMAGED = "finished", "shortened", "missing", "damaged"
 STATES = (FINISHED, "running", "interrupted", "failed", SHORTENED, MISSING, DAMAGED)
 LOSSES = ("train_loss", "val_loss")
-FACTS = [
-    "run",
-    "folder",
-    "planned",
-    "state",
-    "error",
-    "label",
-    "status",
-    "metrics",
-    "split",
-    "table",
-    *LOSSES,
-]
+FACTS = ["run", "folder", "planned", "state", "error", "label", "status", "metrics", "split", "table"]
+FACTS += LOSSES
 COSTS = ("parameters", "flops", "train_seconds", "peak_memory_bytes")
 PARTS = ("test", "val", "train")
-SHOWN = [
-    "auroc",
-    "balanced_accuracy",
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "auprc",
-    "brier",
-    "log_loss",
-]
-SHOWN_SCORES = [
-    f"{level}_{score}"
-    for level in reversed(LEVELS)
-    for score in (SHOWN + ["patient_recognition_rate"] * (level == "slide"))
-]
+SHOWN = ["auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity"]
+SHOWN += ["f1", "auprc", "brier", "log_loss"]
+SHOWN_SCORES = [f"{level}_{score}" for level in ("case", "slide") for score in SHOWN]
+SHOWN_SCORES += ["slide_patient_recognition_rate", *(f"image_{score}" for score in SHOWN)]
 """``case_auroc``, ...: the scores that tables show, in the order of their columns."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
 
-def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
-    """Every run and every planned job without a run, in order of folder; and the plans of their sweeps.
+@cache
+def defaults() -> Json:
+    """Every key of a training config with the schema's value: what a run of an older version used."""
+    return dict(flatten(asdict(Config())))
 
-    Raises:
-        UserError: a plan or a ``history.csv`` is damaged.
-    """
+
+def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[tuple[Json, Path, list[Any]]]]:
+    """A row a run and a planned job without one; and the sweeps: plan, folder, starts. UserError for a damaged file."""
     rows, plans = [_read_run(folder) for folder in folders.runs], []
     for sweep in folders.sweeps:
         plan = read_plan(sweep)
@@ -82,9 +61,11 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
             jobs = [row for row in own if numbered.fullmatch(row["run"])]
             for row in jobs:
                 row["planned"] = True
-            if not jobs:
-                rows.append(_unstarted(name, sweep))
-        plans.append(plan_record(plan, sweep, [row["status"].get("started") for row in own]))
+            if not jobs:  # the sweep keeps the settings of the jobs that it was about to start
+                config = read_json(sweep / "jobs" / f"{name}.json").get("config") or {}
+                why = {"planned": True, "state": MISSING, "error": "planned, but never started"}
+                rows.append(_row(name, None, config) | why)
+        plans.append((plan, sweep, [row["status"].get("started") for row in own]))
     for row in rows:
         if row["state"] == FINISHED:
             row |= _losses(row["folder"] / "history.csv")
@@ -95,15 +76,29 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[Json]]:
     return pd.concat([facts, settings, scores], axis=1), plans
 
 
+def read_plan(sweep: Path) -> Json:
+    """``sweep.json`` of a sweep folder; raise UserError where it cannot be read or is no plan."""
+    plan, wrong = read_json(sweep / "sweep.json"), ""
+    try:
+        wrong = "it lists no jobs" * (not all(isinstance(job["run"], str) for job in plan["jobs"]))
+        if not isinstance((plan.get("comparison") or {}).get("levels") or [], list):
+            wrong = "comparison.levels is no list"
+    except (AttributeError, KeyError, TypeError):
+        wrong = "it lists no jobs, or its comparison is no object"
+    if wrong:
+        mend = "restore it, or delete it to compare without a plan"
+        raise UserError(f"{sweep / 'sweep.json'}: is damaged ({wrong}); {mend}")
+    return plan
+
+
 def _losses(path: Path) -> dict[str, list[float]]:
     """The losses by epoch; none where the run has no ``history.csv``."""
     if not path.is_file():
         return {}
     history = read_history(path)
     if missing := [name for name in LOSSES if name not in history]:
-        raise UserError(
-            f"{path}: is damaged (no column {missing[0]}); train again, or delete it to go without"
-        )
+        damage = f"is damaged (no column {missing[0]})"
+        raise UserError(f"{path}: {damage}; train again, or delete it to go without")
     return {name: history[name].tolist() for name in LOSSES}
 
 
@@ -148,13 +143,6 @@ def _row(name: str, folder: Path | None, config: Json) -> Json:
     row: Json = dict.fromkeys(FACTS) | {"run": name, "folder": folder, "planned": False, "label": ""}
     row |= {"status": {}, "metrics": {}, "split": {}}
     return row | {"config": defaults() | dict(flatten(config)) if config else {}}
-
-
-def _unstarted(name: str, sweep: Path) -> Json:
-    """A planned job without a run folder; the sweep keeps the settings of the jobs that it was about to start."""
-    config = read_json(sweep / "jobs" / f"{name}.json").get("config") or {}
-    why = {"planned": True, "state": MISSING, "error": "planned, but never started"}
-    return _row(name, None, config) | why
 
 
 def _content(path: Path, problems: list[str]) -> Json:

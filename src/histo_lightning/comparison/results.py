@@ -1,36 +1,23 @@
 """``compare``: any mix of runs in; a table, the statistics, pictures and a report out."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.cells import curve_records, decisions_of, pool_runs, summarise
-from histo_lightning.comparison.families import Question, compare_protocol
+from histo_lightning.comparison import reading, settings
+from histo_lightning.comparison.cells import NAMES, decisions_of, pool_runs, summarise
+from histo_lightning.comparison.families import compare_protocol
 from histo_lightning.comparison.folders import STUDY, find_folders, is_run
-from histo_lightning.comparison.names import defaults, level_name, natural, value_text
-from histo_lightning.comparison.plans import mark_families
-from histo_lightning.comparison.reading import COSTS, FINISHED, SHORTENED, SHOWN_SCORES, STATES, read_runs
+from histo_lightning.comparison.plans import mark_families, plan_record
 from histo_lightning.comparison.selection import checked_selection, select_cells
-from histo_lightning.comparison.settings import (
-    ENVIRONMENT,
-    PLACE_KEYS,
-    SYNTHETIC,
-    default_factor,
-    is_of,
-    is_synthetic,
-    place_runs,
-    settings_of,
-    varying,
-)
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.registry import named_score
-from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.report.comparison_page import write_results
-from histo_lightning.runs import read_json, write_atomic
+from histo_lightning.runs import read_json, write_csv
 
 Json = dict[str, Any]
 
@@ -49,17 +36,13 @@ def compare_runs(
     Args:
         folders: run folders, sweep folders, or folders that hold them, at any depth.
         formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`.
-
-    Returns:
-        What the files say, as values that JSON can hold.
-
-    Raises:
-        UserError: as :func:`analyse`, or ``out`` cannot be written.
     """
     if is_run(out):
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
     results, runs = analyse(folders, **asked)
-    write_atomic(out / "results.csv", results_csv(runs))
+    table = results_table(runs)
+    rows = table.itertuples(index=False, name=None)
+    write_csv(out / "results.csv", [table.columns, *([_cell(value) for value in row] for row in rows)])
     write_results(out, results, formats)
     return {key: value for key, value in results.items() if key not in ONLY_DRAWN}
 
@@ -71,11 +54,11 @@ def analyse(
     score: str | None = None,
     select: str | None = None,
 ) -> tuple[Json, pd.DataFrame]:
-    """The results of a comparison and the table of its runs (see ``reading``), without writing anything.
+    """The results of a comparison, ready for JSON, and the table of its runs (see ``reading``); nothing is written.
 
     Args:
-        factor: what is compared, a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where
-            it differs, else the first setting that does.
+        factor: a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where it differs, else
+            the first setting that does.
         reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
         score: ``<level>_<score>``; None: the plan's, else ``case_auroc``.
         select: ``best``, a validation score or a run; see ``selection.select_cells``.
@@ -83,31 +66,35 @@ def analyse(
     Raises:
         UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.
     """
-    found = find_folders(folders)
-    runs, plans = read_runs(found)
+    below = find_folders(folders)
+    runs, sweeps = reading.read_runs(below)
+    plans = [plan_record(*sweep) for sweep in sweeps]
     if runs.empty:
-        names = ", ".join(map(str, folders))
-        raise UserError(f"runs={names}: holds no run; give a run folder, a sweep folder or what holds them")
-    settings = settings_of(runs)
-    planned = _planned_comparison(plans, settings)
+        nothing = "holds no run; give a run folder, a sweep folder or what holds them"
+        raise UserError(f"runs={', '.join(map(str, folders))}: {nothing}")
+    configs = settings.settings_of(runs)
+    planned = _planned_comparison(plans, configs)
     score = score or str(planned.get("score") or "case_auroc")
     named_score(score)
     if select is not None:
         checked_selection(select, score, runs["run"].tolist())  # refused before any work
-    factor = _factor(factor, planned.get("factor"), settings)
-    placed, held = place_runs(runs, factor)
+    factor = _factor(factor, planned.get("factor"), configs)
+    placed, held = settings.place_runs(runs, factor)
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
     reference = _reference(reference, named, factor, list(dict.fromkeys(placed["level"])))
     pools, notes = pool_runs(placed)
+    states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in placed.iterrows())
+    columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
+    curves = placed.loc[placed["train_loss"].notna(), columns].rename(columns=NAMES)
     results: Json = {
         "schema": 1,
-        "data": SYNTHETIC if any(is_synthetic(run) for _, run in placed.iterrows()) else None,
+        "data": settings.SYNTHETIC if drawn else None,
         "factor": factor,
         "reference": reference,
         "score": score,
-        "levels": sorted(set(placed["level"]), key=natural),
+        "levels": sorted(set(placed["level"]), key=settings.natural),
         "held": held,
-        "runs": {"found": len(runs)} | {state: int((runs["state"] == state).sum()) for state in STATES},
+        "runs": {"found": len(runs)} | {state: states.count(state) for state in reading.STATES},
         "worlds": [],
         "plans": plans,
         "warnings": _warnings(runs, factor),
@@ -116,53 +103,50 @@ def analyse(
         "families": [],
         "refusals": [],
     }
-    finished = (placed["state"] == FINISHED).groupby(placed["protocol"]).sum()
+    finished = (placed["state"] == reading.FINISHED).groupby(placed["protocol"]).sum()
     for protocol in sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol)):
         results["worlds"].append(protocol)
         own, own_pools = (rows[rows["protocol"] == protocol] for rows in (placed, pools))
-        families, reasons, warnings = compare_protocol(
-            own, own_pools, Question(factor, reference, score, list(held))
-        )
+        families, reasons, warnings = compare_protocol(own, own_pools, results)
         results["families"] += [{"world": protocol} | family for family in families]
         results["refusals"] += [{"world": protocol, "reasons": reasons}] if reasons else []
         results["warnings"] += [text for text in warnings if text not in results["warnings"]]
     mark_families(results["families"], plans, set(runs.loc[runs["planned"].map(bool), "run"]), results)
-    unfinished = runs.loc[runs["state"] != FINISHED, ["run", "state", "error", "folder"]]
+    about = ["run", "state", "error", "folder"]
+    unfinished = runs.loc[runs["state"] != reading.FINISHED, about].to_dict("records")
     reads = [int(status.get("test_read") or 0) for status in runs["status"]]
     return results | {
-        "unfinished": [
-            row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished.to_dict("records")
-        ],
+        "unfinished": [row | {"folder": row["folder"] and str(row["folder"])} for row in unfinished],
         "test_read": {"times": sum(reads), "most": max(reads)},
         "environment": _environment(runs),
-        "curves": curve_records(placed),
+        "curves": curves.to_dict("records"),
         "decisions": decisions_of(pools),
-        "tuning": [_study(folder, read_json(folder / STUDY)) for folder in found.studies],
+        "tuning": [_study(folder, read_json(folder / STUDY)) for folder in below.studies],
         "selection": None if select is None else select_cells(placed, runs, select, score),
     }, runs
 
 
-def _planned_comparison(plans: Sequence[Json], settings: pd.DataFrame) -> Json:
+def _planned_comparison(plans: Sequence[Json], configs: pd.DataFrame) -> Json:
     """The comparison that the plans ask for, where they agree; else what all runs' configs say under ``study``."""
     keys = ["factor", "reference", "score"]
-    planned = [plan["comparison"] for plan in plans if plan["comparison"]]
-    studies = settings[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
-    asked: list[Json] = planned or [{str(key): value for key, value in study.items()} for study in studies]
-    alike = all(one.get(key) == asked[0].get(key) for one in asked for key in keys[: 2 if planned else 3])
-    return asked[0] if asked and alike else {}
+    asked: Any = [plan["comparison"] for plan in plans if plan["comparison"]]
+    alike = keys[:2] if asked else keys
+    asked = asked or configs[[f"study.{key}" for key in keys]].set_axis(keys, axis=1).to_dict("records")
+    same = len({tuple(str(one.get(key)) for key in alike) for one in asked}) == 1
+    return dict(asked[0]) if same else {}
 
 
-def _factor(wanted: str | None, planned: Any, settings: pd.DataFrame) -> str:
+def _factor(wanted: str | None, planned: Any, configs: pd.DataFrame) -> str:
     """Check the factor; where nobody asked for one, or only for ``model`` by default, find what differs."""
     if wanted is None and planned in (None, "", "model"):
-        return default_factor(settings)
+        return settings.default_factor(configs)
     factor = str(wanted or planned)
     if factor.split(".")[0] in NOT_COMPARED:
         raise UserError(
             f"factor={factor}: runs of different splits, data, tasks or magnifications are never compared in one family; "
             "give a setting such as model or optimizer"
         )
-    keys = {*settings.columns, *defaults()}
+    keys = {*configs.columns, *reading.defaults()}
     known = keys | {key.split(".")[0] for key in keys if "." in key}
     if factor not in known:
         raise UserError(f"factor={factor}: no such setting{nearest(factor, sorted(known))}")
@@ -170,38 +154,38 @@ def _factor(wanted: str | None, planned: Any, settings: pd.DataFrame) -> str:
 
 
 def _reference(wanted: str | None, planned: str, factor: str, levels: Sequence[str]) -> str:
-    named = None if wanted is None else level_name(factor, wanted)
+    named = None if wanted is None else settings.level_name(factor, wanted)
     if wanted is not None and named not in levels:
-        values = [level.rpartition("=")[2] if factor in defaults() else level for level in levels]
+        values = [level.rpartition("=")[2] if factor in reading.defaults() else level for level in levels]
         raise UserError(
             f"reference={wanted}: is not among the levels of {factor}: {', '.join(values)}{nearest(wanted, values)}"
         )
-    candidates = (named, level_name(factor, planned), REFERENCE, *levels)
-    return next((name for name in candidates if name and name in levels), "")
+    candidates = (named or "", settings.level_name(factor, planned), REFERENCE, *levels)
+    return next((name for name in candidates if name in levels), "")
 
 
 def _warnings(runs: pd.DataFrame, factor: str) -> list[str]:
     """Runs that are left out because they were shortened, and trainers that differ, which no cell holds equal."""
-    shortened = runs.loc[runs["state"] == SHORTENED, ["run", "error"]].to_numpy().tolist()
+    shortened = runs.loc[runs["state"] == reading.SHORTENED, ["run", "error"]].to_numpy().tolist()
     names = "; ".join(f"{run} ({why})" for run, why in shortened)
+    configs = settings.settings_of(runs)
     warnings = [f"shortened runs are never pooled or compared, left out: {names}"] if names else []
-    settings = settings_of(runs)
-    return warnings + [
-        f"the runs differ in {key}: {', '.join(sorted(set(settings[key].map(value_text))))}"
-        for key in varying(settings)
-        if key.startswith(ENVIRONMENT) and not is_of(key, factor)
-    ]
+    for key in settings.varying(configs):
+        if key.startswith(settings.ENVIRONMENT) and not settings.is_of(key, factor):
+            values = sorted(set(configs[key].map(settings.value_text)))
+            warnings.append(f"the runs differ in {key}: {', '.join(values)}")
+    return warnings
 
 
 def _environment(runs: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Versions, device and commit: name to how many runs say which value; only what differs has several."""
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for status, metrics in zip(runs["status"], runs["metrics"], strict=True):
         facts = dict(status.get("versions") or {}) | {"device": (metrics.get("cost") or {}).get("device")}
         facts["git commit"] = (status.get("git_commit") or "not in a checkout") if status else None
         for name, value in facts.items():
             if value is not None:
-                counts.setdefault(str(name), Counter())[str(value)] += 1
+                counts[str(name)][str(value)] += 1
     return {name: dict(count) for name, count in counts.items()}
 
 
@@ -217,31 +201,20 @@ def _study(folder: Path, study: Mapping[str, Any]) -> Json:
     return {"folder": str(folder), "warning": (study.get("protocol") or {}).get("warning"), "depths": records}
 
 
-def results_csv(runs: pd.DataFrame) -> str:
-    """The table as CSV text; texts that a spreadsheet would run are quoted as in ``predictions/*.csv``."""
-    table = results_table(runs)
-    rows: list[Any] = [table.columns, *table.itertuples(index=False, name=None)]
-    return "".join(",".join(map(_cell, row)) + "\n" for row in rows)
-
-
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The columns of ``results.csv``; NaN or None is an empty cell."""
-    settings = settings_of(runs)
-    places = [key for key in PLACE_KEYS if settings[key].map(value_text).nunique() > 1]
-    own = [key for key in [*places, *varying(settings)] if key not in FIRST]
-    names = [f"{part}_{name}" for part in ("test", "val") for name in SHOWN_SCORES]
+    configs = settings.settings_of(runs)
+    places = [key for key in settings.PLACE_KEYS if configs[key].map(settings.value_text).nunique() > 1]
+    own = [key for key in [*places, *settings.varying(configs)] if key not in FIRST]
+    names = [f"{part}_{name}" for part in ("test", "val") for name in reading.SHOWN_SCORES]
     scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
     reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)
     table = runs.drop(columns="split").rename(columns=FIRST).assign(test_read=reads)
-    return table[
-        ["run", "state", *FIRST.values(), *own, *COSTS, *scores, "label", "test_read", "folder", "error"]
-    ]
+    last = ["label", "test_read", "folder", "error"]
+    return table[["run", "state", *FIRST.values(), *own, *reading.COSTS, *scores, *last]]
 
 
-def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return ""
+def _cell(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) >= 1e3:
-        return str(int(value))  # counts of parameters, FLOPs and bytes
-    text = value_text(value)
-    return text if isinstance(value, bool | int | float) else csv_text(quote_cell(text))
+        return int(value)  # counts of parameters, FLOPs and bytes
+    return settings.value_text(value) if isinstance(value, bool) else value

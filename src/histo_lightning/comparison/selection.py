@@ -23,11 +23,7 @@ OPTIMISTIC = (
 
 
 def checked_selection(select: str, score: str, runs: Sequence[str]) -> str:
-    """The score that selects, or the name of the run that was asked for, one of ``runs``.
-
-    Raises:
-        UserError: a selection by test scores, or neither ``best``, a validation score nor a run.
-    """
+    """The score that selects, or the name of a run, one of ``runs``; UserError for test scores and any other text."""
     if select.startswith("test"):
         raise UserError(
             f"select={select}: refused, that would be a selection made on test scores: the best of several test scores "
@@ -46,9 +42,10 @@ def select_cells(placed: pd.DataFrame, runs: pd.DataFrame, select: str, score: s
     wanted = checked_selection(select, score, runs["run"].tolist())
     for _, run in runs[runs["run"] == wanted].iterrows():
         return {"rule": f"the run {wanted}", "choices": [], "run": _next(run, score), "warning": None}
-    choices: list[Json] = []
-    for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False):
-        choices.append({"world": protocol, "magnification": magnification} | _best(cells, wanted, score))
+    choices: list[Json] = [
+        {"world": protocol, "magnification": magnification} | _best(cells, wanted, score)
+        for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False)
+    ]
     better = "smallest" if named_score(wanted).lower_is_better else "largest"
     several = any(len(choice.get("folds", ())) > 1 for choice in choices)
     return {
@@ -72,17 +69,17 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
         reason = "no fold and seed was validated for every candidate"
         return {"arm": None, "reason": reason, "left_out": left_out}
     sign = -1 if named_score(wanted).lower_is_better else 1
-    means = pd.Series({str(title): common[title].mean() for title in common})
+    means: dict[Any, float] = {title: common[title].mean() for title in common}
     by_fold = common.groupby("fold").mean()
-    best, heights = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
-    chosen = str((sign * means).idxmax())
+    chosen = max(means, key=lambda title: sign * means[title])
     own = finished[finished["title"] == chosen].set_index(["replicate", "fold"])
     own = own[own.index.isin(common.index)]
     unread = own[own["table"].isna()]
+    best, heights = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
     return {
         "arm": chosen,
-        "value": float(means[chosen]),
-        "candidates": {title: float(means[title]) for title in titles if title in means},
+        "value": means[chosen],
+        "candidates": {title: means[title] for title in titles if title in means},
         "folds": by_fold.index.tolist(),
         "replicates": sorted({replicate_text(replicate) for replicate, _ in common.index}),
         "by_fold": [
@@ -100,11 +97,12 @@ def _next(run: "pd.Series[Any]", score: str) -> Json:
     """A run, and the command that scores its own test part, to be copied into a shell."""
     finished = run["state"] == FINISHED
     unread = finished and run["table"] is None
-    keys = [f"dataset.{key}" for key in ("root", "images_per_slide", "image_size", "seed", "short_side")]
     weights = f"{run['folder']}/checkpoints/best.ckpt"
     words = ["python", "-m", "histo_lightning.evaluate", f"checkpoint={weights}", "part=test"]
     words += [f"dataset={run['dataset.name']}"]
-    words += [f"{key}={run[key]}" for key in keys if pd.notna(run.get(key)) and run[key] != ""]
+    for name in ("root", "images_per_slide", "image_size", "seed", "short_side"):
+        value = run.get(f"dataset.{name}")
+        words += [f"dataset.{name}={value}"] if pd.notna(value) and value != "" else []
     return {
         "run": run["run"],
         "folder": run["folder"] and str(run["folder"]),

@@ -6,13 +6,13 @@ in a comparison (``stratum`` in the record). *Replicate*: the seed, and the spli
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.names import label_kind, natural, value_text
-from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS
+from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS, defaults
 from histo_lightning.config.checks import unhashed_keys
 from histo_lightning.data.splits.official import Official
 from histo_lightning.evaluation.levels import LEVELS
@@ -42,16 +42,15 @@ def is_of(key: str, factor: str) -> bool:
 
 
 def varying(settings: pd.DataFrame) -> list[str]:
-    """Keys with more than one value, without those of place and of where things go, sorted."""
+    """Keys with more than one value, without those of place and of where things go, sorted; a name says its target."""
     left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
-    texts = settings.map(
-        lambda value: json.dumps(value, sort_keys=True, default=str) if value == value else None
-    )
-    keys = [str(key) for key in texts.columns[texts.nunique() > 1]]
-    keys = [
-        key for key in keys if not is_of(key, "study") and not key.endswith("._target_")
-    ]  # the name says it
-    return sorted(key for key in keys if key not in left_out)
+    keys = [str(key) for key in settings if key not in left_out and not str(key).endswith("._target_")]
+    texts = {
+        key: {json.dumps(value, sort_keys=True, default=str) for value in settings[key] if value == value}
+        for key in keys
+        if not is_of(key, "study")
+    }
+    return sorted(key for key, values in texts.items() if len(values) > 1)
 
 
 def default_factor(settings: pd.DataFrame) -> str:
@@ -94,11 +93,8 @@ def names_of(
 def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Runs of known settings with the columns of ``CELL``, ``title``, ``replicate`` and ``fold``, sorted by them.
 
-    ``title`` is level and setting in one text. Of several runs of one place a finished one comes before an unfinished one,
-    then the newest first.
-
-    Returns:
-        The placed runs; and the other settings that differ: key or group to its values.
+    Of several runs of one place a finished one is first, then the newest. And the other settings that differ: key or group
+    to its values. ``title`` is level and setting in one text.
     """
     settings = settings_of(runs)
     placed = runs.loc[settings.index].copy()
@@ -135,12 +131,11 @@ def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str,
 
 def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     """A name of data, task, split and label; keys of the data and the split that differ are in it with their values."""
-    shown = [key for key in differing if key not in IN_PROTOCOL]
-    if runs["split.name"].isin(GROUPED).all():
-        shown = [key for key in shown if key != "split.group"]
-    has_split = runs["split"].map(bool)
+    follows = {*IN_PROTOCOL, *(["split.group"] if runs["split.name"].isin(GROUPED).all() else [])}
+    shown = [key for key in differing if key not in follows]
     # Runs that never got a split have the label of the others.
-    kinds = {run["split.name"]: label_kind(run["label"]) for _, run in runs[has_split].iterrows()}
+    has_split = runs[runs["split"].astype(bool)]
+    kinds = dict(zip(has_split["split.name"], has_split["label"].map(label_kind), strict=True))
     protocols = []
     for _, run in runs.iterrows():
         kind = str(run["split.name"])
@@ -167,3 +162,31 @@ def replicate_text(replicate: Any) -> str:
     """``seed 0 repeat 1`` from (seed, repeat of the split, seed of the split)."""
     names = zip(("seed", "repeat", "split seed"), replicate, strict=True)
     return " ".join(f"{name} {value}" for name, value in names if value or name == "seed")
+
+
+def value_text(value: Any) -> str:
+    """A setting as a person writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def level_text(value: str) -> str:
+    """A level's value as ``value_text`` has it: ``reference=true`` reaches us as Python's ``True``."""
+    return {"True": "true", "False": "false", "None": "null"}.get(value, value)
+
+
+def level_name(factor: str, value: str) -> str:
+    """The level of a factor that a plan or a person calls ``value``: ``lr=0.1`` for the 0.1 of a key, else the choice."""
+    short = f"{factor.split('.')[-1]}="
+    is_key = factor in defaults() and not value.startswith(short)
+    return f"{short}{level_text(value)}" if is_key else value
+
+
+def natural(name: str) -> tuple[tuple[float, str], ...]:
+    """Sorts numbers by size, ``resnet50`` before ``resnet101``."""
+    parts = re.findall(r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?|[^0-9]+", name)
+    return tuple((float(part), "") if part[0] in ".0123456789" else (-1.0, part) for part in parts)
+
+
+def label_kind(label: str) -> str:
+    """``CASE-LEAKY (12 images)`` of one fold and ``CASE-LEAKY (9 images)`` of another are one kind."""
+    return label.split(" (", 1)[0]

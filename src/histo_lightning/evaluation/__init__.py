@@ -5,7 +5,7 @@ from histo_lightning.evaluation.pooling import influence_table, pool, score_pool
 from histo_lightning.evaluation.registry import all_scores, get_score, score
 from histo_lightning.evaluation.summary import score_predictions
 from histo_lightning.evaluation.table import Table, as_table, columns, make_table
-from histo_lightning.evaluation.table_csv import quote_cell, read_predictions, unquote_cell, write_predictions
+from histo_lightning.evaluation.table_csv import read_predictions, write_predictions
 from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
 
 __all__ = [
@@ -21,11 +21,9 @@ __all__ = [
     "make_table",
     "operating_point",
     "pool",
-    "quote_cell",
     "read_predictions",
     "score",
     "score_pooled",
     "score_predictions",
-    "unquote_cell",
     "write_predictions",
 ]

@@ -61,11 +61,11 @@ def score_pooled(
             one_fold = units(table, level, binary=task == "binary", fold=fold).as_one_fold()
             for score in all_scores(task, level):
                 if score.pairs:
-                    entries[score.name] |= _all_pairs(entries[score.name]["value"], score.value(one_fold))
+                    entries[score.name] |= all_pairs(entries[score.name]["value"], score.value(one_fold))
     return result
 
 
-def _all_pairs(within: float | None, plain: float) -> dict[str, Any]:
+def all_pairs(within: float | None, plain: float) -> dict[str, Any]:
     """The value over all pairs, and a warning where it is far from the one within folds."""
     warning = None
     if within is not None and abs(within - plain) > LARGEST_DIFFERENCE:

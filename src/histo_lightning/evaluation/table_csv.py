@@ -6,52 +6,19 @@ from pathlib import Path
 
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table import TEXT_COLUMNS, Columns, Table, as_table, columns
-from histo_lightning.runs import write_atomic
-
-_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
-
-
-def _is_quoted(cell: str) -> bool:
-    return cell.startswith("'") and cell[1:].startswith((*_RUN_BY_SPREADSHEETS, "'"))
-
-
-def quote_cell(cell: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; ``unquote_cell`` takes it away.
-
-    A text that already looks quoted (``'=``, ``''``) gets one more, so every text comes back unchanged.
-    """
-    return f"'{cell}" if cell.startswith(_RUN_BY_SPREADSHEETS) or _is_quoted(cell) else cell
-
-
-def unquote_cell(cell: str) -> str:
-    """The text that ``quote_cell`` was given."""
-    return cell[1:] if _is_quoted(cell) else cell
-
-
-def csv_text(cell: str) -> str:
-    """A cell as it is written to a file."""
-    # csv.writer leaves a lone carriage return bare under a "\n" line end, and no reader gets it back then.
-    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
+from histo_lightning.runs import unquote_cell, write_csv
 
 
 def write_predictions(path: str | Path, table: Table) -> None:
-    """Write a table as CSV, all of it or nothing; floats by ``repr``, so they come back bit-identical.
+    """Write a table as CSV, all of it or nothing; floats come back bit-identical.
 
     Raises:
         UserError: the file cannot be written.
     """
-
-    def cells(name: str) -> list[str]:
-        values = table[name].tolist()
-        if name in TEXT_COLUMNS:
-            return [csv_text(quote_cell(value)) for value in values]
-        return ["" if name == "magnification" and not value else repr(value) for value in values]
-
     names = columns(table.task)
-    lines = [names, *zip(*map(cells, names), strict=True)]
-    text = "".join(",".join(line) + "\n" for line in lines)
-    # surrogateescape: a file name that is not UTF-8 keeps its bytes.
-    write_atomic(Path(path), text.encode("utf-8", "surrogateescape"))
+    cells = {name: table[name].tolist() for name in names}
+    cells["magnification"] = [value or None for value in cells["magnification"]]
+    write_csv(Path(path), [names, *zip(*cells.values(), strict=True)])
 
 
 def read_predictions(source: Columns | Table | str | Path) -> Table:

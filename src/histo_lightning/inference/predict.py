@@ -20,12 +20,11 @@ from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.table_csv import csv_text, quote_cell
 from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.pages import Picture, thumbnail, write_page
-from histo_lightning.runs import write_atomic, write_json
+from histo_lightning.runs import write_csv, write_json
 
 EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
@@ -66,8 +65,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
             predictions += batch
             progress(len(predictions), len(paths))
     rows = [table_row(prediction, trained) for prediction in predictions]
-    lines = [",".join(map(csv_text, cells)) + "\n" for cells in (rows[0], *(row.values() for row in rows))]
-    write_atomic(folder / "predictions.csv", "".join(lines))
+    write_csv(folder / "predictions.csv", [rows[0], *(row.values() for row in rows)])
     if config.gradcam:
         write_gallery(folder / "index.html", predictions, trained.classes)
     if config.json:
@@ -139,8 +137,8 @@ def table_row(prediction: Prediction, trained: Trained) -> dict[str, str]:
         decision = CLASSES[int(malignant >= threshold)]
         cells = [*numbers, trained.classes[int(p.argmax())], repr(threshold), decision]
     width, height = map(str, prediction.size)
-    about = {"path": quote_cell(str(prediction.path)), "width": width, "height": height}
-    return about | dict(zip(keys, cells, strict=True)) | {"error": quote_cell(prediction.error)}
+    about = {"path": str(prediction.path), "width": width, "height": height}
+    return about | dict(zip(keys, cells, strict=True)) | {"error": prediction.error}
 
 
 def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int) -> None:

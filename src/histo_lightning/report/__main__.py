@@ -16,9 +16,8 @@ def run(config: IndexConfig) -> None:
 
     page = write_index(Path(config.output_dir))
     if page is None:
-        raise UserError(
-            f"output_dir={config.output_dir}: no run, sweep, study or evaluation below it; name another folder"
-        )
+        nothing = "no run, sweep, study or evaluation below it; name another folder"
+        raise UserError(f"output_dir={config.output_dir}: {nothing}")
     if config.json:
         write_json(Path(config.json), [asdict(entry) for entry in entries(Path(config.output_dir))])
     print(f"index: {page}")

@@ -7,59 +7,42 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from histo_lightning.report import comparison_words as say
-from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
-from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
+from histo_lightning.report.figures import comparison as draw
 from histo_lightning.report.pages import picture, render_markdown, render_page
 from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
 from histo_lightning.runs import write_atomic
 
 Json = Mapping[str, Any]
-PICTURES = {
-    "forest": "Differences with their intervals",
-    "ranks": "Mean ranks over the folds",
-    "heat_map": "Heat map of the score",
-    "cost": "Score against parameters and seconds",
-    "roc": "ROC curves of every cell",
-    "confusion": "Confusion matrices of every cell",
-    "curves": "Learning curves of all runs",
-}
+PICTURES = ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
 PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 
 
 def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -> None:
-    """Write ``results.md``, ``report.html`` and ``plots/*``, each whole or not at all.
+    """Write ``results.md``, ``report.html`` and ``plots/*`` into ``out``, each whole or not at all; link the runs in it.
 
-    Args:
-        out: the folder; runs in it are linked.
-        results: the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
-        formats: of the pictures; the page shows the PNG.
-
-    Raises:
-        UserError: a file cannot be written.
+    ``results`` is the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
     """
-    pages = texts(results, out / "plots", draw_results(out / "plots", results, formats))
+    plots, written = out / "plots", list[Path]()
+    for name, figure in figures(results):
+        written += save_picture(figure, plots / name, formats)
+    earlier = [path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")]
+    for path in earlier:
+        if path not in written and path.suffix in (".png", ".svg", ".pdf"):
+            path.unlink()
+    pages = texts(results, plots, [path.stem for path in written])
     for name, text in zip(("results.md", "report.html"), pages, strict=True):
         write_atomic(out / name, text.encode("utf-8", errors="replace"))
 
 
 def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
     """``results.md`` and ``report.html``, with the pictures named in ``drawn`` from the folder ``plots``."""
-    protocols = _protocols(results)
-    for protocol in protocols:
-        pictures: dict[str, list[Any]] = {name: [] for name in PICTURES}
-        for name, alt in PICTURES.items():
-            file = f"{name}{protocol['suffix']}"
-            if file in drawn and (one := picture(plots / f"{file}.png", alt, f"plots/{file}.png")):
-                pictures[name].append(one)
-        protocol["pictures"] = pictures
-    context = {
-        "results": results,
-        "protocols": protocols,
-        "summary": say.summary(results),
-        "say": say,
-        "title": f"Comparison: {results['factor']}, {say.score_title(results['score'])}",
-    }
+
+    def pictures(suffix: str, titles: Mapping[str, str], *names: str) -> list[Any]:
+        files = {f"{name}{suffix}": titles[name] for name in names if f"{name}{suffix}" in drawn}
+        return [picture(plots / f"{file}.png", title, f"plots/{file}.png") for file, title in files.items()]
+
+    context = {"results": results, "protocols": _protocols(results), "say": say, "pictures": pictures}
     page = render_page("comparison.html", runs=_run_table(results, plots.parent), **context)
     return render_markdown("comparison.md", runs=None, **context), page
 
@@ -80,35 +63,22 @@ def figures(results: Json) -> Iterator[tuple[str, Figure]]:
         cells, families, decisions, curves = (protocol[key] for key in PROTOCOL_KEYS[:4])
         suffix = protocol["suffix"]
         if families:
-            yield f"forest{suffix}", forest_figure(families, score)
-            friedman = families[0]["comparison"]["friedman"]
-            if (ranks := ranks_figure(friedman, int(friedman["blocks"]))) is not None:
+            yield f"forest{suffix}", draw.forest_figure(families, score)
+            if (ranks := draw.ranks_figure(families[0]["comparison"]["friedman"])) is not None:
                 yield f"ranks{suffix}", ranks
         if any(cell[say.basis_of(cells).key] is not None for cell in cells):
-            yield f"heat_map{suffix}", heat_figure(cells, score)
-            yield f"cost{suffix}", cost_figure(cells, score)
+            yield f"heat_map{suffix}", draw.heat_figure(cells, score)
+            yield f"cost{suffix}", draw.cost_figure(cells, score)
         if decisions:
-            yield f"roc{suffix}", roc_cells_figure(decisions)
-            yield f"confusion{suffix}", confusion_cells_figure(decisions)
+            yield f"roc{suffix}", draw.roc_cells_figure(decisions)
+            yield f"confusion{suffix}", draw.confusion_cells_figure(decisions)
         if curves:
-            yield f"curves{suffix}", curves_figure(curves, cells)
-
-
-def draw_results(folder: Path, results: Json, formats: Sequence[str] = ("png",)) -> list[str]:
-    """Draw every picture below ``folder``; pictures of an earlier comparison there are taken away."""
-    written: list[Path] = []
-    for name, figure in figures(results):
-        written += save_picture(figure, folder / name, formats)
-    for stem in PICTURES:
-        for path in [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*.*")]:
-            if path not in written and path.suffix in (".png", ".svg", ".pdf"):
-                path.unlink()
-    return list(dict.fromkeys(path.stem for path in written))
+            yield f"curves{suffix}", draw.curves_figure(curves, cells)
 
 
 def _run_table(results: Json, out: Path) -> Table | None:
     """Every run whose folder is beside the page, linked to its report."""
-    rows = [[curve["run"], str(curve["arm"]), str(curve["magnification"])] for curve in results["curves"]]
+    rows = [[str(curve[key]) for key in ("run", "arm", "magnification")] for curve in results["curves"]]
     rows += [[str(run["run"]), str(run["state"]), ""] for run in results["unfinished"]]
     rows = sorted(row for row in rows if (out / row[0]).is_dir())
     reports = {row[0]: f"{row[0]}/report.html" for row in rows}

@@ -1,5 +1,6 @@
 """Names, numbers, sentences and tables of a comparison: the page, ``results.md`` and the console show the same ones."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,12 +34,10 @@ def basis_of(cells: Sequence[Json]) -> Basis:
 
 def basis_words(cells: Sequence[Json]) -> str:
     """What the values are, with the number of seeds where every cell has the same."""
-    basis = basis_of(cells)
-    counts = {_seeds(cell) for cell in cells if cell["value"]}
+    basis, counts = basis_of(cells), list({_seeds(cell) for cell in cells if cell["value"]})
     if basis is not POOLED or len(counts) != 1:
         return basis.words
-    (count,) = counts
-    return f"pooled out-of-fold, {'' if count == '1 seed' else 'mean over '}{count}"
+    return f"pooled out-of-fold, {'mean over ' * (counts[0] != '1 seed')}{counts[0]}"
 
 
 def _seeds(cell: Json) -> str:
@@ -54,7 +53,7 @@ def distinct(cells: Sequence[Json], key: str) -> list[str]:
 def score_title(score: str) -> str:
     """``case_auroc`` as ``AUROC by case``."""
     level, _, name = score.partition("_")
-    return f"{titles()[name][0] if name in titles() else name.replace('_', ' ')} by {level}"
+    return f"{titles().get(name, (name.replace('_', ' '),))[0]} by {level}"
 
 
 def is_error(score: str) -> bool:
@@ -85,12 +84,9 @@ def p_text(value: float | None) -> str:
 
 def quantity(value: float | None) -> str:
     """A count or an amount with a unit's prefix: 11.2 M; a dash for None and for 0, which is what nobody measured."""
-    if not value:
-        return NOTHING
-    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
+    units = {" T": 1e12, " G": 1e9, " M": 1e6, " k": 1e3, "": 0}
+    prefix = next(prefix for prefix, factor in units.items() if (value or 0) >= factor)
+    return f"{value / (units[prefix] or 1):.3g}{prefix}" if value else NOTHING
 
 
 def family_rank(family: Json) -> str:
@@ -103,25 +99,20 @@ def family_rank(family: Json) -> str:
 def summary(results: Json) -> dict[str, Any]:
     """The answer in words.
 
-    Returns:
-        ``runs``: how many, by state; ``labels`` that some result has; ``main``: the family that averages over all settings
-        of the first protocol that has one, or None; ``conclusions``: a sentence a comparison of it, or why there is
-        none; ``cautions``: what is not compared and what validation scores cannot say; ``rank`` of that family.
+    ``main`` is the first family that averages over all settings, with its ``rank``; ``conclusions`` has a sentence a
+    comparison of it, or why there is none; ``cautions`` what is not compared and what validation cannot say.
     """
-    runs = results["runs"]
+    runs, cells = results["runs"], results["cells"]
     states = [f"{count} {state}" for state, count in runs.items() if state != "found" and count]
-    labels = [str(cell["label"]).split(" (")[0] for cell in results["cells"] if cell["label"]]
+    labels = [str(cell["label"]).split(" (")[0] for cell in cells if cell["label"]]
     main: Json | None = next((family for family in results["families"] if family["main"]), None)
-    if main:
-        conclusions = [str(pair["words"]) for pair in main["comparison"]["pairs"]]
-    else:
-        reasons = [reason for refusal in results["refusals"] for reason in refusal["reasons"]]
-        conclusions = [f"No comparison: {text}." for text in dict.fromkeys(said_once(reasons).values())]
+    reasons = [reason for refusal in results["refusals"] for reason in refusal["reasons"]]
+    refused = [f"No comparison: {text}." for text in dict.fromkeys(problem_texts(reasons).values())]
     cautions = [
-        f"Not compared: {level}, since {reasons[0]}{f' (and {len(reasons) - 1} more)' if reasons[1:] else ''}."
-        for level, reasons in (main["missing"] if main else {}).items()
+        f"Not compared: {level}, since {why[0]}{f' (and {len(why) - 1} more)' if why[1:] else ''}."
+        for level, why in (main["missing"] if main else {}).items()
     ]
-    if runs["finished"] and not any(cell["scored_runs"] for cell in results["cells"]):
+    if runs["finished"] and not any(cell["scored_runs"] for cell in cells):
         cautions.append(
             "Every finished run left its test set unread (test=false): only validation scores are known. They chose "
             "epochs and thresholds, so they say nothing about new cases, and no interval or comparison is made from them."
@@ -130,30 +121,28 @@ def summary(results: Json) -> dict[str, Any]:
         "runs": f"{counted(runs['found'], 'run').replace(',', '')}: {', '.join(states)}.",
         "labels": list(dict.fromkeys([SYNTHETIC] * is_synthetic(results) + labels)),
         "main": main,
-        "conclusions": conclusions,
+        "conclusions": [str(pair["words"]) for pair in main["comparison"]["pairs"]] if main else refused,
         "cautions": cautions,
         "rank": family_rank(main) if main else "",
     }
 
 
-def said_once(problems: Sequence[str]) -> dict[str, str]:
-    """Each ``<cell>: <problem>`` as it is said: once, with the number of cells, where several have the same problem."""
-    alike: dict[str, list[str]] = {}
-    for problem in dict.fromkeys(problems):
-        alike.setdefault(problem.partition(": ")[2] or problem, []).append(problem)
+def problem_texts(problems: Sequence[str]) -> dict[str, str]:
+    """Each ``<cell>: <problem>`` as it is shown: once, with the number of cells, where several have the same problem."""
+    texts = {problem: problem.partition(": ")[2] or problem for problem in problems}
+    counts = Counter(texts.values())
     return {
-        problem: problem if len(same) == 1 else f"{len(same)} cells: {text}"
-        for text, same in alike.items()
-        for problem in same
+        problem: problem if counts[text] == 1 else f"{counts[text]} cells: {text}"
+        for problem, text in texts.items()
     }
 
 
 def missing_folds(cells: Sequence[Json]) -> str:
     """``0,1,2,3,4``, the folds to run, where nothing could be pooled because some are missing; else empty."""
     problems = [problem for cell in cells for problem in cell["problems"]]
+    missing = any("fold" in problem and "missing" in problem for problem in problems)
     nothing = all(cell["value"] is None for cell in cells)
-    missing = nothing and any("fold" in problem and "missing" in problem for problem in problems)
-    return ",".join(map(str, range(cells[0]["folds"] or 0))) if missing else ""
+    return ",".join(map(str, range(cells[0]["folds"] or 0))) if missing and nothing else ""
 
 
 def main_table(cells: Sequence[Json], score: str) -> Table:
@@ -161,26 +150,25 @@ def main_table(cells: Sequence[Json], score: str) -> Table:
     basis, names, notes = basis_of(cells), distinct(cells, "magnification"), Notes()
     at = {(cell["arm"], cell["magnification"]): cell for cell in cells}
     several = len({_seeds(cell) for cell in cells if cell["value"] is not None}) > 1
-    said = said_once([problem for cell in cells for problem in cell["problems"]])
+    reasons = problem_texts([problem for cell in cells for problem in cell["problems"]])
+    ends = {POOLED: ("low", "high"), RUNS: ("runs_low", "runs_high")}.get(basis)
 
     def text(cell: Json | None) -> str:
         if cell is None:
             return "not run"
-        marks = "".join(notes.mark(said[problem]) for problem in cell["problems"])
-        value, runs_value = cell[basis.key], cell[RUNS.key]
-        if value is None and runs_value is None:
+        marks = "".join(notes.mark(reasons[problem]) for problem in cell["problems"])
+        value, seeds = cell[basis.key], f"; {_seeds(cell)}" * (several and basis is POOLED)
+        low, high = (cell[end] for end in ends) if ends else (None, None)
+        if value is None and cell[RUNS.key] is None:
             return NOTHING + (notes.mark(str(cell["reason"])) if cell["reason"] else "") + marks
         if value is None:
             mark = notes.mark(f"mean of {counted(cell['scored_runs'], 'run')}, not pooled")
-            return f"{fixed(runs_value)}{mark}{marks}"
-        if basis is not POOLED:
-            low, high = (cell["runs_low"], cell["runs_high"]) if basis is RUNS else (None, None)
-            ends = "" if low is None else f" ({fixed(low, 2)} to {fixed(high, 2)})"
-            return f"{fixed(value)}{ends}{marks}"
-        seeds = f"; {_seeds(cell)}" if several else ""
-        if cell["low"] is None:
+            return f"{fixed(cell[RUNS.key])}{mark}{marks}"
+        if low is not None:
+            return f"{fixed(value)} ({fixed(low, 2)} to {fixed(high, 2)}{seeds}){marks}"
+        if basis is POOLED:
             return f"{fixed(value)} (no interval{seeds}){notes.mark(str(cell['reason']))}{marks}"
-        return f"{fixed(value)} ({fixed(cell['low'], 2)} to {fixed(cell['high'], 2)}{seeds}){marks}"
+        return f"{fixed(value)}{marks}"
 
     rows = [[arm, *(text(at.get((arm, name))) for name in names)] for arm in distinct(cells, "arm")]
     return table_with_notes([score_title(score), *names], rows, notes)

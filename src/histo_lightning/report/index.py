@@ -15,14 +15,10 @@ from histo_lightning.report.pages import write_page
 from histo_lightning.report.words import interval_text, labels_of, level_scores
 from histo_lightning.runs import RunFolder, read_json
 
-INDEX = "index.html"
-PAGES = {  # what a folder is listed as, by the folder that holds it, and its page
-    "evaluations": ("evaluation", "report.html"),
-    "comparisons": ("comparison", "report.html"),
-    "datasets": ("data set", "report.html"),
-    "predictions": ("predictions", "index.html"),
-    "exports": ("export", "metadata.json"),
-}
+# What a folder is listed as, by the folder that holds it; and its page.
+KINDS = {"evaluations": "evaluation", "comparisons": "comparison", "datasets": "data set"}
+KINDS |= {"predictions": "predictions", "exports": "export"}
+PAGES = {"predictions": "index.html", "export": "metadata.json"}
 
 
 @dataclass(frozen=True)
@@ -47,64 +43,46 @@ def entries(root: Path) -> Iterator[Entry]:
     """Everything with a page below a folder, in the order of the folders; damaged records are listed as damaged."""
     for here, folders, names in os.walk(root):
         folder = Path(here)
-        folders.sort()
-        kind, page = "", "report.html"
+        kind = KINDS.get(folder.parent.name, "")
         if "study.json" in names or "study.db" in names:
-            kind, folders[:] = "study", []
+            kind = "study"
         elif ("config.yaml" in names and "split.json" in names) or "status.json" in names:
-            kind, folders[:] = "run", []
+            kind = "run"
         elif "sweep.json" in names:
             kind = "sweep"
-        elif folder.parent.name in PAGES:
-            kind, page = PAGES[folder.parent.name]
-            folders[:] = []
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not kind:
-            continue
-        link = (folder / page).relative_to(root).as_posix() if page in names else ""
-        try:
-            yield _entry(kind, folder, link)
-        except UserError:
-            yield Entry(kind, folder.name, link, state="damaged")
+        closed, page = kind not in ("", "sweep"), PAGES.get(kind, "report.html")
+        folders[:] = [] if closed else sorted(name for name in folders if not name.startswith("."))
+        if kind:
+            link = (folder / page).relative_to(root).as_posix() if page in names else ""
+            try:
+                yield Entry(kind, folder.name, link, **_facts(kind, folder))
+            except UserError:
+                yield Entry(kind, folder.name, link, state="damaged")
 
 
-def _entry(kind: str, folder: Path, link: str) -> Entry:
-    if kind == "run":
-        metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
-        return Entry(
-            kind,
-            folder.name,
-            link,
-            str(metrics.get("title") or ""),
-            RunFolder(folder).state,
-            str(status.get("started") or "")[:16].replace("T", " "),
-            dict(level_scores(metrics, "test", "case")),
-            ", ".join(labels_of(metrics, str(metrics.get("split") or ""))),
-        )
-    if kind == "evaluation":
-        metrics = read_json(folder / "metrics.json")
-        scores = {"test": metrics.get("scores")}
-        labels = ", ".join(labels_of(metrics, str(metrics.get("label") or "")))
-        return Entry(
-            kind, folder.name, link, scores=dict(level_scores(scores, "test", "case")), labels=labels
-        )
-    return Entry(kind, folder.name, link)
+def _facts(kind: str, folder: Path) -> dict[str, Any]:
+    """What the records of a run or an evaluation say."""
+    if kind not in ("run", "evaluation"):
+        return {}
+    metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
+    parts, label = (metrics, "split") if kind == "run" else ({"test": metrics.get("scores")}, "label")
+    return {
+        "scores": dict(level_scores(parts, "test", "case")),
+        "labels": ", ".join(labels_of(metrics, str(metrics.get(label) or ""))),
+        "title": str(metrics.get("title") or "") if kind == "run" else "",
+        "state": RunFolder(folder).state if kind == "run" else "",
+        "started": str(status.get("started") or "")[:16].replace("T", " "),
+    }
 
 
 def write_index(root: Path) -> Path | None:
-    """Write ``index.html`` into a folder; None where there is nothing to list.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write ``index.html`` into a folder, None where there is nothing to list; UserError where it cannot be written."""
     rows = list(entries(root))
     if not rows:
         return None
     script = (files("histo_lightning.report") / "templates" / "index.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(
-        hashlib.sha256(script.encode()).digest()
-    ).decode()  # the only script that may run
-    return write_page(root / INDEX, "index.html", entries=rows, script=script, digest=digest)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return write_page(root / "index.html", "index.html", entries=rows, script=script, digest=digest)
 
 
 def refresh_index(root: Path) -> None:

@@ -15,9 +15,7 @@ from histo_lightning.report import words
 from histo_lightning.report.tables import Table, cell_parts, markdown_text
 from histo_lightning.runs import write_atomic
 
-WIDE = (
-    850  # pixels, above which a picture scrolls by itself on a narrow screen, so that its text stays readable
-)
+WIDE = 850  # pixels, above which a picture scrolls by itself on a narrow screen: its text stays readable
 PHOTOS = ("worst", "preview")  # what pictures of images are called
 
 
@@ -65,8 +63,8 @@ def render_text(template: str, **context: Any) -> str:
 
 def write_page(path: Path, template: str, **context: Any) -> Path:
     """Render a page and write it whole or not at all; raise UserError where it cannot be written."""
-    text = render_page(template, **context)
-    write_atomic(path, text.encode("utf-8", errors="replace"))  # a file's name may be no text
+    page = render_page(template, **context)
+    write_atomic(path, page.encode("utf-8", errors="replace"))  # a file's name may be no text
     return path
 
 
@@ -83,8 +81,8 @@ def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:
     """A JPEG of uint8 H x W x 3 pixels, at most ``width`` pixels wide."""
     image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
     if image.width > width:
-        size = (width, max(1, round(image.height * width / image.width)))
-        image = image.resize(size, Image.Resampling.BOX)
+        height = max(1, round(image.height * width / image.width))
+        image = image.resize((width, height), Image.Resampling.BOX)
     image.save(buffer, "JPEG", quality=85)
     return Picture(_data_uri(buffer.getvalue(), "jpeg"), alt, photo=True)
 

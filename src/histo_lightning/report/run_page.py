@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,8 @@ from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import coverage_of, influence_table, read_predictions
 from histo_lightning.evaluation.levels import kish
 from histo_lightning.report import words
-from histo_lightning.report.figures.cases import Reader, case_figure, worst_figure
-from histo_lightning.report.figures.confusion import confusion_figure
-from histo_lightning.report.figures.learning import curve_figure, read_history
-from histo_lightning.report.figures.ranking import precision_recall_figure, reliability_figure, roc_figure
+from histo_lightning.report.figures import curves
+from histo_lightning.report.figures.cases import Reader, case_figure, confusion_figure, worst_figure
 from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.scores import group_tables, part_context, titles
 from histo_lightning.report.style import save_picture
@@ -30,17 +29,6 @@ FILES = (
     "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
     "checkpoints/best.ckpt checkpoints/last.ckpt train.log plots tensorboard"
 )
-PNG = ("png",)
-PICTURES = {
-    "loss": "Loss by epoch",
-    "accuracy": "Accuracy by epoch",
-    "roc": "ROC curves",
-    "cases": "Score by case",
-    "confusion": "Confusion matrices",
-    "precision_recall": "Precision-recall curves",
-    "reliability": "Reliability diagram",
-    "worst": "The worst errors",
-}
 CONTENTS = ("images", "slides", "cases", "effective cases (Kish)", "largest case")
 NEAR = 0.02  # of the watched score: so close, validation could as well have chosen another epoch
 
@@ -57,48 +45,49 @@ def part_figures(
     table: Predictions, scores: Json, threshold: float | None, temperature: Json | None
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure of each picture of scored predictions, with the operating point and temperature of ``metrics.json``."""
-    yield "roc", roc_figure(table, scores)
+    yield "roc", curves.roc_figure(table, scores)
     yield "cases", case_figure(table, threshold)
     yield "confusion", confusion_figure(table)
-    yield "precision_recall", precision_recall_figure(table, scores)
-    yield "reliability", reliability_figure(table, temperature)
+    yield "precision_recall", curves.precision_recall_figure(table, scores)
+    yield "reliability", curves.reliability_figure(table, temperature)
 
 
-def draw_plots(run_folder: Path, formats: Sequence[str] = PNG) -> list[Path]:
-    """Draw ``plots/*`` of a run folder from its tables; the files written, each whole or not at all.
+def draw_plots(run_folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draw ``plots/*`` of a run folder from its tables, but for the worst errors, which need pixels: ``draw_worst``.
 
-    The worst errors need pixels: see :func:`draw_worst`.
-
-    Raises:
-        UserError: a table is missing or damaged, or a picture cannot be written.
+    The files written, each whole or not at all; UserError where a table is damaged or a picture cannot be written.
     """
     metrics, plots = read_metrics(run_folder), run_folder / "plots"
-    history, best = read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
+    history, best = curves.read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
     # Of eight subtypes there is no baseline: "malignant" is no answer there.
     baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
-    written = save_picture(curve_figure(history, "loss", best), plots / "loss", formats)
-    written += save_picture(curve_figure(history, "accuracy", best, baseline), plots / "accuracy", formats)
+    figures = {"loss": curves.curve_figure(history, "loss", best)}
+    figures["accuracy"] = curves.curve_figure(history, "accuracy", best, baseline)
     threshold = (metrics.get("operating_point") or {}).get("threshold")
-    for part in [part for part in ("val", "test") if metrics.get(part)]:
-        table = read_predictions(run_folder / "predictions" / f"{part}.csv")
-        for name, figure in part_figures(table, metrics[part], threshold, metrics.get("temperature")):
-            written += save_picture(figure, plots / f"{name}_{part}", formats)
+    for part, table in _scored_parts(run_folder, metrics):
+        drawn = part_figures(table, metrics[part], threshold, metrics.get("temperature"))
+        figures |= {f"{name}_{part}": figure for name, figure in drawn}
+    return [path for name, figure in figures.items() for path in save_picture(figure, plots / name, formats)]
+
+
+def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``; raises as ``draw_plots``."""
+    written = list[Path]()
+    for part, table in _scored_parts(run_folder, read_metrics(run_folder)):
+        figure = worst_figure(table, read_image)
+        written += save_picture(figure, run_folder / "plots" / f"worst_{part}", formats)
     return written
 
 
-def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = PNG) -> list[Path]:
-    """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``; raises as ``draw_plots``."""
-    metrics, written = read_metrics(run_folder), list[Path]()
+def _scored_parts(run_folder: Path, metrics: Json) -> Iterator[tuple[str, Predictions]]:
     for part in ("val", "test"):
         if metrics.get(part):
-            figure = worst_figure(read_predictions(run_folder / "predictions" / f"{part}.csv"), read_image)
-            written += save_picture(figure, run_folder / "plots" / f"worst_{part}", formats)
-    return written
+            yield part, read_predictions(run_folder / "predictions" / f"{part}.csv")
 
 
 def draw_evaluation(
     folder: Path, table: Predictions, scores: Json, threshold: float | None, temperature: Json | None, read_image: Reader,
-    formats: Sequence[str] = PNG,
+    formats: Sequence[str] = ("png",),
 ) -> None:  # fmt: skip
     """``plots/*`` of an evaluation: the pictures of a run's part, and the worst errors."""
     for name, figure in part_figures(table, scores, threshold, temperature):
@@ -107,14 +96,14 @@ def draw_evaluation(
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write ``report.html`` of a run from its tables and pictures: one file that needs no other, whole or not at all.
-
-    Raises:
-        UserError: a table is missing or damaged, or the file cannot be written.
-    """
-    metrics, history = read_metrics(run_folder), read_history(run_folder / "history.csv")
+    """Write ``report.html`` of a run from its tables and pictures, one file that needs no other; UserError if damaged."""
+    metrics, history = read_metrics(run_folder), curves.read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
-    config_text, config = _read_config(run_folder / "config.yaml")
+    file = run_folder / "config.yaml"
+    config_text, config = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "", None
+    with suppress(yaml.YAMLError):  # a damaged one is shown as it is
+        config = yaml.safe_load(config_text)
+    config = config if isinstance(config, dict) else {}
     parts = [part for part in ("test", "val") if metrics.get(part)]
     predictions = read_predictions(run_folder / "predictions" / f"{parts[0]}.csv")
     rate = history.get("images_per_second", np.array([np.nan]))
@@ -124,7 +113,6 @@ def write_report(run_folder: Path) -> Path:
         "name": run_folder.name,
         "title": words.run_title(config, split) or run_folder.name,
         "labels": words.labels_of(metrics, str(split.get("label") or ""), config),
-        "synthetic": words.is_synthetic(metrics, config),
         "split": split,
         "status": status,
         "config": config,
@@ -149,13 +137,20 @@ def _write(
     folder: Path, template: str, metrics: Json, parts: Sequence[str], table: Predictions, context: Json
 ) -> Path:
     coverage = coverage_of(words.score_value(metrics, parts[0], "image", "auroc"))
+
+    def pictures(titles: Mapping[str, str], *names: str) -> list[Picture]:
+        """The pictures that are there: of the run, of an evaluation, or of each part."""
+        ends = {"": ""} | {f"_{part}": f", {words.PART_NAMES[part]} set" for part in parts}
+        files = {f"{name}{end}.png": titles[name] + text for name in names for end, text in ends.items()}
+        return [one for file, text in files.items() if (one := picture(folder / "plots" / file, text))]
+
     return write_page(
         folder / "report.html",
         template,
         metrics=metrics,
         part=parts[0],
         groups=group_tables(table),
-        pictures=_pictures(folder / "plots", parts),
+        pictures=pictures,
         coverage=f"{coverage.sentence} Another training run may differ by more.",
         meanings=titles().values(),
         files={name: "" for name in FILES.split() if (folder / name).exists()},
@@ -163,52 +158,27 @@ def _write(
     )
 
 
-def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of ``config.yaml`` and its content, empty where it is missing or damaged."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        content = None
-    return text, content if isinstance(content, dict) else {}
-
-
-def _pictures(plots: Path, parts: Sequence[str]) -> dict[str, list[Picture]]:
-    """The pictures that are there, by name: one of the run, of an evaluation, or of each part."""
-    drawn: dict[str, list[Picture]] = {}
-    for name, alt in PICTURES.items():
-        files = {name: alt} | {f"{name}_{part}": f"{alt}, {words.PART_NAMES[part]} set" for part in parts}
-        drawn[name] = [one for file, text in files.items() if (one := picture(plots / f"{file}.png", text))]
-    return drawn
-
-
 def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:
-    """By class what ``CONTENTS`` names, as text: effective cases after Kish 1965, the largest case with its share.
-
-    None where a name is outside the grammar, so that cases are unknown.
-    """
+    """By class what ``CONTENTS`` names, as text (effective cases after Kish 1965); None where some cases are unknown."""
     names = [name for image in images if (name := parse_name(image)) is not None]
     if len(names) < len(images):
         return None
     contents = {}
     for class_name in CLASSES:
         own = [name for name in names if name.class_name == class_name]
-        by_case = Counter(
-            sorted(name.case for name in own)
-        )  # of equal cases the first by name is the largest
-        ((largest, size),) = by_case.most_common(1) or [("", 0)]
-        share = f"{100 * size / len(own):.0f} % ({largest})" if own else "none"
-        effective = kish(np.array(list(by_case.values()), dtype=np.int64))
-        counts = [len(own), len({name.slide for name in own}), len(by_case)]
-        contents[class_name] = [*map(str, counts), f"{effective:.1f}", share]
+        cases = Counter(sorted(name.case for name in own))  # of equal cases the first by name is the largest
+        shares = [f"{100 * size / len(own):.0f} % ({case})" for case, size in cases.most_common(1)]
+        effective = kish(np.array(list(cases.values()), dtype=np.int64))
+        counts = [len(own), len({name.slide for name in own}), len(cases)]
+        contents[class_name] = [*map(str, counts), f"{effective:.1f}", *(shares or ["none"])]
     return contents
 
 
 def contents_table(split: Json, metrics: Json) -> Table:
     """Images, slides and cases of each part by class, and how unequal the cases are."""
     images = {part: split["parts"][part] for part in words.PART_NAMES if part in (split.get("parts") or {})}
-    contents = {part: contents_of(names) or {} for part, names in images.items()}
     rows = [["images", *(str(len(names)) for names in images.values())]]
+    contents = {part: contents_of(names) or {} for part, names in images.items()}
     for class_name in CLASSES:
         columns = []
         for part in images:

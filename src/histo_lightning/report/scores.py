@@ -9,12 +9,11 @@ from histo_lightning.data.breakhis.names import SUBTYPE_NAMES, SUBTYPES
 from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import all_scores, score_predictions
 from histo_lightning.evaluation.intervals import wilson
-from histo_lightning.evaluation.levels import units
+from histo_lightning.evaluation.levels import LEVELS, units
 from histo_lightning.report.tables import Notes, Table, table_with_notes
-from histo_lightning.report.words import NOTHING, fixed, interval_text, level_scores, levels_of
+from histo_lightning.report.words import fixed, interval_text, level_scores, levels_of
 
 Json = Mapping[str, Any]
-LEVELS = ("image", "slide", "case")
 MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
 BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
 
@@ -29,21 +28,20 @@ def score_cell(score: Json | None, notes: Notes) -> str:
     """A score with its interval, and the mark of why one of them is missing."""
     if score is None:
         return "\N{MIDDLE DOT}"
-    reason = str(score.get("reason") or "not computed")
-    if score.get("value") is None:
-        return NOTHING + notes.mark(reason)
-    bounded = score.get("low") is not None and score.get("high") is not None
-    return interval_text(score) + ("" if bounded else notes.mark(f"no interval: {reason}"))
+    known = score.get("value") is not None
+    bounded = known and score.get("low") is not None and score.get("high") is not None
+    reason = f"{'no interval: ' * known}{score.get('reason') or 'not computed'}"
+    return interval_text(score) + ("" if bounded else notes.mark(reason))
 
 
 def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
     """The main scores of a part of ``metrics.json`` by image, slide and case, and all others."""
     by_level = {level: levels.get(level) or {} for level in LEVELS}
-    entries = [(name, value) for scores in by_level.values() for name, value in scores.items()]
+    entries = [entry for scores in by_level.values() for entry in scores.items()]
     present = {name for name, value in entries if isinstance(value, Mapping) and "value" in value}
+    ordered = [*(name for name in titles() if name in present), *sorted(present - set(titles()))]
     main = [name for name in MAIN if name in present]
-    others = [name for name in titles() if name in present and name not in main]
-    return _table(main, by_level), _table([*others, *sorted(present - set(titles()))], by_level)
+    return _table(main, by_level), _table([name for name in ordered if name not in main], by_level)
 
 
 def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
@@ -117,7 +115,6 @@ def part_context(levels: Json) -> dict[str, Any]:
         "recall": recall_table(levels),
         "binary": score_tables(binary) if any(binary.values()) else None,
         "moved": score_tables(moved) if stored else None,
-        "threshold": stored.get("threshold"),
-        "apparent": bool(stored.get("apparent")),
+        "stored": stored,
         "malignant_share": 100 * classes.get("malignant", 0) / max(sum(classes.values()), 1),
     }

@@ -1,10 +1,12 @@
-"""Closing summaries on the console: scores by image and case, and where the files are."""
+"""What commands print at their end: scores by image and case, a comparison, and where the files are."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from histo_lightning.report import comparison_words
 from histo_lightning.report.console import console
+from histo_lightning.report.pages import render_text
 from histo_lightning.report.tables import Table
 from histo_lightning.report.words import interval_text, labels_of
 
@@ -45,3 +47,20 @@ def print_summary(folder: Path, metrics: Mapping[str, Any], labels: Sequence[str
     print(f"report:      {folder / 'report.html'}")
     print(f"checkpoint:  {min((folder / 'checkpoints').glob('*.ckpt'), default=folder / 'checkpoints')}")
     print(f"tensorboard: {folder / 'tensorboard'}")
+
+
+def print_comparison(results: Mapping[str, Any], out: Path, *, unfinished: bool = True) -> None:
+    """The closing summary of a comparison: scores, warnings, what is missing, the conclusion in words, the files.
+
+    ``unfinished=False`` leaves out the jobs that are not done, where they are named elsewhere.
+    """
+    screen = console()
+
+    def table(content: Table) -> str:
+        with screen.capture() as captured:
+            screen.print(content.console())
+        return captured.get()
+
+    missing = results["unfinished"] if unfinished else []
+    context = {"results": results, "say": comparison_words, "table": table, "unfinished": missing, "out": out}
+    print(render_text("comparison.console", **context), end="")

@@ -23,21 +23,13 @@ def _marks(rows: Sequence[Sequence[str]]) -> Counter[int]:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows of plain text; the first column names the rows.
-
-    Attributes:
-        head: a heading a column.
-        rows: a text a column; ``0.83 (0.70 to 0.91) [1]`` is a number, its interval and the number of a note.
-        notes: below the table; numbered where cells refer to them.
-        align: a letter a column, ``l`` or ``r``; empty: the first left, the others right.
-        links: where the name of a row leads to, by name.
-    """
+    """Headings and rows of plain text; the first column names the rows."""
 
     head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    align: str = ""
-    links: dict[str, str] | None = None
+    rows: Sequence[Sequence[str]]  # ``0.83 (0.70 to 0.91) [1]``: a number, its interval, a note's number
+    notes: Sequence[str] = ()  # below the table; numbered where cells refer to them
+    align: str = ""  # a letter a column, ``l`` or ``r``; empty: the first left, the others right
+    links: dict[str, str] | None = None  # where the name of a row leads to, by name
 
     @property
     def alignment(self) -> str:
@@ -49,13 +41,6 @@ class Table:
         """The notes, each with its number where a cell has it."""
         used = _marks(self.rows)
         return [f"[{number}] {note}" if used[number] else note for number, note in enumerate(self.notes, 1)]
-
-    def markdown(self) -> str:
-        """The table with its notes below."""
-        rules = ["---:" if letter == "r" else "---" for letter in self.alignment]
-        head, *lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (self.head, *self.rows)]
-        notes = [f"\n{markdown_text(note)}" for note in self.numbered_notes]
-        return "\n".join([head, f"|{'|'.join(rules)}|", *lines, *notes])
 
     def console(self) -> ConsoleTable:
         """A table for ``rich``; the notes are below it."""

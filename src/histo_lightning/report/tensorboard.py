@@ -24,12 +24,10 @@ def link_runs(root: Path, links: Path) -> int:
 
     Runs of a sweep are below the sweep's name. Where two short names are equal, the later ones keep the whole folder's name.
     """
-    count = 0
-    for board in sorted(root.rglob("tensorboard")):
+    folders = sorted(board for board in root.rglob("tensorboard") if board.is_dir())
+    boards = [board for board in folders if ".hydra" not in board.parts]
+    for board in boards:
         run = board.parent
-        if not board.is_dir() or ".hydra" in board.parts:
-            continue
-        count += 1
         group = links / run.parent.name if run.parent.name != "runs" else links
         group.mkdir(parents=True, exist_ok=True)
         for name in (short_name(run.name), run.name):
@@ -39,15 +37,11 @@ def link_runs(root: Path, links: Path) -> int:
             if not link.is_symlink():
                 link.symlink_to(board.resolve())
                 break
-    return count
+    return len(boards)
 
 
 def serve(root: Path, port: int) -> None:
-    """Serve until Ctrl-C or SIGTERM; runs that begin meanwhile appear.
-
-    Raises:
-        UserError: the port is taken.
-    """
+    """Serve until Ctrl-C or SIGTERM; runs that begin meanwhile appear. UserError where the port is taken."""
     from tensorboard import program  # takes a second
 
     def stop(*_: Any) -> None:

@@ -1,6 +1,23 @@
 """Run folders: atomic files, status, lock, and which folder a run goes into."""
 
-from histo_lightning.runs.files import read_json, write_atomic, write_json
+from histo_lightning.runs.files import (
+    quote_cell,
+    read_json,
+    unquote_cell,
+    write_atomic,
+    write_csv,
+    write_json,
+)
 from histo_lightning.runs.folder import RunFolder, choose_folder, versions
 
-__all__ = ["RunFolder", "choose_folder", "read_json", "versions", "write_atomic", "write_json"]
+__all__ = [
+    "RunFolder",
+    "choose_folder",
+    "quote_cell",
+    "read_json",
+    "unquote_cell",
+    "versions",
+    "write_atomic",
+    "write_csv",
+    "write_json",
+]

@@ -1,13 +1,16 @@
-"""Files written in one step or not at all, and JSON that is never silently empty."""
+"""Files written in one step or not at all; JSON that is never silently empty; CSV that is safe in a spreadsheet."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from numbers import Number
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from histo_lightning.errors import UserError
+
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
@@ -55,3 +58,37 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
     raise UserError(f"{path}: is damaged ({reason}); restore it, or move its folder away and run again")
+
+
+def _is_quoted(cell: str) -> bool:
+    return cell.startswith("'") and cell[1:].startswith((*_RUN_BY_SPREADSHEETS, "'"))
+
+
+def quote_cell(cell: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; ``unquote_cell`` takes it away.
+
+    A text that already looks quoted (``'=``, ``''``) gets one more, so every text comes back unchanged.
+    """
+    return f"'{cell}" if cell.startswith(_RUN_BY_SPREADSHEETS) or _is_quoted(cell) else cell
+
+
+def unquote_cell(cell: str) -> str:
+    """The text that ``quote_cell`` was given."""
+    return cell[1:] if _is_quoted(cell) else cell
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, Number):
+        return str(value)
+    cell = quote_cell(str(value))
+    # csv.writer leaves a lone carriage return bare under a "\n" line end, and no reader gets it back then.
+    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as CSV in one step: None and NaN are empty cells, floats come back bit-identical, texts unchanged."""
+    text = "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
+    # surrogateescape: a file name that is not UTF-8 keeps its bytes.
+    write_atomic(path, text.encode("utf-8", "surrogateescape"))

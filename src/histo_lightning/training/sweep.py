@@ -16,10 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.classifier.hardware import cores, visible_gpus
-from histo_lightning.comparison.console import print_comparison
 from histo_lightning.comparison.leakage import write_leakage_study
-from histo_lightning.comparison.names import level_text, value_text
 from histo_lightning.comparison.results import compare_runs
+from histo_lightning.comparison.settings import level_text, value_text
 from histo_lightning.config.checks import flatten
 from histo_lightning.config.compose import Composition, Job, config_tree, quoted
 from histo_lightning.config.identity import readable_name
@@ -27,6 +26,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
 from histo_lightning.errors import UserError
 from histo_lightning.report.index import refresh_index
+from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
 from histo_lightning.training.estimate import Sizes, cost_line

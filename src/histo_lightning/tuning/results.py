@@ -16,10 +16,9 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from histo_lightning.evaluation.table_csv import quote_cell
 from histo_lightning.report.pages import picture, write_page
 from histo_lightning.report.style import save_picture
-from histo_lightning.runs import versions, write_atomic, write_json
+from histo_lightning.runs import quote_cell, versions, write_atomic, write_json
 from histo_lightning.tuning.search import Studies, numbered
 from histo_lightning.tuning.space import Search, attributes, edge, overrides
 

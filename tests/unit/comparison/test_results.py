@@ -24,12 +24,11 @@ from sklearn.metrics import (
 
 from factories.sweeps import by_case, config_of, read, write_run, write_sweep
 from histo_lightning.comparison.cells import score_out_of_fold
-from histo_lightning.comparison.console import print_comparison
 from histo_lightning.comparison.folders import find_folders, listed_folders
-from histo_lightning.comparison.names import natural
 from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.comparison.reading import SHOWN_SCORES, read_runs
 from histo_lightning.comparison.results import analyse, compare_runs, results_table
+from histo_lightning.comparison.settings import natural
 from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
@@ -37,13 +36,13 @@ from histo_lightning.evaluation import (
     read_predictions,
     score_pooled,
     score_predictions,
-    unquote_cell,
     write_predictions,
 )
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.registry import score_names
 from histo_lightning.report.comparison_page import figures, texts
-from histo_lightning.runs import write_json
+from histo_lightning.report.summaries import print_comparison
+from histo_lightning.runs import unquote_cell, write_json
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
 COSTS = ["parameters", "flops", "train_seconds", "peak_memory_bytes"]

@@ -25,7 +25,7 @@ from histo_lightning.comparison.settings import names_of
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.report.comparison_page import figures
-from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
+from histo_lightning.report.figures.comparison import confusion_cells_figure, curves_figure, roc_cells_figure
 from histo_lightning.runs import write_json
 
 

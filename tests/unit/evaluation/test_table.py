@@ -18,12 +18,11 @@ from histo_lightning.evaluation import (
     as_table,
     columns,
     make_table,
-    quote_cell,
     read_predictions,
     score_predictions,
-    unquote_cell,
     write_predictions,
 )
+from histo_lightning.runs import quote_cell, unquote_cell
 
 
 def small_table(task: str = "binary", rows: int = 6, names: list[str] | None = None) -> Table:

@@ -13,7 +13,6 @@ from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import PredictConfig, TrainerConfig
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import read_predictions
-from histo_lightning.evaluation.table_csv import unquote_cell
 from histo_lightning.inference.predict import (
     Prediction,
     find_images,
@@ -22,6 +21,7 @@ from histo_lightning.inference.predict import (
     table_row,
 )
 from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented
+from histo_lightning.runs import unquote_cell
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
 

@@ -17,13 +17,20 @@ from histo_lightning.report.comparison_words import (
     main_table,
     missing_folds,
     p_text,
+    problem_texts,
     quantity,
-    said_once,
     size,
     summary,
 )
-from histo_lightning.report.figures.cells import confusion_cells_figure, curves_figure, roc_cells_figure
-from histo_lightning.report.figures.comparison import cost_figure, forest_figure, heat_figure, ranks_figure
+from histo_lightning.report.figures.comparison import (
+    confusion_cells_figure,
+    cost_figure,
+    curves_figure,
+    forest_figure,
+    heat_figure,
+    ranks_figure,
+    roc_cells_figure,
+)
 from histo_lightning.report.words import SYNTHETIC
 
 Json = dict[str, Any]
@@ -106,7 +113,7 @@ def test_missing_folds_are_said_once_with_what_to_add(one_fold: tuple[Path, Json
 
 def test_said_once() -> None:
     problems = ["a 40x: no run", "b: no run", "c: other", "alone"]
-    assert list(dict.fromkeys(said_once(problems).values())) == ["2 cells: no run", "c: other", "alone"]
+    assert list(dict.fromkeys(problem_texts(problems).values())) == ["2 cells: no run", "c: other", "alone"]
     nothing = {
         "families": [],
         "refusals": [{"reasons": ["only resnet18 was run"]}],
@@ -212,11 +219,11 @@ def test_the_heat_map_has_one_scale_whatever_the_values(depths: Json) -> None:
 
 
 def test_mean_ranks_with_the_critical_difference() -> None:
-    figure = ranks_figure({"mean_ranks": {"a": 1.2, "b": 1.8}, "critical_difference": 0.88}, 5)
+    figure = ranks_figure({"mean_ranks": {"a": 1.2, "b": 1.8}, "critical_difference": 0.88, "blocks": 5})
     assert isinstance(figure, Figure)
     bars = [tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert bars == [pytest.approx((1.36, 2.24)), pytest.approx((0.76, 1.64))]
-    assert ranks_figure({"reason": "one fold"}, 1) is None
+    assert ranks_figure({"reason": "one fold"}) is None
 
 
 def test_many_cells_are_drawn_on_one_page_and_the_rest_is_counted(depths: Json) -> None:

@@ -17,7 +17,6 @@ from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.pixels.duplicates import Pair
 from histo_lightning.data.pixels.stains import COLUMNS, measure_stains
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation.table_csv import unquote_cell
 from histo_lightning.report.dataset_page import (
     IMAGE_COLUMNS,
     PROBLEM_COLUMNS,
@@ -25,6 +24,7 @@ from histo_lightning.report.dataset_page import (
     image_table,
     write_dataset_report,
 )
+from histo_lightning.runs import unquote_cell
 
 HOSTILE = '=HYPERLINK("x"),<script>alert(1)\r.png'
 CENSUS = "census: partial copy, 9 of the 7,909 BreakHis images are here"

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from factories.html import Page
-from histo_lightning.report.figures.leakage import draw_leakage
-from histo_lightning.report.leakage_page import points, sentences, write_study
+from histo_lightning.report.leakage_page import draw_leakage, points, sentences, write_study
 from histo_lightning.report.words import SHUFFLED, SYNTHETIC
 
 Json = dict[str, Any]

@@ -22,14 +22,20 @@ from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.levels import units
-from histo_lightning.report.figures.cases import case_figure, case_order, worst_figure, worst_images
-from histo_lightning.report.figures.confusion import confusion_figure
-from histo_lightning.report.figures.learning import curve_figure, read_history
-from histo_lightning.report.figures.ranking import (
+from histo_lightning.report.figures.cases import (
+    case_figure,
+    case_order,
+    confusion_figure,
+    worst_figure,
+    worst_images,
+)
+from histo_lightning.report.figures.curves import (
     GRID,
     band,
+    curve_figure,
     precision_recall_figure,
     precision_recall_points,
+    read_history,
     reliability_bins,
     reliability_figure,
     roc_figure,

@@ -1,10 +1,11 @@
-"""Predictions of single cases and images: every image by case, and a contact sheet of the worst errors."""
+"""Decisions of a part: every image by case, confusion matrices, and a contact sheet of the worst errors."""
 
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -12,11 +13,11 @@ from PIL import Image
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.levels import is_grouped, units
-from histo_lightning.evaluation.scores import log_error
+from histo_lightning.evaluation.scores import confusion, log_error
 from histo_lightning.evaluation.subtypes import subtype_log_error
 from histo_lightning.report import style
 from histo_lightning.report.style import bare, label_axes, legend_below, new_figure, say_empty, shown
-from histo_lightning.report.words import COLLAPSED, counted, part_of
+from histo_lightning.report.words import COLLAPSED, counted, levels_of, part_of
 
 Reader = Callable[[str], NDArray[np.uint8] | None]
 LOOKS = (("benign", style.BLUE, "o"), ("malignant", style.VERMILLION, "^"))
@@ -37,10 +38,7 @@ def case_order(table: Table) -> list[str]:
 
 
 def case_figure(table: Table, threshold: float | None) -> Figure:
-    """A row a case of one part: ``p_malignant`` of its images as points, their mean as a bar, in the look of its class.
-
-    ``threshold`` is the stored operating point, drawn beside 0.5.
-    """
+    """A row a case of one part: ``p_malignant`` of its images as points, their mean as a bar; the stored ``threshold``."""
     title = f"P(malignant) of each image\nby case, {part_of(table)}"
     if not is_grouped(table):
         figure, (axes,) = new_figure(5.0, 2.4)
@@ -79,6 +77,46 @@ def case_figure(table: Table, threshold: float | None) -> Figure:
     note = "Malignant cases above, benign ones below, each by their mean."
     legend_below(figure, axes, f"{note}\n{COLLAPSED}" if table.task == "subtype" else note, columns=2)
     return figure
+
+
+def confusion_figure(table: Table) -> Figure:
+    """Confusion matrices of the decisions by image and case, or of the eight subtypes by image: counts, and % of a row."""
+    binary = table.task == "binary"
+    names, levels = (CLASSES, levels_of(table)) if binary else (SUBTYPES, ["image"])
+    width, height = (1.4 + 2.0 * len(levels), 3.0) if binary else (6.0, 5.6)
+    figure, panels = new_figure(width, height, len(levels))
+    for axes, level in zip(panels, levels, strict=True):
+        level_units = units(table, level, binary=binary)
+        counts = confusion(level_units.truth, level_units.decision, len(names))
+        draw_matrix(axes, counts, names)
+        label_axes(axes, f"{counts.sum()} {level}s\n{part_of(table)}", "called", "truth")
+    return figure
+
+
+def draw_matrix(
+    axes: Axes, counts: NDArray[np.int64], names: tuple[str, ...], cases: NDArray[np.int64] | None = None
+) -> None:
+    """Draw a confusion matrix, rows are the truth; counts of ``cases`` are in brackets below those of images."""
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    axes.imshow(shares, cmap=style.SHADES, vmin=0, vmax=1)
+    size = style.TEXT_SIZE + 1 if len(names) == 2 else style.TEXT_SIZE - 3
+    for (row, column), share in np.ndenumerate(shares):
+        text = f"{counts[row, column]}\n{100 * share:.0f} %"
+        text += "" if cases is None else f"\n({cases[row, column]})"
+        look: dict[str, Any] = {"color": "white" if share > 0.55 else style.INK, "fontsize": size}
+        if not totals[row]:
+            text, look = "none here", {"color": style.GREY, "fontsize": size - 2}
+        axes.text(column, row, text, ha="center", va="center", **look)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, rotation=90 if len(names) == 2 else 0, va="center")
+    axes.spines[:].set_visible(False)
+    # White lines between the cells keep neighbours of one shade apart.
+    between = np.arange(len(names) - 1) + 0.5
+    axes.set_xticks(between, minor=True)
+    axes.set_yticks(between, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
 
 
 def worst_images(table: Table, count: int = COUNT) -> NDArray[np.int64]:

@@ -1,13 +1,17 @@
-"""Probabilities against the truth: ROC and precision-recall curves with bands, and reliability diagrams."""
+"""Curves of a run: loss and accuracy by epoch, ROC and precision-recall with bands, reliability diagrams."""
 
+import csv
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, apply_temperature
 from histo_lightning.evaluation.intervals import case_weights, class_support, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
@@ -15,11 +19,12 @@ from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import bin_index, why_undefined
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
-from histo_lightning.report.words import COLLAPSED, level_scores, levels_of, part_of
+from histo_lightning.report.words import COLLAPSED, PART_NAMES, level_scores, levels_of, part_of
 
 Floats = NDArray[np.float64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
 GRID = np.linspace(0, 1, 101)
+MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
 CHUNK = 250  # draws at a time, which bounds memory
 # Title, axis labels, score in the legend, its name in metrics.json, how points are joined.
 KINDS = {
@@ -28,6 +33,51 @@ KINDS = {
     "precision_recall": ("Precision and recall", "malignant ones found (recall)",
                          "right among those called malignant\n(precision)", "AUPRC", "auprc", "steps-pre"),
 }  # fmt: skip
+
+
+def read_history(path: Path) -> dict[str, Floats]:
+    """``history.csv`` by column, float64, one value an epoch, NaN for an empty cell; UserError where it is damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            head, *rows = list(csv.reader(file)) or [[]]
+        if not rows:
+            raise UserError(f"{path}: holds no epoch; train again")
+        cells = [[float(cell or "nan") for cell in row] for row in rows]
+        return {name: np.array(column) for name, column in zip(head, zip(*cells, strict=True), strict=True)}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); train again") from error
+    except ValueError as error:
+        raise UserError(f"{path}: a row is damaged ({error}); train again") from error
+
+
+def curve_figure(
+    history: Mapping[str, Floats], quantity: str, best_epoch: int, baseline: float | None = None
+) -> Figure:
+    """Train and validation curve of ``loss`` or ``accuracy``, with that of always answering "malignant" (``baseline``).
+
+    Drawn epochs count from 1, ``best_epoch`` from 0.
+    """
+    figure, (axes,) = new_figure(5.0, 4.0)
+    epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch
+    look: dict[str, Any] = {"marker": "" if len(epochs) > MANY_EPOCHS else "o", "markersize": 3}
+    for part, colour, line in (("train", style.BLUE, "--"), ("val", style.VERMILLION, "-")):
+        values = history[f"{part}_{quantity}"]
+        axes.plot(epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", **look)
+    name = f"epoch {best_epoch + 1} (scored)"
+    axes.axvline(best_epoch + 1, color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
+    ring: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
+    ring["markeredgecolor"] = style.VERMILLION
+    axes.plot(epochs[scored], history[f"val_{quantity}"][scored], "o", **ring)
+    if baseline is not None:
+        axes.axhline(baseline, color=style.GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')
+    unit = "loss (nats)" if quantity == "loss" else "accuracy by image"
+    label_axes(axes, f"{quantity.capitalize()} by epoch", "epoch", unit)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5, float(epochs.max()) + 0.5)
+    axes.grid(axis="y", color=style.PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    legend_below(figure, axes, columns=2)
+    return figure
 
 
 def _called(truth: NDArray[np.int64], p: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
@@ -55,10 +105,7 @@ def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats
 
 
 def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats] | str:
-    """Pointwise 95 % band of a curve over draws of cases within each class, or why there is none.
-
-    The 2.5 and 97.5 % points at ``GRID``, (101,) each, of sensitivity (``roc``) or precision (``precision_recall``).
-    """
+    """The pointwise 95 % band at ``GRID``, (101,) each end, of a curve over draws of cases by class; or why there is none."""
     if not level_units.grouped:
         return UNGROUPED
     if reason := class_support(level_units).too_few():
@@ -81,7 +128,7 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
 
 
 def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: int = DRAWS) -> Figure:
-    """``roc`` or ``precision_recall`` of a part, by image and (where known) by case, with bands over draws of cases.
+    """``roc`` or ``precision_recall`` of a part by image and (where known) case, with bands over draws of cases.
 
     Eight subtypes are collapsed to the two classes. Intervals of ``scores`` (as in ``metrics.json``) are in the legend.
     """
@@ -162,19 +209,15 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
         y = "share that is malignant" if level == "image" else ""
         label_axes(axes, title, "mean predicted P(malignant)", y)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-        axes.plot(
-            [0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label="calibrated"
-        )
+        axes.plot([0, 1], [0, 1], ":", color=style.GREY, linewidth=1.2, zorder=0, label="calibrated")
         if len(np.unique(table.malignant)) < 2:
             say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
             continue
         if level == "case":
             intervals = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
             axes.vlines(bins.p, *np.transpose(intervals), color=style.VERMILLION, linewidth=1, alpha=0.55)
-        name = "as the network says (T = 1)"
-        axes.plot(
-            bins.p, bins.share, "o--", color=style.VERMILLION, markerfacecolor="white", label=name, **look
-        )
+        hollow = look | {"color": style.VERMILLION, "markerfacecolor": "white"}
+        axes.plot(bins.p, bins.share, "o--", label="as the network says (T = 1)", **hollow)
         if value is not None:
             after = reliability_bins(units(apply_temperature(table, float(value)), level))
             name = f"after temperature T = {value:.2f}{fitted}"
