@@ -24,7 +24,7 @@ from histo_lightning.inference.trained import Floats, Pixels, Trained
 from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.pages import Picture, thumbnail, write_page
-from histo_lightning.runs import write_csv, write_json
+from histo_lightning.runs import write_atomic, write_csv, write_json
 
 EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
