@@ -89,7 +89,7 @@ def config_tree(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """Hydra's messages of several lines as one."""
     try:
         yield
@@ -104,13 +104,11 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
     overrides = []
     for argument in arguments:
         try:
-            override = parser.parse_overrides([argument])[0]
+            overrides += parser.parse_overrides([argument])
         except HydraException as error:
-            raise UserError(
-                f"cannot read {argument!r}: write key=value, and quote values with special signs"
-            ) from error
-        _check_override(override, config_name, search)
-        overrides.append(override)
+            advice = "write key=value, and quote values with special signs"
+            raise UserError(f"cannot read {argument!r}: {advice}") from error
+        _check_override(overrides[-1], config_name, search)
     return overrides
 
 
@@ -126,18 +124,18 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
     options: list[str] = []
     if "." not in name:
         loader = GlobalHydra.instance().config_loader()
-        with _one_line():
+        with one_line():
             names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
         options = sorted(option for option in names if not option.startswith("_"))
     if not options and not (is_known(name, schema) or name in FREE or name.startswith("hydra/")):
         raise unknown_key(name, schema)
     if options and not override.is_delete():
         value = override.value()
-        choices = value.list if isinstance(value, ChoiceSweep) else [value]
-        for choice in [one for item in choices for one in (item if isinstance(item, list) else [item])]:
-            if isinstance(choice, (str, int)) and str(choice) not in options:
-                allowed = f"allowed are {', '.join(options)}{nearest(str(choice), options)}"
-                raise UserError(f"{name}={choice}: no such option; {allowed}")
+        for item in value.list if isinstance(value, ChoiceSweep) else [value]:
+            for choice in item if isinstance(item, list) else [item]:
+                if isinstance(choice, (str, int)) and str(choice) not in options:
+                    allowed = f"allowed are {', '.join(options)}{nearest(str(choice), options)}"
+                    raise UserError(f"{name}={choice}: no such option; {allowed}")
 
 
 def _values(override: Override) -> list[str]:
@@ -145,43 +143,29 @@ def _values(override: Override) -> list[str]:
     line = str(override.input_line)
     if not override.is_sweep_override():
         return [line]
-    prefix = line.split("=", 1)[0]
-    return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+    return [f"{line.split('=', 1)[0]}={value}" for value in override.sweep_string_iterator()]
 
 
-def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """What Hydra composes, with its own node ``hydra``; raises UserError."""
-    with _one_line():
+def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes, with its own node ``hydra``."""
+    with one_line():
         return compose(config_name, overrides=list(overrides), return_hydra_config=True)
 
 
-def job_of(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
-    """The checked job of a composed tree."""
-    hydra = tree.hydra
+def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
     own = OmegaConf.masked_copy(tree, [str(name) for name in tree if name != "hydra"])
-    texts = {
-        "config.yaml": OmegaConf.to_yaml(own),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})),
-        "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
-    }
+    parts = {"config": own, "hydra": {"hydra": tree.hydra}, "overrides": tree.hydra.overrides.task}
+    texts = {f"{name}.yaml": OmegaConf.to_yaml(OmegaConf.create(part)) for name, part in parts.items()}
     return Job(tuple(overrides), to_config(own, SCHEMAS[config_name]), texts)
 
 
 def read_jobs(
-    config_name: str,
-    arguments: Sequence[str],
-    *,
-    multirun: bool,
-    search: Sequence[str] = (),
-    prepared: Sequence[str] = (),
-) -> Composition:
-    """Compose and check every job of a command line, inside :func:`config_tree`.
+    config_name: str, arguments: Sequence[str], *, multirun: bool,
+    search: Sequence[str] = (), prepared: Sequence[str] = (),
+) -> Composition:  # fmt: skip
+    """Compose and check every job of a command line, inside :func:`config_tree`, which yields ``search``.
 
-    Args:
-        config_name, arguments: of the command, as typed.
-        multirun: whether several values of a key make a sweep.
-        search: what :func:`config_tree` yields.
-        prepared: more overrides, from :func:`prepare_argument`.
+    ``prepared`` are more overrides, from :func:`prepare_argument`; with ``multirun`` several values of a key make a sweep.
     """
     given = (*map(prepare_argument, arguments), *prepared)
     own_paths = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
@@ -189,14 +173,13 @@ def read_jobs(
     search = [*search, *own_paths]
     overrides = parse(given, config_name, search)
     fixed = [*first, *(str(o.input_line) for o in overrides if not o.is_sweep_override())]
-    tree = composed(config_name, fixed)
+    tree = _composed(config_name, fixed)
     launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
     if not multirun and tree.hydra.mode != RunMode.MULTIRUN:
-        for override in overrides:
-            if override.is_sweep_override():
-                line = str(override.input_line).lstrip("+")
-                raise UserError(f"{line}: several values make a sweep; add -m to run them all")
-        return Composition(given, (job_of(config_name, tree, fixed),), False, launcher)
+        for override in filter(Override.is_sweep_override, overrides):
+            line = str(override.input_line).lstrip("+")
+            raise UserError(f"{line}: several values make a sweep; add -m to run them all")
+        return Composition(given, (_job(config_name, tree, fixed),), False, launcher)
     # Only what is run names a sweep, so the same command resumes it.
     own = sorted(a for a in given if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
     sweep_name = f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
@@ -207,7 +190,8 @@ def read_jobs(
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
         own_overrides = [*parse(values, config_name, search), *overrides]
         for lines in itertools.product(*map(_values, own_overrides)):
-            job = job_of(config_name, composed(config_name, [*first, *lines]), [*first, *lines])
+            lines = (*first, *lines)
+            job = _job(config_name, _composed(config_name, lines), lines)
             if isinstance(job.config, Config) and job.config.sweep_name is None:
                 job.config.sweep_name = sweep_name
             jobs.append(job)

@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +29,30 @@ def help_text(command: str, group: str | None = None) -> str:
         return _group_page(group)
     path = conf_dir() / f"{command}.yaml"
     lines = [str(OmegaConf.select(OmegaConf.load(path), "hydra.help.header") or "").rstrip(), ""]
-    if groups := list(_groups(path)):
+    groups, files = {}, []
+    for entry in _content(path):
+        if isinstance(entry, Path):
+            files.append(entry)
+        elif (conf_dir() / entry[0]).is_dir():
+            groups[entry[0]] = _options(*entry)
+    if groups:
         lines.append("Groups (group=option; the default is in brackets; --help <group> lists its keys):")
-        lines += [*_columns(groups), ""]
-    flags = FLAGS if command in SWEEPING else FLAGS[1:]
-    return "\n".join([*lines, "Keys (key=value):", *_columns(_keys(path)), "", "Flags:", *_columns(flags)])
+        lines += [*_columns(groups.items()), ""]
+    keys, flags = chain.from_iterable(map(commented_keys, files)), FLAGS[command not in SWEEPING :]
+    return "\n".join([*lines, "Keys (key=value):", *_columns(keys), "", "Flags:", *_columns(flags)])
 
 
-def _defaults(path: Path) -> Iterator[Any]:
-    """The defaults list of a command's file, that of a file that it builds on first: a path, or a group with its option."""
+def _content(path: Path) -> Iterator[Any]:
+    """Groups with their options and files that a command's file builds on, in the order of its defaults list; itself last."""
     content: Any = OmegaConf.load(path)
     for entry in content.get("defaults") or []:
         if not isinstance(entry, str):
             yield from entry.items()
         elif entry != "_self_":
-            yield conf_dir() / f"{entry}.yaml"
-
-
-def _groups(path: Path) -> Iterator[tuple[str, str]]:
-    """Groups of a command with their options."""
-    for entry in _defaults(path):
-        if isinstance(entry, Path):
-            yield from _groups(entry)
-        elif (conf_dir() / entry[0]).is_dir():
-            yield entry[0], _options(*entry)
+            yield from _content(conf_dir() / f"{entry}.yaml")
     if path.stem == "train":
-        yield "hydra/launcher", _options("hydra/launcher", "basic")
+        yield "hydra/launcher", "basic"
+    yield path
 
 
 def _options(group: str, default: Any) -> str:
@@ -62,13 +61,6 @@ def _options(group: str, default: Any) -> str:
     if chosen and chosen not in names:
         names.insert(0, chosen)
     return ", ".join(f"[{name}]" if name == chosen else name for name in names)
-
-
-def _keys(path: Path) -> Iterator[tuple[str, str]]:
-    for entry in _defaults(path):
-        if isinstance(entry, Path):
-            yield from _keys(entry)
-    yield from commented_keys(path)
 
 
 def commented_keys(path: Path) -> Iterator[tuple[str, str]]:

@@ -21,9 +21,8 @@ NAME = r"[A-Za-z0-9._-]{1,100}"
 
 def key(default: Any, **metadata: Any) -> Any:
     """A field with its default, or the function that makes it, and what its value may be."""
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    kind = "default_factory" if callable(default) else "default"
+    return field(**{kind: default}, metadata=metadata)
 
 
 def short_name(target: str) -> str:
@@ -166,14 +165,13 @@ class Config(OutputConfig):
 
     def __post_init__(self) -> None:
         """Give what is built from ``_target_`` the name that results call it by; leave out callbacks and loggers that are null."""
-        for group in ("model", "optimizer", "scheduler"):
-            settings = getattr(self, group)
-            if isinstance(settings, dict) and isinstance(settings.get("_target_"), str):
+        for settings in (self.model, self.optimizer, self.scheduler):
+            if isinstance(settings.get("_target_"), str):
                 settings.setdefault("name", short_name(settings["_target_"]))
-        for group in ("callbacks", "logger"):
-            entries = getattr(self, group)
-            if isinstance(entries, dict):
-                setattr(self, group, {name: entry for name, entry in entries.items() if entry is not None})
+        self.callbacks, self.logger = (
+            {name: entry for name, entry in entries.items() if entry is not None}
+            for entries in (self.callbacks, self.logger)
+        )
 
 
 @dataclass
@@ -205,7 +203,6 @@ class TuneSettings:
     pruner_trials: int = key(5, low=1, high=100000)
     warmup_epochs: int | None = key(None, low=1, high=100000)
     folds: list[int] | None = None
-    workers: int = key(1, low=1, high=256, hashed=False)
     max_failed: int = key(5, low=1, high=100000, hashed=False)
     final: bool = key(True, hashed=False)
     keep: str = key("best", choices=("best", "all"), hashed=False)

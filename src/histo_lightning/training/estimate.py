@@ -1,17 +1,18 @@
-"""What a sweep will cost on this machine, said before its first job: runs, hours and disk, from a few timed steps of each network."""
+"""What a sweep will cost on this machine, from a few timed steps of each network: runs, hours and disk."""
 
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.benchmark import Timer
 
 from histo_lightning.classifier import Classifier
+from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier.hardware import device_of, resolve
 from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.config.schema import Config
@@ -19,14 +20,13 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import network_options
 
 PROBED = 8  # images of a timed step, at most; its time grows with the batch
-ROUNDS = 3  # timed steps, after one that is not counted
+ROUNDS = 3  # timed steps, after those that are not counted
 FIXED_SECONDS = 3.0  # of a run: start, scores, pictures (row P10 of the benchmark)
 FIXED_BYTES = 3e6  # of a run: predictions, pictures, page, TensorBoard
 BYTES_A_PARAMETER = 4
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """What a run reads: images of train, validation and test, and (height, width) of a validation image in pixels."""
 
     train: int
@@ -41,16 +41,14 @@ class Sizes:
         return cls(train, val, test, data.evaluation_size)
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that one image takes in a training step, in validation, and when it is predicted in float32; parameters; seconds
-    that writing a checkpoint takes."""
+class Speed(NamedTuple):
+    """Seconds an image takes in a training step, in validation and when predicted in float32, and a checkpoint to be written."""
 
     train: float
     validate: float
     predict: float
-    parameters: int
     write: float
+    parameters: int
 
 
 def run_seconds(config: Config, sizes: Sizes, speed: Speed) -> float:
@@ -66,35 +64,36 @@ def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) 
     speeds: dict[str, Speed] = {}
     seconds = size = 0.0
     for config, sizes in runs:
-        key = repr(
-            (network_options(config), config.image_size, sizes.evaluation, config.optimizer, config.trainer)
-        )
+        settings = (config.image_size, sizes.evaluation, config.optimizer, config.trainer)
+        key = repr((network_options(config), settings))
         if key not in speeds:
             speeds[key] = probe(config, sizes, folder)
         seconds += run_seconds(config, sizes, speeds[key])
         size += FIXED_BYTES + speeds[key].parameters * BYTES_A_PARAMETER
     together = f", {at_once} at a time" if at_once > 1 else ""
     count = f"{len(runs)} run" + "s" * (len(runs) > 1)
-    return f"{count} to do: about {duration(seconds / at_once)} on this machine{together}, {volume(size)} of disk when finished"
+    disk = f"{size / 1e9:.1f}" if size < 1e10 else f"{size / 1e9:.0f}"
+    return f"{count} to do: about {duration(seconds / at_once)} on this machine{together}, {disk} GB of disk when finished"
 
 
 def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
-    """Time a few steps of a run's network on made-up images, on the run's device with its precision and threads."""
+    """Time a few steps of a run's network on made-up images, with the run's device, precision and threads.
+
+    The checkpoint is written to the disk of ``folder``, which is created.
+    """
     hardware, device = resolve(config.trainer), device_of(config.trainer)
-    classifier = Classifier(
-        **network_options(config), freeze_backbone=bool(config.model.get("freeze_backbone"))
-    )
+    frozen = bool(config.model.get("freeze_backbone"))
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+    classifier = Classifier(**network_options(config), freeze_backbone=frozen)
     classifier = classifier.to(device, memory_format=layout)
     optimizer = build_optimizer(classifier.network.parameters(), config.optimizer)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
     count = min(config.batch_size, PROBED)
-
-    def images(height: int, width: int) -> Tensor:
-        return torch.rand(count, 3, height, width, device=device).to(memory_format=layout)
-
-    square, field = images(config.image_size, config.image_size), images(*sizes.evaluation)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
+    square, field = (
+        torch.rand(count, 3, height, width, device=device).to(memory_format=layout)
+        for height, width in ((config.image_size, config.image_size), sizes.evaluation)
+    )
 
     def mixed(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
@@ -105,39 +104,21 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
         functional.cross_entropy(mixed(square), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    train = _seconds(step, device) / count
-    classifier.eval()
-    with torch.no_grad():
-        validate = _seconds(lambda: mixed(field), device) / count
-        predict = _seconds(lambda: classifier.exact_logits(field), device) / count
-    parameters = sum(parameter.numel() for parameter in classifier.parameters())
-    states = [state for each in optimizer.state.values() for state in each.values() if torch.is_tensor(state)]
-    return Speed(
-        train, validate, predict, parameters, _write_seconds([*classifier.parameters(), *states], folder)
-    )
+    def seconds(statement: str, **names: object) -> float:
+        timer = Timer(statement, globals=names, num_threads=hardware.threads)
+        return float(timer.timeit(ROUNDS).mean)
 
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The least time of a few rounds, in seconds: what disturbs only adds."""
-    times = []
-    for _ in range(ROUNDS + 1):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
-def _write_seconds(tensors: Iterable[Tensor], folder: Path) -> float:
-    """Seconds of writing a checkpoint of these tensors to the disk of ``folder``, which is created."""
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    with tempfile.TemporaryFile(dir=folder) as file:
-        torch.save([tensor.detach().cpu() for tensor in tensors], file)
-        file.flush()
-        os.fsync(file.fileno())
-    return time.perf_counter() - start
+    train = seconds("step()", step=step) / count
+    classifier.eval()
+    with torch.no_grad(), TemporaryDirectory(dir=folder) as scratch:
+        validate = seconds("logits(field)", logits=mixed, field=field) / count
+        predict = seconds("logits(field)", logits=classifier.exact_logits, field=field) / count
+        state = {"state_dict": classifier.state_dict(), "optimizer": optimizer.state_dict()}
+        start = time.perf_counter()
+        save_atomic(state, Path(scratch) / "probe.ckpt")
+        write = time.perf_counter() - start
+    return Speed(train, validate, predict, write, sum(value.numel() for value in classifier.parameters()))
 
 
 def duration(seconds: float) -> str:
@@ -147,8 +128,3 @@ def duration(seconds: float) -> str:
             value = seconds / length
             return f"{value:.1f} {unit}" if unit == "hours" and value < 10 else f"{value:.0f} {unit}"
     return f"{seconds / 86400:.0f} days"
-
-
-def volume(size: float) -> str:
-    """``0.3 GB``, ``27 GB``."""
-    return f"{size / 1e9:.1f} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"

@@ -64,12 +64,8 @@ def fit_and_predict(
     with objects.without_hints():
         classifier = objects.build_classifier(config, data)
         loggers = objects.build_loggers(config, folder)
-        callbacks = [
-            history,
-            PredictionWriter(rows.extend),
-            *objects.build_callbacks(config, folder),
-            *callbacks,
-        ]
+        own = [history, PredictionWriter(rows.extend)]
+        callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks]
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
         last = folder / "checkpoints" / "last.ckpt"
         if not run.status.get("fitted"):
@@ -77,9 +73,8 @@ def fit_and_predict(
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
         scored = last.with_name("best.ckpt")
-        if (
-            config.scored_weights == "last" or not scored.is_file()
-        ):  # no callback saved it, or validation never defined it
+        # None is saved where there is no callback, or where validation never defined what is monitored.
+        if config.scored_weights == "last" or not scored.is_file():
             with replacing(scored) as file, last.open("rb") as source:
                 shutil.copyfileobj(source, file)
         facts = _restore(classifier, config, last, scored)

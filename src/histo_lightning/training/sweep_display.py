@@ -8,13 +8,15 @@ from rich.live import Live
 from rich.table import Table
 
 from histo_lightning.report.console import LINE_EVERY_SECONDS, console
+from histo_lightning.training.estimate import duration
 from histo_lightning.training.sweep_folder import STATES, SweepFolder
 
 SECONDS_BETWEEN_LOOKS = 1.0
+ENDED = ("finished", "failed")
 
 
 class SweepWatch:
-    """Prints the jobs' states while a sweep runs: a live table on a terminal, else a line when a job has ended or a while has passed."""
+    """Prints the jobs' states while a sweep runs: a live table on a terminal, else a line now and then."""
 
     def __init__(self, folder: SweepFolder, names: list[str], waiting: list[str], *, shown: bool) -> None:
         self.folder, self.names, self.waiting, self.shown = folder, names, set(waiting), shown
@@ -46,23 +48,22 @@ class SweepWatch:
                     live.update(self._table(self.states()), refresh=True)
             print(self.line(self.states()), flush=True)
             return
-        printed, ended_jobs, last = 0.0, -1, False
+        printed, before, last = 0.0, -1, False
         while not last:
             last = self.ended.wait(SECONDS_BETWEEN_LOOKS)
             states = self.states()
-            count = sum(state in ("finished", "failed") for state in states.values())
-            if count != ended_jobs or (not last and time.monotonic() - printed > LINE_EVERY_SECONDS):
-                printed, ended_jobs = time.monotonic(), count
+            done = sum(state in ENDED for state in states.values())
+            if done != before or (not last and time.monotonic() - printed > LINE_EVERY_SECONDS):
+                printed, before = time.monotonic(), done
                 print(self.line(states), flush=True)
 
     def line(self, states: dict[str, str]) -> str:
         """``jobs: 3 finished, 1 running, 8 pending; about 4 min left``, from the pace of those that ended since the start."""
         values = list(states.values())
         counts = [f"{values.count(state)} {state}" for state in STATES if state in values]
-        done = sum(states[name] in ("finished", "failed") for name in self.waiting)
+        done = sum(states[name] in ENDED for name in self.waiting)
         left = (time.monotonic() - self.start) / done * (len(self.waiting) - done) if done else 0
-        duration = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
-        return f"jobs: {', '.join(counts)}" + (f"; about {duration} left" if left else "")
+        return f"jobs: {', '.join(counts)}" + (f"; about {duration(left)} left" if left else "")
 
     def _table(self, states: dict[str, str]) -> Table:
         table = Table("job", "state", "seconds", title=self.line(states), title_justify="left")

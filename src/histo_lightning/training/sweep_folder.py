@@ -74,5 +74,5 @@ class SweepFolder:
         run.fail(error)
 
     def state(self, name: str) -> str:
-        """One of :data:`STATES`."""
+        """The state of a job, one of :data:`STATES`."""
         return self.run_of(name).state

@@ -81,11 +81,10 @@ class Plan:
         What the command itself writes is not the run's. Raises UserError as for a command line.
         """
         settings = {**values, "json": None, "resume": "auto", "split.fold": fold, **changes}
-        given = []
-        for override in yaml.safe_load(self.hydra["overrides.yaml"]):
-            key = override.partition("=")[0].lstrip("+~")
-            if key.split(".")[0] not in OWN and key not in settings:
-                given.append(override)
+        typed = {
+            text: text.partition("=")[0].lstrip("+~") for text in yaml.safe_load(self.hydra["overrides.yaml"])
+        }
+        given = [text for text, key in typed.items() if key.split(".")[0] not in OWN and key not in settings]
         config = config_of("train", overrides(settings), prepared=given)
         assert isinstance(config, Config)
         return config
@@ -99,9 +98,8 @@ def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]
     """Numbers are whole where the key's present value is, or where it has none and all are written without a point."""
     group = (conf_dir() / key).is_dir()
     if FIXED.fullmatch(key):
-        raise UserError(
-            f"{SPACE}.{key}: cannot be searched: trials share data, split, seed and what compares them"
-        )
+        problem = "cannot be searched: trials share data, split, seed and what compares them"
+        raise UserError(f"{SPACE}.{key}: {problem}")
     if key not in present and not group:
         raise UserError(f"{SPACE}: unknown key {key!r}{nearest(key, list(present))}")
     try:
