@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -72,20 +71,14 @@ def prepare_argument(argument: str) -> str:
 
 
 @contextmanager
-def config_tree(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Hydra over ``conf/`` and a user's folders; yields the overrides that add the latter."""
-    folders = []
-    for folder in config_dirs:
-        path = Path(folder).resolve()
-        if not path.is_dir():
-            raise UserError(f"--config-dir {folder}: no such folder")
-        folders.append(f"file://{path}")
+def config_tree() -> Iterator[None]:
+    """Hydra over ``conf/``."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         # Plugins register settings of the same names, which would restrict ours.
         stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
         for name in option_names("hydra/launcher"):
             stored.pop(f"{name}.yaml", None)
-        yield [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+        yield
 
 
 @contextmanager
@@ -99,7 +92,7 @@ def one_line() -> Iterator[None]:
 
 
 def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence[str] = ()) -> list[Override]:
-    """Overrides of a command line; UserError where one cannot be read or names no key or option."""
+    """Overrides of a command line; UserError where one cannot be read or names no key or option, also in folders of ``search``."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
@@ -160,19 +153,16 @@ def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
 
 
 def read_jobs(
-    config_name: str, arguments: Sequence[str], *, multirun: bool,
-    search: Sequence[str] = (), prepared: Sequence[str] = (),
-) -> Composition:  # fmt: skip
-    """Compose and check every job of a command line, inside :func:`config_tree`, which yields ``search``.
+    config_name: str, arguments: Sequence[str], *, multirun: bool, prepared: Sequence[str] = ()
+) -> Composition:
+    """Compose and check every job of a command line, inside :func:`config_tree`.
 
     ``prepared`` are more overrides, from :func:`prepare_argument`; with ``multirun`` several values of a key make a sweep.
     """
     given = (*map(prepare_argument, arguments), *prepared)
-    own_paths = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
-    first = [] if own_paths else list(search)
-    search = [*search, *own_paths]
+    search = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
     overrides = parse(given, config_name, search)
-    fixed = [*first, *(str(o.input_line) for o in overrides if not o.is_sweep_override())]
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     tree = _composed(config_name, fixed)
     launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
     if not multirun and tree.hydra.mode != RunMode.MULTIRUN:
@@ -190,7 +180,6 @@ def read_jobs(
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
         own_overrides = [*parse(values, config_name, search), *overrides]
         for lines in itertools.product(*map(_values, own_overrides)):
-            lines = (*first, *lines)
             job = _job(config_name, _composed(config_name, lines), lines)
             if isinstance(job.config, Config) and job.config.sweep_name is None:
                 job.config.sweep_name = sweep_name

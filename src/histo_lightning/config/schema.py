@@ -176,18 +176,14 @@ class Config(OutputConfig):
 
 @dataclass
 class PrepareConfig(Config):
-    """What ``prepare`` takes: the settings of the runs that it prepares for, and how thorough it is to be."""
-
     verify: str = key("fast", choices=("fast", "full"))
     preview: bool = False
 
 
 @dataclass
 class BenchmarkConfig(Config):
-    """What ``benchmark`` takes; ``select`` names rows (``P1,P5a``), null is all of the suite."""
-
     suite: str = key("quick", choices=("quick", "full"))
-    select: list[str] | None = None
+    select: list[str] | None = None  # rows (``P1,P5a``); null is all of the suite
 
 
 @dataclass
@@ -210,8 +206,6 @@ class TuneSettings:
 
 @dataclass
 class TuneConfig(Config):
-    """What ``tune`` takes: the settings of the runs that it trains, and what it searches over."""
-
     tune: TuneSettings = key(TuneSettings)
     nested: bool = True
     study_name: str | None = key(None, hashed=False, pattern=NAME)
@@ -252,8 +246,6 @@ class PredictConfig(CheckpointConfig):
 
 @dataclass
 class ExportConfig(CheckpointConfig):
-    """A format to write a checkpoint in."""
-
     format: str = key("onnx", choices=("onnx", "torch_export", "safetensors"))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from histo_lightning.callbacks.history import History
@@ -28,20 +27,11 @@ from histo_lightning.training.cost import cost, reset_peak_memory
 
 @dataclass
 class Fitted:
-    """A trained network's predictions, and facts about its fit.
-
-    Attributes:
-        predictions: by part, positions in ``parts[part].records`` and logits; no ``test`` where ``test=false``.
-        facts: ``best_epoch``, ``epochs``, ``train_seconds``, ``monitor``, ``monitored``, ``cost``: of ``metrics.json``.
-        scored: the checkpoint whose weights predicted.
-        loggers, callbacks: of the trainer.
-    """
+    """By part positions in ``parts[part].records`` and logits, facts for ``metrics.json``, and the checkpoint that predicted."""
 
     predictions: dict[str, Rows]
     facts: dict[str, Any]
     scored: Path
-    loggers: Sequence[Logger]
-    callbacks: Sequence[Callback]
 
 
 def fit_and_predict(
@@ -84,7 +74,7 @@ def fit_and_predict(
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
             trainer.predict(classifier, datamodule=data, return_predictions=False)
-    return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored, loggers, callbacks)
+    return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
 
 
 def _fit(

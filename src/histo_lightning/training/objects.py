@@ -71,8 +71,7 @@ def network_options(config: Config) -> dict[str, Any]:
 def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     """A freshly initialised network with the metadata of its checkpoints; UserError if ``model.weights`` is unusable."""
     torch.manual_seed(config.seed)
-    counts = data.class_counts
-    weights = None
+    counts, weights = data.class_counts, None
     if config.class_weights == "balanced":
         present = sum(count > 0 for count in counts)
         weights = [sum(counts) / (present * count) if count else 0.0 for count in counts]
@@ -97,16 +96,15 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
 def build_callbacks(config: Config, folder: Path) -> list[Callback]:
     """The callbacks of the group ``callbacks``, in its order; UserError where one refuses its arguments."""
     built = []
+    filled = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
     for name, entry in config.callbacks.items():
         kind = class_of(entry, Callback, f"callbacks.{name}")
         if kind is LearningRateMonitor and not config.logger:  # it refuses to run where nothing can be logged
             continue
-        given, parameters = arguments(entry), parameters_of(kind)
-        monitor = entry.get("monitor") or config.monitor
-        if "monitor" in parameters and "mode" in parameters and monitor in MONITORS:
+        given, monitor = arguments(entry), entry.get("monitor") or config.monitor
+        if {"monitor", "mode"} <= parameters_of(kind).keys() and monitor in MONITORS:
             mode = entry.get("mode") or MONITORS[monitor]
             given |= {"monitor": monitor_name(monitor), "mode": mode}
-        filled = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
         built.append(build(kind, given, f"callbacks.{name}", **filled))
     return built
 

@@ -65,10 +65,9 @@ def run_training(
     pictures: bool = True,
     wait: bool = False,
 ) -> Path:
-    """Do one run, or resume it, or report that it is finished; its folder.
+    """Do one run of a checked config, or resume it, or report that it is finished; its folder.
 
     Args:
-        config: checked.
         parent: the folder for run folders; None is ``<output_dir>/runs``.
         hydra: texts for the run folder's ``.hydra/``.
         callbacks: more of them for the fit; what they raise ends the run.
@@ -193,12 +192,11 @@ def _introduce(data: BreakHisDataModule, config: Config) -> None:
     out, split = console(), data.split
     assert data.source is not None
     assert split is not None
-    out.print(data.source.message, markup=False)
-    for note in split.notes:
-        out.print(f"note: {note}", markup=False)
     images = ", ".join(f"{part} {len(names)}" for part, names in split.parts.items())
     cases = ", ".join(f"{part} {len(names)}" for part, names in split.cases.items())
-    out.print(f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}", markup=False)
+    sizes = f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}"
+    for line in (data.source.message, *(f"note: {note}" for note in split.notes), sizes):
+        out.print(line, markup=False)
     if split.label:
         out.print(f"[bold red]{split.label}[/]: this result does not say how the network does on new cases")
     if label := shortened(config):

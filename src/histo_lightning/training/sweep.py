@@ -28,10 +28,9 @@ from histo_lightning.report.index import refresh_index
 from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
-from histo_lightning.training.estimate import Sizes, cost_line
+from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
-from histo_lightning.training.sweep_display import SweepWatch
-from histo_lightning.training.sweep_folder import SweepFolder, plan_of
+from histo_lightning.training.sweep_folder import SweepFolder, SweepWatch, plan_of
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
@@ -108,18 +107,15 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    keys = ("hydra/launcher", "hydra.launcher")
-    options = [line for line in command.overrides if line.lstrip("+").startswith(keys)]
-    if command.launcher != "basic" and not any("hydra/launcher" in line for line in options):
-        options.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
-    sweep_option = f"sweep={quoted(str(folder.path))}"
+    options = [line for line in command.overrides if line.lstrip("+").startswith("hydra.launcher")]
+    options += [f"hydra/launcher={command.launcher}", f"sweep={quoted(str(folder.path))}"]
     try:
         with one_line(), config_tree():
             loader = GlobalHydra.instance().config_loader()
-            config = loader.load_configuration("job", [*options, sweep_option], RunMode.MULTIRUN)
+            config = loader.load_configuration("job", options, RunMode.MULTIRUN)
             context = HydraContext(loader, Callback())  # type: ignore[arg-type]  # the interface of all callbacks
             launcher = Plugins.instance().instantiate_launcher(context, run_job, config)
-            overrides = [[sweep_option, f"job='{name}'"] for name in names]
+            overrides = [[options[-1], f"job='{name}'"] for name in names]
             for job in launcher.launch(overrides, initial_job_idx=0):
                 if job.status == JobStatus.FAILED and isinstance(job._return_value, Exception):
                     print(f"a job could not be started: {job._return_value}", file=sys.stderr)

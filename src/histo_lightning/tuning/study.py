@@ -70,10 +70,7 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
 
 
 def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
-    """Prepare the data once for all trials; what each fold's split is, and what identifies the study.
-
-    Raises UserError where the data or the split cannot be used, or validation cannot define what is watched.
-    """
+    """Prepare the data once for all trials; each fold's split, and what identifies the study. UserError where it cannot be used."""
     facts: list[Row] = []
     identity = {"settings": hashed(replace(plan.config, test=True))}
     for fold in plan.folds:
@@ -155,10 +152,9 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
 
 
 def _final(plan: Plan, best: Row) -> Row:
-    """Train the best setting again, from the same seed, and score it on the test set.
+    """Train the best setting again, from the same seed in a folder of its own, and score it on the test set.
 
-    A run with ``test=true`` is another run than the trial, with a folder of its own, so a search that is killed here goes
-    on like any run. On the same machine it is the same network: ``same_training`` says whether its curve is.
+    On the same machine it is the same network: ``same_training`` says whether its curve is.
     """
     runs = []
     for fold in plan.folds:

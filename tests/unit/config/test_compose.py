@@ -340,8 +340,8 @@ def test_what_is_prepared_for_hydra() -> None:
 
 
 def test_a_job_keeps_the_texts_for_its_run_folder() -> None:
-    with config_tree() as search:
-        read = read_jobs("train", ["seed=3"], multirun=False, search=search)
+    with config_tree():
+        read = read_jobs("train", ["seed=3"], multirun=False)
     assert not read.multirun
     assert read.launcher == "basic"
     (job,) = read.jobs
