@@ -19,7 +19,9 @@ def run(config: CompareConfig) -> None:
     from histo_lightning.report.summaries import print_comparison
 
     out = Path(config.output_dir) / (f"comparisons/{config.run_name}" if config.run_name else "")
-    options = {key: getattr(config, key) for key in ("factor", "reference", "score", "select")}
+    options = {
+        key: getattr(config, key) for key in ("factor", "reference", "score", "select", "standard_error")
+    }
     results = compare_runs(folders, out, **options, formats=config.report.formats)
     if config.json:
         write_json(Path(config.json), results)

@@ -173,7 +173,8 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
     }
     factor, reference, score, held = (question[key] for key in ("factor", "reference", "score", "held"))
     alike = settings is not UNEQUAL and factor != "epochs"
-    comparison = compare_levels(blocks, reference=reference, score=score, primary=main, equal_budget=alike)
+    options = {"primary": main, "equal_budget": alike, "standard_error": question["standard_error"]}
+    comparison = compare_levels(blocks, reference=reference, score=score, **options)
     places = levels[reference]
     magnifications = list(dict.fromkeys(rows[0]["magnification"] for rows in places.values()))
     own = [setting for setting in settings if setting not in ("", *UNEQUAL)]

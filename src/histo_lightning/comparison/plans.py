@@ -12,6 +12,8 @@ from histo_lightning.comparison.settings import level_name
 
 Json = dict[str, Any]
 
+PLANNED = ("factor", "reference", "score", "standard_error")
+
 
 def plan_hash(content: Mapping[str, Any]) -> str:
     """SHA-256 of a plan without what a sweep's folder adds to it, as hexadecimal text."""
@@ -49,7 +51,7 @@ def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[
     The others get ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the plans' runs.
     """
     for plan in plans:
-        fixed, made = plan["comparison"], {key: results[key] for key in ("factor", "reference", "score")}
+        fixed, made = plan["comparison"], {key: results[key] for key in PLANNED}
         changed = [key for key, value in made.items() if fixed.get(key) not in (None, value)]
         checks = {
             "it names no comparison": not fixed,

@@ -35,7 +35,7 @@ def compare_runs(
 
     Args:
         folders: run folders, sweep folders, or folders that hold them, at any depth.
-        formats: of the pictures; asked: ``factor, reference, score, select`` of :func:`analyse`.
+        formats: of the pictures; asked: the other arguments of :func:`analyse`.
     """
     if is_run(out):
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
@@ -53,6 +53,7 @@ def analyse(
     reference: str | None = None,
     score: str | None = None,
     select: str | None = None,
+    standard_error: str | None = None,
 ) -> tuple[Json, pd.DataFrame]:
     """The results of a comparison, ready for JSON, and the table of its runs (see ``reading``); nothing is written.
 
@@ -61,6 +62,7 @@ def analyse(
             the first setting that does.
         reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
         score: ``<level>_<score>``; None: the plan's, else ``case_auroc``.
+        standard_error: of differences, ``jackknife`` or ``pairs`` (see ``compare_levels``); None: the plan's, else ``jackknife``.
         select: ``best``, a validation score or a run; see ``selection.select_cells``.
 
     Raises:
@@ -92,6 +94,7 @@ def analyse(
         "factor": factor,
         "reference": reference,
         "score": score,
+        "standard_error": standard_error or str(planned.get("standard_error") or "jackknife"),
         "levels": sorted(set(placed["level"]), key=settings.natural),
         "held": held,
         "runs": {"found": len(runs)} | {state: states.count(state) for state in reading.STATES},

@@ -110,6 +110,7 @@ class StudyConfig:
     factor: str = key("model", hashed=False)
     reference: str | None = key(None, hashed=False)
     score: str = key("case_auroc", hashed=False)
+    standard_error: str = key("jackknife", choices=("jackknife", "pairs"), hashed=False)
 
 
 @dataclass
@@ -268,6 +269,7 @@ class CompareConfig(OutputConfig):
     reference: str | None = None
     score: str | None = None
     select: str | None = None
+    standard_error: str | None = key(None, choices=("jackknife", "pairs"))
     report: ReportConfig = key(ReportConfig)
 
 

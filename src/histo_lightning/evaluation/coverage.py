@@ -1,7 +1,6 @@
 """How often the nominal 95 % intervals of a run hold, measured for networks that separate the classes as well."""
 
 from statistics import NormalDist
-from typing import NamedTuple
 
 SCALE = 1.4
 """Image AUROC = Phi(2 d / sqrt(2 (1.4^2 + 1.4^2))) = Phi(d / 1.4) for the separation d of the protocol's model."""
@@ -22,34 +21,25 @@ standard error of .004: ``tests/factories/coverage.py``; ``tests/statistics/test
 """
 
 
-class Coverage(NamedTuple):
-    """Shares of samples whose nominal 95 % interval holds the truth, where the classes are as far apart as in a run.
-
-    ``separation`` is the measured d next to the run's; None where it is unknown, and then the shares are the lowest.
-    """
-
-    separation: float | None
-    image_auroc: float
-    case_auroc: float
-    sentence: str
-
-
-def coverage_of(image_auroc: float | None) -> Coverage:
-    """The coverage in the regime of a run with this AUROC by image, in [0, 1]; None where it is undefined."""
-    simulated = "With 16 benign and 54 malignant cases, in simulations"
-    by_image, _, _, by_case = zip(*MEASURED.values(), strict=True)
-    if image_auroc is None:
-        sentence = (
-            f"{simulated}, nominal 95 % intervals of the AUROC by image hold in {100 * min(by_image):.0f} to "
-            f"{100 * max(by_image):.0f} of 100 samples, fewest near perfection; where this run lies is unknown."
-        )
-        return Coverage(None, min(by_image), min(by_case), sentence)
+def separation_of(image_auroc: float) -> float:
+    """The measured separation d next to that of a run with this AUROC by image, in [0, 1]."""
     distance = SCALE * NormalDist().inv_cdf(min(max(image_auroc, 0.5), 1 - 1e-9))
-    nearest = min(MEASURED, key=lambda separation: abs(separation - distance))
+    return min(MEASURED, key=lambda separation: abs(separation - distance))
+
+
+def coverage_of(image_auroc: float | None) -> str:
+    """A sentence on how often intervals hold where a run has this AUROC by image; None where it is undefined."""
+    simulated = "With 16 benign and 54 malignant cases, in simulations"
+    if image_auroc is None:
+        shares = [100 * shares[0] for shares in MEASURED.values()]
+        return (
+            f"{simulated}, nominal 95 % intervals of the AUROC by image hold in {min(shares):.0f} to {max(shares):.0f} "
+            "of 100 samples, fewest near perfection; where this run lies is unknown."
+        )
+    nearest = separation_of(image_auroc)
     image, _, _, case = MEASURED[nearest]
-    sentence = (
+    return (
         f"{simulated} of networks that rank images about as well as this one (AUROC "
         f"{NormalDist().cdf(nearest / SCALE):.3f}), nominal 95 % intervals hold in {100 * image:.0f} of 100 samples "
         f"for the AUROC by image and in {100 * case:.0f} for the AUROC by case."
     )
-    return Coverage(nearest, image, case, sentence)

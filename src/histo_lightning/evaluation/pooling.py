@@ -9,7 +9,7 @@ import numpy as np
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped, units
 from histo_lightning.evaluation.registry import all_scores
-from histo_lightning.evaluation.scores import value_of
+from histo_lightning.evaluation.scores import auroc_of, value_of
 from histo_lightning.evaluation.summary import score_table
 from histo_lightning.evaluation.table import Columns, Integers, Table
 from histo_lightning.evaluation.table_csv import read_predictions
@@ -76,28 +76,21 @@ def all_pairs(within: float | None, plain: float) -> dict[str, Any]:
     return {"pooled": plain if np.isfinite(plain) else None, "warning": warning}
 
 
-def influence_table(
-    table: Table, *, score: str = "auroc", level: str = "image", fold: Integers | None = None
-) -> dict[str, Any]:
-    """A binary score without the two heaviest cases, and the largest change that leaving one case out makes.
+def influence_table(table: Table) -> dict[str, Any]:
+    """The AUROC by image without the two heaviest cases, and the largest change that leaving one case out makes.
 
     Returns:
-        ``{"score", "level", "value", "without": {case: {"value", "change"} or null}, "largest": {"case",
-        "value", "change"} or null}``; changes are signed, without minus with; null where the case is absent
-        or the score undefined.
+        ``{"value", "without": {case: {"value", "change"} or null}, "largest": {"case", "value", "change"} or null}``;
+        changes are signed, without minus with; null where the case is absent or the AUROC undefined.
 
     Raises:
-        UserError: a score or level of another name, or unknown grouping.
+        UserError: unknown grouping.
     """
     if not is_grouped(table):
         raise UserError("predictions: some images have no slide or case; influence is by case")
-    here = units(table, level, fold=fold)
-    known = {s.name: s for s in all_scores(level=level) if not s.no_interval}
-    if score not in known:
-        raise UserError(f"score={score}: influence is known for {', '.join(known)}")
-    statistic = known[score].statistic(here)
-    value = value_of(statistic, here)
-    values = statistic(1 - np.eye(len(here.cases)))
+    here = units(table, "image")
+    statistic = auroc_of(here, here.truth == 1, here.p)
+    value, values = value_of(statistic, here), statistic(1 - np.eye(len(here.cases)))
     without = {
         case: {"value": float(left), "change": float(left - value)}
         for case, left in zip(here.cases.tolist(), values, strict=True)
@@ -105,8 +98,6 @@ def influence_table(
     }
     largest = max(without, key=lambda case: abs(without[case]["change"]), default=None)
     return {
-        "score": score,
-        "level": level,
         "value": value if np.isfinite(value) else None,
         "without": {case: without.get(case) for case in HEAVY_CASES},
         "largest": None if largest is None else {"case": largest} | without[largest],

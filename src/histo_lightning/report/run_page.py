@@ -151,7 +151,7 @@ def _write(
         part=parts[0],
         groups=group_tables(table),
         pictures=pictures,
-        coverage=f"{coverage.sentence} Another training run may differ by more.",
+        coverage=f"{coverage} Another training run may differ by more.",
         meanings=titles().values(),
         files={name: "" for name in FILES.split() if (folder / name).exists()},
         **context,

@@ -134,7 +134,8 @@ def comparison_of(jobs: Jobs) -> dict[str, Any]:
         reference = "resnet18" if "resnet18" in levels else levels[0]
     elif (reference := level_text(study.reference)) not in levels:
         raise UserError(f"study.reference={reference}: is not among the sweep's {', '.join(levels)}")
-    return {"factor": study.factor, "reference": reference, "score": study.score, "levels": levels}
+    asked = {"factor": study.factor, "reference": reference, "score": study.score}
+    return asked | {"standard_error": study.standard_error, "levels": levels}
 
 
 def level_of(config: Config, factor: str) -> str:

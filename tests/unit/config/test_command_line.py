@@ -51,7 +51,7 @@ def test_help_shows_groups_with_their_options_and_the_default(capsys: pytest.Cap
     assert text == help_text("train") + "\n"
     assert re.search(r"optimizer +adam, \[adamw\], rmsprop", text)
     assert "monitor=val_case_log_loss" in text
-    assert "chooses the best epoch" in text
+    assert "what early stopping and scored_weights=best watch" in text
     assert re.search(r"callbacks +dashboard, \[default\], early_stopping", text)
     assert re.search(r"-m, --multirun +run every combination", text)
     assert "--multirun" not in help_text("evaluate")

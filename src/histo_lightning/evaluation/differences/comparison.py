@@ -76,7 +76,9 @@ def compare_levels(
         "level": LEVEL,
         "standard_error": "pairs" if by_pairs else "jackknife",
         "draws": resamples,
-        "notes": _notes(replicates, bonferroni=largest is not None and others > 1 and not len(largest)),
+        "notes": _notes(
+            replicates, by_pairs, bonferroni=largest is not None and others > 1 and not len(largest)
+        ),
         "arms": {name: by_level[name] for name in predictions},
         "pairs": [pairs[name] for name in predictions if name != reference],
         "friedman": _rank_record(scores, layout, wanted),
@@ -203,7 +205,7 @@ def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
     return record | ranks | {"mean_ranks": mean_ranks}
 
 
-def _notes(replicates: int, *, bonferroni: bool) -> list[str]:
+def _notes(replicates: int, by_pairs: bool, *, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
     notes = [sentences.CONDITIONAL] if replicates == 1 else []
     if 1 < replicates < FEWEST_REPLICATES:
@@ -211,6 +213,8 @@ def _notes(replicates: int, *, bonferroni: bool) -> list[str]:
             f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "
             f"degree(s) of freedom; the protocol asks for at least {FEWEST_REPLICATES}"
         )
+    if by_pairs:
+        notes.append("standard errors by pairs of cases (standard_error=pairs)")
     if bonferroni:
         notes.append(
             "simultaneous intervals by Bonferroni: the score is undefined in too many resamples of cases, "
