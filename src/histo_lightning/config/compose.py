@@ -126,9 +126,10 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
         value = override.value()
         for item in value.list if isinstance(value, ChoiceSweep) else [value]:
             for choice in item if isinstance(item, list) else [item]:
-                if isinstance(choice, (str, int)) and str(choice) not in options:
-                    allowed = f"allowed are {', '.join(options)}{nearest(str(choice), options)}"
-                    raise UserError(f"{name}={choice}: no such option; {allowed}")
+                text = "null" if choice is None else str(choice)
+                if isinstance(choice, (str, int, type(None))) and text not in options:
+                    allowed = f"allowed are {', '.join(options)}{nearest(text, options)}"
+                    raise UserError(f"{name}={text}: no such option; {allowed}")
 
 
 def _values(override: Override) -> list[str]:
