@@ -34,10 +34,11 @@ def main() -> int:
         sys.argv = [module.__file__ or first, *rest]
         return int(module.main())
     if first in ("--completion", "--complete"):
-        from histo_lightning.config.completion import candidates, script  # only for shells
+        from histo_lightning.config.help import completion_script, completions  # only for shells
 
         completing = first == "--complete"
-        print("\n".join(candidates(rest, list(COMMANDS))) if completing else script(*(rest[:1] or ["bash"])))
+        shell = (rest or ["bash"])[0]
+        print("\n".join(completions(rest, list(COMMANDS))) if completing else completion_script(shell))
     elif first == "--version":
         print(f"histo_lightning {__version__}")
     elif first in ("-h", "--help"):

@@ -89,8 +89,9 @@ def test_options_of_ones_own_config_folder_compose_and_pass_the_checks(
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    with config_tree([str(folder / "my_conf")]) as search:
-        read = read_jobs("train", ["imports=[my_parts]", "model=tiny,resnet10"], multirun=True, search=search)
+    line = ["imports=[my_parts]", "model=tiny,resnet10", f"hydra.searchpath=[file://{folder / 'my_conf'}]"]
+    with config_tree():
+        read = read_jobs("train", line, multirun=True)
     check_runs([job.config for job in read.jobs])
     assert [job.config.model["name"] for job in read.jobs] == ["tinynet", "resnet10"]
 
@@ -100,8 +101,8 @@ def test_every_other_command_of_the_page_passes_the_checks(line: str) -> None:
     from histo_lightning.config.compose import config_tree, read_jobs
     from histo_lightning.training.checks import check_runs
 
-    with config_tree() as search:
-        read = read_jobs("train", line.split(), multirun=False, search=search)
+    with config_tree():
+        read = read_jobs("train", line.split(), multirun=False)
     check_runs([job.config for job in read.jobs])
 
 

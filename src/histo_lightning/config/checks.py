@@ -83,11 +83,10 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         trainer["flags"] = (trainer.get("flags") or {}) | {name: trainer.pop(name) for name in flags}
     try:
         base = OmegaConf.structured(schema)
-        for (
-            name,
-            value,
-        ) in own.items():  # what a group's file leaves out is off, not the default option's value
-            if isinstance(value, dict):
+        for name, value in own.items():
+            if isinstance(
+                value, dict
+            ):  # what a group's file leaves out is off, not the default option's value
                 base[name] = types[name]() if is_dataclass(types[name]) else {}
         config = OmegaConf.to_object(OmegaConf.merge(base, own))
     except OmegaConfBaseException as error:
@@ -97,23 +96,18 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         raise UserError(f"{name}: {str(error.msg or error).splitlines()[0]}{allowed}") from error
     assert isinstance(config, schema)
     if isinstance(config, Config):
-        _check_names(config)
+        for group in ("model", "optimizer", "scheduler"):
+            settings = getattr(config, group)
+            if not isinstance(target := settings.get("_target_"), str):
+                raise UserError(f"{group}._target_ is missing: name a class, or choose {group}=<option>")
+            if (name := settings["name"]) != short_name(target):
+                raise UserError(f"{group}.name={name}: follows from {group}._target_; use {group}={name}")
     if hasattr(config, "trainer"):
         config.trainer.compile = config.trainer.compile.lower()  # YAML's true comes as True
+        if config.trainer.flags and not isinstance(config, Config):
+            raise unknown_key(f"trainer.{next(iter(config.trainer.flags))}", schema)
     check(config)
-    if not isinstance(config, Config) and hasattr(config, "trainer") and config.trainer.flags:
-        raise unknown_key(f"trainer.{next(iter(config.trainer.flags))}", schema)
     return config
-
-
-def _check_names(config: Config) -> None:
-    for group in ("model", "optimizer", "scheduler"):
-        settings = getattr(config, group)
-        target = settings.get("_target_")
-        if not isinstance(target, str):
-            raise UserError(f"{group}._target_ is missing: name a class, or choose {group}=<option>")
-        if (name := settings["name"]) != short_name(target):
-            raise UserError(f"{group}.name={name}: follows from {group}._target_; use {group}={name}")
 
 
 def _allowed(rules: Mapping[str, Any]) -> str:
@@ -127,30 +121,25 @@ def check(config: AnyConfig) -> None:
     """Check every value against its field; raise UserError with the key, what was given and what is allowed."""
     values = dict(flatten(asdict(config)))
     for name, entry in schema_fields(type(config)):
-        value = values.get(name)
-        if value is not None and entry.metadata:
-            _check_value(name, value, entry.metadata, values)
-
-
-def _check_value(name: str, value: Any, rules: Mapping[str, Any], values: dict[str, Any]) -> None:
-    given = f"{name}={value}"
-    if "choices" in rules and value not in rules["choices"]:
-        raise UserError(f"{given}: {_allowed(rules)}{nearest(str(value), list(rules['choices']))}")
-    if "items" in rules and not set(value) <= set(rules["items"]):
-        raise UserError(f"{given}: allowed are lists of {', '.join(rules['items'])}")
-    if "low" in rules and not rules["low"] <= value <= rules["high"]:
-        raise UserError(f"{given}: {_allowed(rules)}")
-    if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
-        raise UserError(f"{given}: allowed are letters, digits, '.', '_' and '-', at most 100")
-    group = name.split(".")[0]
-    if "only" in rules and (option := values[f"{group}.name"]) not in rules["only"]:
-        raise UserError(
-            f"{given}: has no effect with {group}={option}; it belongs to {', '.join(rules['only'])}"
-        )
-    if "pair" in rules:
-        low, high = rules["pair"]
-        if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-            raise UserError(f"{given}: allowed are two numbers from {low:g} to {high:g}, the smaller first")
+        value, rules = values.get(name), entry.metadata
+        if value is None:
+            continue
+        group, problem = name.split(".")[0], ""
+        low, high = rules.get("pair", (0, 0))
+        if "choices" in rules and value not in rules["choices"]:
+            problem = f"{_allowed(rules)}{nearest(str(value), list(rules['choices']))}"
+        elif "low" in rules and not rules["low"] <= value <= rules["high"]:
+            problem = _allowed(rules)
+        elif "items" in rules and not set(value) <= set(rules["items"]):
+            problem = f"allowed are lists of {', '.join(rules['items'])}"
+        elif "pattern" in rules and not re.fullmatch(rules["pattern"], value):
+            problem = "allowed are letters, digits, '.', '_' and '-', at most 100"
+        elif "only" in rules and (option := values[f"{group}.name"]) not in rules["only"]:
+            problem = f"has no effect with {group}={option}; it belongs to {', '.join(rules['only'])}"
+        elif "pair" in rules and not (len(value) == 2 and low <= value[0] <= value[1] <= high):
+            problem = f"allowed are two numbers from {low:g} to {high:g}, the smaller first"
+        if problem:
+            raise UserError(f"{name}={value}: {problem}")
 
 
 def literal_keys() -> set[str]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -46,8 +47,13 @@ def read_command(command: str, check: Check | None = None) -> Composition | None
         return None
     if flags.multirun and command not in SWEEPING:
         raise UserError(f"{command} takes no -m: only {' and '.join(SWEEPING)} do")
-    with config_tree(flags.config_dir) as search:
-        read = read_jobs(command, flags.overrides, multirun=flags.multirun, search=search)
+    for folder in flags.config_dir:
+        if not Path(folder).is_dir():
+            raise UserError(f"--config-dir {folder}: no such folder")
+    if folders := ",".join(f"file://{Path(folder).resolve()}" for folder in flags.config_dir):
+        flags.overrides.append(f"hydra.searchpath=[{folders}]")
+    with config_tree():
+        read = read_jobs(command, flags.overrides, multirun=flags.multirun)
     if flags.cfg:
         for job in read.jobs:
             print(_shown(job.hydra, flags), end="" if len(read.jobs) == 1 else "---\n")

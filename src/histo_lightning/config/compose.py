@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -72,24 +71,18 @@ def prepare_argument(argument: str) -> str:
 
 
 @contextmanager
-def config_tree(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Hydra over ``conf/`` and a user's folders; yields the overrides that add the latter."""
-    folders = []
-    for folder in config_dirs:
-        path = Path(folder).resolve()
-        if not path.is_dir():
-            raise UserError(f"--config-dir {folder}: no such folder")
-        folders.append(f"file://{path}")
+def config_tree() -> Iterator[None]:
+    """Hydra over ``conf/``."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         # Plugins register settings of the same names, which would restrict ours.
         stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
         for name in option_names("hydra/launcher"):
             stored.pop(f"{name}.yaml", None)
-        yield [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+        yield
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """Hydra's messages of several lines as one."""
     try:
         yield
@@ -99,18 +92,16 @@ def _one_line() -> Iterator[None]:
 
 
 def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence[str] = ()) -> list[Override]:
-    """Overrides of a command line; UserError where one cannot be read or names no key or option."""
+    """Overrides of a command line; UserError where one cannot be read or names no key or option, also in folders of ``search``."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
         try:
-            override = parser.parse_overrides([argument])[0]
+            overrides += parser.parse_overrides([argument])
         except HydraException as error:
-            raise UserError(
-                f"cannot read {argument!r}: write key=value, and quote values with special signs"
-            ) from error
-        _check_override(override, config_name, search)
-        overrides.append(override)
+            advice = "write key=value, and quote values with special signs"
+            raise UserError(f"cannot read {argument!r}: {advice}") from error
+        _check_override(overrides[-1], config_name, search)
     return overrides
 
 
@@ -126,18 +117,19 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
     options: list[str] = []
     if "." not in name:
         loader = GlobalHydra.instance().config_loader()
-        with _one_line():
+        with one_line():
             names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
         options = sorted(option for option in names if not option.startswith("_"))
     if not options and not (is_known(name, schema) or name in FREE or name.startswith("hydra/")):
         raise unknown_key(name, schema)
     if options and not override.is_delete():
         value = override.value()
-        choices = value.list if isinstance(value, ChoiceSweep) else [value]
-        for choice in [one for item in choices for one in (item if isinstance(item, list) else [item])]:
-            if isinstance(choice, (str, int)) and str(choice) not in options:
-                allowed = f"allowed are {', '.join(options)}{nearest(str(choice), options)}"
-                raise UserError(f"{name}={choice}: no such option; {allowed}")
+        for item in value.list if isinstance(value, ChoiceSweep) else [value]:
+            for choice in item if isinstance(item, list) else [item]:
+                text = "null" if choice is None else str(choice)
+                if isinstance(choice, (str, int, type(None))) and text not in options:
+                    allowed = f"allowed are {', '.join(options)}{nearest(text, options)}"
+                    raise UserError(f"{name}={text}: no such option; {allowed}")
 
 
 def _values(override: Override) -> list[str]:
@@ -145,58 +137,40 @@ def _values(override: Override) -> list[str]:
     line = str(override.input_line)
     if not override.is_sweep_override():
         return [line]
-    prefix = line.split("=", 1)[0]
-    return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+    return [f"{line.split('=', 1)[0]}={value}" for value in override.sweep_string_iterator()]
 
 
-def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """What Hydra composes, with its own node ``hydra``; raises UserError."""
-    with _one_line():
+def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes, with its own node ``hydra``."""
+    with one_line():
         return compose(config_name, overrides=list(overrides), return_hydra_config=True)
 
 
-def job_of(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
-    """The checked job of a composed tree."""
-    hydra = tree.hydra
+def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
     own = OmegaConf.masked_copy(tree, [str(name) for name in tree if name != "hydra"])
-    texts = {
-        "config.yaml": OmegaConf.to_yaml(own),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})),
-        "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
-    }
+    parts = {"config": own, "hydra": {"hydra": tree.hydra}, "overrides": tree.hydra.overrides.task}
+    texts = {f"{name}.yaml": OmegaConf.to_yaml(OmegaConf.create(part)) for name, part in parts.items()}
     return Job(tuple(overrides), to_config(own, SCHEMAS[config_name]), texts)
 
 
 def read_jobs(
-    config_name: str,
-    arguments: Sequence[str],
-    *,
-    multirun: bool,
-    search: Sequence[str] = (),
-    prepared: Sequence[str] = (),
+    config_name: str, arguments: Sequence[str], *, multirun: bool, prepared: Sequence[str] = ()
 ) -> Composition:
     """Compose and check every job of a command line, inside :func:`config_tree`.
 
-    Args:
-        config_name, arguments: of the command, as typed.
-        multirun: whether several values of a key make a sweep.
-        search: what :func:`config_tree` yields.
-        prepared: more overrides, from :func:`prepare_argument`.
+    ``prepared`` are more overrides, from :func:`prepare_argument`; with ``multirun`` several values of a key make a sweep.
     """
     given = (*map(prepare_argument, arguments), *prepared)
-    own_paths = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
-    first = [] if own_paths else list(search)
-    search = [*search, *own_paths]
+    search = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
     overrides = parse(given, config_name, search)
-    fixed = [*first, *(str(o.input_line) for o in overrides if not o.is_sweep_override())]
-    tree = composed(config_name, fixed)
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    tree = _composed(config_name, fixed)
     launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
     if not multirun and tree.hydra.mode != RunMode.MULTIRUN:
-        for override in overrides:
-            if override.is_sweep_override():
-                line = str(override.input_line).lstrip("+")
-                raise UserError(f"{line}: several values make a sweep; add -m to run them all")
-        return Composition(given, (job_of(config_name, tree, fixed),), False, launcher)
+        for override in filter(Override.is_sweep_override, overrides):
+            line = str(override.input_line).lstrip("+")
+            raise UserError(f"{line}: several values make a sweep; add -m to run them all")
+        return Composition(given, (_job(config_name, tree, fixed),), False, launcher)
     # Only what is run names a sweep, so the same command resumes it.
     own = sorted(a for a in given if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
     sweep_name = f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
@@ -207,7 +181,7 @@ def read_jobs(
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
         own_overrides = [*parse(values, config_name, search), *overrides]
         for lines in itertools.product(*map(_values, own_overrides)):
-            job = job_of(config_name, composed(config_name, [*first, *lines]), [*first, *lines])
+            job = _job(config_name, _composed(config_name, lines), lines)
             if isinstance(job.config, Config) and job.config.sweep_name is None:
                 job.config.sweep_name = sweep_name
             jobs.append(job)

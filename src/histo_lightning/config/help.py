@@ -1,13 +1,19 @@
-"""``--help``: what a command does, its keys with their comments, and the options of its groups, read from ``conf/``."""
+"""``--help``: what a command does, its keys with their comments, and the options of its groups, read from ``conf/``.
+
+Completion of these in a shell: ``eval "$(histo-lightning --completion bash)"``.
+"""
 
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from histo_lightning.config.checks import schema_keys
+from histo_lightning.config.schema import SCHEMAS
 from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError
 
@@ -20,6 +26,16 @@ FLAGS = (
     ("-h, --help [group]", "this page, or the keys of a group's options"),
     ("--version", "the version"),
 )
+BASH = r"""_histo_lightning() {
+  local line="${COMP_LINE:0:COMP_POINT}" word prefix=""
+  word="${line##* }"
+  [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]] && prefix="${word%"${word##*=}"}"
+  local IFS=$'\n'
+  COMPREPLY=($(histo-lightning --complete "$line" 2>/dev/null))
+  COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+}
+complete -o nospace -F _histo_lightning histo-lightning"""
+SCRIPTS = {"bash": BASH, "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{BASH}"}
 
 
 def help_text(command: str, group: str | None = None) -> str:
@@ -28,32 +44,30 @@ def help_text(command: str, group: str | None = None) -> str:
         return _group_page(group)
     path = conf_dir() / f"{command}.yaml"
     lines = [str(OmegaConf.select(OmegaConf.load(path), "hydra.help.header") or "").rstrip(), ""]
-    if groups := list(_groups(path)):
+    groups, files = {}, []
+    for entry in _content(path):
+        if isinstance(entry, Path):
+            files.append(entry)
+        elif (conf_dir() / entry[0]).is_dir():
+            groups[entry[0]] = _options(*entry)
+    if groups:
         lines.append("Groups (group=option; the default is in brackets; --help <group> lists its keys):")
-        lines += [*_columns(groups), ""]
-    flags = FLAGS if command in SWEEPING else FLAGS[1:]
-    return "\n".join([*lines, "Keys (key=value):", *_columns(_keys(path)), "", "Flags:", *_columns(flags)])
+        lines += [*_columns(groups.items()), ""]
+    keys, flags = chain.from_iterable(map(commented_keys, files)), FLAGS[command not in SWEEPING :]
+    return "\n".join([*lines, "Keys (key=value):", *_columns(keys), "", "Flags:", *_columns(flags)])
 
 
-def _defaults(path: Path) -> Iterator[Any]:
-    """The defaults list of a command's file, that of a file that it builds on first: a path, or a group with its option."""
+def _content(path: Path) -> Iterator[Any]:
+    """Groups with their options and files that a command's file builds on, in the order of its defaults list; itself last."""
     content: Any = OmegaConf.load(path)
     for entry in content.get("defaults") or []:
         if not isinstance(entry, str):
             yield from entry.items()
         elif entry != "_self_":
-            yield conf_dir() / f"{entry}.yaml"
-
-
-def _groups(path: Path) -> Iterator[tuple[str, str]]:
-    """Groups of a command with their options."""
-    for entry in _defaults(path):
-        if isinstance(entry, Path):
-            yield from _groups(entry)
-        elif (conf_dir() / entry[0]).is_dir():
-            yield entry[0], _options(*entry)
+            yield from _content(conf_dir() / f"{entry}.yaml")
     if path.stem == "train":
-        yield "hydra/launcher", _options("hydra/launcher", "basic")
+        yield "hydra/launcher", "basic"
+    yield path
 
 
 def _options(group: str, default: Any) -> str:
@@ -62,13 +76,6 @@ def _options(group: str, default: Any) -> str:
     if chosen and chosen not in names:
         names.insert(0, chosen)
     return ", ".join(f"[{name}]" if name == chosen else name for name in names)
-
-
-def _keys(path: Path) -> Iterator[tuple[str, str]]:
-    for entry in _defaults(path):
-        if isinstance(entry, Path):
-            yield from _keys(entry)
-    yield from commented_keys(path)
 
 
 def commented_keys(path: Path) -> Iterator[tuple[str, str]]:
@@ -107,3 +114,27 @@ def _columns(rows: Iterable[tuple[str, str]]) -> list[str]:
         lines.append(f"  {left:<{width}}  {first}".rstrip())
         lines += [f"  {'':<{width}}  {piece}" for piece in more]
     return lines
+
+
+def completion_script(shell: str) -> str:
+    """What a shell evaluates to complete the command ``histo-lightning``; UserError for a shell that is not known."""
+    if shell not in SCRIPTS:
+        raise UserError(f"--completion {shell}: allowed are {', '.join(SCRIPTS)}")
+    return SCRIPTS[shell]
+
+
+def completions(words: list[str], commands: list[str]) -> list[str]:
+    """What may complete the last word of a line: a command, ``key=`` or ``group=option``."""
+    typed = " ".join(words).split(" ")
+    command, word = typed[1] if len(typed) > 2 else "", typed[-1]
+    if not command:
+        return [name for name in commands if name.startswith(word)]
+    if command not in SCHEMAS:
+        return []
+    name, equals, value = word.partition("=")
+    if equals:
+        listed, comma, last = value.rpartition(",")
+        options = [option for option in option_names(name) if option.startswith(last)]
+        return [f"{name}={listed}{comma}{option}" for option in options]
+    keys = [*schema_keys(SCHEMAS[command]), "experiment", "debug", "hydra/launcher"]
+    return sorted({f"{key}=" for key in keys if key.startswith(word)})

@@ -21,9 +21,8 @@ NAME = r"[A-Za-z0-9._-]{1,100}"
 
 def key(default: Any, **metadata: Any) -> Any:
     """A field with its default, or the function that makes it, and what its value may be."""
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    kind = "default_factory" if callable(default) else "default"
+    return field(**{kind: default}, metadata=metadata)
 
 
 def short_name(target: str) -> str:
@@ -167,30 +166,25 @@ class Config(OutputConfig):
 
     def __post_init__(self) -> None:
         """Give what is built from ``_target_`` the name that results call it by; leave out callbacks and loggers that are null."""
-        for group in ("model", "optimizer", "scheduler"):
-            settings = getattr(self, group)
-            if isinstance(settings, dict) and isinstance(settings.get("_target_"), str):
+        for settings in (self.model, self.optimizer, self.scheduler):
+            if isinstance(settings.get("_target_"), str):
                 settings.setdefault("name", short_name(settings["_target_"]))
-        for group in ("callbacks", "logger"):
-            entries = getattr(self, group)
-            if isinstance(entries, dict):
-                setattr(self, group, {name: entry for name, entry in entries.items() if entry is not None})
+        self.callbacks, self.logger = (
+            {name: entry for name, entry in entries.items() if entry is not None}
+            for entries in (self.callbacks, self.logger)
+        )
 
 
 @dataclass
 class PrepareConfig(Config):
-    """What ``prepare`` takes: the settings of the runs that it prepares for, and how thorough it is to be."""
-
     verify: str = key("fast", choices=("fast", "full"))
     preview: bool = False
 
 
 @dataclass
 class BenchmarkConfig(Config):
-    """What ``benchmark`` takes; ``select`` names rows (``P1,P5a``), null is all of the suite."""
-
     suite: str = key("quick", choices=("quick", "full"))
-    select: list[str] | None = None
+    select: list[str] | None = None  # rows (``P1,P5a``); null is all of the suite
 
 
 @dataclass
@@ -206,7 +200,6 @@ class TuneSettings:
     pruner_trials: int = key(5, low=1, high=100000)
     warmup_epochs: int | None = key(None, low=1, high=100000)
     folds: list[int] | None = None
-    workers: int = key(1, low=1, high=256, hashed=False)
     max_failed: int = key(5, low=1, high=100000, hashed=False)
     final: bool = key(True, hashed=False)
     keep: str = key("best", choices=("best", "all"), hashed=False)
@@ -214,8 +207,6 @@ class TuneSettings:
 
 @dataclass
 class TuneConfig(Config):
-    """What ``tune`` takes: the settings of the runs that it trains, and what it searches over."""
-
     tune: TuneSettings = key(TuneSettings)
     nested: bool = True
     study_name: str | None = key(None, hashed=False, pattern=NAME)
@@ -256,8 +247,6 @@ class PredictConfig(CheckpointConfig):
 
 @dataclass
 class ExportConfig(CheckpointConfig):
-    """A format to write a checkpoint in."""
-
     format: str = key("onnx", choices=("onnx", "torch_export", "safetensors"))
 
 

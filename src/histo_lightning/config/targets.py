@@ -43,10 +43,9 @@ def import_modules(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:  # whatever a user's module raises
-            raise UserError(
-                f"imports=[{name}]: cannot be imported ({type(error).__name__}: {error}); give a module of the current "
-                "folder or of the Python path"
-            ) from error
+            problem = f"cannot be imported ({type(error).__name__}: {error})"
+            mend = "give a module of the current folder or of the Python path"
+            raise UserError(f"imports=[{name}]: {problem}; {mend}") from error
         if name not in NETWORK_MODULES:
             NETWORK_MODULES.append(name)
 
@@ -69,12 +68,11 @@ def locate(target: str, key: str, *, imported_only: bool = False) -> Any:
             except Exception as error:  # whatever a module raises when it is imported
                 raise UserError(f"{key}={target}: importing {module} fails ({error})") from error
         located: Any = sys.modules[module]
-        for position, part in enumerate(parts[count:], start=count):
+        for part in parts[count:]:
             if not hasattr(located, part):
                 names = [name for name in dir(located) if not name.startswith("_")]
-                owner = ".".join(parts[:position])
-                raise UserError(f"{key}={target}: {owner} has no {part!r}{nearest(part, names)}")
-            located = getattr(located, part)
+                raise UserError(f"{key}={target}: {module} has no {part!r}{nearest(part, names)}")
+            located, module = getattr(located, part), f"{module}.{part}"
         return located
     hint = "name its module in imports=[...]" if imported_only else "is it installed, or in this folder?"
     raise UserError(f"{key}={target}: there is no module {'.'.join(parts[:-1]) or target!r}; {hint}")
@@ -110,10 +108,9 @@ def network_factory(settings: Mapping[str, Any], *, imported_only: bool = False)
     module = f"{getattr(defined, '__module__', '')}."
     trusted = module.startswith(tuple(f"{name}." for name in NETWORK_MODULES))
     if not (trusted and isinstance(defined, (type, types.FunctionType))):
-        raise UserError(
-            f"model._target_={settings['_target_']}: is not a network of histo_lightning.models or torchvision.models; "
-            "a network of your own comes with imports=[its_module]"
-        )
+        problem = "is not a network of histo_lightning.models or torchvision.models"
+        mend = "a network of your own comes with imports=[its_module]"
+        raise UserError(f"model._target_={settings['_target_']}: {problem}; {mend}")
     return typing.cast(Callable[..., Any], located)
 
 
@@ -197,8 +194,6 @@ def build(callee: Callable[..., Any], given: Mapping[str, Any], key: str, **fill
             values[name] = tuple(value)
     try:
         return callee(**own, **values)
-    except UserError:
-        raise
     except ModuleNotFoundError as error:
         raise UserError(f"{key}: needs the package {error.name}; install it (see the README)") from error
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -20,14 +20,14 @@ def check_runs(configs: Sequence[Any]) -> None:
     """Raise UserError for the first key of any job that cannot work; equal settings are tried out once."""
     for names in {tuple(config.imports) for config in configs if config.imports}:
         import_modules(names)
-    described: dict[str, Config] = {}
+    different: dict[str, Config] = {}
     for config in configs:
         check_keys(config)
         settings = [config.augment.steps, *(getattr(config, name) for name in (*TRIED, "monitor"))]
-        described.setdefault(repr(settings), config)
+        different.setdefault(repr(settings), config)
     from histo_lightning.training.objects import check_targets  # torch and Lightning: seconds, so last
 
-    for config in described.values():
+    for config in different.values():
         check_targets(config)
 
 
@@ -38,9 +38,8 @@ def check_keys(config: Config) -> None:
     if augment.name == "thesis_pillow":
         for name in NOT_PILLOW:
             if value := getattr(augment, name):
-                raise UserError(
-                    f"augment.{name}={value}: has no effect with augment=thesis_pillow; use augment=thesis"
-                )
+                problem = "has no effect with augment=thesis_pillow; use augment=thesis"
+                raise UserError(f"augment.{name}={value}: {problem}")
         if augment.evaluate != "center":
             raise UserError("augment.evaluate=field: augment=thesis_pillow evaluates the centre square only")
     if dataset.download and dataset.name != "breakhis":
@@ -50,15 +49,12 @@ def check_keys(config: Config) -> None:
     if trainer.devices > 1 and trainer.strategy != "ddp":
         raise UserError(f"trainer.devices={trainer.devices}: several devices need trainer=ddp")
     if config.batch_size % (trainer.devices * int(trainer.flags.get("num_nodes") or 1)):
-        raise UserError(
-            f"batch_size={config.batch_size}: is shared by all devices, so it must be a multiple of "
-            f"trainer.devices={trainer.devices}"
-        )
+        problem = f"is shared by all devices, so it must be a multiple of trainer.devices={trainer.devices}"
+        raise UserError(f"batch_size={config.batch_size}: {problem}")
     waits = "early_stopping" in config.callbacks or config.scheduler["name"] == "plateau"
     if trainer.flags.get("limit_val_batches") == 0 and waits:
-        raise UserError(
-            "trainer.limit_val_batches=0: leaves nothing to stop by; add ~callbacks.early_stopping, and no scheduler=plateau"
-        )
+        mend = "add ~callbacks.early_stopping, and no scheduler=plateau"
+        raise UserError(f"trainer.limit_val_batches=0: leaves nothing to stop by; {mend}")
     factor, factors = config.study.factor, factor_names(config)
     if factor not in factors:
         raise UserError(f"study.factor={factor}: is no key or group{nearest(factor, factors)}")

@@ -1,14 +1,32 @@
-"""What a network costs: parameters, operations, time and memory."""
+"""What a network costs: parameters, operations, time and memory of a run, and beforehand the hours and disk of a sweep."""
 
 import copy
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from histo_lightning.classifier import Classifier
+from histo_lightning.classifier.checkpoint import save_atomic
+from histo_lightning.classifier.hardware import device_of, resolve
+from histo_lightning.classifier.optimizers import build_optimizer
+from histo_lightning.config.schema import Config
+from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.training.objects import network_options
+
+PROBED = 8  # images of a timed step, at most; its time grows with the batch
+ROUNDS = 3  # timed steps, after those that are not counted
+FIXED_SECONDS = 3.0  # of a run: start, scores, pictures (row P10 of the benchmark)
+FIXED_BYTES = 3e6  # of a run: predictions, pictures, page, TensorBoard
+BYTES_A_PARAMETER = 4
 
 
 def cost(classifier: Classifier, image_size: int, train_seconds: float) -> dict[str, Any]:
@@ -19,8 +37,7 @@ def cost(classifier: Classifier, image_size: int, train_seconds: float) -> dict[
     """
     network = classifier.network
     parameters = list(network.parameters())
-    device = parameters[0].device
-    counter = FlopCounterMode(display=False)
+    device, counter = parameters[0].device, FlopCounterMode(display=False)
     with torch.no_grad(), counter:  # on shapes alone: nothing is computed
         copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
     return {
@@ -50,3 +67,107 @@ def peak_memory(device: torch.device) -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+class Sizes(NamedTuple):
+    """What a run reads: images of train, validation and test, and (height, width) of a validation image in pixels."""
+
+    train: int
+    val: int
+    test: int
+    evaluation: tuple[int, int]
+
+    @classmethod
+    def of(cls, data: BreakHisDataModule) -> "Sizes":
+        """The sizes of a data module that is set up."""
+        train, val, test = (len(data.parts[part].records) for part in ("train", "val", "test"))
+        return cls(train, val, test, data.evaluation_size)
+
+
+class Speed(NamedTuple):
+    """Seconds an image takes in a training step, in validation and when predicted in float32, and a checkpoint to be written."""
+
+    train: float
+    validate: float
+    predict: float
+    write: float
+    parameters: int
+
+
+def run_seconds(config: Config, sizes: Sizes, speed: Speed) -> float:
+    """Seconds of one run: its epochs with their checkpoints, the predictions after them, and what every run costs."""
+    batch = min(config.batch_size, sizes.train)
+    epoch = sizes.train // batch * batch * speed.train + sizes.val * speed.validate + speed.write
+    images = (sizes.train + sizes.val + (sizes.test if config.test else 0)) * (8 if config.tta == "d4" else 1)
+    return config.epochs * epoch + images * speed.predict + FIXED_SECONDS
+
+
+def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) -> str:
+    """One sentence on what runs will take: how many, hours on this machine with ``at_once`` of them at a time, and disk."""
+    speeds: dict[str, Speed] = {}
+    seconds = size = 0.0
+    for config, sizes in runs:
+        settings = (config.image_size, sizes.evaluation, config.optimizer, config.trainer)
+        key = repr((network_options(config), settings))
+        if key not in speeds:
+            speeds[key] = probe(config, sizes, folder)
+        seconds += run_seconds(config, sizes, speeds[key])
+        size += FIXED_BYTES + speeds[key].parameters * BYTES_A_PARAMETER
+    together = f", {at_once} at a time" if at_once > 1 else ""
+    count = f"{len(runs)} run" + "s" * (len(runs) > 1)
+    disk = f"{size / 1e9:.1f}" if size < 1e10 else f"{size / 1e9:.0f}"
+    return f"{count} to do: about {duration(seconds / at_once)} on this machine{together}, {disk} GB of disk when finished"
+
+
+def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
+    """Time a few steps of a run's network on made-up images, with the run's device, precision and threads.
+
+    The checkpoint is written to the disk of ``folder``, which is created.
+    """
+    hardware, device = resolve(config.trainer), device_of(config.trainer)
+    frozen = bool(config.model.get("freeze_backbone"))
+    layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+    classifier = Classifier(**network_options(config), freeze_backbone=frozen)
+    classifier = classifier.to(device, memory_format=layout)
+    optimizer = build_optimizer(classifier.network.parameters(), config.optimizer)
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
+    count = min(config.batch_size, PROBED)
+    labels = torch.zeros(count, dtype=torch.int64, device=device)
+    square, field = (
+        torch.rand(count, 3, height, width, device=device).to(memory_format=layout)
+        for height, width in ((config.image_size, config.image_size), sizes.evaluation)
+    )
+
+    def mixed(batch: Tensor) -> Tensor:
+        with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+            return classifier.logits(batch)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(mixed(square), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def seconds(statement: str, **names: object) -> float:
+        timer = Timer(statement, globals=names, num_threads=hardware.threads)
+        return float(timer.timeit(ROUNDS).mean)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    train = seconds("step()", step=step) / count
+    classifier.eval()
+    with torch.no_grad(), TemporaryDirectory(dir=folder) as scratch:
+        validate = seconds("logits(field)", logits=mixed, field=field) / count
+        predict = seconds("logits(field)", logits=classifier.exact_logits, field=field) / count
+        state = {"state_dict": classifier.state_dict(), "optimizer": optimizer.state_dict()}
+        start = time.perf_counter()
+        save_atomic(state, Path(scratch) / "probe.ckpt")
+        write = time.perf_counter() - start
+    return Speed(train, validate, predict, write, sum(value.numel() for value in classifier.parameters()))
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.4 hours``, ``6 days``."""
+    for unit, length, most in (("s", 1.0, 90.0), ("min", 60.0, 5400.0), ("hours", 3600.0, 172800.0)):
+        if seconds < most:
+            value = seconds / length
+            return f"{value:.1f} {unit}" if unit == "hours" and value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"

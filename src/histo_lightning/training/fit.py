@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from histo_lightning.callbacks.history import History
@@ -28,20 +27,11 @@ from histo_lightning.training.cost import cost, reset_peak_memory
 
 @dataclass
 class Fitted:
-    """A trained network's predictions, and facts about its fit.
-
-    Attributes:
-        predictions: by part, positions in ``parts[part].records`` and logits; no ``test`` where ``test=false``.
-        facts: ``best_epoch``, ``epochs``, ``train_seconds``, ``monitor``, ``monitored``, ``cost``: of ``metrics.json``.
-        scored: the checkpoint whose weights predicted.
-        loggers, callbacks: of the trainer.
-    """
+    """By part positions in ``parts[part].records`` and logits, facts for ``metrics.json``, and the checkpoint that predicted."""
 
     predictions: dict[str, Rows]
     facts: dict[str, Any]
     scored: Path
-    loggers: Sequence[Logger]
-    callbacks: Sequence[Callback]
 
 
 def fit_and_predict(
@@ -64,12 +54,8 @@ def fit_and_predict(
     with objects.without_hints():
         classifier = objects.build_classifier(config, data)
         loggers = objects.build_loggers(config, folder)
-        callbacks = [
-            history,
-            PredictionWriter(rows.extend),
-            *objects.build_callbacks(config, folder),
-            *callbacks,
-        ]
+        own = [history, PredictionWriter(rows.extend)]
+        callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks]
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
         last = folder / "checkpoints" / "last.ckpt"
         if not run.status.get("fitted"):
@@ -77,9 +63,8 @@ def fit_and_predict(
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
         scored = last.with_name("best.ckpt")
-        if (
-            config.scored_weights == "last" or not scored.is_file()
-        ):  # no callback saved it, or validation never defined it
+        # None is saved where there is no callback, or where validation never defined what is monitored.
+        if config.scored_weights == "last" or not scored.is_file():
             with replacing(scored) as file, last.open("rb") as source:
                 shutil.copyfileobj(source, file)
         facts = _restore(classifier, config, last, scored)
@@ -89,7 +74,7 @@ def fit_and_predict(
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
             trainer.predict(classifier, datamodule=data, return_predictions=False)
-    return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored, loggers, callbacks)
+    return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
 
 
 def _fit(

@@ -43,23 +43,12 @@ LOGGER_ARGUMENTS = ("save_dir", "name", "run_name", "tracking_uri", "artifact_lo
 
 def build_datamodule(config: Config, progress: Progress | None = None) -> BreakHisDataModule:
     """The data module that a config describes."""
-    dataset = config.dataset
-    own = (
-        "magnification",
-        "task",
-        "split",
-        "image_size",
-        "augment",
-        "batch_size",
-        "sampler",
-        "seed",
-        "cache_dir",
-    )
-    shared = ("root", "short_side", "images_per_slide", "download", "url")
-    settings: dict[str, Any] = {name: getattr(config, name) for name in own}
-    settings |= {name: getattr(dataset, name) for name in shared}
-    settings |= {"synthetic_size": dataset.image_size, "synthetic_seed": dataset.seed}
-    return BreakHisDataModule(dataset.name, workers=config.trainer.workers, progress=progress, **settings)
+    dataset = asdict(config.dataset)
+    name, size, seed = (dataset.pop(key) for key in ("name", "image_size", "seed"))
+    same = ("magnification", "task", "split", "image_size", "augment", "batch_size", "sampler", "cache_dir")
+    settings: dict[str, Any] = dataset | {key: getattr(config, key) for key in (*same, "seed")}
+    settings |= {"synthetic_size": size, "synthetic_seed": seed, "workers": config.trainer.workers}
+    return BreakHisDataModule(name, progress=progress, **settings)
 
 
 def monitor_name(name: str) -> str:
@@ -82,8 +71,7 @@ def network_options(config: Config) -> dict[str, Any]:
 def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     """A freshly initialised network with the metadata of its checkpoints; UserError if ``model.weights`` is unusable."""
     torch.manual_seed(config.seed)
-    counts = data.class_counts
-    weights = None
+    counts, weights = data.class_counts, None
     if config.class_weights == "balanced":
         present = sum(count > 0 for count in counts)
         weights = [sum(counts) / (present * count) if count else 0.0 for count in counts]
@@ -108,16 +96,15 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
 def build_callbacks(config: Config, folder: Path) -> list[Callback]:
     """The callbacks of the group ``callbacks``, in its order; UserError where one refuses its arguments."""
     built = []
+    filled = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
     for name, entry in config.callbacks.items():
         kind = class_of(entry, Callback, f"callbacks.{name}")
         if kind is LearningRateMonitor and not config.logger:  # it refuses to run where nothing can be logged
             continue
-        given, parameters = arguments(entry), parameters_of(kind)
-        monitor = entry.get("monitor") or config.monitor
-        if "monitor" in parameters and "mode" in parameters and monitor in MONITORS:
+        given, monitor = arguments(entry), entry.get("monitor") or config.monitor
+        if {"monitor", "mode"} <= parameters_of(kind).keys() and monitor in MONITORS:
             mode = entry.get("mode") or MONITORS[monitor]
             given |= {"monitor": monitor_name(monitor), "mode": mode}
-        filled = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
         built.append(build(kind, given, f"callbacks.{name}", **filled))
     return built
 
@@ -128,13 +115,12 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
     for name, entry in config.logger.items():
         kind = class_of(entry, Logger, f"logger.{name}")
         given = arguments(entry) | ({"name": entry["name"]} if "name" in entry else {})
-        filled = {"save_dir": str(folder), "run_name": folder.name, "name": folder.name}
+        filled = {"run_name": folder.name}
         if "tracking_uri" in parameters_of(kind):  # MLflow
-            filled = {
-                "tracking_uri": f"sqlite:///{folder.resolve() / 'mlflow.db'}",
-                "artifact_location": str(folder.resolve() / "mlruns"),
-                "run_name": folder.name,
-            }
+            path = folder.resolve()
+            filled |= {"tracking_uri": f"sqlite:///{path}/mlflow.db", "artifact_location": f"{path}/mlruns"}
+        else:
+            filled |= {"save_dir": str(folder), "name": folder.name}
         built.append(build(kind, given, f"logger.{name}", **filled))
     return built
 
@@ -142,11 +128,10 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
 def check_targets(config: Config) -> None:
     """Try out what is built from ``_target_``; UserError for the first thing that cannot be built, with its key."""
     check_steps(config.augment.steps)
-    model = config.model
-    for name, allowed in (("freeze_backbone", (True, False, None)), ("frozen_norm", ("train", "eval", None))):
-        if model.get(name) not in allowed:
-            words = ", ".join(str(value).lower() for value in allowed if value is not None)
-            raise UserError(f"model.{name}={model[name]}: allowed are {words}")
+    for name, allowed in (("freeze_backbone", (True, False)), ("frozen_norm", ("train", "eval"))):
+        if (value := config.model.get(name)) not in (*allowed, None):
+            words = ", ".join(str(each).lower() for each in allowed)
+            raise UserError(f"model.{name}={value}: allowed are {words}")
     check_network(size=config.image_size, **network_options(config))
     check_optimization(config.optimizer, config.scheduler)
     _check_flags(config.trainer.flags)
@@ -159,9 +144,8 @@ def check_targets(config: Config) -> None:
         kind = class_of(entry, Logger, f"logger.{name}")
         package = LOGGER_PACKAGES.get(kind.__name__)
         if package is not None and find_spec(package) is None:
-            raise UserError(
-                f"logger={name}: {package} is not installed; pip install 'histo-lightning[loggers]'"
-            )
+            mend = "pip install 'histo-lightning[loggers]'"
+            raise UserError(f"logger={name}: {package} is not installed; {mend}")
         check_arguments(kind, arguments(entry), f"logger.{name}", filled=LOGGER_ARGUMENTS)
 
 

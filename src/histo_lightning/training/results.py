@@ -29,12 +29,13 @@ log = logging.getLogger("histo_lightning")
 
 def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted: Fitted) -> None:
     """Predictions, ``metrics.json`` and the dashboards' final scores of a fitted run."""
-    split_label = str(data.split.as_dict()["label"]) if data.split else ""
+    assert data.split is not None
+    split = data.split.as_dict()
     metrics: dict[str, Any] = {
         "schema": 1,
-        "title": run_title(asdict(config), data.split.as_dict() if data.split else {}),
+        "title": run_title(asdict(config), split),
         **fitted.facts,
-        "split": split_label,
+        "split": str(split["label"]),
         "data": config.dataset.name,
         "shortened": shortened(config),
     }
@@ -77,12 +78,8 @@ def choose(validation: Table, sensitivity: float) -> dict[str, Any]:
         point = operating_point(validation, sensitivity)
     except UserError as error:
         point = {"threshold": None, "reason": str(error)}
-    threshold = point.get("threshold")
-    return {
-        "threshold": None if threshold is None else float(threshold),
-        "operating_point": point,
-        "temperature": fit_temperature(validation),
-    }
+    threshold = None if point.get("threshold") is None else float(point["threshold"])
+    return {"threshold": threshold, "operating_point": point, "temperature": fit_temperature(validation)}
 
 
 def calibrations(test: Table, temperature: float) -> dict[str, dict[str, float | None]]:
@@ -122,13 +119,9 @@ def draw_run(config: Config, folder: Path, data: BreakHisDataModule) -> None:
     """Pictures, ``report.html`` and what TensorBoard shows of a scored run."""
     data.setup()
     assert data.pixels is not None
-    pixels = data.pixels
-    rows: dict[str, int] = {
-        record.path: int(row)
-        for part in data.parts.values()
-        for record, row in zip(part.records, part.rows, strict=True)
-    }
-    formats = config.report.formats
+    pixels, rows, formats = data.pixels, dict[str, int](), config.report.formats
+    for part in data.parts.values():
+        rows |= zip((record.path for record in part.records), part.rows.tolist(), strict=True)
     draw_plots(folder, formats)
     draw_worst(folder, lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None, formats)
     write_report(folder)

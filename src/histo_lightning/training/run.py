@@ -2,10 +2,10 @@
 
 import logging
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from histo_lightning.report.index import refresh_index
 from histo_lightning.report.run_page import write_report
 from histo_lightning.report.summaries import print_summary
 from histo_lightning.report.words import labels_of
-from histo_lightning.runs import RunFolder, choose_folder, read_json, versions, write_atomic, write_json
+from histo_lightning.runs import choose_folder, read_json, versions, write_atomic, write_json
 from histo_lightning.training.fit import fit_and_predict
 from histo_lightning.training.objects import build_datamodule
 from histo_lightning.training.processes import first_of_several, folder_of_first, leave_group, rank
@@ -65,10 +65,9 @@ def run_training(
     pictures: bool = True,
     wait: bool = False,
 ) -> Path:
-    """Do one run, or resume it, or report that it is finished; its folder.
+    """Do one run of a checked config, or resume it, or report that it is finished; its folder.
 
     Args:
-        config: checked.
         parent: the folder for run folders; None is ``<output_dir>/runs``.
         hydra: texts for the run folder's ``.hydra/``.
         callbacks: more of them for the fit; what they raise ends the run.
@@ -78,7 +77,7 @@ def run_training(
     Raises:
         UserError: anything the user can mend; it is in ``status.json`` where the run had started.
     """
-    parent = Path(config.output_dir) / "runs" if parent is None else parent
+    parent = parent or Path(config.output_dir) / "runs"
     resolve(config.trainer)  # a missing GPU is reported before any work
     if config.trainer.strategy == "ddp" and rank() > 0:
         config.trainer.progress = "none"
@@ -107,12 +106,20 @@ def run_training(
                 keep_weights(scored)
         elif pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
             draw_run(config, run.path, data)
-    if finished and config.trainer.progress != "none":
+    shown = config.trainer.progress != "none"
+    if finished and shown:
         console().print("this experiment is finished already (resume=never runs it again in a new folder)")
     elif pictures and not finished:
         write_report(run.path)  # again: the report shows the finished status
         refresh_index(Path(config.output_dir))
-    _conclude(run, config)
+    metrics = read_json(run.path / "metrics.json")
+    if config.json:
+        write_json(Path(config.json), metrics)
+    if shown:
+        labels = labels_of(metrics, str(metrics["split"]))
+        print_summary(run.path, metrics, labels, float(run.status.get("seconds") or 0.0))
+    elif (run.path / "report.html").is_file():
+        print(f"report: {run.path / 'report.html'}")
     return run.path
 
 
@@ -142,55 +149,41 @@ def _work(
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     """Draw every run that has no ``report.html`` yet; a line for each that failed, since no result is lost by that."""
     missing = [run for run in runs if not (run / "report.html").is_file()]
-    problems: list[str] = []
+    problems = []
     with ExitStack() as stack:
         progress = stack.enter_context(StepProgress("drawing pictures", shown))
-        drawn = map(_draw, missing)
+        drawn: Iterable[str] = map(_draw, missing)
         if len(missing) >= FEWEST_FOR_PROCESSES and cores() > 1:
             context = multiprocessing.get_context("spawn")  # forks of a process that has run torch can hang
             pool = ProcessPoolExecutor(min(cores(), len(missing)), mp_context=context)
-            drawn = stack.enter_context(pool).map(_draw, missing)  # type: ignore[assignment]
-        for done, lines in enumerate(drawn, start=1):
-            problems += lines
+            drawn = stack.enter_context(pool).map(_draw, missing)
+        for done, problem in enumerate(drawn, start=1):
+            problems.append(problem)
             progress(done, len(missing))
-    return problems
+    return list(filter(None, problems))
 
 
-def _draw(run: Path) -> list[str]:
+def _draw(run: Path) -> str:
+    """Draw a run from its folder; what went wrong, or nothing."""
     try:
         config: Any = to_config(cast(DictConfig, OmegaConf.load(run / "config.yaml")))
         import_modules(config.imports)
-        silent = replace(config, trainer=replace(config.trainer, progress="none"))
-        draw_run(silent, run, prepare_data(silent))
+        config.trainer.progress = "none"
+        draw_run(config, run, prepare_data(config))
     except (UserError, OSError) as error:
-        return [f"{run}: its pictures cannot be drawn ({error})"]
-    return []
+        return f"{run}: its pictures cannot be drawn ({error})"
+    return ""
 
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:
     """Raise UserError where validation cannot define what is watched."""
-    present = len(set(data.parts["val"].labels.tolist()))
-    watched = {"monitor": config.monitor} | {
-        f"callbacks.{name}.monitor": str(entry.get("monitor") or "")
-        for name, entry in config.callbacks.items()
-    }
-    for key, name in watched.items():
-        if name.endswith("auroc") and present < 2:
-            raise UserError(
-                f"{key}={name}: validation holds one class only, so it is undefined; use val_case_log_loss"
-            )
-
-
-def _conclude(run: RunFolder, config: Config) -> None:
-    """Write the scores to the file of ``json``, and print them; without progress, only the report's path."""
-    metrics = read_json(run.path / "metrics.json")
-    if config.json:
-        write_json(Path(config.json), metrics)
-    if config.trainer.progress != "none":
-        labels = labels_of(metrics, str(metrics["split"]))
-        print_summary(run.path, metrics, labels, float(run.status.get("seconds") or 0.0))
-    elif (run.path / "report.html").is_file():
-        print(f"report: {run.path / 'report.html'}")
+    if len(set(data.parts["val"].labels.tolist())) > 1:
+        return
+    watched = {f"callbacks.{name}.monitor": entry.get("monitor") for name, entry in config.callbacks.items()}
+    for key, name in {"monitor": config.monitor, **watched}.items():
+        if str(name).endswith("auroc"):
+            problem = "validation holds one class only, so it is undefined; use val_case_log_loss"
+            raise UserError(f"{key}={name}: {problem}")
 
 
 def _introduce(data: BreakHisDataModule, config: Config) -> None:
@@ -199,12 +192,11 @@ def _introduce(data: BreakHisDataModule, config: Config) -> None:
     out, split = console(), data.split
     assert data.source is not None
     assert split is not None
-    out.print(data.source.message, markup=False)
-    for note in split.notes:
-        out.print(f"note: {note}", markup=False)
     images = ", ".join(f"{part} {len(names)}" for part, names in split.parts.items())
     cases = ", ".join(f"{part} {len(names)}" for part, names in split.cases.items())
-    out.print(f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}", markup=False)
+    sizes = f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}"
+    for line in (data.source.message, *(f"note: {note}" for note in split.notes), sizes):
+        out.print(line, markup=False)
     if split.label:
         out.print(f"[bold red]{split.label}[/]: this result does not say how the network does on new cases")
     if label := shortened(config):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,16 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.classifier.hardware import cores, visible_gpus
 from histo_lightning.comparison.leakage import write_leakage_study
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.comparison.settings import level_text, value_text
 from histo_lightning.config.checks import flatten
-from histo_lightning.config.compose import Composition, Job, config_tree, quoted
+from histo_lightning.config.compose import Composition, Job, config_tree, one_line, quoted
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
@@ -29,10 +28,9 @@ from histo_lightning.report.index import refresh_index
 from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
-from histo_lightning.training.estimate import Sizes, cost_line
+from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
-from histo_lightning.training.sweep_display import SweepWatch
-from histo_lightning.training.sweep_folder import SweepFolder, plan_of
+from histo_lightning.training.sweep_folder import SweepFolder, SweepWatch, plan_of
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
@@ -57,19 +55,18 @@ def sweep(command: Composition) -> int:
     try:
         run_sweep(command, jobs, folder)
     except KeyboardInterrupt:
-        write_results(folder, jobs, first, pictures=False)
+        write_results(folder, [], first)  # without pictures
         raise
-    write_results(folder, jobs, first, pictures=True)
+    write_results(folder, list(jobs), first)
     return print_failures(folder, jobs)
 
 
-def write_results(folder: SweepFolder, jobs: Jobs, first: Config, *, pictures: bool) -> None:
-    """Pictures of the runs, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
+def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> None:
+    """Pictures of the runs ``drawn``, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
     shown = first.trainer.progress != "none"
-    if pictures:
-        finished = [folder.run_of(name).path for name in jobs if folder.state(name) == "finished"]
-        for line in draw_missing(finished, shown):
-            print(line, file=sys.stderr)
+    finished = [folder.run_of(name).path for name in drawn if folder.state(name) == "finished"]
+    for line in draw_missing(finished, shown):
+        print(line, file=sys.stderr)
     results = compare_runs([folder.path], folder.path, formats=first.report.formats)
     if first.json:
         write_json(Path(first.json), results)
@@ -86,23 +83,23 @@ def write_results(folder: SweepFolder, jobs: Jobs, first: Config, *, pictures: b
 
 def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
     """Run every unfinished job; the state of each is in its run folder. UserError where nothing can run."""
-    configs: list[Config] = [job.config for job in jobs.values()]
-    several = any(config.trainer.strategy == "ddp" for config in configs)
+    several = any(job.config.trainer.strategy == "ddp" for job in jobs.values())
     if several and not command.launcher.startswith("submitit"):
         raise UserError(
             f"trainer=ddp with -m and hydra/launcher={command.launcher}: several processes a job run through "
             "hydra/launcher=submitit_local or submitit_slurm only"
         )
+    shown = next(iter(jobs.values())).config.trainer.progress != "none"
     folder.write_plan(plan_of(command.overrides, jobs, comparison_of(jobs)))
-    waiting, sizes = _unfinished(jobs, folder)
-    placed = _placed(waiting, command.launcher)
+    waiting = _unfinished(jobs, folder)
+    placed = _placed({name: jobs[name] for name in waiting}, command.launcher)
     for name, config in placed.items():
-        folder.write_job(name, config, waiting[name].hydra)
-    if waiting and configs[0].trainer.progress != "none":
-        at_once = jobs_at_once() if command.launcher in PARALLEL else 1
-        runs = [(config, sizes[name]) for name, config in placed.items()]
-        print(cost_line(runs, min(at_once, len(runs)), folder.path), flush=True)
-    with SweepWatch(folder, list(jobs), list(waiting), shown=configs[0].trainer.progress != "none"):
+        folder.write_job(name, config, jobs[name].hydra)
+    if waiting and shown:
+        at_once = min(jobs_at_once(), len(waiting)) if command.launcher in PARALLEL else 1
+        runs = [(placed[name], sizes) for name, sizes in waiting.items()]
+        print(cost_line(runs, at_once, folder.path), flush=True)
+    with SweepWatch(folder, list(jobs), list(waiting), shown=shown):
         if waiting:
             _launch(command, folder, list(waiting))
 
@@ -110,23 +107,18 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    keys = ("hydra/launcher", "hydra.launcher")
-    options = [line for line in command.overrides if line.lstrip("+").startswith(keys)]
-    if command.launcher != "basic" and not any("hydra/launcher" in line for line in options):
-        options.insert(0, f"hydra/launcher={command.launcher}")  # an experiment's file chose it
-    sweep_option = f"sweep={quoted(str(folder.path))}"
+    options = [line for line in command.overrides if line.lstrip("+").startswith("hydra.launcher")]
+    options += [f"hydra/launcher={command.launcher}", f"sweep={quoted(str(folder.path))}"]
     try:
-        with config_tree():
+        with one_line(), config_tree():
             loader = GlobalHydra.instance().config_loader()
-            config = loader.load_configuration("job", [*options, sweep_option], RunMode.MULTIRUN)
+            config = loader.load_configuration("job", options, RunMode.MULTIRUN)
             context = HydraContext(loader, Callback())  # type: ignore[arg-type]  # the interface of all callbacks
             launcher = Plugins.instance().instantiate_launcher(context, run_job, config)
-            overrides = [[sweep_option, f"job='{name}'"] for name in names]
+            overrides = [[options[-1], f"job='{name}'"] for name in names]
             for job in launcher.launch(overrides, initial_job_idx=0):
                 if job.status == JobStatus.FAILED and isinstance(job._return_value, Exception):
                     print(f"a job could not be started: {job._return_value}", file=sys.stderr)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(str(error).strip().splitlines()[0]) from error
     except UserError:
         raise
     except Exception as error:  # the engine's own: errors of jobs are recorded, not raised
@@ -136,9 +128,8 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
 
 def comparison_of(jobs: Jobs) -> dict[str, Any]:
     """What the sweep compares: fixed before its first job."""
-    configs: list[Config] = [job.config for job in jobs.values()]
-    study = configs[0].study
-    levels = list(dict.fromkeys(level_of(config, study.factor) for config in configs))
+    study = next(iter(jobs.values())).config.study
+    levels = list(dict.fromkeys(level_of(job.config, study.factor) for job in jobs.values()))
     if study.reference is None:
         reference = "resnet18" if "resnet18" in levels else levels[0]
     elif (reference := level_text(study.reference)) not in levels:
@@ -153,18 +144,14 @@ def level_of(config: Config, factor: str) -> str:
     for name in (factor, f"{factor}.name", factor.replace("trainer.", "trainer.flags.", 1)):
         if name in values:
             return value_text(values[name])
-    raise UserError(
-        f"study.factor={factor}: not every job has it; it is one of {', '.join(factor_names(config)[:20])}, ..."
-    )
+    names = ", ".join(factor_names(config)[:20])
+    raise UserError(f"study.factor={factor}: not every job has it; it is one of {names}, ...")
 
 
-def _unfinished(jobs: Jobs, folder: SweepFolder) -> tuple[Jobs, dict[str, Sizes]]:
-    """The jobs still to do, and how much each reads. Data is prepared here, once for all jobs that share it; UserError where
-    it fails for all.
-    """
+def _unfinished(jobs: Jobs, folder: SweepFolder) -> dict[str, Sizes]:
+    """The jobs still to do with what each reads; UserError where data, prepared once for all jobs that share it, fails for all."""
     prepared: dict[str, tuple[dict[str, str], Sizes] | UserError] = {}
-    waiting: Jobs = {}
-    sizes: dict[str, Sizes] = {}
+    waiting: dict[str, Sizes] = {}
     for name, job in jobs.items():
         config: Config = job.config
         settings = [item for item in flatten(asdict(config)) if item[0].startswith(DATA_KEYS)]
@@ -174,18 +161,18 @@ def _unfinished(jobs: Jobs, folder: SweepFolder) -> tuple[Jobs, dict[str, Sizes]
                 prepared[key] = identity_of(config, data), Sizes.of(data)
             except UserError as error:
                 prepared[key] = error
-        found = prepared[key]
-        if isinstance(found, UserError):
-            folder.fail(name, config, str(found))
+        content = prepared[key]
+        if isinstance(content, UserError):
+            folder.fail(name, config, str(content))
             continue
-        identity, sizes[name] = found
+        identity, sizes = content
         run = choose_folder(folder.path, name, config.resume, identity | {"config_hash": name[-8:]})
         if run.status.get("state") != "finished":
-            waiting[name] = job
+            waiting[name] = sizes
     errors = [error for error in prepared.values() if isinstance(error, UserError)]
     if len(errors) == len(prepared):
         raise errors[0]
-    return waiting, sizes
+    return waiting
 
 
 def _placed(jobs: Jobs, launcher: str) -> dict[str, Config]:
@@ -221,11 +208,12 @@ def run_job(composed: DictConfig) -> None:
 
 def print_failures(folder: SweepFolder, jobs: Jobs) -> int:
     """Print why jobs are not finished, then how many; that number."""
-    runs = {name: folder.run_of(name) for name in jobs}
-    failed = {name: (run, state) for name, run in runs.items() if (state := run.state) != "finished"}
-    for name, (run, state) in failed.items():
-        absent = "its process was killed" if state == "interrupted" else "never started"
-        print(f"{state}: {name}: {run.status.get('error') or absent}", file=sys.stderr)
+    failed = 0
+    for name, run in ((name, folder.run_of(name)) for name in jobs):
+        if (state := run.state) != "finished":
+            failed += 1
+            absent = "its process was killed" if state == "interrupted" else "never started"
+            print(f"{state}: {name}: {run.status.get('error') or absent}", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} of {len(jobs)} jobs failed; the same command runs them again", file=sys.stderr)
-    return len(failed)
+        print(f"{failed} of {len(jobs)} jobs failed; the same command runs them again", file=sys.stderr)
+    return failed

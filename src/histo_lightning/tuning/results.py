@@ -114,10 +114,12 @@ def _setting(row: Row | None, search: Search) -> dict[str, Any] | None:
     """A best trial with where its values lie; ``edge`` is ``low`` or ``high`` where a range may have been too narrow."""
     if row is None:
         return None
-    places = [(key, row["values"][key], edge(d, row["values"][key])) for key, d in search.space.items()]
-    edges = [{"key": key, "value": value, "edge": end} for key, value, end in places]
+    values = row["values"]
+    edges = [
+        {"key": key, "value": values[key], "edge": edge(d, values[key])} for key, d in search.space.items()
+    ]
     about = {key: row[key] for key in ("trial", "depth", "value", "values", "runs")}
-    return about | {"overrides": overrides(row["values"]), "edges": edges}
+    return about | {"overrides": overrides(values), "edges": edges}
 
 
 def write_tables(folder: Path, rows: Sequence[Row], study: Row) -> None:

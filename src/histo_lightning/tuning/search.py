@@ -1,8 +1,7 @@
 """The Optuna search in one SQLite file: every process that runs the same command takes its next trial from it.
 
-A trial shows that its process lives by Optuna's heartbeat. One that stops is taken up again with the same values, by
-whoever asks next. Trials are counted without such repetitions, and the count seeds a trial's random numbers, so a study
-that was killed ends like one that was not.
+A trial whose heartbeat stops is taken up again with the same values, by whoever asks next. The number of trials without
+such repetitions seeds a trial's random numbers, so a study that was killed ends like one that was not.
 """
 
 import gc

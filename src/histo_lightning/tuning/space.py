@@ -48,10 +48,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study as its command line gives it, in the folder ``<output_dir>/studies/<name>``.
-
-    ``hydra`` holds texts for the ``.hydra/`` of run folders; ``overrides.yaml`` lists what the command line gave.
-    """
+    """A study in its folder; ``hydra`` holds texts for the ``.hydra/`` of run folders, ``overrides.yaml`` among them."""
 
     folder: Path
     config: TuneConfig
@@ -76,16 +73,12 @@ class Plan:
         return self.config.tune.warmup_epochs or max(1, self.config.epochs // 4)
 
     def run_config(self, values: Mapping[str, Any], fold: int, **changes: Any) -> Config:
-        """The checked config of a run: the command line's, with a setting, a fold and ``changes`` in its place.
-
-        What the command itself writes is not the run's. Raises UserError as for a command line.
-        """
+        """The checked config of a run: the command line's, with a setting, a fold and ``changes`` in its place; UserError."""
         settings = {**values, "json": None, "resume": "auto", "split.fold": fold, **changes}
-        given = []
-        for override in yaml.safe_load(self.hydra["overrides.yaml"]):
-            key = override.partition("=")[0].lstrip("+~")
-            if key.split(".")[0] not in OWN and key not in settings:
-                given.append(override)
+        typed = {
+            text: text.partition("=")[0].lstrip("+~") for text in yaml.safe_load(self.hydra["overrides.yaml"])
+        }
+        given = [text for text, key in typed.items() if key.split(".")[0] not in OWN and key not in settings]
         config = config_of("train", overrides(settings), prepared=given)
         assert isinstance(config, Config)
         return config
@@ -99,9 +92,8 @@ def _distribution(key: str, value: Mapping[str, Any], present: Mapping[str, Any]
     """Numbers are whole where the key's present value is, or where it has none and all are written without a point."""
     group = (conf_dir() / key).is_dir()
     if FIXED.fullmatch(key):
-        raise UserError(
-            f"{SPACE}.{key}: cannot be searched: trials share data, split, seed and what compares them"
-        )
+        problem = "cannot be searched: trials share data, split, seed and what compares them"
+        raise UserError(f"{SPACE}.{key}: {problem}")
     if key not in present and not group:
         raise UserError(f"{SPACE}: unknown key {key!r}{nearest(key, list(present))}")
     try:
@@ -160,10 +152,9 @@ def check_tuning(config: TuneConfig) -> None:
     if len(set(folds)) < len(folds):
         raise UserError(f"tune.folds={folds}: a fold is given twice")
     if len(folds) > 1 and config.nested:
-        raise UserError(
-            f"tune.folds={folds}: a study belongs to one outer fold, since the validation cases of one fold are test "
-            "cases of another; nested=false allows it and marks the result as optimistic"
-        )
+        reason = "a study belongs to one outer fold, since the validation cases of one fold are test cases of another"
+        mend = "nested=false allows it and marks the result as optimistic"
+        raise UserError(f"tune.folds={folds}: {reason}; {mend}")
     if config.trainer.strategy == "ddp":
         raise UserError("trainer=ddp: a trial runs in one process; use trainer=gpu, the command once a GPU")
     if config.resume not in ("auto", "never"):
@@ -186,8 +177,7 @@ def corners(search: Search) -> list[dict[str, Any]]:
 
 
 def edge(distribution: Distribution, value: Any) -> str | None:
-    """``low`` or ``high`` in the outer twentieth of a range (on the scale that is searched), or at the first or last of
-    choices that are numbers; else None."""
+    """``low`` or ``high`` at the least or greatest of numeric choices, or in a range's outer twentieth as searched; else None."""
     if isinstance(distribution, Choices):
         numbers: Any = distribution.choices
         if any(isinstance(choice, (bool, str, type(None))) for choice in numbers):

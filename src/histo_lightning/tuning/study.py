@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
-from histo_lightning.report.words import SYNTHETIC
+from histo_lightning.report.pages import render_text
 from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
 from histo_lightning.training.checks import check_runs
 from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
@@ -32,11 +32,10 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     Raises UserError for anything the user can mend; ``hydra`` is that of :class:`Plan`.
     """
     resolve(config.trainer)  # a missing GPU is named before any work
-    name = study_name(config)
-    folders = (parent / text for text in chain([name], (f"{name}-{number}" for number in count(2))))
-    plan = Plan(
-        next(path for path in folders if config.resume != "never" or not path.exists()), config, hydra
-    )
+    folder = parent / study_name(config)
+    if config.resume == "never" and folder.exists():
+        folder = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
+    plan = Plan(folder, config, hydra)
     ends = [setting for search in plan.searches for setting in corners(search)]
     check_runs([plan.run_config(setting, plan.folds[0]) for setting in ends])
     facts, identity = prepare(plan)
@@ -66,15 +65,12 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     with FileLock(plan.folder / ".final.lock"):
         study = finish(studies, facts)
     if visible:
-        _print_study(plan.folder, study)
+        print(render_text("study.console", folder=plan.folder, study=study), end="")
     return int(study["counts"]["failed"])
 
 
 def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
-    """Prepare the data once for all trials; what each fold's split is, and what identifies the study.
-
-    Raises UserError where the data or the split cannot be used, or validation cannot define what is watched.
-    """
+    """Prepare the data once for all trials; each fold's split, and what identifies the study. UserError where it cannot be used."""
     facts: list[Row] = []
     identity = {"settings": hashed(replace(plan.config, test=True))}
     for fold in plan.folds:
@@ -110,8 +106,8 @@ def train_trial(plan: Plan, attempt: Attempt) -> float:
 def _train(plan: Plan, attempt: Attempt, fold: int) -> float:
     several, parent = len(plan.folds) > 1, plan.folder / "trials"
     name = plan.run_name(attempt.search, attempt.number) + (f"_fold{fold}" if several else "")
-    silent = {"trainer.progress": "none"}
-    config = plan.run_config(attempt.values, fold, test=False, run_name=name, **silent)
+    changes = {"test": False, "run_name": name, "trainer.progress": "none"}
+    config = plan.run_config(attempt.values, fold, **changes)
     watching = [] if several else [Pruning(attempt.judge, config.epochs)]
     try:
         folder = run_training(config, parent, plan.hydra, watching, pictures=False)
@@ -146,8 +142,9 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
-        best_settings = [depth["best"] for depth in study["by_depth"].values() if depth["best"]]
-        best_runs = {run for setting in best_settings for run in setting["runs"]}
+        best_runs = {
+            run for depth in study["by_depth"].values() for run in (depth["best"] or {}).get("runs", ())
+        }
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
             if path.parent.parent.name not in best_runs:
                 path.unlink(missing_ok=True)
@@ -155,33 +152,17 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
 
 
 def _final(plan: Plan, best: Row) -> Row:
-    """Train the best setting again, from the same seed, and score it on the test set.
+    """Train the best setting again, from the same seed in a folder of its own, and score it on the test set.
 
-    A run with ``test=true`` is another run than the trial, with a folder of its own, so a search that is killed here goes
-    on like any run. On the same machine it is the same network: ``same_training`` says whether its curve is.
+    On the same machine it is the same network: ``same_training`` says whether its curve is.
     """
     runs = []
     for fold in plan.folds:
         config = plan.run_config(best["values"], fold, test=True)
         folder = run_training(config, plan.folder / "final", plan.hydra)
-        metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
+        metrics, read = read_json(folder / "metrics.json"), RunFolder(folder).status.get("test_read")
         curve = [value for value in metrics["monitored"] if value is not None]
         same = curve == best["curve"] if len(plan.folds) == 1 else None
-        run = {"run": folder.name, "fold": fold, "test_read": int(status.get("test_read") or 0)}
-        runs.append(run | {"same_training": same, "test": metrics["test"]})
+        about = {"run": folder.name, "fold": fold, "test_read": int(read or 0), "same_training": same}
+        runs.append(about | {"test": metrics["test"]})
     return {"trial": best["trial"], "runs": runs}
-
-
-def _print_study(folder: Path, study: Row) -> None:
-    counts, monitor, read = study["counts"], study["protocol"]["monitor"], study["protocol"]["test_read"]
-    states = ", ".join(f"{counts[state]} trials {state}" for state in ("complete", "pruned", "failed"))
-    lines = [SYNTHETIC if study["data"] == "synthetic" else "", f"{study['state']}: {states}"]
-    for depth, record in study["by_depth"].items():
-        best: Row = record["best"] or {"value": float("nan"), "overrides": ["no trial was completed"]}
-        lines.append(f"best of {depth}: {monitor} {best['value']:.4f}, {' '.join(best['overrides'])}")
-        edges = [(edge["key"], edge["edge"]) for edge in best.get("edges", ()) if edge["edge"]]
-        lines += [f"  {key} lies at the {end} edge of what was searched" for key, end in edges]
-    lines.append(study["protocol"]["warning"] or "")
-    lines.append(f"test set read {read} time(s)" if read else "test set: left unread")
-    lines += [f"{name + ':':<12} {folder / name}" for name in ("report.html", "trials.csv", "study.json")]
-    print("\n".join(filter(None, lines)))

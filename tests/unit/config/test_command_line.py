@@ -15,9 +15,8 @@ from factories.configs import read_line
 from factories.runs import restored
 from histo_lightning.__main__ import COMMANDS, console, main
 from histo_lightning.config.command_line import front_door, read_command
-from histo_lightning.config.completion import candidates, script
 from histo_lightning.config.exits import guard
-from histo_lightning.config.help import WIDTH, help_text
+from histo_lightning.config.help import WIDTH, completion_script, completions, help_text
 from histo_lightning.config.schema import SCHEMAS
 from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.errors import UserError
@@ -197,7 +196,7 @@ def test_help_and_refusals_import_no_torch() -> None:
     ],
 )
 def test_completion_of_commands_keys_and_options(line: str, expected: set[str]) -> None:
-    assert set(candidates([line], list(COMMANDS))) == expected
+    assert set(completions([line], list(COMMANDS))) == expected
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -211,12 +210,12 @@ def test_completion_of_commands_keys_and_options(line: str, expected: set[str]) 
 )
 def test_the_bash_script_in_a_real_bash(tmp_path: Path, line: str, expected: list[str]) -> None:
     (tmp_path / "complete.sh").write_text(
-        f'histo-lightning() {{ "{sys.executable}" -m histo_lightning "$@"; }}\n{script("bash")}\n'
+        f'histo-lightning() {{ "{sys.executable}" -m histo_lightning "$@"; }}\n{completion_script("bash")}\n'
         f'COMP_LINE="$1" COMP_POINT=${{#1}}\n_histo_lightning\nprintf "%s\\n" "${{COMPREPLY[@]}}"\n'
     )
     done = subprocess.run(["bash", str(tmp_path / "complete.sh"), line], capture_output=True, text=True)
     assert done.stdout.split() == expected, done.stderr
-    assert "bashcompinit" in script("zsh")
+    assert "bashcompinit" in completion_script("zsh")
 
 
 # --- the tree ---

@@ -116,6 +116,7 @@ REFUSED = [
     ("optimizer.lrr=1", "optimizer.lrr: AdamW has no such argument; did you mean 'lr'"),
     ("optimizer.lr=fast", "optimizer.lr=fast: is of another type; allowed is a number"),
     ("model=resnet35", "model=resnet35: no such option; allowed are .*resnet34"),
+    ("model=null", "model=null: no such option; allowed are .*resnet34"),
     ("magnification=45x", "did you mean '40x'"),
     ("model.name=resnt18", "unknown key 'model.name'; here it is model=<option>"),
     ("model.stm=deep", "model.stm: ResNet has no such argument; did you mean 'stem'"),
@@ -340,8 +341,8 @@ def test_what_is_prepared_for_hydra() -> None:
 
 
 def test_a_job_keeps_the_texts_for_its_run_folder() -> None:
-    with config_tree() as search:
-        read = read_jobs("train", ["seed=3"], multirun=False, search=search)
+    with config_tree():
+        read = read_jobs("train", ["seed=3"], multirun=False)
     assert not read.multirun
     assert read.launcher == "basic"
     (job,) = read.jobs

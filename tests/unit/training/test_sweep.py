@@ -18,8 +18,7 @@ from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 from histo_lightning.training.sweep import Jobs, comparison_of, jobs_at_once, level_of, print_failures
-from histo_lightning.training.sweep_display import SweepWatch
-from histo_lightning.training.sweep_folder import SweepFolder, plan_of
+from histo_lightning.training.sweep_folder import SweepFolder, SweepWatch, plan_of
 
 
 def jobs_of(*arguments: str) -> Jobs:
