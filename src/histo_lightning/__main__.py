@@ -20,7 +20,7 @@ COMMANDS = {
     "report": "write one index page of everything below a folder",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
 }
-FOOTER = "Every command takes --help. `histo-lightning --completion bash` prints what completes commands and keys in a shell."
+FOOTER = "Every command takes --help."
 
 
 def main() -> int:
@@ -33,13 +33,7 @@ def main() -> int:
         sys.modules["__main__"].__spec__ = module.__spec__
         sys.argv = [module.__file__ or first, *rest]
         return int(module.main())
-    if first in ("--completion", "--complete"):
-        from histo_lightning.config.help import completion_script, completions  # only for shells
-
-        completing = first == "--complete"
-        shell = (rest or ["bash"])[0]
-        print("\n".join(completions(rest, list(COMMANDS))) if completing else completion_script(shell))
-    elif first == "--version":
+    if first == "--version":
         print(f"histo_lightning {__version__}")
     elif first in ("-h", "--help"):
         print(f"histo_lightning {__version__}: python -m histo_lightning.<command> [key=value ...]\n")

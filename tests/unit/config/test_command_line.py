@@ -1,10 +1,8 @@
-"""Flags of every command, help, completion and exit statuses."""
+"""Flags of every command, help and exit statuses."""
 
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -16,7 +14,7 @@ from factories.runs import restored
 from histo_lightning.__main__ import COMMANDS, console, main
 from histo_lightning.config.command_line import front_door, read_command
 from histo_lightning.config.exits import guard
-from histo_lightning.config.help import WIDTH, completion_script, completions, help_text
+from histo_lightning.config.help import WIDTH, help_text
 from histo_lightning.config.schema import SCHEMAS
 from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.errors import UserError
@@ -127,9 +125,6 @@ def test_the_program_without_a_command_lists_them(capsys: pytest.CaptureFixture[
 
 def test_an_unknown_command_exits_2_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert as_program(capsys, "trian") == (2, "", "error: unknown command 'trian'; did you mean 'train'?\n")
-    status, out, err = as_program(capsys, "--completion", "fish")
-    assert (status, out) == (2, "")
-    assert "allowed are bash, zsh" in err
 
 
 @pytest.mark.parametrize(
@@ -175,47 +170,6 @@ def test_help_and_refusals_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "2 []"
-
-
-# --- completion ---
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("histo-lightning tr", {"train"}),
-        ("histo-lightning ", set(COMMANDS)),
-        ("histo-lightning train optimizer=ad", {"optimizer=adam", "optimizer=adamw"}),
-        ("histo-lightning train -m model=resnet18,resnet5", {"model=resnet18,resnet50"}),
-        ("histo-lightning train epo", {"epochs="}),
-        ("histo-lightning train seed=1 split.f", {"split.fold=", "split.folds="}),
-        ("histo-lightning train hydra/launcher=j", {"hydra/launcher=joblib"}),
-        ("histo-lightning train deb", {"debug="}),
-        ("histo-lightning evaluate che", {"checkpoint="}),
-        ("histo-lightning nothing x", set()),
-    ],
-)
-def test_completion_of_commands_keys_and_options(line: str, expected: set[str]) -> None:
-    assert set(completions([line], list(COMMANDS))) == expected
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("histo-lightning pre", ["predict", "prepare"]),
-        ("histo-lightning train optimizer=ad", ["adam", "adamw"]),  # bash breaks words at =
-        ("histo-lightning train epo", ["epochs="]),
-    ],
-)
-def test_the_bash_script_in_a_real_bash(tmp_path: Path, line: str, expected: list[str]) -> None:
-    (tmp_path / "complete.sh").write_text(
-        f'histo-lightning() {{ "{sys.executable}" -m histo_lightning "$@"; }}\n{completion_script("bash")}\n'
-        f'COMP_LINE="$1" COMP_POINT=${{#1}}\n_histo_lightning\nprintf "%s\\n" "${{COMPREPLY[@]}}"\n'
-    )
-    done = subprocess.run(["bash", str(tmp_path / "complete.sh"), line], capture_output=True, text=True)
-    assert done.stdout.split() == expected, done.stderr
-    assert "bashcompinit" in completion_script("zsh")
 
 
 # --- the tree ---
