@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,6 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from rich.live import Live
-from rich.table import Table
 
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.compose import Job
@@ -88,7 +85,7 @@ class SweepFolder:
 
 
 class SweepWatch:
-    """Prints the jobs' states while a sweep runs: a live table on a terminal, else a line now and then."""
+    """Prints a line on the jobs' states while a sweep runs: when one has ended, else now and then."""
 
     def __init__(self, folder: SweepFolder, names: list[str], waiting: list[str], *, shown: bool) -> None:
         self.folder, self.names, self.waiting, self.shown = folder, names, set(waiting), shown
@@ -114,20 +111,16 @@ class SweepWatch:
         return {name: self.folder.state(name) for name in self.names}
 
     def _watch(self) -> None:
-        if sys.stdout.isatty():
-            with Live(console=console(), auto_refresh=False, transient=True) as live:
-                while not self.ended.wait(SECONDS_BETWEEN_LOOKS):
-                    live.update(self._table(self.states()), refresh=True)
-            print(self.line(self.states()), flush=True)
-            return
         printed, before, last = 0.0, -1, False
-        while not last:
-            last = self.ended.wait(SECONDS_BETWEEN_LOOKS)
-            states = self.states()
-            done = sum(state in ENDED for state in states.values())
-            if done != before or (not last and time.monotonic() - printed > LINE_EVERY_SECONDS):
-                printed, before = time.monotonic(), done
-                print(self.line(states), flush=True)
+        with console().status("") as status:  # at the foot of a terminal; nothing elsewhere
+            while not last:
+                last = self.ended.wait(SECONDS_BETWEEN_LOOKS)
+                states = self.states()
+                done = sum(state in ENDED for state in states.values())
+                status.update(line := self.line(states))
+                if done != before or (not last and time.monotonic() - printed > LINE_EVERY_SECONDS):
+                    printed, before = time.monotonic(), done
+                    print(line, flush=True)
 
     def line(self, states: dict[str, str]) -> str:
         """``jobs: 3 finished, 1 running, 8 pending; about 4 min left``, from the pace of those that ended since the start."""
@@ -136,13 +129,3 @@ class SweepWatch:
         done = sum(states[name] in ENDED for name in self.waiting)
         left = (time.monotonic() - self.start) / done * (len(self.waiting) - done) if done else 0
         return f"jobs: {', '.join(counts)}" + (f"; about {duration(left)} left" if left else "")
-
-    def _table(self, states: dict[str, str]) -> Table:
-        table = Table("job", "state", "seconds", title=self.line(states), title_justify="left")
-        table.columns[2].justify = "right"
-        active = [name for name in self.names if states[name] in ("running", "failed")]
-        latest = [name for name in self.names if states[name] == "finished"][-5:]
-        for name in [*latest, *active][-20:]:
-            seconds = self.folder.run_of(name).status.get("seconds")
-            table.add_row(name, states[name], f"{seconds:.0f}" if seconds else "")
-        return table
