@@ -37,6 +37,7 @@ def test_what_a_sweep_compares() -> None:
         "factor": "model",
         "reference": "resnet18",
         "score": "case_auroc",
+        "standard_error": "jackknife",
         "levels": ["resnet34", "resnet18"],
     }
     assert comparison_of(jobs_of("optimizer=sgd,adam", "study.factor=optimizer"))["reference"] == "sgd"
@@ -47,6 +48,7 @@ def test_what_a_sweep_compares() -> None:
         "factor": "model.freeze_backbone",
         "reference": "true",
         "score": "case_auroc",
+        "standard_error": "jackknife",
         "levels": ["false", "true"],
     }
     flags = jobs_of("trainer.accumulate_grad_batches=1,2", "study.factor=trainer.accumulate_grad_batches")
