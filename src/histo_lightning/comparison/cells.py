@@ -1,6 +1,7 @@
 """The cells of a comparison (level, setting, magnification): pooled out-of-fold predictions, scores, costs, curves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -16,8 +17,9 @@ from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_grouped, units
 from histo_lightning.evaluation.pooling import all_pairs
 from histo_lightning.evaluation.registry import named_score
-from histo_lightning.evaluation.scores import confusion
+from histo_lightning.evaluation.scores import SMALLEST_P, confusion
 from histo_lightning.evaluation.summary import score_units
+from histo_lightning.evaluation.table import malignant_share, softmax
 from histo_lightning.report.figures.curves import GRID, roc_points
 
 Json = dict[str, Any]
@@ -189,6 +191,7 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         "method": next((one["method"] for one in pooled), None),
         "reason": next((one["reason"] for one in replicates if one.get("reason")), None),
         "pooled_pairs": mean(one["pooled"] for one in pooled),
+        "ensemble": _ensemble(pools[pools["problem"].isna()], score),
         "seed_sd": stdev(by_seed) if len(by_seed) > 1 else None,
         "fold_sd": stdev(by_fold) if len(by_fold) > 1 else None,
         "replicates": replicates,
@@ -214,6 +217,25 @@ def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
     first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
     means = {key: mean(entry.get(key) for entry in entries) for key in ("value", "low", "high", "pooled")}
     return first | means | {"scores": {name: mean(each[name] for each in values) for name in SHOWN_SCORES}}
+
+
+def _ensemble(pools: pd.DataFrame, score: str) -> Json | None:
+    """The score of the networks of all seeds together: their mean probability for each image, none of which had seen its case.
+
+    None of a single training, and where repeats of the split give the networks of an image other training cases.
+    """
+    replicates = [pooled[0] for pooled in pools["pooled"]]
+    if len(replicates) < 2 or pools["partition"].nunique() > 1:
+        return None
+    order = [np.argsort(one.table.image) for one in replicates]
+    table, fold = replicates[0].table.rows(order[0]), replicates[0].fold[order[0]]
+    each = [softmax(one.table.logits[rows]) for one, rows in zip(replicates, order, strict=True)]
+    p = np.mean(each, axis=0)
+    together = replace(table, logits=np.log(np.maximum(p, SMALLEST_P)), p_malignant=malignant_share(p))
+    entry, _ = score_out_of_fold(Replicate(replace(together, predicted=p.argmax(axis=1)), fold), score)
+    return {"trainings": len(replicates)} | {
+        key: entry.get(key) for key in ("value", "low", "high", "method")
+    }
 
 
 def decisions_of(pools: pd.DataFrame) -> list[Json]:

@@ -13,6 +13,7 @@ from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.hardware import cores, device_of, resolve, visible_gpus
 from histo_lightning.config.schema import TrainerConfig
 from histo_lightning.errors import UserError
+from histo_lightning.inference.trained import ORIENTATIONS, oriented
 
 FORMAT = 2
 pytestmark = pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
@@ -47,6 +48,23 @@ def test_scores_do_not_depend_on_the_trainer_s_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(classifier.exact_logits(images), plain)
         assert not torch.equal(classifier.logits(images), plain)
+
+
+def test_with_tta_the_mean_probability_of_the_eight_orientations_is_scored() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 3, 40, 56)
+    plain, averaged = (Classifier("resnet10", tta=tta).eval() for tta in ("none", "d4"))
+    averaged.load_state_dict(plain.state_dict())
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    views = [oriented(pixels, *orientation) for orientation in ORIENTATIONS]
+    assert len({view.tobytes() for view in views}) == 8
+    with torch.inference_mode():
+        each = [plain(torch.from_numpy(view.copy()).permute(0, 3, 1, 2)).exp() for view in views]
+        found = averaged.scored_logits(images).softmax(dim=1)
+        assert torch.equal(plain.scored_logits(images), plain.exact_logits(images))
+    torch.testing.assert_close(found, torch.stack(each).mean(dim=0), atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="tta=d8: allowed are none, d4"):
+        Classifier("resnet10", tta="d8")
 
 
 def test_the_learning_rate_can_be_read_and_set() -> None:

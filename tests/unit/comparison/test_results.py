@@ -217,6 +217,49 @@ def test_spreads_by_hand(answered: tuple[Path, dict[str, Any]], swept: Path) -> 
     assert (cell["found"], cell["finished"], cell["test_read"]) == (10, 10, 10)
 
 
+def test_all_seeds_of_a_cell_are_an_ensemble_within_each_fold(
+    answered: tuple[Path, dict[str, Any]], swept: Path
+) -> None:
+    """By pandas and scikit-learn from the prediction files: mean probability over seeds, then by case, pairs of one fold."""
+    found = cell_of(answered[1], "resnet34")["ensemble"]
+    right = pairs = 0.0
+    for k in range(5):
+        tables = [
+            pd.read_csv(folder_of(swept, "resnet34", k, seed) / "predictions" / "test.csv") for seed in (0, 1)
+        ]
+        images = (
+            pd.concat(tables).groupby("image").agg({"p_malignant": "mean", "case": "first", "label": "first"})
+        )
+        cases = images.groupby("case").agg({"p_malignant": "mean", "label": "first"})
+        count = cases["label"].sum() * (1 - cases["label"]).sum()
+        right, pairs = right + count * roc_auc_score(cases["label"], cases["p_malignant"]), pairs + count
+    assert found["trainings"] == 2
+    assert found["value"] == pytest.approx(right / pairs)
+    assert found["low"] < found["value"] < found["high"]
+    assert "All seeds of a cell as one ensemble" in (answered[0] / "report.html").read_text()
+
+
+def test_one_seed_is_no_ensemble(swept: Path) -> None:
+    results, _ = analyse([folder_of(swept, "resnet34", k) for k in range(5)])
+    assert cell_of(results, "resnet34")["ensemble"] is None
+
+
+def test_the_standard_error_is_that_of_the_plan_or_what_is_asked(copied: Path) -> None:
+    plain, _ = analyse([copied])
+    asked, _ = analyse([copied], standard_error="pairs")
+    plan = read(copied / "sweep.json")
+    plan["comparison"]["standard_error"] = "pairs"
+    write_json(copied / "sweep.json", plan | {"hash": plan_hash(plan)})
+    planned, _ = analyse([copied])
+    errors = [r["families"][0]["comparison"]["pairs"][0]["se"] for r in (plain, asked, planned)]
+    assert errors[1] == errors[2] < errors[0]
+    assert planned["families"][0]["primary"]
+    other, _ = analyse([copied], standard_error="jackknife")
+    assert not other["families"][0]["primary"]
+    text, _ = texts(planned, copied, [])
+    assert "standard errors by pairs of cases" in text
+
+
 def test_two_factors_make_one_primary_family_and_one_beside_each_level(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "two", optimizers=("adam", "sgd"))
     results, _ = analyse([sweep])
