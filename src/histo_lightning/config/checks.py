@@ -83,10 +83,8 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         trainer["flags"] = (trainer.get("flags") or {}) | {name: trainer.pop(name) for name in flags}
     try:
         base = OmegaConf.structured(schema)
-        for name, value in own.items():
-            if isinstance(
-                value, dict
-            ):  # what a group's file leaves out is off, not the default option's value
+        for name, value in own.items():  # what a group's file leaves out is off, not at the default
+            if isinstance(value, dict):
                 base[name] = types[name]() if is_dataclass(types[name]) else {}
         config = OmegaConf.to_object(OmegaConf.merge(base, own))
     except OmegaConfBaseException as error:

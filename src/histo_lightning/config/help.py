@@ -38,7 +38,8 @@ def help_text(command: str, group: str | None = None) -> str:
     if groups:
         lines.append("Groups (group=option; the default is in brackets; --help <group> lists its keys):")
         lines += [*_columns(groups.items()), ""]
-    keys, flags = chain.from_iterable(map(commented_keys, files)), FLAGS[command not in SWEEPING :]
+    keys = chain.from_iterable(map(commented_keys, files))
+    flags = FLAGS if command in SWEEPING else FLAGS[1:]
     return "\n".join([*lines, "Keys (key=value):", *_columns(keys), "", "Flags:", *_columns(flags)])
 
 

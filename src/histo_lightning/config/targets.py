@@ -140,9 +140,8 @@ def check_arguments(
         if name in named and not (name in filled and value is None):
             _check_type(f"{key}.{name}", value, named[name])
         elif name not in named and not open_ended:
-            raise UserError(
-                f"{key}.{name}: {_name_of(callee)} has no such argument{nearest(name, allowed)}; it takes {', '.join(allowed)}"
-            )
+            problem = f"{_name_of(callee)} has no such argument{nearest(name, allowed)}"
+            raise UserError(f"{key}.{name}: {problem}; it takes {', '.join(allowed)}")
     for name in allowed:
         if named[name].default is inspect.Parameter.empty and name not in given:
             raise UserError(f"{key}.{name} is missing: {_name_of(callee)} needs it")

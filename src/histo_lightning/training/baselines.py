@@ -26,23 +26,21 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     pixels = data.pixels
     part = "test" if "test" in tables else "val"
 
-    def mean_colours(rows: NDArray[np.int64]) -> Floats:
-        """Mean red, green and blue of stored images, N x 3."""
+    def colours(name: str) -> Floats:
+        """Mean red, green and blue of a part's images, N x 3."""
+        rows = data.parts[name].rows
         return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
 
-    colours = {name: mean_colours(data.parts[name].rows) for name in ("train", part)}
-    centre, spread = colours["train"].mean(axis=0), np.maximum(colours["train"].std(axis=0), 1e-6)
+    def design(values: Floats) -> Floats:
+        return np.column_stack([np.ones(len(values)), (values - centre) / spread])
 
-    def design(name: str) -> Floats:
-        scaled = (colours[name] - centre) / spread
-        return np.column_stack([np.ones(len(scaled)), scaled])
-
-    truth = tables["train"].malignant
-    weights = fit(truth, np.zeros(len(truth)), design("train"))
+    train, truth = colours("train"), tables["train"].malignant
+    centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
+    weights = fit(truth, np.zeros(len(truth)), design(train))
     if weights is None:
         reason = "the classes of the training images cannot be fitted by their mean colours"
         return {"part": part, "reason": reason}
-    p = sigmoid(design(part) @ weights)
+    p = sigmoid(design(colours(part)) @ weights)
     table = tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))

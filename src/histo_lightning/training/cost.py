@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from histo_lightning.classifier import Classifier
@@ -23,7 +22,7 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import network_options
 
 PROBED = 8  # images of a timed step, at most; its time grows with the batch
-ROUNDS = 3  # timed steps, after those that are not counted
+ROUNDS = 3  # timed steps, after one that is not counted
 FIXED_SECONDS = 3.0  # of a run: start, scores, pictures (row P10 of the benchmark)
 FIXED_BYTES = 3e6  # of a run: predictions, pictures, page, TensorBoard
 BYTES_A_PARAMETER = 4
@@ -147,20 +146,26 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
         functional.cross_entropy(mixed(square), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    def seconds(statement: str, **names: object) -> float:
-        timer = Timer(statement, globals=names, num_threads=hardware.threads)
-        return float(timer.timeit(ROUNDS).mean)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    train = seconds("step()", step=step) / count
-    classifier.eval()
-    with torch.no_grad(), TemporaryDirectory(dir=folder) as scratch:
-        validate = seconds("logits(field)", logits=mixed, field=field) / count
-        predict = seconds("logits(field)", logits=classifier.exact_logits, field=field) / count
-        state = {"state_dict": classifier.state_dict(), "optimizer": optimizer.state_dict()}
+    def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
-        save_atomic(state, Path(scratch) / "probe.ckpt")
-        write = time.perf_counter() - start
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    def image_seconds(work: Callable[[], object]) -> float:
+        """The least of a few rounds, the first left out: what disturbs only adds."""
+        return min([seconds(work) for _ in range(ROUNDS + 1)][1:]) / count
+
+    train = image_seconds(step)
+    classifier.eval()
+    with torch.no_grad():
+        validate = image_seconds(lambda: mixed(field))
+        predict = image_seconds(lambda: classifier.exact_logits(field))
+    state = {"state_dict": classifier.state_dict(), "optimizer": optimizer.state_dict()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as scratch:
+        write = seconds(lambda: save_atomic(state, Path(scratch) / "probe.ckpt"))
     return Speed(train, validate, predict, write, sum(value.numel() for value in classifier.parameters()))
 
 

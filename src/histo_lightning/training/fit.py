@@ -90,9 +90,8 @@ def _fit(
         load_state(classifier, checkpoint["state_dict"], start)
         trained = int(checkpoint["histo_lightning"]["epoch"]) + 1
         if start != last and trained >= config.epochs:
-            raise UserError(
-                f"resume={start}: it has {trained} epochs behind it; set epochs above that (epochs={config.epochs})"
-            )
+            mend = f"set epochs above that (epochs={config.epochs})"
+            raise UserError(f"resume={start}: it has {trained} epochs behind it; {mend}")
     with _interruptible(trainer):
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
     if not last.is_file():  # Lightning's fast_dev_run, or no callback that writes checkpoints

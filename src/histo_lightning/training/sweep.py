@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factor_names
 from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
-from histo_lightning.training.sweep_folder import SweepFolder, SweepWatch, plan_of
+from histo_lightning.training.sweep_folder import SweepFolder, plan_of, watched
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
@@ -85,10 +86,8 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
     """Run every unfinished job; the state of each is in its run folder. UserError where nothing can run."""
     several = any(job.config.trainer.strategy == "ddp" for job in jobs.values())
     if several and not command.launcher.startswith("submitit"):
-        raise UserError(
-            f"trainer=ddp with -m and hydra/launcher={command.launcher}: several processes a job run through "
-            "hydra/launcher=submitit_local or submitit_slurm only"
-        )
+        mend = "several processes a job run through hydra/launcher=submitit_local or submitit_slurm only"
+        raise UserError(f"trainer=ddp with -m and hydra/launcher={command.launcher}: {mend}")
     shown = next(iter(jobs.values())).config.trainer.progress != "none"
     folder.write_plan(plan_of(command.overrides, jobs, comparison_of(jobs)))
     waiting = _unfinished(jobs, folder)
@@ -99,7 +98,7 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
         at_once = min(jobs_at_once(), len(waiting)) if command.launcher in PARALLEL else 1
         runs = [(placed[name], sizes) for name, sizes in waiting.items()]
         print(cost_line(runs, at_once, folder.path), flush=True)
-    with SweepWatch(folder, list(jobs), list(waiting), shown=shown):
+    with watched(folder, list(jobs), list(waiting)) if shown else nullcontext():
         if waiting:
             _launch(command, folder, list(waiting))
 

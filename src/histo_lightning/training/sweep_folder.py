@@ -4,7 +4,8 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,48 +85,40 @@ class SweepFolder:
         return self.run_of(name).state
 
 
-class SweepWatch:
-    """Prints a line on the jobs' states while a sweep runs: when one has ended, else now and then."""
+@contextmanager
+def watched(folder: SweepFolder, names: Sequence[str], waiting: Sequence[str]) -> Iterator[None]:
+    """Print the jobs' states while the body runs them: a line when one has ended, else now and then."""
+    finished = [folder.state(name) for name in names].count("finished")
+    already = f", {finished} of them finished before" if finished else ""
+    print(f"{len(names)} jobs{already}: {folder.path}", flush=True)
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(folder, names, waiting, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
-    def __init__(self, folder: SweepFolder, names: list[str], waiting: list[str], *, shown: bool) -> None:
-        self.folder, self.names, self.waiting, self.shown = folder, names, set(waiting), shown
-        self.start = time.monotonic()
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "SweepWatch":
-        if self.shown:
-            finished = list(self.states().values()).count("finished")
-            already = f", {finished} of them finished before" if finished else ""
-            print(f"{len(self.names)} jobs{already}: {self.folder.path}", flush=True)
-            self.thread.start()
-        return self
+def _watch(folder: SweepFolder, names: Sequence[str], waiting: Sequence[str], ended: threading.Event) -> None:
+    start, printed, done, last = time.monotonic(), 0.0, -1, False
+    with console().status("") as status:  # at the foot of a terminal; nothing elsewhere
+        while not last:
+            last = ended.wait(SECONDS_BETWEEN_LOOKS)
+            now, before = time.monotonic(), done
+            states = {name: folder.state(name) for name in names}
+            done = sum(state in ENDED for state in states.values())
+            status.update(line := states_line(states, waiting, now - start))
+            if done != before or (not last and now - printed > LINE_EVERY_SECONDS):
+                printed = now
+                print(line, flush=True)
 
-    def __exit__(self, *error: object) -> None:
-        self.ended.set()
-        if self.shown:
-            self.thread.join()
 
-    def states(self) -> dict[str, str]:
-        """The state of each job, in the sweep's order."""
-        return {name: self.folder.state(name) for name in self.names}
-
-    def _watch(self) -> None:
-        printed, before, last = 0.0, -1, False
-        with console().status("") as status:  # at the foot of a terminal; nothing elsewhere
-            while not last:
-                last = self.ended.wait(SECONDS_BETWEEN_LOOKS)
-                states = self.states()
-                done = sum(state in ENDED for state in states.values())
-                status.update(line := self.line(states))
-                if done != before or (not last and time.monotonic() - printed > LINE_EVERY_SECONDS):
-                    printed, before = time.monotonic(), done
-                    print(line, flush=True)
-
-    def line(self, states: dict[str, str]) -> str:
-        """``jobs: 3 finished, 1 running, 8 pending; about 4 min left``, from the pace of those that ended since the start."""
-        values = list(states.values())
-        counts = [f"{values.count(state)} {state}" for state in STATES if state in values]
-        done = sum(states[name] in ENDED for name in self.waiting)
-        left = (time.monotonic() - self.start) / done * (len(self.waiting) - done) if done else 0
-        return f"jobs: {', '.join(counts)}" + (f"; about {duration(left)} left" if left else "")
+def states_line(states: Mapping[str, str], waiting: Sequence[str], seconds: float) -> str:
+    """``jobs: 3 finished, 1 running, 8 pending; about 4 min left``, from the pace of the waiting ones in ``seconds``."""
+    values = list(states.values())
+    counts = [f"{values.count(state)} {state}" for state in STATES if state in values]
+    done = sum(states[name] in ENDED for name in waiting)
+    left = seconds / done * (len(waiting) - done) if done else 0
+    return f"jobs: {', '.join(counts)}" + (f"; about {duration(left)} left" if left else "")

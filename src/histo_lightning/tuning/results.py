@@ -115,9 +115,7 @@ def _setting(row: Row | None, search: Search) -> dict[str, Any] | None:
     if row is None:
         return None
     values = row["values"]
-    edges = [
-        {"key": key, "value": values[key], "edge": edge(d, values[key])} for key, d in search.space.items()
-    ]
+    edges = [{"key": k, "value": values[k], "edge": edge(d, values[k])} for k, d in search.space.items()]
     about = {key: row[key] for key in ("trial", "depth", "value", "values", "runs")}
     return about | {"overrides": overrides(values), "edges": edges}
 

@@ -120,10 +120,9 @@ class Studies:
         )  # fmt: skip
         known = study.user_attrs.get("identity", self.identity)
         if keys := sorted(key for key, text in self.identity.items() if known.get(key) != text):
-            raise UserError(
-                f"{plan.folder}: this study was made with other settings or data (different: {', '.join(keys)}); "
-                "give another study_name, or resume=never for a new folder"
-            )
+            problem = f"this study was made with other settings or data (different: {', '.join(keys)})"
+            mend = "give another study_name, or resume=never for a new folder"
+            raise UserError(f"{plan.folder}: {problem}; {mend}")
         study.set_user_attr("identity", self.identity)
         return study
 

@@ -75,10 +75,11 @@ class Plan:
     def run_config(self, values: Mapping[str, Any], fold: int, **changes: Any) -> Config:
         """The checked config of a run: the command line's, with a setting, a fold and ``changes`` in its place; UserError."""
         settings = {**values, "json": None, "resume": "auto", "split.fold": fold, **changes}
-        typed = {
-            text: text.partition("=")[0].lstrip("+~") for text in yaml.safe_load(self.hydra["overrides.yaml"])
-        }
-        given = [text for text, key in typed.items() if key.split(".")[0] not in OWN and key not in settings]
+        given = []
+        for override in yaml.safe_load(self.hydra["overrides.yaml"]):
+            key = override.partition("=")[0].lstrip("+~")
+            if key.split(".")[0] not in OWN and key not in settings:
+                given.append(override)
         config = config_of("train", overrides(settings), prepared=given)
         assert isinstance(config, Config)
         return config

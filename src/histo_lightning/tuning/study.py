@@ -142,9 +142,8 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
-        best_runs = {
-            run for depth in study["by_depth"].values() for run in (depth["best"] or {}).get("runs", ())
-        }
+        winners = filter(None, (depth["best"] for depth in study["by_depth"].values()))
+        best_runs = {run for setting in winners for run in setting["runs"]}
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
             if path.parent.parent.name not in best_runs:
                 path.unlink(missing_ok=True)

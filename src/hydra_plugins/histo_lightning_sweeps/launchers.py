@@ -155,9 +155,8 @@ class RayLauncher(Launcher):
         try:
             import ray
         except ImportError as error:
-            raise UserError(
-                "hydra/launcher=ray: Ray is not installed; pip install 'histo-lightning[ray]'"
-            ) from error
+            mend = "pip install 'histo-lightning[ray]'"
+            raise UserError(f"hydra/launcher=ray: Ray is not installed; {mend}") from error
         started = not ray.is_initialized()
         if started:
             ray.init(**self.init)

@@ -46,7 +46,7 @@ def test_callbacks_are_built_from_their_entries(tmp_path: Path) -> None:
     assert Path(str(kept.dirpath)) == tmp_path / "checkpoints"
     stopping = built["early_stopping"]
     assert isinstance(stopping, EarlyStopping)
-    assert (stopping.monitor, stopping.mode, stopping.patience) == ("val/accuracy", "max", 30)
+    assert (stopping.monitor, stopping.mode, stopping.patience) == ("val/accuracy", "max", 60)
     assert isinstance(built["lr_monitor"], LearningRateMonitor)
     assert isinstance(built["ema"], EMAWeightAveraging)
     assert isinstance(built["timer"], Timer)

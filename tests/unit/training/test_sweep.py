@@ -18,7 +18,7 @@ from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 from histo_lightning.training.sweep import Jobs, comparison_of, jobs_at_once, level_of, print_failures
-from histo_lightning.training.sweep_folder import SweepFolder, SweepWatch, plan_of
+from histo_lightning.training.sweep_folder import SweepFolder, plan_of, states_line, watched
 
 
 def jobs_of(*arguments: str) -> Jobs:
@@ -37,6 +37,7 @@ def test_what_a_sweep_compares() -> None:
         "factor": "model",
         "reference": "resnet18",
         "score": "case_auroc",
+        "standard_error": "jackknife",
         "levels": ["resnet34", "resnet18"],
     }
     assert comparison_of(jobs_of("optimizer=sgd,adam", "study.factor=optimizer"))["reference"] == "sgd"
@@ -47,6 +48,7 @@ def test_what_a_sweep_compares() -> None:
         "factor": "model.freeze_backbone",
         "reference": "true",
         "score": "case_auroc",
+        "standard_error": "jackknife",
         "levels": ["false", "true"],
     }
     flags = jobs_of("trainer.accumulate_grad_batches=1,2", "study.factor=trainer.accumulate_grad_batches")
@@ -114,11 +116,14 @@ def test_the_newest_folder_of_a_job_counts_and_failures_are_named(
         f"pending: {three}: never started",
         "2 of 3 jobs failed; the same command runs them again",
     ]
-    watch = SweepWatch(folder, list(jobs), list(jobs), shown=True)
-    assert watch.line(watch.states()).startswith("jobs: 1 finished, 1 pending, 1 failed; about")
-    with watch:
+    states = {name: folder.state(name) for name in jobs}
+    line = states_line(states, list(jobs), seconds=240.0)
+    assert line == "jobs: 1 finished, 1 pending, 1 failed; about 2 min left"
+    with watched(folder, list(jobs), list(jobs)):
         pass
-    assert capsys.readouterr().out.startswith(f"3 jobs, 1 of them finished before: {tmp_path}")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"3 jobs, 1 of them finished before: {tmp_path}"
+    assert last.startswith("jobs: 1 finished, 1 pending, 1 failed")
 
 
 # --- launchers ---
