@@ -9,19 +9,63 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.config.aliases import advice
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TrainerConfig, TuneConfig, short_name
 from histo_lightning.errors import UserError
 
 # Groups that are built from _target_: checked by its signature.
 FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")
 OPEN = ("tune.space", "augment.steps", "trainer")  # checked by what reads them
+# What users of Lightning and of other Hydra projects type, behind what it is called here: the names look nothing like what they mean, so this comes before
+# the nearest.
+ADVICE = {
+    "epochs=<n>": "trainer.max_epochs max_epochs num_epochs",
+    "callbacks.early_stopping.patience=<n>": "trainer.min_epochs early_stopping.patience patience",
+    "trainer.devices=<n>, or trainer=gpu": "trainer.gpus gpus",
+    "the group callbacks, for example callbacks=[default,ema]": "trainer.callbacks",
+    "the group logger, for example logger=[tensorboard,csv]": "trainer.logger",
+    "output_dir=<folder>": "trainer.default_root_dir",
+    "trainer.progress=none": "trainer.enable_progress_bar trainer.enable_model_summary",
+    "~callbacks.model_checkpoint": "trainer.enable_checkpointing",
+    "callbacks: plugins are this project's own": "trainer.plugins",
+    "nothing: every process takes its share of each batch already": "trainer.use_distributed_sampler",
+    "resume=<checkpoint>": "trainer.resume_from_checkpoint resume_from_checkpoint",
+    "optimizer.lr=<rate>": "lr learning_rate model.lr optimizer.learning_rate model.optimizer.lr",
+    "optimizer.weight_decay=<number>": "weight_decay",
+    "optimizer.momentum=<number>": "momentum",
+    "trainer.gradient_clip_val=<norm>": "gradient_clip_val optimizer.clip_norm",
+    "trainer.accumulate_grad_batches=<n>": "accumulate_grad_batches",
+    "debug=fast_dev_run": "fast_dev_run",
+    "debug=overfit": "overfit_batches",
+    "resume=<checkpoint> (train) or checkpoint=<checkpoint> (the other commands)": "ckpt_path",
+    "checkpoint=<checkpoint>": "ckpt",
+    "seed=<n>": "seed_everything",
+    "dataset.root=<folder>": "data_dir",
+    "batch_size=<n>": "data.batch_size bs",
+    "model=<option>": "net model.net arch backbone model.name",
+    "optimizer=<option>": "optimizer.name",
+    "scheduler=<option>": "scheduler.name",
+    "class_weights and label_smoothing: the loss is cross entropy": "loss",
+    "callbacks=[default,early_stopping]; ~callbacks.early_stopping takes it out": "early_stopping",
+    "callbacks.early_stopping.monitor=<score>": "early_stopping.monitor",
+    "callbacks=[default,ema]": "ema",
+    "callbacks=[default,ema] callbacks.ema.decay=<decay>": "ema.decay",
+    "callbacks.model_checkpoint.<argument>": "model_checkpoint",
+    "python -m histo_lightning.tune, which searches with Optuna": "hydra/sweeper",
+    "run_name=<name>": "task_name exp_name experiment_name tags",
+    "magnification=<option>": "zoom",
+}
+ALIASES = {name: advice for advice, names in ADVICE.items() for name in names.split()}
 
 
 def nearest(given: str, allowed: list[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
     close = get_close_matches(given, allowed, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def advice(name: str) -> str:
+    """``; here it is ...`` for a key that has another name here, else nothing."""
+    return f"; here it is {ALIASES[name]}" if name in ALIASES else ""
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

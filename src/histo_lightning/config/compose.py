@@ -18,8 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.config.aliases import ALIASES
-from histo_lightning.config.checks import FREE, is_known, literal_keys, nearest, to_config, unknown_key
+from histo_lightning.config.checks import (
+    ALIASES,
+    FREE,
+    is_known,
+    literal_keys,
+    nearest,
+    to_config,
+    unknown_key,
+)
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError

@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.config.aliases import advice
-from histo_lightning.config.checks import nearest
+from histo_lightning.config.checks import advice, nearest
 from histo_lightning.errors import UserError
 
 # Packages whose modules may be imported to look a name up, also for a checkpoint from somewhere else.

@@ -19,8 +19,7 @@ from histo_lightning.classifier import Classifier
 from histo_lightning.classifier.checkpoint import AtomicCheckpointIO
 from histo_lightning.classifier.hardware import Hardware
 from histo_lightning.classifier.optimizers import check_optimization
-from histo_lightning.config.aliases import advice
-from histo_lightning.config.checks import nearest
+from histo_lightning.config.checks import advice, nearest
 from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import MONITORS, Config, TrainerConfig
 from histo_lightning.config.targets import arguments, build, check_arguments, class_of, parameters_of

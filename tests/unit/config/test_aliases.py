@@ -3,8 +3,7 @@
 import pytest
 
 from factories.configs import read_line
-from histo_lightning.config.aliases import ALIASES, advice
-from histo_lightning.config.checks import schema_keys
+from histo_lightning.config.checks import ALIASES, advice, schema_keys
 from histo_lightning.config.compose import config_tree, parse, prepare_argument
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.config.tree import conf_dir
