@@ -75,7 +75,8 @@ class Plan:
     def run_config(self, values: Mapping[str, Any], fold: int, **changes: Any) -> Config:
         """The checked config of a run: the command line's, with a setting, a fold and ``changes`` in its place; UserError."""
         settings = {**values, "json": None, "resume": "auto", "split.fold": fold, **changes}
-        given = []
+        about_hydra = yaml.safe_load(self.hydra.get("hydra.yaml", "hydra: {overrides: {hydra: []}}"))
+        given = [line for line in about_hydra["hydra"]["overrides"]["hydra"] if "searchpath" in line]
         for override in yaml.safe_load(self.hydra["overrides.yaml"]):
             key = override.partition("=")[0].lstrip("+~")
             if key.split(".")[0] not in OWN and key not in settings:

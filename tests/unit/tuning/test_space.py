@@ -11,6 +11,7 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from factories.configs import read_line
 from factories.studies import settled
 from histo_lightning.config.compose import config_of, config_tree, parse, prepare_argument
 from histo_lightning.config.identity import hashed
@@ -181,6 +182,15 @@ def test_a_setting_takes_the_place_of_what_the_command_line_says() -> None:
     assert (run.model["name"], run.optimizer["lr"], run.test, run.batch_size) == ("resnet10", 0.02, False, 48)
     assert run_of(given, {}).model["name"] == "resnet34"
     assert hashed(run_of([], {})) == hashed(run_of([], {"optimizer.lr": run_of([], {}).optimizer["lr"]}))
+
+
+def test_runs_read_a_user_s_own_config_folder(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "nadam.yaml").write_text("_target_: torch.optim.NAdam\nlr: 0.002\n")
+    (job,) = read_line("--config-dir", str(tmp_path), "optimizer=nadam", command="tune").jobs
+    assert isinstance(job.config, TuneConfig)
+    run = Plan(tmp_path, job.config, job.hydra).run_config({"optimizer.lr": 0.01}, 0)
+    assert (run.optimizer["name"], run.optimizer["lr"]) == ("nadam", 0.01)
 
 
 def test_overrides_can_be_given_back_to_training() -> None:
