@@ -15,8 +15,7 @@ from histo_lightning.errors import UserError
 # Groups that are built from _target_: checked by its signature.
 FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")
 OPEN = ("tune.space", "augment.steps", "trainer")  # checked by what reads them
-# What users of Lightning and of other Hydra projects type, behind what it is called here: the names look nothing like what they mean, so this comes before
-# the nearest.
+# What users of other projects type, behind what it is called here: it looks nothing like it, so this comes before the nearest.
 ADVICE = {
     "epochs=<n>": "trainer.max_epochs max_epochs num_epochs",
     "callbacks.early_stopping.patience=<n>": "trainer.min_epochs early_stopping.patience patience",
@@ -133,8 +132,8 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         config = OmegaConf.to_object(OmegaConf.merge(base, own))
     except OmegaConfBaseException as error:
         name = str(error.full_key or "?")
-        rules = dict(schema_fields(schema))[name].metadata if name in schema_keys(schema) else {}
-        allowed = f"; {_allowed(rules)}" if _allowed(rules) else ""
+        entry = dict(schema_fields(schema)).get(name)
+        allowed = f"; {words}" if entry and (words := _allowed(entry.metadata)) else ""
         raise UserError(f"{name}: {str(error.msg or error).splitlines()[0]}{allowed}") from error
     assert isinstance(config, schema)
     if isinstance(config, Config):

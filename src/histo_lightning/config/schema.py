@@ -189,8 +189,6 @@ class BenchmarkConfig(Config):
 
 @dataclass
 class TuneSettings:
-    """How ``tune`` searches; ``conf/tune/*.yaml`` are spaces that ship."""
-
     name: str = "optimizer"
     space: dict[str, Any] = key(dict)
     trials: int = key(20, low=1, high=100000, hashed=False)
@@ -214,16 +212,12 @@ class TuneConfig(Config):
 
 @dataclass
 class CheckpointConfig(OutputConfig):
-    """What every command takes that works with a trained network."""
-
     checkpoint: str = key("", literal=True)
     imports: list[str] = key(list)
 
 
 @dataclass
 class EvaluateConfig(CheckpointConfig):
-    """A data set to score a checkpoint on."""
-
     dataset: DatasetConfig = key(DatasetConfig)
     magnification: str | None = key(None, choices=("40x", "100x", "200x", "400x", "all"))
     part: str = key("all", choices=("all", "unseen", "train", "val", "test"))
@@ -236,8 +230,6 @@ class EvaluateConfig(CheckpointConfig):
 
 @dataclass
 class PredictConfig(CheckpointConfig):
-    """Images of any name to predict with a checkpoint."""
-
     input: str = key("", literal=True)
     tta: str = key("none", choices=("none", "d4"))
     gradcam: bool = False
@@ -252,9 +244,7 @@ class ExportConfig(CheckpointConfig):
 
 @dataclass
 class AuditConfig:
-    """What ``audit`` takes: a split in any form, and the images it speaks of where pixels are to be compared."""
-
-    split_file: str = key("", literal=True)
+    split_file: str = key("", literal=True)  # in any form; the data set is for comparing its pixels
     dataset: DatasetConfig = key(DatasetConfig)
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)
@@ -262,9 +252,7 @@ class AuditConfig:
 
 @dataclass
 class CompareConfig(OutputConfig):
-    """What ``compare`` takes: folders of runs, and what to compare; null: what the sweep's plan says."""
-
-    runs: str = key("", literal=True)
+    runs: str = key("", literal=True)  # null in the others: what the sweep's plan says
     factor: str | None = None
     reference: str | None = None
     score: str | None = None
@@ -275,8 +263,6 @@ class CompareConfig(OutputConfig):
 
 @dataclass
 class IndexConfig:
-    """What ``report`` takes: a folder, and whether TensorBoard is to serve it."""
-
     output_dir: str = key("outputs", literal=True)
     tensorboard: bool = False
     port: int = key(6006, low=1, high=65535)
