@@ -1,15 +1,14 @@
 """One run: data, run folder, fit, scores, pictures, report."""
 
 import logging
-import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
@@ -149,17 +148,12 @@ def _work(
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     """Draw every run that has no ``report.html`` yet; a line for each that failed, since no result is lost by that."""
     missing = [run for run in runs if not (run / "report.html").is_file()]
-    problems = []
-    with ExitStack() as stack:
-        progress = stack.enter_context(StepProgress("drawing pictures", shown))
-        drawn: Iterable[str] = map(_draw, missing)
-        if len(missing) >= FEWEST_FOR_PROCESSES and cores() > 1:
-            context = multiprocessing.get_context("spawn")  # forks of a process that has run torch can hang
-            pool = ProcessPoolExecutor(min(cores(), len(missing)), mp_context=context)
-            drawn = stack.enter_context(pool).map(_draw, missing)
-        for done, problem in enumerate(drawn, start=1):
+    processes = min(cores(), len(missing)) if len(missing) >= FEWEST_FOR_PROCESSES else 1
+    problems = list[str]()
+    with StepProgress("drawing pictures", shown) as progress:
+        for problem in Parallel(processes, return_as="generator")(map(delayed(_draw), missing)):
             problems.append(problem)
-            progress(done, len(missing))
+            progress(len(problems), len(missing))
     return list(filter(None, problems))
 
 
