@@ -88,21 +88,29 @@ def run_training(
             leave_group()
         return folder
     data = prepare_data(config)
+    assert data.split is not None
     check_monitors(config, data)
     identity = identity_of(config, data)
     run = choose_folder(parent, readable_name(config), config.resume, identity)
     with run.locked(wait=wait):
         finished = run.status.get("state") == "finished" and config.resume != "never"
         if not finished:
-            _introduce(data, config)
             with run.recorded(**identity), _log_file(run.path):
-                scored = _work(config, run.path, data, hydra or {}, callbacks)
+                _introduce(data, config)
+                write_atomic(run.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+                for name, text in (hydra or {}).items():
+                    write_atomic(run.path / ".hydra" / name, text)
+                write_json(run.path / "split.json", data.split.as_dict())
+                with first_of_several(run.path):
+                    fitted = fit_and_predict(config, run.path, data, callbacks)
+                log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
+                write_results(config, run.path, data, fitted)
                 if pictures:
                     draw_run(config, run.path, data)
                 else:
                     write_board(config, run.path)
             if config.keep == "weights":  # not before the run counts as finished
-                keep_weights(scored)
+                keep_weights(fitted.scored)
         elif pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
             draw_run(config, run.path, data)
     shown = config.trainer.progress != "none"
@@ -120,29 +128,6 @@ def run_training(
     elif (run.path / "report.html").is_file():
         print(f"report: {run.path / 'report.html'}")
     return run.path
-
-
-def _work(
-    config: Config,
-    folder: Path,
-    data: BreakHisDataModule,
-    hydra: Mapping[str, str],
-    callbacks: Sequence[Callback],
-) -> Path:
-    """Fit, predict and score in the run's locked folder; the checkpoint that was scored."""
-    assert data.split is not None
-    assert data.source is not None
-    write_atomic(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    for name, text in hydra.items():
-        write_atomic(folder / ".hydra" / name, text)
-    write_json(folder / "split.json", data.split.as_dict())
-    for note in (data.source.message, *data.split.notes):
-        log.info("%s", note)
-    with first_of_several(folder):
-        fitted = fit_and_predict(config, folder, data, callbacks)
-    log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
-    write_results(config, folder, data, fitted)
-    return fitted.scored
 
 
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
@@ -181,20 +166,24 @@ def check_monitors(config: Config, data: BreakHisDataModule) -> None:
 
 
 def _introduce(data: BreakHisDataModule, config: Config) -> None:
-    if config.trainer.progress == "none":
-        return
+    """Log, and print where that is wanted, what the run reads and what its result cannot say."""
     out, split = console(), data.split
     assert data.source is not None
     assert split is not None
-    images = ", ".join(f"{part} {len(names)}" for part, names in split.parts.items())
-    cases = ", ".join(f"{part} {len(names)}" for part, names in split.cases.items())
+    images, cases = (
+        ", ".join(f"{part} {len(names)}" for part, names in parts.items())
+        for parts in (split.parts, split.cases)
+    )
     sizes = f"split {split.kind}, fold {split.fold}: images {images}; cases {cases}"
-    for line in (data.source.message, *(f"note: {note}" for note in split.notes), sizes):
-        out.print(line, markup=False)
+    styles = dict.fromkeys((data.source.message, *(f"note: {note}" for note in split.notes), sizes), "")
     if split.label:
-        out.print(f"[bold red]{split.label}[/]: this result does not say how the network does on new cases")
+        styles[f"{split.label}: this result does not say how the network does on new cases"] = "bold red"
     if label := shortened(config):
-        out.print(f"[bold red]{label}[/]: no result; it is never pooled or compared")
+        styles[f"{label}: no result; it is never pooled or compared"] = "bold red"
+    for line, style in styles.items():
+        log.info("%s", line)
+        if config.trainer.progress != "none":
+            out.print(line, style=style, markup=False)
 
 
 @contextmanager
