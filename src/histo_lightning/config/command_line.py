@@ -74,10 +74,7 @@ def _shown(texts: dict[str, str], flags: argparse.Namespace) -> str:
 
 
 def front_door(command: str, work: Callable[[Any], int | None], module: str) -> Callable[[], int]:
-    """The ``main`` of a command that does ``work(config)`` for each of its jobs, one after the other.
-
-    It returns the largest exit status, and starts at once where ``module`` is the program itself.
-    """
+    """The ``main`` of a command: ``work(config)`` for each job, the largest exit status; started where ``module`` is the program itself."""
 
     def main() -> int:
         read = read_command(command)

@@ -60,11 +60,7 @@ def quoted(value: str) -> str:
 
 
 def prepare_argument(argument: str) -> str:
-    """Make an argument safe for Hydra.
-
-    The value of a literal key is quoted against Hydra's grammar and OmegaConf's interpolation. A dotted key gets ``++``: it
-    can be set though its group's file leaves it out. ``+group=option`` is ``group=option`` where the group is one of ours.
-    """
+    """An argument for Hydra: literal values quoted, ``++`` before dotted keys (an option's file may leave them out), ``+group`` as ``group``."""
     name, equals, value = argument.partition("=")
     if not equals:
         return argument
@@ -148,7 +144,6 @@ def _values(override: Override) -> list[str]:
 
 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """What Hydra composes, with its own node ``hydra``."""
     with one_line():
         return compose(config_name, overrides=list(overrides), return_hydra_config=True)
 
@@ -163,10 +158,7 @@ def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
 def read_jobs(
     config_name: str, arguments: Sequence[str], *, multirun: bool, prepared: Sequence[str] = ()
 ) -> Composition:
-    """Compose and check every job of a command line, inside :func:`config_tree`.
-
-    ``prepared`` are more overrides, from :func:`prepare_argument`; with ``multirun`` several values of a key make a sweep.
-    """
+    """Compose and check every job of a command line, inside :func:`config_tree`; ``prepared`` are overrides that :func:`prepare_argument` made."""
     given = (*map(prepare_argument, arguments), *prepared)
     search = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
     overrides = parse(given, config_name, search)

@@ -24,10 +24,7 @@ def stop_on_sigterm() -> None:
 
 
 def guard(run: Callable[[], int]) -> int:
-    """Run a front door; turn what goes wrong into one line on stderr and an exit status.
-
-    ``HISTO_DEBUG=1`` shows the traceback.
-    """
+    """Run a front door; what goes wrong becomes one line on stderr and an exit status. ``HISTO_DEBUG=1`` shows the traceback."""
     debugging = os.environ.get("HISTO_DEBUG") == "1"
     try:
         return run()

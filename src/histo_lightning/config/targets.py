@@ -50,10 +50,7 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def locate(target: str, key: str, *, imported_only: bool = False) -> Any:
-    """The object that a dotted name means; UserError where there is none.
-
-    With ``imported_only`` (the name comes from a checkpoint) nothing but modules of well-known packages is imported.
-    """
+    """The object of a dotted name, or UserError; ``imported_only`` (a checkpoint's name) imports modules of well-known packages only."""
     parts = target.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])
@@ -125,10 +122,7 @@ def parameters_of(callee: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 def check_arguments(
     callee: Callable[..., Any], given: Mapping[str, Any], key: str, *, filled: Iterable[str] = ()
 ) -> None:
-    """Compare arguments with a signature; UserError for an unknown or missing one, or a value of another type.
-
-    ``filled`` are the names of arguments that the program gives itself.
-    """
+    """UserError for an argument that a signature lacks or needs, or of another type; the program itself gives those in ``filled``."""
     parameters = parameters_of(callee)
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     open_ended = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

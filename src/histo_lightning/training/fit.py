@@ -39,11 +39,7 @@ def fit_and_predict(
 ) -> Fitted:
     """Train or resume, restore the scored weights, and predict train, validation and test once each.
 
-    ``folder`` is the run's, ``data`` set up already; ``callbacks`` are more than the config's.
-
-    Raises:
-        UserError: the loss diverged, a checkpoint does not fit, the disk is full.
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    ``data`` is set up already; ``callbacks`` are more than the config's. Raises UserError, and KeyboardInterrupt on SIGTERM too.
     """
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)

@@ -64,17 +64,10 @@ def run_training(
     pictures: bool = True,
     wait: bool = False,
 ) -> Path:
-    """Do one run of a checked config, or resume it, or report that it is finished; its folder.
+    """Do one run of a checked config, resume it, or report that it is finished; its folder below ``parent`` (``<output_dir>/runs``).
 
-    Args:
-        parent: the folder for run folders; None is ``<output_dir>/runs``.
-        hydra: texts for the run folder's ``.hydra/``.
-        callbacks: more of them for the fit; what they raise ends the run.
-        pictures: False leaves plots and the report to a later :func:`draw_run`.
-        wait: for another process that works in the folder, instead of refusing.
-
-    Raises:
-        UserError: anything the user can mend; it is in ``status.json`` where the run had started.
+    ``hydra`` holds texts for its ``.hydra/``; what more ``callbacks`` raise ends the run; without ``pictures`` a later
+    :func:`draw_run` makes them; ``wait`` for another process in the folder, instead of refusing. A UserError is in ``status.json`` too.
     """
     parent = parent or Path(config.output_dir) / "runs"
     resolve(config.trainer)  # a missing GPU is reported before any work

@@ -20,7 +20,7 @@ from histo_lightning.report.pages import picture, write_page
 from histo_lightning.report.style import save_picture
 from histo_lightning.runs import quote_cell, versions, write_atomic, write_json
 from histo_lightning.tuning.search import Studies, numbered
-from histo_lightning.tuning.space import Search, attributes, edge, overrides
+from histo_lightning.tuning.space import Search, edge, overrides
 
 OPTIMISTIC = "selected on the same cases that are scored: optimistic"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -62,10 +62,7 @@ def best_row(rows: Sequence[Row], minimise: bool) -> Row | None:
 def summarise(
     studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final: Row | None
 ) -> dict[str, Any]:
-    """The content of ``study.json``: protocol, search, budget and best setting by depth, test scores.
-
-    ``facts`` say what each fold's split is; ``final`` is None where the test set was left unread.
-    """
+    """The content of ``study.json``; ``facts`` say what each fold's split is, ``final`` is None where the test set was left unread."""
     plan, config, several = studies.plan, studies.plan.config, len(studies.plan.folds) > 1
     by_depth: dict[str, Any] = {}
     for search in plan.searches:
@@ -90,7 +87,7 @@ def summarise(
         },
         "search": {
             **asdict(config.tune),
-            "space": {key: attributes(d) for key, d in plan.searches[0].space.items()},
+            "space": {key: vars(d) for key, d in plan.searches[0].space.items()},
             "warmup_epochs": plan.warmup_epochs,
             "epochs": config.epochs,
             "seed": config.seed,
@@ -140,10 +137,7 @@ def write_tables(folder: Path, rows: Sequence[Row], study: Row) -> None:
 
 
 def draw_study(studies: Studies, rows: Sequence[Row]) -> dict[str, str]:
-    """Write ``plots/*``; what each shows, by name. What Optuna changes in pyplot's settings is put back.
-
-    Importance is PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) of being in the best quarter of the completed trials.
-    """
+    """Write ``plots/*``; what each shows, by name. Importance is PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023)."""
     plan, titles = studies.plan, dict[str, str]()
     monitor, values = plan.config.monitor, [value for row in rows for value in row["curve"]]
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from histo_lightning.callbacks.history import Pruned
 from histo_lightning.errors import UserError
-from histo_lightning.tuning.space import Plan, Search, attributes
+from histo_lightning.tuning.space import Plan, Search
 
 LOCK_SECONDS = 120.0  # SQLite lets one process write at a time; the others wait this long
 POLL_SECONDS = 0.5
@@ -67,11 +67,6 @@ def _experimental() -> Iterator[None]:
 
 
 @_experimental()
-def _repeat(study: optuna.Study, trial: FrozenTrial) -> None:
-    RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, trial)
-
-
-@_experimental()
 def numbered(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
     """Trials in the order they were started, each with its repetitions behind it."""
     attempts: dict[int, list[FrozenTrial]] = {}
@@ -82,15 +77,13 @@ def numbered(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
 
 
 class Studies:
-    """The searches of a plan in ``study.db``; raises UserError where the file cannot be used or has another identity.
-
-    ``identity`` must be the same to resume a study: hashes of settings, split and data, package version.
-    """
+    """The searches of a plan in ``study.db``; UserError where the file cannot be used or is of another ``identity`` (hashes, version)."""
 
     @_experimental()
     def __init__(self, plan: Plan, identity: Mapping[str, str]) -> None:
         self.plan, self.identity = plan, dict(identity)
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+        self.repeat = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
         path = plan.folder / "study.db"
         # Not by URL: a path may hold anything.
         connect = partial(sqlite3.connect, path, timeout=LOCK_SECONDS, check_same_thread=False)
@@ -100,7 +93,7 @@ class Studies:
             with self.lock:
                 storage = RDBStorage(
                     "sqlite:///study.db", {"creator": connect}, heartbeat_interval=HEARTBEAT_SECONDS,
-                    grace_period=GRACE_SECONDS, heartbeat_stale_trial_callback=_repeat,
+                    grace_period=GRACE_SECONDS, heartbeat_stale_trial_callback=self.repeat,
                 )  # fmt: skip
                 self.by_name = {search.name: self._study(storage, search.name) for search in plan.searches}
         except (OSError, SQLAlchemyError, RuntimeError) as error:
@@ -188,7 +181,7 @@ class Studies:
             values = dict(search.fixed)
             for key, d in search.space.items():
                 kind = type(d).__name__.removesuffix("Distribution").lower()
-                values[key] = getattr(trial, f"suggest_{kind}")(key, **attributes(d))
+                values[key] = getattr(trial, f"suggest_{kind}")(key, **vars(d))
             latest = [repetitions[-1].number for repetitions in numbered(self.trials(search))]
             attempts.append(Attempt(search, latest.index(trial.number), values, trial))
             self.lock.release()
@@ -205,6 +198,6 @@ class Studies:
             study.optimize(objective, n_trials=1, catch=(Exception,))
         except KeyboardInterrupt:
             if attempts:
-                _repeat(study, self.trials(search)[attempts[0].trial.number])
+                self.repeat(study, self.trials(search)[attempts[0].trial.number])
             raise
         return attempts[0]

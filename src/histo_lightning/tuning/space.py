@@ -1,6 +1,5 @@
 """What a study searches: keys of a training run with ranges or choices, one search for each depth of network."""
 
-import json
 import math
 import re
 import warnings
@@ -14,7 +13,6 @@ import yaml
 from optuna.distributions import CategoricalDistribution as Choices
 from optuna.distributions import FloatDistribution as Floats
 from optuna.distributions import IntDistribution as Integers
-from optuna.distributions import distribution_to_json
 
 from histo_lightning.config.checks import flatten, nearest
 from histo_lightning.config.compose import config_of
@@ -162,11 +160,6 @@ def check_tuning(config: TuneConfig) -> None:
     if config.resume not in ("auto", "never"):
         raise UserError(f"resume={config.resume}: a study takes auto or never")
     searches(config)
-
-
-def attributes(distribution: Distribution) -> dict[str, Any]:
-    """``low``, ``high``, ``log`` and ``step``, or ``choices``."""
-    return dict(json.loads(distribution_to_json(distribution))["attributes"])
 
 
 def corners(search: Search) -> list[dict[str, Any]]:

@@ -27,10 +27,7 @@ from histo_lightning.tuning.space import Plan, corners, overrides, study_name
 
 
 def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
-    """Search, or resume a search, or report a study that is finished, below ``parent``; how many trials failed.
-
-    Raises UserError for anything the user can mend; ``hydra`` is that of :class:`Plan`.
-    """
+    """Search, resume a search, or report a finished study below ``parent``; how many trials failed. ``hydra`` is that of :class:`Plan`."""
     resolve(config.trainer)  # a missing GPU is named before any work
     folder = parent / study_name(config)
     if config.resume == "never" and folder.exists():
@@ -88,12 +85,7 @@ def prepare(plan: Plan) -> tuple[list[Row], dict[str, str]]:
 
 
 def train_trial(plan: Plan, attempt: Attempt) -> float:
-    """The objective of a trial, from validation alone; the pruner sees every epoch, or the mean after every fold.
-
-    Raises:
-        Pruned: the pruner gave the trial up.
-        UserError: the setting cannot be trained.
-    """
+    """The objective of a trial, from validation alone, judged after every epoch or fold; raises Pruned, or UserError."""
     values: list[float] = []
     for fold in plan.folds:
         values.append(_train(plan, attempt, fold))
@@ -151,10 +143,7 @@ def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
 
 
 def _final(plan: Plan, best: Row) -> Row:
-    """Train the best setting again, from the same seed in a folder of its own, and score it on the test set.
-
-    On the same machine it is the same network: ``same_training`` says whether its curve is.
-    """
+    """Train the best setting again from the same seed and score it on the test set; ``same_training`` says whether its curve is the trial's."""
     runs = []
     for fold in plan.folds:
         config = plan.run_config(best["values"], fold, test=True)
