@@ -18,15 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.config.checks import (
-    ALIASES,
-    FREE,
-    is_known,
-    literal_keys,
-    nearest,
-    to_config,
-    unknown_key,
-)
+from histo_lightning.config.checks import advice, is_known, literal_keys, nearest, to_config, unknown_key
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError
@@ -102,8 +94,8 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
         try:
             overrides += parser.parse_overrides([argument])
         except HydraException as error:
-            advice = "write key=value, and quote values with special signs"
-            raise UserError(f"cannot read {argument!r}: {advice}") from error
+            mend = "write key=value, and quote values with special signs"
+            raise UserError(f"cannot read {argument!r}: {mend}") from error
         _check_override(overrides[-1], config_name, search)
     return overrides
 
@@ -113,7 +105,7 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
     name, schema = override.key_or_group, SCHEMAS[config_name]
     if name.removeprefix("hydra.") in FOLDER_KEYS:
         raise UserError(f"{name}: use output_dir=<folder>, and run_name= or sweep_name= for the name in it")
-    if name == "hydra/sweeper" or name in ALIASES:
+    if advice(name):
         raise unknown_key(name, schema)
     if name == "hydra" or name.startswith("hydra."):
         return
@@ -123,7 +115,7 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
         with one_line():
             names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
         options = sorted(option for option in names if not option.startswith("_"))
-    if not options and not (is_known(name, schema) or name in FREE or name.startswith("hydra/")):
+    if not options and not (is_known(name, schema) or name.startswith("hydra/")):
         raise unknown_key(name, schema)
     if options and not override.is_delete():
         value = override.value()

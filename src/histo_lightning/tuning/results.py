@@ -59,9 +59,7 @@ def best_row(rows: Sequence[Row], minimise: bool) -> Row | None:
     return min(complete, key=lambda row: row["value"] if minimise else -row["value"], default=None)
 
 
-def summarise(
-    studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final: Row | None
-) -> dict[str, Any]:
+def summarise(studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final: Row | None) -> Row:
     """The content of ``study.json``; ``facts`` say what each fold's split is, ``final`` is None where the test set was left unread."""
     plan, config, several = studies.plan, studies.plan.config, len(studies.plan.folds) > 1
     by_depth: dict[str, Any] = {}

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock
@@ -123,7 +122,7 @@ def objective(plan: Plan, curve: Sequence[float]) -> float:
     return min(defined) if plan.minimise else max(defined)
 
 
-def finish(studies: Studies, facts: Sequence[Row]) -> dict[str, Any]:
+def finish(studies: Studies, facts: Sequence[Row]) -> Row:
     """Score the best setting once (where that is asked for and the search is finished), then write all results."""
     plan, settings, rows = studies.plan, studies.plan.config.tune, trial_rows(studies)
     best, searched = best_row(rows, plan.minimise), studies.done() >= settings.trials

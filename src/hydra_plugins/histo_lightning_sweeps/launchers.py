@@ -53,9 +53,8 @@ class _SubmititLauncher(BaseSubmititLauncher):
         retries = {"slurm_max_num_timeout": own.pop("max_num_timeout")} if "max_num_timeout" in own else {}
         executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **retries)
         shared = BaseQueueConf.__dataclass_fields__
-        executor.update_parameters(
-            **{key if key in shared else f"{self._EXECUTOR}_{key}": value for key, value in own.items()}
-        )
+        names = {key: key if key in shared else f"{self._EXECUTOR}_{key}" for key in own}
+        executor.update_parameters(**{names[key]: value for key, value in own.items()})
         return executor
 
     def _calls(self, jobs: Overrides, first: int) -> list[tuple[Any, ...]]:
@@ -122,27 +121,15 @@ class SlurmLauncher(_SubmititLauncher):
         return _outcomes(jobs, lambda job: job.results()[0], job_overrides)  # of its first process
 
 
-def _run_on_ray(
-    context: HydraContext, config: DictConfig, task: TaskFunction, singletons: dict[Any, Any]
-) -> JobReturn:
+def _run_on_ray(context: HydraContext, config: DictConfig, task: TaskFunction, singletons: Any) -> JobReturn:
     setup_globals()
     Singleton.set_state(singletons)
     HydraConfig.instance().set_config(config)
-    return run_job(
-        hydra_context=context,
-        task_function=task,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    return run_job(task, config, "hydra.sweep.dir", "hydra.sweep.subdir", hydra_context=context)
 
 
 class RayLauncher(Launcher):
     """Ray tasks: ``init`` goes to ``ray.init`` (an ``address`` joins a cluster), ``remote`` to ``ray.remote``."""
-
-    context: HydraContext
-    task: TaskFunction
-    config: DictConfig
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
         self.init: Any = OmegaConf.to_container(init, resolve=True)
