@@ -8,6 +8,8 @@ import torch
 from histo_lightning.config.schema import TrainerConfig
 from histo_lightning.errors import UserError
 
+MOST_THREADS = 8  # a core, beyond which threads only wait for each other
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -45,6 +47,11 @@ def resolve(trainer: TrainerConfig) -> Hardware:
         )
     if on_gpu and trainer.gpu is not None and trainer.gpu >= gpus:
         raise UserError(f"trainer.gpu={trainer.gpu}: this machine shows {gpus} GPU(s), the first is 0")
+    if (trainer.threads or 0) > MOST_THREADS * cores():
+        raise UserError(
+            f"trainer.threads={trainer.threads}: this machine gives the process {cores()} cores; allowed are at most "
+            f"{MOST_THREADS * cores()}"
+        )
     precision = trainer.precision
     if precision == "auto":
         bf16 = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()

@@ -32,9 +32,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file in one step, or nothing; UserError without permission or on a full disk."""
+    data = content.encode() if isinstance(content, str) else content
     try:
+        if path.exists() and not path.is_file():  # /dev/stdout: nothing to be replaced
+            path.write_bytes(data)
+            return
         with replacing(path) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(data)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); free space or choose output_dir"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
@@ -145,6 +146,12 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     (tmp_path / "noise.ckpt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(UserError, match=r"cannot be read as a checkpoint"):
         read_checkpoint(tmp_path / "noise.ckpt")
+    random = np.random.default_rng(0)
+    for number in range(40):  # bytes of every kind: text, pickles' opcodes, headers
+        start = [b"", b"root:x:0:0:root:/root", b"\x80\x02", b"\x80\x04]q"][number % 4]
+        (tmp_path / "noise.ckpt").write_bytes(start + random.integers(0, 256, number * 7, np.uint8).tobytes())
+        with pytest.raises(UserError, match=r"^\S*noise.ckpt: (cannot be read as|not) a checkpoint"):
+            read_checkpoint(tmp_path / "noise.ckpt")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.ckpt")
     with pytest.raises(
         UserError, match=r"not a checkpoint of histo_lightning; plain weights go to model.weights"
@@ -184,6 +191,12 @@ def test_auto_is_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve(TrainerConfig(gpu=2))
     with pytest.raises(UserError, match=r"trainer\.devices=3: this machine shows 2 GPU"):
         resolve(TrainerConfig(accelerator="gpu", devices=3))
+
+
+def test_more_threads_than_the_machine_can_run_are_refused() -> None:
+    assert resolve(TrainerConfig(accelerator="cpu", threads=8 * cores())).threads == 8 * cores()
+    with pytest.raises(UserError, match=rf"trainer.threads=4096: .* at most {8 * cores()}$"):
+        resolve(TrainerConfig(accelerator="cpu", threads=4096))
 
 
 def test_gpus_are_counted_by_torch() -> None:

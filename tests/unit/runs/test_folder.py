@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
             write_atomic(path, "text")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "b.json", "file", "new"]
     assert read_json(tmp_path / "b.json") == {"x": [1, None]}
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        read_by = pool.submit((tmp_path / "pipe").read_text)
+        write_json(tmp_path / "pipe", {"a": 1})
+        assert json.loads(read_by.result(timeout=30)) == {"a": 1}
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(UserError, match="/dev/full: cannot be written"):
+        write_json(Path("/dev/full"), {"a": 1})
+    assert Path("/dev/full").is_char_device()
 
 
 def test_an_absent_file_is_empty_and_a_damaged_one_is_not(tmp_path: Path) -> None:
