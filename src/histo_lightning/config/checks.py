@@ -109,10 +109,7 @@ def unknown_key(name: str, schema: type[AnyConfig]) -> UserError:
 
 
 def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConfig:
-    """Merge what Hydra composed into a fresh schema and check it; UserError for an unknown key or a wrong value.
-
-    Config groups set keys of training too (``dataset=breakhis`` sets ``epochs``); a command without them leaves them out.
-    """
+    """Merge what Hydra composed into a fresh schema and check it; UserError for an unknown key or a wrong value."""
     given: Any = OmegaConf.to_container(composed, resolve=False)
     given.pop("hydra", None)
     groups = {key.rsplit(".", 1)[0] for key in schema_keys() if "." in key}
@@ -120,7 +117,7 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
         if not (is_known(name, schema) or is_known(name, Config) or name in groups):
             raise unknown_key(name, schema)
     types: dict[str, Any] = {entry.name: entry.type for entry in fields(schema)}
-    own = {name: value for name, value in given.items() if name in types}
+    own = {name: value for name, value in given.items() if name in types}  # dataset=breakhis sets epochs too
     if isinstance(trainer := own.get("trainer"), dict):
         flags = [name for name in trainer if name not in TrainerConfig.__dataclass_fields__]
         trainer["flags"] = (trainer.get("flags") or {}) | {name: trainer.pop(name) for name in flags}

@@ -51,10 +51,8 @@ class DatasetConfig:
 
 @dataclass
 class SplitConfig:
-    """Which images train, validate and test. ``fold`` is 0-based, for ``official`` 1 to 5."""
-
     name: str = "case_kfold"
-    fold: int = 0
+    fold: int = 0  # for ``official`` 1 to 5
     folds: int = 5
     seed: int = key(0, low=0, high=2**31 - 1)
     repeat: int = key(0, low=0, high=10**6)
@@ -68,9 +66,7 @@ class SplitConfig:
 
 @dataclass
 class AugmentConfig:
-    """What is done to training images, and what validation and test images look like; all off by default."""
-
-    name: str = "none"
+    name: str = "none"  # all is off by default
     crop_scale: list[float] = key(lambda: [1.0, 1.0], pair=(0.01, 1.0))
     crop_ratio: list[float] = key(lambda: [1.0, 1.0], pair=(0.1, 10.0))
     dihedral: bool = False
@@ -88,8 +84,6 @@ class AugmentConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where and how fast; ``flags`` holds the other arguments of Lightning's Trainer, given as ``trainer.<flag>``."""
-
     name: str = "auto"
     accelerator: str = key("auto", choices=("auto", "cpu", "gpu"))
     devices: int = key(1, low=1, high=1024, hashed=False)
@@ -102,7 +96,7 @@ class TrainerConfig:
     workers: int = key(0, low=0, high=256, hashed=False)
     gpu: int | None = key(None, low=0, high=1023, hashed=False)
     progress: str = key("auto", choices=("auto", "bar", "lines", "none"), hashed=False)
-    flags: dict[str, Any] = key(dict)
+    flags: dict[str, Any] = key(dict)  # other arguments of Lightning's Trainer, given as ``trainer.<flag>``
 
 
 @dataclass
@@ -115,9 +109,9 @@ class StudyConfig:
 
 @dataclass
 class ReportConfig:
-    """Kinds of picture files; pages show the PNG, which is always drawn."""
-
-    formats: list[str] = key(lambda: ["png"], items=("png", "svg", "pdf"), hashed=False)
+    formats: list[str] = key(
+        lambda: ["png"], items=("png", "svg", "pdf"), hashed=False
+    )  # PNG is always drawn
 
 
 @dataclass

@@ -5,12 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from histo_lightning.config.checks import flatten, nearest
-from histo_lightning.config.schema import Config
+from histo_lightning.config.schema import MONITORS, Config
 from histo_lightning.config.targets import import_modules
 from histo_lightning.data.splits import check_split_keys
 from histo_lightning.errors import UserError
 
-MULTICLASS = ("val_case_log_loss", "val_loss", "val_accuracy", "val_balanced_accuracy")  # monitors
 NOT_PILLOW = ("dihedral", "brightness", "contrast", "channel_gain", "stain_gain", "stain_shift", "steps")
 # What is tried out depends on these keys and groups, and on the steps of augmentation.
 TRIED = ("task", "image_size", "head", "trainer", "model", "optimizer", "scheduler", "callbacks", "logger")
@@ -44,8 +43,10 @@ def check_keys(config: Config) -> None:
             raise UserError("augment.evaluate=field: augment=thesis_pillow evaluates the centre square only")
     if dataset.download and dataset.name != "breakhis":
         raise UserError(f"dataset.download=true: dataset={dataset.name} is not downloaded; use breakhis")
-    if config.task == "subtype" and config.monitor not in MULTICLASS:
-        raise UserError(f"monitor={config.monitor}: with task=subtype allowed are {', '.join(MULTICLASS)}")
+    for key, monitor in aurocs(config).items():
+        if config.task == "subtype":
+            allowed = ", ".join(name for name in MONITORS if not name.endswith("auroc"))
+            raise UserError(f"{key}={monitor}: with task=subtype allowed are {allowed}")
     if trainer.devices > 1 and trainer.strategy != "ddp":
         raise UserError(f"trainer.devices={trainer.devices}: several devices need trainer=ddp")
     if config.batch_size % (trainer.devices * int(trainer.flags.get("num_nodes") or 1)):
@@ -55,12 +56,22 @@ def check_keys(config: Config) -> None:
     if trainer.flags.get("limit_val_batches") == 0 and waits:
         mend = "add ~callbacks.early_stopping, and no scheduler=plateau"
         raise UserError(f"trainer.limit_val_batches=0: leaves nothing to stop by; {mend}")
-    factor, factors = config.study.factor, factor_names(config)
-    if factor not in factors:
-        raise UserError(f"study.factor={factor}: is no key or group{nearest(factor, factors)}")
+    if (factor := config.study.factor) not in factors(config):
+        raise UserError(
+            f"study.factor={factor}: is no key or group{nearest(factor, sorted(factors(config)))}"
+        )
 
 
-def factor_names(config: Config) -> list[str]:
-    """The keys and groups that a sweep can compare."""
-    keys = [name.removesuffix(".name") for name, _ in flatten(asdict(config))]
-    return sorted({name.replace("trainer.flags.", "trainer.") for name in keys})
+def aurocs(config: Config) -> dict[str, str]:
+    """The keys that watch an AUROC, which needs two classes."""
+    entries = {name: entry for name, entry in config.callbacks.items() if isinstance(entry, dict)}
+    watched = {f"callbacks.{name}.monitor": str(entry.get("monitor")) for name, entry in entries.items()}
+    return {
+        key: name for key, name in {"monitor": config.monitor, **watched}.items() if name.endswith("auroc")
+    }
+
+
+def factors(config: Config) -> dict[str, Any]:
+    """The keys and groups that a sweep can compare, with their values."""
+    values = flatten(asdict(config))
+    return {n.removesuffix(".name").replace("trainer.flags.", "trainer."): value for n, value in values}

@@ -18,7 +18,6 @@ from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier.hardware import device_of, resolve
 from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.config.schema import Config
-from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import network_options
 
 PROBED = 8  # images of a timed step, at most; its time grows with the batch
@@ -29,10 +28,9 @@ BYTES_A_PARAMETER = 4
 
 
 def cost(classifier: Classifier, image_size: int, train_seconds: float) -> dict[str, Any]:
-    """The entry ``cost`` of ``metrics.json``.
+    """The entry ``cost`` of ``metrics.json``; its peak memory, in bytes, is that since :func:`reset_peak_memory`.
 
-    ``flops`` is the forward pass of one image of ``image_size`` squared (2 for a multiply-add; convolutions and matrix products
-    only), ``peak_memory_bytes`` the most since :func:`reset_peak_memory`, of the GPU or of this process.
+    ``flops`` is the forward pass of one square image (2 for a multiply-add; convolutions and matrix products only).
     """
     network = classifier.network
     parameters = list(network.parameters())
@@ -76,12 +74,6 @@ class Sizes(NamedTuple):
     test: int
     evaluation: tuple[int, int]
 
-    @classmethod
-    def of(cls, data: BreakHisDataModule) -> "Sizes":
-        """The sizes of a data module that is set up."""
-        train, val, test = (len(data.parts[part].records) for part in ("train", "val", "test"))
-        return cls(train, val, test, data.evaluation_size)
-
 
 class Speed(NamedTuple):
     """Seconds an image takes in a training step, in validation and when predicted in float32, and a checkpoint to be written."""
@@ -119,10 +111,7 @@ def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) 
 
 
 def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
-    """Time a few steps of a run's network on made-up images, with the run's device, precision and threads.
-
-    The checkpoint is written to the disk of ``folder``, which is created.
-    """
+    """Time a run's network on made-up images, with its device, precision and threads, and a checkpoint on the disk of ``folder``."""
     hardware, device = resolve(config.trainer), device_of(config.trainer)
     frozen = bool(config.model.get("freeze_backbone"))
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format

@@ -1,7 +1,10 @@
-"""Fit one network, restore its scored weights, and predict: what every process of a run does."""
+"""What every process of a run does: fit one network, restore its scored weights, predict; and the folder that they share."""
 
+import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.predictions import PredictionWriter, Rows
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.hardware import resolve
+from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
@@ -23,6 +27,10 @@ from histo_lightning.runs import RunFolder
 from histo_lightning.runs.files import replacing
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
+
+FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
+PATIENCE_SECONDS = 300.0
 
 
 @dataclass
@@ -63,8 +71,7 @@ def fit_and_predict(
         if config.scored_weights == "last" or not scored.is_file():
             with replacing(scored) as file, last.open("rb") as source:
                 shutil.copyfileobj(source, file)
-        facts = _restore(classifier, config, last, scored)
-        facts["cost"] = cost(classifier, config.image_size, facts["train_seconds"])
+        facts = _restored(classifier, config, last, scored)
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
         if trainer.is_global_zero:
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
@@ -111,16 +118,64 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _restore(classifier: Classifier, config: Config, last: Path, scored: Path) -> dict[str, Any]:
-    """Load the scored weights; facts about the fit from the run's checkpoints."""
+def _restored(classifier: Classifier, config: Config, last: Path, scored: Path) -> dict[str, Any]:
+    """Facts about the fit, from the run's checkpoints, once the scored weights are loaded."""
     states = read_checkpoint(last)["callbacks"]
     checkpoint = read_checkpoint(scored)
     load_state(classifier, checkpoint["state_dict"], scored)
     history = next(state for name, state in states.items() if name.startswith("History"))
+    seconds = round(sum(history["seconds"]), 3)
     return {
         "best_epoch": int(checkpoint["histo_lightning"]["epoch"]),
         "epochs": len(history["rows"]),
-        "train_seconds": round(sum(history["seconds"]), 3),
+        "train_seconds": seconds,
         "monitor": config.monitor,
         "monitored": [None if value != value else value for value in history["monitored"]],
+        "cost": cost(classifier, config.image_size, seconds),
     }
+
+
+def rank() -> int:
+    """The number of this process among those of the run; 0 where it is the only one, or the first."""
+    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
+
+
+@contextmanager
+def first_of_several(folder: Path) -> Iterator[None]:
+    """In the first process: give the others the folder; leave no trace of them in the environment afterwards."""
+    names = {FOLDER, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ)
+    os.environ[FOLDER] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        leave_group()
+        for name in names:
+            os.environ.pop(name, None)
+
+
+def leave_group() -> None:
+    """Close the connections between the processes: one that ends with them open may end with a status that is not 0."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def folder_of_first(parent: Path, name: str) -> Path:
+    """In another process: the folder of the first one, which is waited for where Lightning did not start this process."""
+    if FOLDER in os.environ:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        return Path(os.environ[FOLDER])
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        for path in sorted(parent.glob(f"{name}*"), reverse=True):
+            run = RunFolder(path)
+            if run.alive and run.status.get("state") == "running":
+                return path
+        time.sleep(0.5)
+    raise UserError(f"{parent / name}: the first process has not begun its run; look at its messages")
+
+
+def _end_with_parent(parent: int) -> None:
+    """A process whose command was killed would work on unseen, without its lock."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(EXIT_INTERRUPTED)

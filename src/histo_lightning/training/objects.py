@@ -133,12 +133,13 @@ def check_targets(config: Config) -> None:
             raise UserError(f"model.{name}={value}: allowed are {words}")
     check_network(size=config.image_size, **network_options(config))
     check_optimization(config.optimizer, config.scheduler)
-    _check_flags(config.trainer.flags)
+    known, flags = parameters_of(Trainer), config.trainer.flags
+    if unknown := [name for name in flags if name in OWN_FLAGS or name not in known]:
+        possible = sorted({*known} - OWN_FLAGS | {*TrainerConfig.__dataclass_fields__} - {"flags"})
+        hint = advice(f"trainer.{unknown[0]}") or nearest(unknown[0], possible)
+        raise UserError(f"unknown key 'trainer.{unknown[0]}'{hint} (a flag of Lightning's Trainer is needed)")
+    check_arguments(Trainer, flags, "trainer")
     build_callbacks(config, Path())  # nothing is written before a fit
-    for name, entry in config.callbacks.items():
-        monitor = entry.get("monitor")
-        if monitor in MONITORS and config.task == "subtype" and monitor.endswith("auroc"):
-            raise UserError(f"callbacks.{name}.monitor={monitor}: is not defined with task=subtype")
     for name, entry in config.logger.items():
         kind = class_of(entry, Logger, f"logger.{name}")
         package = LOGGER_PACKAGES.get(kind.__name__)
@@ -146,16 +147,6 @@ def check_targets(config: Config) -> None:
             mend = "pip install 'histo-lightning[loggers]'"
             raise UserError(f"logger={name}: {package} is not installed; {mend}")
         check_arguments(kind, arguments(entry), f"logger.{name}", filled=LOGGER_ARGUMENTS)
-
-
-def _check_flags(flags: dict[str, Any]) -> None:
-    known = parameters_of(Trainer)
-    for name in flags:
-        if name in OWN_FLAGS or name not in known:
-            allowed = sorted({*known} - OWN_FLAGS | {*TrainerConfig.__dataclass_fields__} - {"flags"})
-            hint = advice(f"trainer.{name}") or nearest(name, allowed)
-            raise UserError(f"unknown key 'trainer.{name}'{hint} (a flag of Lightning's Trainer is needed)")
-    check_arguments(Trainer, flags, "trainer")
 
 
 def build_trainer(

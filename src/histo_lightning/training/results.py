@@ -1,11 +1,13 @@
 """From a fitted network's predictions to tables, scores, chosen thresholds, pictures and pages."""
 
 import logging
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histo_lightning.callbacks.predictions import Rows
 from histo_lightning.callbacks.scored import write_scored
@@ -13,17 +15,21 @@ from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic
 from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.data.pixels.stains import measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
+from histo_lightning.evaluation.calibration import fit, sigmoid
 from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
 from histo_lightning.report.run_page import draw_plots, draw_worst, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.training.baselines import mean_colour
 from histo_lightning.training.fit import Fitted
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
+Floats = NDArray[np.float64]
+COLOURS = 3  # the first columns of the stain statistics: mean red, green, blue
+SCORES = ("auroc", "balanced_accuracy")
 log = logging.getLogger("histo_lightning")
 
 
@@ -90,6 +96,41 @@ def calibrations(test: Table, temperature: float) -> dict[str, dict[str, float |
         scores = image.get("binary") or image
         shown[name] = {score: scores[score]["value"] for score in CALIBRATION if score in scores}
     return shown
+
+
+def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[str, Any]:
+    """What a run must beat: a logistic regression on mean colours, fitted on train, scored on test (else on validation).
+
+    ``{"part", "image": {"auroc", ...}, "case"}``, or ``{"part", "reason"}`` where colours separate the classes.
+    """
+    assert data.pixels is not None
+    pixels = data.pixels
+    part = "test" if "test" in tables else "val"
+
+    def colours(name: str) -> Floats:
+        """Mean red, green and blue of a part's images, N x 3."""
+        rows = data.parts[name].rows
+        return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
+
+    def design(values: Floats) -> Floats:
+        return np.column_stack([np.ones(len(values)), (values - centre) / spread])
+
+    train, truth = colours("train"), tables["train"].malignant
+    centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
+    weights = fit(truth, np.zeros(len(truth)), design(train))
+    if weights is None:
+        reason = "the classes of the training images cannot be fitted by their mean colours"
+        return {"part": part, "reason": reason}
+    p = sigmoid(design(colours(part)) @ weights)
+    table = tables[part]
+    logits = np.zeros_like(table.logits)
+    logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
+    guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))
+    scores = score_predictions(guessed, intervals=False)
+    return {"part": part} | {
+        level: {name: (scores[level].get(name) or {}).get("value") for name in SCORES}
+        for level in ("image", "case")
+    }
 
 
 def store_choice(path: Path, choice: dict[str, Any]) -> None:

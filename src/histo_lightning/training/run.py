@@ -26,9 +26,9 @@ from histo_lightning.report.run_page import write_report
 from histo_lightning.report.summaries import print_summary
 from histo_lightning.report.words import labels_of
 from histo_lightning.runs import choose_folder, read_json, versions, write_atomic, write_json
-from histo_lightning.training.fit import fit_and_predict
+from histo_lightning.training.checks import aurocs
+from histo_lightning.training.fit import first_of_several, fit_and_predict, folder_of_first, leave_group, rank
 from histo_lightning.training.objects import build_datamodule
-from histo_lightning.training.processes import first_of_several, folder_of_first, leave_group, rank
 from histo_lightning.training.results import draw_run, write_board, write_results
 
 FEWEST_FOR_PROCESSES = 6  # below that, starting processes (imports) takes longer than drawing
@@ -149,11 +149,8 @@ def _draw(run: Path) -> str:
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:
     """Raise UserError where validation cannot define what is watched."""
-    if len(set(data.parts["val"].labels.tolist())) > 1:
-        return
-    watched = {f"callbacks.{name}.monitor": entry.get("monitor") for name, entry in config.callbacks.items()}
-    for key, name in {"monitor": config.monitor, **watched}.items():
-        if str(name).endswith("auroc"):
+    for key, name in aurocs(config).items():
+        if len(set(data.parts["val"].labels.tolist())) < 2:
             problem = "validation holds one class only, so it is undefined; use val_case_log_loss"
             raise UserError(f"{key}={name}: {problem}")
 

@@ -28,7 +28,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.report.index import refresh_index
 from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
-from histo_lightning.training.checks import factor_names
+from histo_lightning.training.checks import factors
 from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
 from histo_lightning.training.sweep_folder import SweepFolder, plan_of, watched
@@ -139,12 +139,11 @@ def comparison_of(jobs: Jobs) -> dict[str, Any]:
 
 def level_of(config: Config, factor: str) -> str:
     """The value of a key (``epochs``) or the choice of a group (``model``) in a config, as text."""
-    values = dict(flatten(asdict(config)))
-    for name in (factor, f"{factor}.name", factor.replace("trainer.", "trainer.flags.", 1)):
-        if name in values:
-            return value_text(values[name])
-    names = ", ".join(factor_names(config)[:20])
-    raise UserError(f"study.factor={factor}: not every job has it; it is one of {names}, ...")
+    values = factors(config)
+    if factor not in values:
+        names = ", ".join(sorted(values)[:20])
+        raise UserError(f"study.factor={factor}: not every job has it; it is one of {names}, ...")
+    return value_text(values[factor])
 
 
 def _unfinished(jobs: Jobs, folder: SweepFolder) -> dict[str, Sizes]:
@@ -157,7 +156,8 @@ def _unfinished(jobs: Jobs, folder: SweepFolder) -> dict[str, Sizes]:
         if (key := repr(settings)) not in prepared:
             try:
                 data = prepare_data(config)
-                prepared[key] = identity_of(config, data), Sizes.of(data)
+                train, val, test = (len(data.parts[part].records) for part in ("train", "val", "test"))
+                prepared[key] = identity_of(config, data), Sizes(train, val, test, data.evaluation_size)
             except UserError as error:
                 prepared[key] = error
         content = prepared[key]

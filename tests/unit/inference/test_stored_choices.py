@@ -18,8 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.evaluation import make_table, read_predictions
-from histo_lightning.training.baselines import mean_colour
-from histo_lightning.training.results import choose, store_choice
+from histo_lightning.training.results import choose, mean_colour, store_choice
 
 
 def test_what_is_chosen_comes_from_validation_and_is_kept_in_the_checkpoint(

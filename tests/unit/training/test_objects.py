@@ -17,7 +17,7 @@ from histo_lightning.classifier.hardware import Hardware
 from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.training.checks import check_keys, factor_names
+from histo_lightning.training.checks import check_keys, factors
 from histo_lightning.training.objects import (
     build_callbacks,
     build_datamodule,
@@ -122,7 +122,7 @@ def test_the_data_module_has_the_config_s_settings() -> None:
 
 def test_names_of_scores() -> None:
     assert monitor_name("val_case_log_loss") == "val/case_log_loss"
-    names = factor_names(composed("trainer.accumulate_grad_batches=2"))
+    names = factors(composed("trainer.accumulate_grad_batches=2"))
     assert {"model", "optimizer", "optimizer.lr", "trainer.accumulate_grad_batches", "seed"} <= set(names)
     assert not any("flags" in name for name in names)
 

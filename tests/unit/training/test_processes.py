@@ -11,8 +11,8 @@ import pytest
 
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
-from histo_lightning.training import processes
-from histo_lightning.training.processes import FOLDER, first_of_several, folder_of_first, rank
+from histo_lightning.training import fit
+from histo_lightning.training.fit import FOLDER, first_of_several, folder_of_first, rank
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from histo_lightning.training.processes import FOLDER, first_of_several, folder_
     [({}, 0), ({"LOCAL_RANK": "1"}, 1), ({"RANK": "3", "LOCAL_RANK": "1"}, 3), ({"SLURM_PROCID": "2"}, 2)],
 )
 def test_the_number_of_a_process(monkeypatch: pytest.MonkeyPatch, environment, number: int) -> None:
-    for name in processes.RANKS:
+    for name in fit.RANKS:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ def test_a_process_that_slurm_started_finds_the_living_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
-    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(fit, "PATIENCE_SECONDS", 0.6)
     with RunFolder(tmp_path / "run").recorded():  # running, by its file, and nobody holds its lock
         with pytest.raises(UserError, match="the first process has not begun its run"):
             folder_of_first(tmp_path, "run")
@@ -54,7 +54,7 @@ import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", '''
 import os, time
 from pathlib import Path
-from histo_lightning.training.processes import folder_of_first
+from histo_lightning.training.fit import folder_of_first
 print(os.getpid(), folder_of_first(Path("."), "run"), flush=True)
 time.sleep(600)
 '''])
