@@ -87,14 +87,9 @@ def schema_fields(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Fi
             yield f"{prefix}{entry.name}", entry
 
 
-def schema_keys(schema: type[AnyConfig] = Config) -> list[str]:
-    """Every dotted key of a schema."""
-    return [name for name, _ in schema_fields(schema)]
-
-
 def is_known(name: str, schema: type[AnyConfig]) -> bool:
     """Whether a key is in a schema, or below a group whose inside is checked elsewhere."""
-    allowed = schema_keys(schema)
+    allowed = dict(schema_fields(schema))
     tops = {key.split(".")[0] for key in allowed}
     below = [free for free in (*FREE, *OPEN) if free.split(".")[0] in tops]
     return name in allowed or any(name.startswith(f"{free}.") for free in below)
@@ -102,7 +97,7 @@ def is_known(name: str, schema: type[AnyConfig]) -> bool:
 
 def unknown_key(name: str, schema: type[AnyConfig]) -> UserError:
     """The refusal of a key: what it is called here, else the nearest."""
-    allowed = schema_keys(schema)
+    allowed = list(dict(schema_fields(schema)))
     groups = sorted({key.split(".")[0] for key in allowed if "." in key} | {"experiment", "debug"})
     hint = advice(name) or nearest(name, allowed + groups)
     return UserError(f"unknown key {name!r}{hint} (every key is in conf/, with a comment; --help lists them)")
@@ -112,7 +107,7 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
     """Merge what Hydra composed into a fresh schema and check it; UserError for an unknown key or a wrong value."""
     given: Any = OmegaConf.to_container(composed, resolve=False)
     given.pop("hydra", None)
-    groups = {key.rsplit(".", 1)[0] for key in schema_keys() if "." in key}
+    groups = {key.rsplit(".", 1)[0] for key, _ in schema_fields(Config) if "." in key}
     for name, _ in flatten(given):
         if not (is_known(name, schema) or is_known(name, Config) or name in groups):
             raise unknown_key(name, schema)

@@ -14,8 +14,6 @@ from histo_lightning.config.help import SWEEPING, help_text
 from histo_lightning.errors import UserError
 from histo_lightning.runs.version import __version__
 
-Check = Callable[[Sequence[Any]], None]
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
@@ -36,7 +34,7 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(list(arguments))
 
 
-def read_command(command: str, check: Check | None = None) -> Composition | None:
+def read_command(command: str, check: Callable[[Sequence[Any]], None] | None = None) -> Composition | None:
     """Read ``sys.argv``, and ``check`` the configs of all jobs before any work; None where something was printed instead."""
     flags = _flags(sys.argv[1:])
     if flags.version:

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -85,14 +86,6 @@ class Speed(NamedTuple):
     parameters: int
 
 
-def run_seconds(config: Config, sizes: Sizes, speed: Speed) -> float:
-    """Seconds of one run: its epochs with their checkpoints, the predictions after them, and what every run costs."""
-    batch = min(config.batch_size, sizes.train)
-    epoch = sizes.train // batch * batch * speed.train + sizes.val * speed.validate + speed.write
-    images = (sizes.train + sizes.val + (sizes.test if config.test else 0)) * (8 if config.tta == "d4" else 1)
-    return config.epochs * epoch + images * speed.predict + FIXED_SECONDS
-
-
 def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) -> str:
     """One sentence on what runs will take: how many, hours on this machine with ``at_once`` of them at a time, and disk."""
     speeds: dict[str, Speed] = {}
@@ -102,8 +95,12 @@ def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) 
         key = repr((network_options(config), settings))
         if key not in speeds:
             speeds[key] = probe(config, sizes, folder)
-        seconds += run_seconds(config, sizes, speeds[key])
-        size += FIXED_BYTES + speeds[key].parameters * BYTES_A_PARAMETER
+        speed, batch = speeds[key], min(config.batch_size, sizes.train)
+        epoch = sizes.train // batch * batch * speed.train + sizes.val * speed.validate + speed.write
+        images = sizes.train + sizes.val + (sizes.test if config.test else 0)
+        predictions = images * (8 if config.tta == "d4" else 1) * speed.predict
+        seconds += config.epochs * epoch + predictions + FIXED_SECONDS
+        size += FIXED_BYTES + speed.parameters * BYTES_A_PARAMETER
     together = f", {at_once} at a time" if at_once > 1 else ""
     count = f"{len(runs)} run" + "s" * (len(runs) > 1)
     disk = f"{size / 1e9:.1f}" if size < 1e10 else f"{size / 1e9:.0f}"
@@ -121,10 +118,9 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
     count = min(config.batch_size, PROBED)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
-    square, field = (
-        torch.rand(count, 3, height, width, device=device).to(memory_format=layout)
-        for height, width in ((config.image_size, config.image_size), sizes.evaluation)
-    )
+    side, made_up = config.image_size, partial(torch.rand, device=device)
+    square = made_up(count, 3, side, side).to(memory_format=layout)
+    field = made_up(count, 3, *sizes.evaluation).to(memory_format=layout)
 
     def mixed(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
@@ -142,8 +138,7 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    def image_seconds(work: Callable[[], object]) -> float:
-        """The least of a few rounds, the first left out: what disturbs only adds."""
+    def image_seconds(work: Callable[[], object]) -> float:  # the least round: what disturbs only adds
         return min([seconds(work) for _ in range(ROUNDS + 1)][1:]) / count
 
     train = image_seconds(step)

@@ -110,16 +110,12 @@ def build_callbacks(config: Config, folder: Path) -> list[Callback]:
 
 def build_loggers(config: Config, folder: Path) -> list[Logger]:
     """The loggers of the group ``logger``, which write into the run folder unless they say otherwise."""
-    built = []
+    built, path = [], folder.resolve()
+    filled = {"save_dir": str(folder), **dict.fromkeys(("name", "run_name"), folder.name)}
+    filled |= {"tracking_uri": f"sqlite:///{path}/mlflow.db", "artifact_location": f"{path}/mlruns"}  # MLflow
     for name, entry in config.logger.items():
         kind = class_of(entry, Logger, f"logger.{name}")
         given = arguments(entry) | ({"name": entry["name"]} if "name" in entry else {})
-        filled = {"run_name": folder.name}
-        if "tracking_uri" in parameters_of(kind):  # MLflow
-            path = folder.resolve()
-            filled |= {"tracking_uri": f"sqlite:///{path}/mlflow.db", "artifact_location": f"{path}/mlruns"}
-        else:
-            filled |= {"save_dir": str(folder), "name": folder.name}
         built.append(build(kind, given, f"logger.{name}", **filled))
     return built
 

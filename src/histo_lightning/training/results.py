@@ -108,7 +108,6 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     part = "test" if "test" in tables else "val"
 
     def colours(name: str) -> Floats:
-        """Mean red, green and blue of a part's images, N x 3."""
         rows = data.parts[name].rows
         return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
 

@@ -31,7 +31,7 @@ from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.training.checks import factors
 from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
-from histo_lightning.training.sweep_folder import SweepFolder, plan_of, watched
+from histo_lightning.training.sweep_folder import SweepFolder, watched
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
@@ -65,7 +65,7 @@ def sweep(command: Composition) -> int:
 def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> None:
     """Pictures of the runs ``drawn``, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
     shown = first.trainer.progress != "none"
-    finished = [folder.run_of(name).path for name in drawn if folder.state(name) == "finished"]
+    finished = [run.path for run in map(folder.run_of, drawn) if run.state == "finished"]
     for line in draw_missing(finished, shown):
         print(line, file=sys.stderr)
     results = compare_runs([folder.path], folder.path, formats=first.report.formats)
@@ -89,7 +89,7 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
         mend = "several processes a job run through hydra/launcher=submitit_local or submitit_slurm only"
         raise UserError(f"trainer=ddp with -m and hydra/launcher={command.launcher}: {mend}")
     shown = next(iter(jobs.values())).config.trainer.progress != "none"
-    folder.write_plan(plan_of(command.overrides, jobs, comparison_of(jobs)))
+    folder.write_plan(command.overrides, jobs, comparison_of(jobs))
     waiting = _unfinished(jobs, folder)
     placed = _placed({name: jobs[name] for name in waiting}, command.launcher)
     for name, config in placed.items():

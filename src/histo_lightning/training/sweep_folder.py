@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.compose import Job
-from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.report.console import LINE_EVERY_SECONDS, console
 from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
@@ -27,33 +26,27 @@ STATES = ("finished", "running", "pending", "failed", "interrupted")
 ENDED = ("finished", "failed")
 
 
-def plan_of(overrides: Sequence[str], jobs: Mapping[str, Job], comparison: dict[str, Any]) -> dict[str, Any]:
-    """What a sweep is to run and to compare, with a hash of it; it is fixed before the first job."""
-    plan = {
-        "schema": 1,
-        "overrides": list(overrides),
-        "jobs": [{"run": name, "overrides": list(job.overrides)} for name, job in jobs.items()],
-        "comparison": comparison,
-    }
-    text = json.dumps(plan, sort_keys=True)
-    return {"hash": hashlib.sha256(text.encode()).hexdigest()} | plan
-
-
+@dataclass(frozen=True)
 class SweepFolder:
     """The folder of a sweep, ``<output_dir>/sweeps/<sweep_name>``. A job is known by its run's name."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
-    def write_plan(self, plan: Mapping[str, Any]) -> None:
-        """Write ``sweep.json``; an unchanged plan is not written again, a replaced one is named under ``earlier``."""
+    def write_plan(
+        self, overrides: Sequence[str], jobs: Mapping[str, Job], comparison: Mapping[str, Any]
+    ) -> None:
+        """Write ``sweep.json``: what is to run and to compare, with its hash; a plan that it replaces is under ``earlier``."""
+        runs = [{"run": name, "overrides": list(job.overrides)} for name, job in jobs.items()]
+        plan = {"schema": 1, "overrides": list(overrides), "jobs": runs, "comparison": comparison}
+        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         file = self.path / "sweep.json"
         before = read_json(file)
-        if before.get("hash") == plan["hash"]:
-            return
-        earlier = [*before.get("earlier", []), {k: before[k] for k in ("hash", "created")}] if before else []
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(file, {"created": now, **plan, "earlier": earlier})
+        if before.get("hash") != digest:
+            earlier = (
+                [*before.get("earlier", []), {k: before[k] for k in ("hash", "created")}] if before else []
+            )
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(file, {"created": now, "hash": digest, **plan, "earlier": earlier})
 
     def write_job(self, name: str, config: Config, hydra: Mapping[str, str]) -> None:
         """Write a job's checked config for the process that the launcher starts."""
@@ -64,7 +57,6 @@ class SweepFolder:
         content = read_json(self.path / "jobs" / f"{name}.json")
         config = to_config(OmegaConf.create(content["config"]))
         assert isinstance(config, Config)
-        assert readable_name(config) == name
         return config, content["hydra"]
 
     def run_of(self, name: str) -> RunFolder:
@@ -80,15 +72,11 @@ class SweepFolder:
         write_atomic(run.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
         run.fail(error)
 
-    def state(self, name: str) -> str:
-        """The state of a job, one of :data:`STATES`."""
-        return self.run_of(name).state
-
 
 @contextmanager
 def watched(folder: SweepFolder, names: Sequence[str], waiting: Sequence[str]) -> Iterator[None]:
     """Print the jobs' states while the body runs them: a line when one has ended, else now and then."""
-    finished = [folder.state(name) for name in names].count("finished")
+    finished = [folder.run_of(name).state for name in names].count("finished")
     already = f", {finished} of them finished before" if finished else ""
     print(f"{len(names)} jobs{already}: {folder.path}", flush=True)
     ended = threading.Event()
@@ -107,7 +95,7 @@ def _watch(folder: SweepFolder, names: Sequence[str], waiting: Sequence[str], en
         while not last:
             last = ended.wait(SECONDS_BETWEEN_LOOKS)
             now, before = time.monotonic(), done
-            states = {name: folder.state(name) for name in names}
+            states = {name: folder.run_of(name).state for name in names}
             done = sum(state in ENDED for state in states.values())
             status.update(line := states_line(states, waiting, now - start))
             if done != before or (not last and now - printed > LINE_EVERY_SECONDS):

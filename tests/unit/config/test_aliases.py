@@ -3,7 +3,7 @@
 import pytest
 
 from factories.configs import read_line
-from histo_lightning.config.checks import ALIASES, advice, schema_keys
+from histo_lightning.config.checks import ALIASES, advice, schema_fields
 from histo_lightning.config.compose import config_tree, parse, prepare_argument
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.config.tree import conf_dir
@@ -26,7 +26,7 @@ def test_plus_signs_do_not_get_around_it() -> None:
 
 
 def test_no_alias_hides_a_key_or_a_group() -> None:
-    keys = set(schema_keys(TuneConfig))
+    keys = set(dict(schema_fields(TuneConfig)))
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
     assert not set(ALIASES) & (keys | groups)
     assert advice("seed") == ""

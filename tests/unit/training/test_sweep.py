@@ -18,7 +18,7 @@ from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 from histo_lightning.training.sweep import Jobs, comparison_of, jobs_at_once, level_of, print_failures
-from histo_lightning.training.sweep_folder import SweepFolder, plan_of, states_line, watched
+from histo_lightning.training.sweep_folder import SweepFolder, states_line, watched
 
 
 def jobs_of(*arguments: str) -> Jobs:
@@ -69,15 +69,14 @@ def test_a_reference_or_factor_that_is_not_there() -> None:
 def test_the_plan_is_kept_and_a_changed_one_is_not_hidden(tmp_path: Path) -> None:
     jobs = jobs_of("seed=0,1")
     folder = SweepFolder(tmp_path)
-    plan = plan_of(["seed=0,1"], jobs, comparison_of(jobs))
-    folder.write_plan(plan)
+    folder.write_plan(["seed=0,1"], jobs, comparison_of(jobs))
     first = (tmp_path / "sweep.json").read_bytes()
-    folder.write_plan(plan_of(["seed=0,1"], jobs, comparison_of(jobs)))
+    folder.write_plan(["seed=0,1"], jobs, comparison_of(jobs))
     assert (tmp_path / "sweep.json").read_bytes() == first
-    folder.write_plan(plan_of(["seed=0,1"], jobs, comparison_of(jobs) | {"score": "image_auroc"}))
+    folder.write_plan(["seed=0,1"], jobs, comparison_of(jobs) | {"score": "image_auroc"})
     now = json.loads((tmp_path / "sweep.json").read_text())
-    assert now["hash"] != plan["hash"]
-    assert [entry["hash"] for entry in now["earlier"]] == [plan["hash"]]
+    assert now["hash"] != json.loads(first)["hash"]
+    assert [entry["hash"] for entry in now["earlier"]] == [json.loads(first)["hash"]]
     assert [entry["run"] for entry in now["jobs"]] == list(jobs)
 
 
@@ -108,7 +107,7 @@ def test_the_newest_folder_of_a_job_counts_and_failures_are_named(
         with RunFolder(tmp_path / name).recorded():
             pass
     assert folder.run_of(two).path.name == f"{two}-2"
-    assert [folder.state(name) for name in jobs] == ["failed", "finished", "pending"]
+    assert [folder.run_of(name).state for name in jobs] == ["failed", "finished", "pending"]
     assert (folder.run_of(one).path / "config.yaml").is_file()
     assert print_failures(folder, jobs) == 2
     assert capsys.readouterr().err.splitlines() == [
@@ -116,7 +115,7 @@ def test_the_newest_folder_of_a_job_counts_and_failures_are_named(
         f"pending: {three}: never started",
         "2 of 3 jobs failed; the same command runs them again",
     ]
-    states = {name: folder.state(name) for name in jobs}
+    states = {name: folder.run_of(name).state for name in jobs}
     line = states_line(states, list(jobs), seconds=240.0)
     assert line == "jobs: 1 finished, 1 pending, 1 failed; about 2 min left"
     with watched(folder, list(jobs), list(jobs)):
