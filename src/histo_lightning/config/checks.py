@@ -12,8 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TrainerConfig, TuneConfig, short_name
 from histo_lightning.errors import UserError
 
-# Groups that are built from _target_: checked by its signature.
-FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")
+FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")  # checked by the signature of _target_
 OPEN = ("tune.space", "augment.steps", "trainer")  # checked by what reads them
 # What users of other projects type, behind what it is called here: it looks nothing like it, so this comes before the nearest.
 ADVICE = {
@@ -80,9 +79,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def schema_fields(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
     """Every dotted key of a schema with its field; a group that is a dict is one key."""
     for entry in fields(schema):
-        inner = entry.type if isinstance(entry.type, type) else None
-        if inner is not None and is_dataclass(inner):
-            yield from schema_fields(inner, f"{prefix}{entry.name}.")
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            yield from schema_fields(entry.type, f"{prefix}{entry.name}.")
         else:
             yield f"{prefix}{entry.name}", entry
 

@@ -163,10 +163,8 @@ class Config(OutputConfig):
         for settings in (self.model, self.optimizer, self.scheduler):
             if isinstance(settings.get("_target_"), str):
                 settings.setdefault("name", short_name(settings["_target_"]))
-        self.callbacks, self.logger = (
-            {name: entry for name, entry in entries.items() if entry is not None}
-            for entries in (self.callbacks, self.logger)
-        )
+        self.callbacks = {name: entry for name, entry in self.callbacks.items() if entry is not None}
+        self.logger = {name: entry for name, entry in self.logger.items() if entry is not None}
 
 
 @dataclass

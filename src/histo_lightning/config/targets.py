@@ -1,7 +1,6 @@
 """Objects from ``_target_``: looked up, checked by base class and by signature, and only then built.
 
-``{"_target_": "torch.optim.AdamW", "lr": 0.001}`` names a class and its arguments. It must be a subclass of the base that its
-group asks for; a trusted first word says nothing: ``torch.optim.adam.torch.hub.load`` begins with ``torch.optim``.
+A trusted first word says nothing: ``torch.optim.adam.torch.hub.load`` begins with ``torch.optim``.
 """
 
 import importlib
@@ -20,8 +19,7 @@ from histo_lightning.errors import UserError
 
 # Packages whose modules may be imported to look a name up, also for a checkpoint from somewhere else.
 KNOWN_PACKAGES = ("histo_lightning", "torch", "torchvision", "pytorch_lightning", "lightning")
-# Networks are defined in these modules, or in a user's imports.
-NETWORK_MODULES = ["histo_lightning.models", "torchvision.models"]
+NETWORK_MODULES = ["histo_lightning.models", "torchvision.models"]  # or a user's imports
 TYPE_NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",

@@ -56,10 +56,9 @@ def check_keys(config: Config) -> None:
     if trainer.flags.get("limit_val_batches") == 0 and waits:
         mend = "add ~callbacks.early_stopping, and no scheduler=plateau"
         raise UserError(f"trainer.limit_val_batches=0: leaves nothing to stop by; {mend}")
-    if (factor := config.study.factor) not in factors(config):
-        raise UserError(
-            f"study.factor={factor}: is no key or group{nearest(factor, sorted(factors(config)))}"
-        )
+    factor, known = config.study.factor, sorted(factors(config))
+    if factor not in known:
+        raise UserError(f"study.factor={factor}: is no key or group{nearest(factor, known)}")
 
 
 def aurocs(config: Config) -> dict[str, str]:

@@ -110,10 +110,9 @@ def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) 
 def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     """Time a run's network on made-up images, with its device, precision and threads, and a checkpoint on the disk of ``folder``."""
     hardware, device = resolve(config.trainer), device_of(config.trainer)
-    frozen = bool(config.model.get("freeze_backbone"))
+    frozen: Any = {"freeze_backbone": bool(config.model.get("freeze_backbone"))}
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    classifier = Classifier(**network_options(config), freeze_backbone=frozen)
-    classifier = classifier.to(device, memory_format=layout)
+    classifier = Classifier(**network_options(config), **frozen).to(device, memory_format=layout)
     optimizer = build_optimizer(classifier.network.parameters(), config.optimizer)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
     count = min(config.batch_size, PROBED)

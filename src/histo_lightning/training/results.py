@@ -27,7 +27,6 @@ from histo_lightning.runs import read_json, write_json
 from histo_lightning.training.fit import Fitted
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
-Floats = NDArray[np.float64]
 COLOURS = 3  # the first columns of the stain statistics: mean red, green, blue
 SCORES = ("auroc", "balanced_accuracy")
 log = logging.getLogger("histo_lightning")
@@ -107,11 +106,11 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     pixels = data.pixels
     part = "test" if "test" in tables else "val"
 
-    def colours(name: str) -> Floats:
+    def colours(name: str) -> NDArray[np.float64]:
         rows = data.parts[name].rows
         return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
 
-    def design(values: Floats) -> Floats:
+    def design(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack([np.ones(len(values)), (values - centre) / spread])
 
     train, truth = colours("train"), tables["train"].malignant

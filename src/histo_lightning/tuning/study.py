@@ -38,10 +38,9 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     studies = Studies(plan, identity)
     status = [read_json(path) for path in (plan.folder / "final").glob("*/status.json")]
     if studies.done() < config.tune.trials and any(run.get("test_read") for run in status):
-        raise UserError(
-            f"{plan.folder}: its test set has been read, so tune.trials={config.tune.trials} would choose among more "
-            "settings after that look; give a new study_name (tune.final=false keeps the test set for later)"
-        )
+        problem = f"its test set has been read, so tune.trials={config.tune.trials} would choose among more settings"
+        mend = "give a new study_name (tune.final=false keeps the test set for later)"
+        raise UserError(f"{plan.folder}: {problem} after that look; {mend}")
     write_atomic(plan.folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     for file, text in hydra.items():
         write_atomic(plan.folder / ".hydra" / file, text)

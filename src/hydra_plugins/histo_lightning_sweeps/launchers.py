@@ -33,8 +33,7 @@ def _outcomes(jobs: Sequence[Any], result: Callable[[Any], Any], overrides: Over
         try:
             outcomes.append(result(job))
         except Exception as error:  # the engine's own: the job's own file says interrupted
-            failed = JobReturn(overrides=list(given), status=JobStatus.FAILED, _return_value=error)
-            outcomes.append(failed)
+            outcomes.append(JobReturn(list(given), status=JobStatus.FAILED, _return_value=error))
     return outcomes
 
 
