@@ -12,7 +12,7 @@ def test_case_balanced_sampling_draws_classes_and_cases_equally() -> None:
     ]
     names += [f"SOB_M_DC-14-{c}-40-{i:03d}.png" for c in range(3, 7) for i in range(8)]
     records = [record_of(name) for name in names]
-    order = EpochOrder(records, [r.label for r in records], "case_balanced", seed=1)
+    order = EpochOrder(records, [int(r.class_name == "malignant") for r in records], "case_balanced", seed=1)
     drawn = []
     for epoch in range(100):
         order.set_epoch(epoch)

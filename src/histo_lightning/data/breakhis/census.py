@@ -9,7 +9,6 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from string import ascii_uppercase
 
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name
 
@@ -27,13 +26,8 @@ class CensusSlide:
 
     def names(self) -> list[Name]:
         """Every image of the slide, by magnification and sequence number."""
-        subtype, year, last = self.slide.split("-")
-        number = last.rstrip(ascii_uppercase)
-        section = last.removeprefix(number)
         return [
-            Name(subtype, year, number, section, magnification, sequence)
-            for magnification, sequences in self.sequences.items()
-            for sequence in sequences
+            Name(self.slide, m, sequence) for m, numbers in self.sequences.items() for sequence in numbers
         ]
 
 

@@ -6,6 +6,7 @@ The file name is the truth about an image, never its folder: one public copy kee
 
 import re
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 CLASSES = ("benign", "malignant")
 SUBTYPE_NAMES = {
@@ -23,39 +24,30 @@ SUBTYPE_CLASS = dict.fromkeys(SUBTYPES[:4], "benign") | dict.fromkeys(SUBTYPES[4
 MAGNIFICATIONS = (40, 100, 200, 400)
 
 _NAME = re.compile(
-    r"SOB_[BM]_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)"
-    r"-(?P<year>\d{2})-(?P<number>\d{1,6})(?P<section>[A-Z]{0,3})"
-    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png",
-    re.ASCII,
+    r"SOB_([BM])_((A|F|PT|TA|DC|LC|MC|PC)-\d{2}-\d{1,6}[A-Z]{0,3})-(40|100|200|400)-(\d{3})\.png", re.ASCII
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A parsed BreakHis file name.
+    """A parsed file name; ``slide`` reads ``A-14-22549AB``, subtype first, because slide 13412 exists as DC and as LC."""
 
-    ``slide`` reads ``A-14-22549AB`` (subtype first, because slide 13412 exists as DC and as LC);
-    ``case`` reads ``14-22549``: the slide number without its section letters.
-    """
-
-    subtype: str
-    year: str
-    number: str
-    section: str
+    slide: str
     magnification: int
     sequence: int
+
+    @property
+    def subtype(self) -> str:
+        return self.slide.partition("-")[0]
 
     @property
     def class_name(self) -> str:
         return SUBTYPE_CLASS[self.subtype]
 
     @property
-    def slide(self) -> str:
-        return f"{self.subtype}-{self.case}{self.section}"
-
-    @property
     def case(self) -> str:
-        return f"{self.year}-{self.number}"
+        """``14-22549``: year and number of the slide, without its section letters."""
+        return self.slide.partition("-")[2].rstrip(ascii_uppercase)
 
     @property
     def file_name(self) -> str:
@@ -65,7 +57,7 @@ class Name:
     @property
     def official_path(self) -> str:
         """Where the official tree keeps the file, below its ``BreaKHis_v1`` folder."""
-        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.case}{self.section}"
+        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.slide.replace('-', '_', 1)}"
         return (
             f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}/"
             f"{slide_folder}/{self.magnification}X/{self.file_name}"
@@ -74,9 +66,8 @@ class Name:
 
 def parse_name(file_name: str) -> Name | None:
     """Read a file name; None where it is outside the grammar (a class letter that contradicts the subtype too)."""
-    match = _NAME.fullmatch(file_name)
-    if match is None:
+    if (match := _NAME.fullmatch(file_name)) is None:
         return None
-    subtype, year, number, section, magnification, sequence = match.groups()
-    name = Name(subtype, year, number, section, int(magnification), int(sequence))
-    return name if file_name[len("SOB_")] == name.class_name[0].upper() else None
+    letter, slide, subtype, magnification, sequence = match.groups()
+    agrees = SUBTYPE_CLASS[subtype][0].upper() == letter
+    return Name(slide, int(magnification), int(sequence)) if agrees else None

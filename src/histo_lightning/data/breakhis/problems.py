@@ -41,12 +41,10 @@ class Problem:
 
 def _contradiction(folder: str, name: Name) -> str:
     """What a file's name says that its folder's name contradicts, in words; empty where they agree."""
-    lower = folder.lower()
     slide, magnification = _SLIDE_FOLDER.fullmatch(folder), _MAGNIFICATION_FOLDER.fullmatch(folder)
-    if lower in CLASSES and lower != name.class_name:
-        return name.class_name
-    if lower in SUBTYPE_NAMES.values() and lower != SUBTYPE_NAMES[name.subtype]:
-        return SUBTYPE_NAMES[name.subtype]
+    for words, truth in ((CLASSES, name.class_name), (SUBTYPE_NAMES.values(), SUBTYPE_NAMES[name.subtype])):
+        if folder.lower() in words and folder.lower() != truth:
+            return truth
     if slide and "-".join(slide.groups()).upper() != name.slide:
         return f"slide {name.slide}"
     if magnification and int(magnification[1]) != name.magnification:
@@ -57,16 +55,16 @@ def _contradiction(folder: str, name: Name) -> str:
 def _path_problems(path: str) -> Iterable[Problem]:
     """The problems that a path shows by itself."""
     *folders, image = path.split("/")
-    name = parse_name(image)
-    if name is None:
+    if (name := parse_name(image)) is None:
         yield Problem("outside grammar", image, path, "not named as in BreakHis")
         return
     if image not in census_names():
         known = "is" if name.slide in census() else "is not"
         yield Problem("unknown", image, path, f"slide {name.slide} {known} in the census")
     truths = {folder: _contradiction(folder, name) for folder in folders}
-    details = [f"folder {folder}, but the name says {truth}" for folder, truth in truths.items() if truth]
-    if details:
+    if details := [
+        f"folder {folder}, but the name says {truth}" for folder, truth in truths.items() if truth
+    ]:
         yield Problem("wrong folder", image, path, "; ".join(details))
 
 

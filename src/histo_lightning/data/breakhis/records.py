@@ -37,21 +37,13 @@ class Record:
     magnification: int = 0
     sequence: int = 0
 
-    @property
-    def label(self) -> int:
-        """0 benign, 1 malignant."""
-        return CLASSES.index(self.class_name)
-
 
 def record_of(path: str, class_name: str = "") -> Record | None:
     """The record of a relative path; ``class_name`` only serves names outside the grammar (None without it)."""
     image = path.rsplit("/", 1)[-1]
-    name = parse_name(image)
-    if name is None:
+    if (n := parse_name(image)) is None:
         return Record(image, path, class_name) if class_name else None
-    return Record(
-        image, path, name.class_name, name.subtype, name.slide, name.case, name.magnification, name.sequence
-    )
+    return Record(image, path, n.class_name, n.subtype, n.slide, n.case, n.magnification, n.sequence)
 
 
 def part_of(path: str) -> str | None:
@@ -86,8 +78,7 @@ def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
     if not paths:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     records = {path: record_of(path) for path in paths}
-    unknown = [path for path, record in records.items() if record is None]
-    if unknown:
+    if unknown := [path for path, record in records.items() if record is None]:
         raise UserError(
             f"dataset.root={root}: {len(unknown)} image(s) are not named as in BreakHis, e.g. {unknown[0]}: "
             "move them away, or use dataset=folders for a tree of your own"
@@ -120,12 +111,11 @@ def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
             )
         records.append(record)
     present = {part_of(record.path) for record in records}
-    for part in PARTS:
-        if part not in present:
-            raise UserError(
-                f"dataset.root={root}: there is no image in {part}/; dataset=folders needs train/, val/ and test/, "
-                "each with images of both classes"
-            )
+    if absent := [part for part in PARTS if part not in present]:
+        raise UserError(
+            f"dataset.root={root}: there is no image in {absent[0]}/; dataset=folders needs train/, val/ and test/, "
+            "each with images of both classes"
+        )
     return _by_image(records)
 
 
@@ -141,11 +131,10 @@ def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], l
     dropped = present if task == "subtype" else {TWIN_DROPPED} if len(present) == 2 else set()
     remaining = [r for r in records if r.slide not in dropped]
     left_out = len(records) - len(remaining)
-    if not left_out:
-        return remaining, []
+    note = f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"
     if task == "subtype":
-        return remaining, [f"slide 13412 is in the set as DC and as LC: {left_out} images left out"]
-    return remaining, [f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"]
+        note = f"slide 13412 is in the set as DC and as LC: {left_out} images left out"
+    return remaining, [note] if left_out else []
 
 
 def census_message(records: Sequence[Record]) -> str:

@@ -32,16 +32,7 @@ from histo_lightning.errors import UserError
 log = logging.getLogger("histo_lightning")
 VERSION = 2
 DECODED_AT_ONCE = 256  # images that may wait in memory for the disk
-
-
-class UnreadableImages(UserError):
-    """Some images cannot be used; all others have been decoded. ``reasons``: one line each, by image name."""
-
-    def __init__(self, reasons: dict[str, str]) -> None:
-        more = len(reasons) - 1
-        rest = f"; and {more} more images: the command prepare lists them all" if more else ""
-        super().__init__(next(iter(reasons.values())) + rest)
-        self.reasons = reasons
+_Row = tuple[str, int, tuple[int, int], str]  # of index.json, and the reason why an image cannot be used
 
 
 @dataclass(frozen=True)
@@ -88,9 +79,8 @@ class Pixels:
     def channel_statistics(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation (0.001 or more) of each channel over some images, in units of [0, 1]."""
 
-        def sums(
-            chosen: NDArray[np.int64],
-        ) -> list[NDArray[np.int64]]:  # of whole numbers: exact in any order
+        def sums(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+            """Of values and of squares, whole numbers: exact in any order."""
             lines = self.take(chosen).reshape(len(chosen) * self.shape[0], -1)
             squares = np.multiply(lines, lines, dtype=np.uint16)
             totals = [values.sum(axis=0, dtype=np.uint32) for values in (lines, squares)]
@@ -123,6 +113,7 @@ class _Shard:
     short_side: int
     sizes: Sequence[tuple[int, int]] | None
     threads: int
+    progress: Callable[[int], None]  # called with the images decoded
 
     def key(self) -> str:
         digest = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
@@ -134,6 +125,29 @@ class _Shard:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from error
             digest.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
         return digest.hexdigest()[:24]
+
+    def stored(self, parent: Path, verify: bool) -> Pixels:
+        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+        folder = parent / self.key()
+        # First without the lock: a finished cache also serves from a folder that cannot be written.
+        if not verify and (pixels := self.load(folder)) is not None:
+            return pixels
+        with new_folder(folder, f"{parent}: the pixel cache cannot be written", "set cache_dir") as building:
+            before = self.load(folder)  # another process may have built it meanwhile
+            if before is not None and not verify:
+                return before
+            if before is None and folder.is_dir():
+                log.warning("%s: the pixel cache is damaged and is built again", folder)
+            unreadable = self.decode_into(building)
+            if (pixels := self.load(building)) is None:
+                raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
+            pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
+            if changed := sum(not np.array_equal(*pair) for pair in pairs):
+                log.warning("%s: %d images differed from their files and are mended", folder, changed)
+            if not unreadable:
+                shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
+                building.rename(folder)
+            return replace(pixels, unreadable=unreadable)  # a memory map of a removed file stays readable
 
     def load(self, folder: Path) -> Pixels | None:
         """The pixels in a folder if they are complete and intact, else None."""
@@ -154,11 +168,11 @@ class _Shard:
         sizes = tuple((width, height) for width, height in index["sizes"])
         return Pixels((array,), tuple(images), tuple(index["digests"]), sizes) if intact else None
 
-    def decode_into(self, folder: Path, step: Callable[[], None]) -> dict[str, str]:
+    def decode_into(self, folder: Path) -> dict[str, str]:
         """Decode everything into a folder; reasons by image for what cannot be used."""
         height, width = canvas_of(self.sizes[:1] if self.sizes else self._header_sizes(), self.short_side)
         images, shape = [record.image for record in self.records], (len(self.records), height, width, 3)
-        rows = []
+        rows: list[_Row] = []
         # Decoders, hashes and writes leave Python's lock.
         with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -168,7 +182,7 @@ class _Shard:
                 for stored, row in pool.map(lambda record: self._decode(record, height, width), chunk):
                     file.write(stored.data)
                     rows.append(row)
-                    step()
+                    self.progress(len(rows))
         digests, checksums, sizes, reasons = zip(*rows, strict=True)
         index = {"images": images, "shape": shape, "digests": digests, "checksums": checksums}
         text = json.dumps(index | {"sizes": sizes})
@@ -183,8 +197,8 @@ class _Shard:
                 sizes.append(image.size)
         return sizes or [(self.short_side, self.short_side)]
 
-    def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], tuple[Any, ...]]:
-        """One image on the canvas; SHA-256 of its native pixels, CRC-32, native size, and why it cannot be used."""
+    def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], _Row]:
+        """One image on the canvas; and SHA-256 of its native pixels, CRC-32, native size, why it cannot be used."""
         path, size, digest, reason = self.root / record.path, (0, 0), "", ""
         stored = np.zeros((height, width, 3), np.uint8)
         try:
@@ -199,29 +213,6 @@ class _Shard:
         except OSError as error:
             reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
         return stored, (digest, zlib.crc32(stored.data), size, reason)
-
-    def stored(self, parent: Path, verify: bool, step: Callable[[], None]) -> Pixels:
-        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
-        folder = parent / self.key()
-        # First without the lock: a finished cache also serves from a folder that cannot be written.
-        if not verify and (pixels := self.load(folder)) is not None:
-            return pixels
-        with new_folder(folder, f"{parent}: the pixel cache cannot be written", "set cache_dir") as building:
-            before = self.load(folder)  # another process may have built it meanwhile
-            if before is not None and not verify:
-                return before
-            if before is None and folder.is_dir():
-                log.warning("%s: the pixel cache is damaged and is built again", folder)
-            unreadable = self.decode_into(building, step)
-            if (pixels := self.load(building)) is None:
-                raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
-            pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
-            if changed := sum(not np.array_equal(*pair) for pair in pairs):
-                log.warning("%s: %d images differed from their files and are mended", folder, changed)
-            if not unreadable:
-                shutil.rmtree(folder, ignore_errors=True)  # damaged, or verified again
-                building.rename(folder)
-            return replace(pixels, unreadable=unreadable)  # a memory map of a removed file stays readable
 
 
 def _checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
@@ -259,32 +250,27 @@ def load_pixels(
         verify: decode every image again, and rebuild the cache.
 
     Raises:
-        UnreadableImages: some images cannot be used; all others were decoded first.
-        UserError: the cache cannot be written.
+        UserError: some images cannot be used (all others were decoded first), or the cache cannot be written.
     """
     groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.image):
         groups.setdefault(record.magnification if sizes else 0, []).append(record)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(records))
-
     loaded: list[Pixels] = []
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(sum(len(pixels.images) for pixels in loaded) + done, len(records))
+
     for _, group in sorted(groups.items()):
-        shard = _Shard(root, group, short_side, sizes, threads or default_threads())
-        loaded.append(shard.stored(cache_dir / "pixels", verify, step))
-        done = sum(len(pixels.images) for pixels in loaded)  # with those that were stored already
+        shard = _Shard(root, group, short_side, sizes, threads or default_threads(), report)
+        loaded.append(shard.stored(cache_dir / "pixels", verify))
+    joined: dict[str, Any] = {
+        name: tuple(chain.from_iterable(getattr(pixels, name) for pixels in loaded))
+        for name in ("shards", "images", "digests", "sizes")
+    }
     unreadable = {image: reason for pixels in loaded for image, reason in pixels.unreadable.items()}
     if unreadable and not tolerant:
-        raise UnreadableImages(unreadable)
-    return Pixels(
-        tuple(shard for pixels in loaded for shard in pixels.shards),
-        tuple(image for pixels in loaded for image in pixels.images),
-        tuple(digest for pixels in loaded for digest in pixels.digests),
-        tuple(size for pixels in loaded for size in pixels.sizes),
-        unreadable,
-    )
+        more = len(unreadable) - 1
+        rest = f"; and {more} more images: the command prepare lists them all" if more else ""
+        raise UserError(next(iter(unreadable.values())) + rest)
+    return Pixels(**joined, unreadable=unreadable)

@@ -72,19 +72,15 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
+            if _identity(target) not in (None, before):  # brought by another process while this one waited
+                return sha256_of(target)
             try:
-                # Another process may have brought it while this one waited.
-                arrived = _identity(target) not in (None, before)
-                if not arrived:
-                    _receive_all(url, part, timeout_seconds, attempts, progress)
-                digest = sha256_of(target if arrived else part)
+                _receive_all(url, part, timeout_seconds, attempts, progress or (lambda done, total: None))
+                digest = sha256_of(part)
+                _note(part).unlink()  # a part without one is thrown away below
                 if check is not None:
                     check(digest)
-                if not arrived:
-                    part.replace(target)
-            except UserError:
-                _discard(part)
-                raise
+                part.replace(target)
             finally:
                 size, _ = _received(url, part)
                 if not size:
@@ -129,14 +125,12 @@ def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
     return (size, version) if usable else (0, {})
 
 
-def _receive_all(
-    url: str, part: Path, timeout_seconds: float, attempts: int, progress: Progress | None
-) -> None:
+def _receive_all(url: str, part: Path, timeout_seconds: float, attempts: int, progress: Progress) -> None:
     """Ask for the rest until it is here; only bytes beyond the furthest so far count as progress."""
     failures, furthest = 0, _received(url, part)[0]
     while True:
         try:
-            return _receive(url, part, timeout_seconds, progress or (lambda done, total: None))
+            return _receive(url, part, timeout_seconds, progress)
         except (OSError, http.client.HTTPException) as error:
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
@@ -152,12 +146,11 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
     size, version = _received(url, part)
     if size and size == version["total"]:
         return
-    request = urllib.request.Request(url, headers={"User-Agent": f"histo-lightning/{__version__}"})
+    headers = {"User-Agent": f"histo-lightning/{__version__}"}
     if size:
-        request.add_header("Range", f"bytes={size}-")
-        request.add_header("If-Range", version["validator"])
+        headers |= {"Range": f"bytes={size}-", "If-Range": version["validator"]}
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout_seconds)
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_seconds)
     except HTTPError as error:
         error.close()
         if error.code == 416:

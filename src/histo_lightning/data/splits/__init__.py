@@ -1,19 +1,10 @@
 """Splits: which image trains, validates and tests, and the proof that no group appears on both sides.
 
-A split kind is one class in one file of this folder, registered by :func:`register_split`; a module of your own may
-register more.
+A split kind is one class, registered by :func:`register_split`; a module of your own may register more.
 """
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.splits import (  # noqa: F401 - each registers its kind
-    case_kfold,
-    file,
-    folders,
-    image_random,
-    injection,
-    official,
-    slide_kfold,
-)
+from histo_lightning.data.splits import given, injection, kfold, official  # noqa: F401 - register their kinds
 from histo_lightning.data.splits.build import Split, build_split
 from histo_lightning.data.splits.grouping import content_hash
 from histo_lightning.data.splits.registry import (
@@ -22,7 +13,6 @@ from histo_lightning.data.splits.registry import (
     check_split_keys,
     register_split,
     split_kind,
-    split_kinds,
 )
 
 __all__ = [
@@ -35,5 +25,4 @@ __all__ = [
     "content_hash",
     "register_split",
     "split_kind",
-    "split_kinds",
 ]

@@ -4,20 +4,18 @@ Groups (cases or slides) are assigned over all magnifications and filtered after
 on the magnification.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, select_magnification, without_twins
-from histo_lightning.data.splits.given import GivenKind, given_draft
-from histo_lightning.data.splits.grouping import GROUPS, Parts, content_hash
-from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.splits.given import GivenKind
+from histo_lightning.data.splits.grouping import GROUPS, Parts, content_hash, keyed_order
 from histo_lightning.data.splits.registry import SplitKind, check_split_keys, split_kind
 from histo_lightning.errors import UserError
-
-SHUFFLED = "SHUFFLED LABELS"
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,13 @@ def build_split(
             f"split={config.name}: some names do not say their case; use split=folders or split=file"
         )
     if isinstance(kind, GivenKind):
-        left_out = {r.image for r in records} - {r.image for r in members}
-        draft = given_draft(members, kind.listed(records, config), config.path or "dataset.root", left_out)
+        draft = kind.draft(members, config, {r.image for r in records} - {r.image for r in members})
     else:
         draft = kind.assign(members, config)
     draft.parts = {part: select_magnification(draft.parts[part], magnification) for part in PARTS}
     draft = kind.refine(draft, config)
     parts = draft.parts
-    labels = (_label(parts, kind, config), SHUFFLED if config.shuffle_labels else "")
+    labels = (_label(parts, kind, config), "SHUFFLED LABELS" if config.shuffle_labels else "")
     return Split(
         kind=config.name,
         label="; ".join(filter(None, labels)),
@@ -112,8 +109,36 @@ def build_split(
     )
 
 
+def labelled(records: Sequence[Record], config: SplitConfig) -> list[Record]:
+    """The records with their own classes or, with ``shuffle_labels``, with shuffled ones: a control of leakage.
+
+    Shuffling gives the cases each other's classes, so that a class says nothing about the tissue. All images of a case
+    keep one class, and the number of cases of each class stays. The new benign cases are, as far as whole cases allow,
+    the same share of the truly benign as of the truly malignant: a class drawn without this would by chance go along
+    with the true one. Subtypes are emptied, since they would tell the true class; names, and so slides and cases, stay.
+
+    Args:
+        records: of the whole copy, all magnifications; the result depends on its cases and ``config.seed`` alone.
+
+    Raises:
+        UserError: labels are shuffled and a name does not say its case.
+    """
+    if not config.shuffle_labels:
+        return list(records)
+    true_class = {r.case: r.class_name for r in records}
+    if "" in true_class:
+        raise UserError("split.shuffle_labels=true: some names do not say their case; use BreakHis names")
+    benign, malignant = (
+        keyed_order((c for c in true_class if true_class[c] == name), "shuffled labels", config.seed)
+        for name in CLASSES
+    )
+    still_benign = math.floor(len(benign) ** 2 / len(true_class) + 0.5)
+    now_benign = {*benign[:still_benign], *malignant[: len(benign) - still_benign]}
+    return [replace(r, class_name=CLASSES[r.case not in now_benign], subtype="") for r in records]
+
+
 def _class_notes(parts: Parts, task: str) -> list[str]:
-    """Refuse a train set without a class; say which classes other sets lack."""
+    """Refuse an empty part and a train set without a class; say which classes other sets lack."""
     binary = task == "binary"
     present = {part: {r.class_name if binary else r.subtype for r in parts[part]} for part in PARTS}
     classes = set.union(set(CLASSES if binary else ()), *present.values())
@@ -140,9 +165,8 @@ def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
     for unit in GROUPS[GROUPS.index(kind.unshared(config)) :]:
         _refuse_shared(parts, unit, config.name)
     if kind.clean_validation:
-        _refuse_shared(
-            {"val": parts["val"], "the others": parts["train"] + parts["test"]}, "case", config.name
-        )
+        others = parts["train"] + parts["test"]
+        _refuse_shared({"val": parts["val"], "the others": others}, "case", config.name)
     if (kind.group or config.group) == "image":
         return "LEAKY"
     seen = {r.case for part in ("train", "val") for r in parts[part]}
@@ -150,7 +174,7 @@ def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
     return f"CASE-LEAKY ({touched} images)" if touched else ""
 
 
-def _refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, kind: str) -> None:
+def _refuse_shared(parts: Parts, unit: str, kind: str) -> None:
     first: dict[str, str] = {}
     shared: dict[str, str] = {}
     for part, members in parts.items():

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from histo_lightning.data.breakhis.records import Record
 
 GROUPS = ("case", "slide", "image")  # of a record, from the widest
-Parts = dict[str, list[Record]]
+Parts = dict[str, list[Record]]  # by the name of the part
+Cases = dict[str, list[Record]]  # by the name of the case
 
 
 def by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
@@ -43,8 +44,8 @@ def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) ->
     One record of each case comes first; within a case its slides take turns, and within a slide the order is
     pseudo-random by ``key``. So a longer beginning contains a shorter one.
     """
-    images = [record.image for records in members.values() for record in records]
-    rank = {image: i for i, image in enumerate(keyed_order(images, *key))}
+    everything = [record for records in members.values() for record in records]
+    rank = {image: i for i, image in enumerate(keyed_order((r.image for r in everything), *key))}
     position: dict[str, float] = {}
     for records in members.values():
         turns: Counter[str] = Counter()
@@ -54,5 +55,4 @@ def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) ->
             turns[record.slide] += 1
         for i, image in enumerate(sorted(turn_of, key=lambda image: (turn_of[image], rank[image]))):
             position[image] = (i + 0.5) / len(records) if i else 0.0
-    ordered = [record for records in members.values() for record in records]
-    return sorted(ordered, key=lambda r: (position[r.image], rank[r.image]))
+    return sorted(everything, key=lambda r: (position[r.image], rank[r.image]))

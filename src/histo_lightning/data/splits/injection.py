@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.case_kfold import CaseKFold
 from histo_lightning.data.splits.grouping import (
+    Cases,
     by_group,
     keyed_order,
     majority_subtype,
     proportional_order,
 )
+from histo_lightning.data.splits.kfold import CaseKFold
 from histo_lightning.data.splits.registry import Draft, register_split
 from histo_lightning.errors import UserError
 
 LEAST_SHARE = 0.25  # of the pool, that a leaky arm puts into train
-Cases = dict[str, list[Record]]
 
 
 @register_split
@@ -35,7 +35,6 @@ class Injection(CaseKFold):
     name = "injection"
     keys = (*CaseKFold.keys, "injected")
     clean_validation = True
-    tests_all = False
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         if magnification == "all":
@@ -94,10 +93,6 @@ def _halves(test: Sequence[Record], seed: int) -> tuple[list[Record], list[Recor
     return probe, pool
 
 
-def _images(cases: Cases) -> int:
-    return sum(map(len, cases.values()))
-
-
 def _class_train(
     siblings: Cases, cases: Cases, class_name: str, share: float, seed: int
 ) -> tuple[list[Record], int]:
@@ -109,19 +104,20 @@ def _class_train(
             f"split=injection: train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none "
             "stays; give more folds (split.folds)"
         )
-    partner = _enlarged(_partners(siblings, cases, seed), _images(siblings), cases)
-    base = {case: members for case, members in cases.items() if case not in partner.values()}
-    clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
     pool = proportional_order(siblings, "injection", seed)
+    partner = _enlarged(_partners(siblings, cases, seed), len(pool), cases)
+    base = {case: members for case, members in cases.items() if case not in partner.values()}
+    base_images = sum(map(len, base.values()))
+    clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
 
     def count(share: float) -> int:
         """m, rounded half up; at least one image a case, so that the number of cases is the same for every share."""
         return max(len(siblings), math.floor(share * len(pool) + 0.5))
 
-    total = _images(base) + min(len(clean), count(LEAST_SHARE))
+    total = base_images + min(len(clean), count(LEAST_SHARE))
     if total - len(pool) < len(base):
         raise UserError(
-            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({_images(base)}) "
+            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({base_images}) "
             f"beside a pool of {len(pool)}; give more folds (split.folds) or more images"
         )
     foreign = pool[: count(share)] if share else clean
@@ -131,18 +127,17 @@ def _class_train(
 
 def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
     """A train case for each case of the pool, the largest first: same subtype, then enough images, then the fewest."""
-    order = {case: i for i, case in enumerate(keyed_order(cases, "partner", seed))}
+    order = keyed_order(cases, "partner", seed)
     partners: dict[str, str] = {}
     for case in sorted(siblings, key=lambda c: (-len(siblings[c]), c)):
-        free = [name for name in cases if name not in partners.values()]
-        ranked = [(*_unlikeness(cases[name], siblings[case]), order[name], name) for name in free]
-        partners[case] = min(ranked)[-1]
+        subtype, needed = majority_subtype(siblings[case]), len(siblings[case])
+        unlikeness = {}
+        for name in order:
+            if name not in partners.values():
+                images = len(cases[name])
+                unlikeness[name] = majority_subtype(cases[name]) != subtype, max(0, needed - images), images
+        partners[case] = min(unlikeness, key=unlikeness.__getitem__)
     return partners
-
-
-def _unlikeness(case: Sequence[Record], siblings: Sequence[Record]) -> tuple[bool, int, int]:
-    unlike = majority_subtype(case) != majority_subtype(siblings)
-    return unlike, max(0, len(siblings) - len(case)), len(case)
 
 
 def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, str]:
@@ -169,5 +164,5 @@ def _partner_images(siblings: Cases, partners: Cases, seed: int) -> list[Record]
     orders = {c: proportional_order({c: members}, "partner", seed) for c, members in partners.items()}
     chosen = [record for case, order in orders.items() for record in order[: len(siblings[case])]]
     spare = {case: rest for case, order in orders.items() if (rest := order[len(siblings[case]) :])}
-    missing = max(_images(siblings) - len(chosen), 0)
+    missing = max(sum(map(len, siblings.values())) - len(chosen), 0)
     return chosen + proportional_order(spare, "partner", seed)[:missing]

@@ -11,6 +11,7 @@ from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.splits.given import cut_validation
 from histo_lightning.data.splits.grouping import (
+    Cases,
     Parts,
     by_group,
     content_hash,
@@ -34,7 +35,6 @@ class Official(SplitKind):
     keys = ("fold", "seed", "clean", "matched")
     keeps_twins = True
     clean_validation = True
-    overlapping_tests = True
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         if config.clean and config.matched:
@@ -105,7 +105,7 @@ def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
     return parts | {"train": train}, notes
 
 
-def _closest(members: dict[str, list[Record]], count: int, images: int, key: str) -> list[str]:
+def _closest(members: Cases, count: int, images: int, key: str) -> list[str]:
     """``count`` cases, drawn 200 times by ``key``: those whose images come closest to ``images`` from below."""
 
     def distance(draw: list[str]) -> tuple[bool, int]:
@@ -115,6 +115,6 @@ def _closest(members: dict[str, list[Record]], count: int, images: int, key: str
     return min((keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)), key=distance)
 
 
-def _spare(members: dict[str, list[Record]], seed: int) -> list[Record]:
+def _spare(members: Cases, seed: int) -> list[Record]:
     """All records but one a case, in an order whose every beginning takes equal shares of the cases."""
     return proportional_order(members, "matched", seed)[len(members) :]

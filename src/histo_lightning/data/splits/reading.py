@@ -44,25 +44,6 @@ def printable(text: str) -> str:
     return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
 
 
-def read_parts(path: str | Path) -> dict[str, list[str]]:
-    """Image file names by part, from the one split of ``split.path``.
-
-    Raises:
-        UserError: as :func:`read_splits`; several splits, or a name listed twice.
-    """
-    first, *others = read_splits(path, "split.path")
-    if others:
-        names = f"{first.name}, {others[0].name}, ..."
-        raise UserError(f"split.path={path}: holds {len(others) + 1} splits ({names}); keep one of them")
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for part, paths in first.parts.items():
-        parts[part] = [image.rsplit("/", 1)[-1] for image in paths]
-        if len(set(parts[part])) != len(paths):
-            twice = next(name for name in parts[part] if parts[part].count(name) > 1)
-            raise UserError(f"split.path={path}: {twice} is listed twice in {part}; list each image once")
-    return parts
-
-
 def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
     """Read the one or several splits of a file or folder, in the order in which they first appear.
 
@@ -103,18 +84,16 @@ def _folder_splits(folder: Path, shown: str) -> list[NamedSplit]:
     if not paths:
         raise UserError(f"{shown}: no image below this folder; give {ACCEPTED}")
     split = _named(folder.resolve().name, ((path, part_of(path)) for path in paths))
-    if len(split.parts) > 1:
-        return [split]
-    splits = [
-        _named(name, ((path, part_of(path.partition("/")[2])) for path in inside))
-        for name, inside in groupby(paths, key=lambda path: path.partition("/")[0])
+    inside = [
+        _named(name, ((path, part_of(path.partition("/")[2])) for path in group))
+        for name, group in groupby(paths, key=lambda path: path.partition("/")[0])
     ]
-    if not (splits := [split for split in splits if len(split.parts) > 1]):
-        raise UserError(
-            f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
-            "move them there, or give a CSV path,part"
-        )
-    return splits
+    if splits := [split] if len(split.parts) > 1 else [split for split in inside if len(split.parts) > 1]:
+        return splits
+    raise UserError(
+        f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
+        "move them there, or give a CSV path,part"
+    )
 
 
 def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
@@ -125,12 +104,11 @@ def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
         path = path.strip().replace("\\", "/")
         if not path.rsplit("/", 1)[-1]:
             raise UserError(f"{shown}, row {line}: the name of the image is missing; fill it in")
-        known = PART_NAMES.get(part.strip().lower())
-        if known is None:
+        if (name := part.strip().lower()) not in PART_NAMES:
             raise UserError(
                 f"{shown}, row {line}: unknown part '{printable(part)}'; write train, val or test"
             )
-        splits.setdefault(fold, []).append((path, known))
+        splits.setdefault(fold, []).append((path, PART_NAMES[name]))
     if not splits:
         raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
     return [_named(f"fold {fold}" if fold else file.name, images) for fold, images in splits.items()]

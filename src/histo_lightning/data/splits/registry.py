@@ -46,8 +46,6 @@ class SplitKind:
     needs_cases: ClassVar[bool] = True  # names must say their case
     keeps_twins: ClassVar[bool] = False  # both copies of slide 13412 stay (``task=binary`` only)
     clean_validation: ClassVar[bool] = False  # validation shares no case; train and test may share some
-    tests_all: ClassVar[bool] = False  # the folds together test every image once: they can be pooled
-    overlapping_tests: ClassVar[bool] = False  # the folds' test sets overlap: they are never pooled
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         """Raise UserError where the values of its own keys contradict each other or the magnification."""
@@ -69,29 +67,20 @@ class SplitKind:
         return self.group or config.group
 
 
-_KINDS: dict[str, SplitKind] = {}
+KINDS: dict[str, SplitKind] = {}
 
 
 def register_split(kind: type[SplitKind]) -> type[SplitKind]:
     """Class decorator: make ``split=<name>`` known. A name that is taken belongs to the later class."""
-    _KINDS[kind.name] = kind()
+    KINDS[kind.name] = kind()
     return kind
 
 
-def split_kinds() -> tuple[str, ...]:
-    """The names of all kinds, in the order of their registration."""
-    return tuple(_KINDS)
-
-
 def split_kind(name: str) -> SplitKind:
-    """A kind by name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in _KINDS:
-        raise UserError(f"split.name={name}: allowed are {', '.join(_KINDS)}")
-    return _KINDS[name]
+    """A kind by name; UserError where there is none of that name."""
+    if name not in KINDS:
+        raise UserError(f"split.name={name}: allowed are {', '.join(sorted(KINDS))}")
+    return KINDS[name]
 
 
 def check_split_keys(
@@ -103,15 +92,16 @@ def check_split_keys(
         UserError: with the key, what was given and what is allowed.
     """
     kind = split_kind(config.name)
+    kinds = [KINDS[name] for name in sorted(KINDS)]
     if dataset and kind.group not in (None, config.group):
-        free = " and ".join(f"split={name}" for name, other in _KINDS.items() if other.group is None)
+        free = " and ".join(f"split={other.name}" for other in kinds if other.group is None)
         raise UserError(
             f"split.group={config.group}: split={config.name} groups by {kind.group}; split.group is for {free}"
         )
     for key in OPTIONS:
         value = getattr(config, key)
         if value and key not in kind.keys:
-            users = ", ".join(name for name, other in _KINDS.items() if key in other.keys)
+            users = ", ".join(other.name for other in kinds if key in other.keys)
             raise UserError(
                 f"split.{key}={str(value).lower()}: only split={users} uses it, not split={config.name}"
             )
@@ -121,7 +111,7 @@ def check_split_keys(
             f"split.shuffle_labels=true: shuffles benign and malignant, not task={task}; use task=binary"
         )
     if dataset == "folders" and not kind.given:
-        given = " or ".join(f"split={name}" for name, other in _KINDS.items() if other.given)
+        given = " or ".join(f"split={other.name}" for other in kinds if other.given)
         raise UserError(f"dataset=folders carries its own parts: use {given}, not split={config.name}")
     if dataset and kind.dataset not in ("", dataset):
         raise UserError(f"split={config.name} needs dataset={kind.dataset}, not dataset={dataset}")

@@ -154,7 +154,7 @@ def test_scikit_learn_leaves_a_fold_with_fewer_benign_cases(census_records) -> N
 
     for seed in range(3):
         theirs = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(
-            records, [r.label for r in records], [r.case for r in records]
+            records, [int(r.class_name == "malignant") for r in records], [r.case for r in records]
         )
         assert (
             fewest([{records[i].case for i in test} for _, test in theirs]) < fewest(assign(members, 5)) == 3

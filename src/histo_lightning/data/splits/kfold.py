@@ -1,7 +1,4 @@
-"""``split=case_kfold``: balanced folds of surgical cases, so that no case appears on both sides.
-
-Fold k tests, fold k + 1 validates, all others train; other kinds of folds derive from this one.
-"""
+"""The k-fold splits, by case, by slide and by image: fold k tests, fold k + 1 validates, all others train."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +7,7 @@ from typing import ClassVar
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import by_group, content_hash
+from histo_lightning.data.splits.grouping import by_group, content_hash, keyed_order
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 
@@ -19,15 +16,14 @@ MOST_FOLDS = 16  # the full set has 16 benign cases
 
 @register_split
 class CaseKFold(SplitKind):
-    """Every case is tested once over the folds, which are assigned over all magnifications."""
+    """Balanced folds of surgical cases, so that no case appears on both sides; other kinds of folds derive from it."""
 
     name = "case_kfold"
     group: ClassVar[str] = "case"
     keys: ClassVar[tuple[str, ...]] = ("fold", "folds", "seed", "repeat", "shuffle_labels")
-    tests_all = True
 
     def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
-        """Records by fold; folds are balanced in groups of each class and in images."""
+        """Records by fold; folds are balanced in groups of each class and in images, over all magnifications."""
         from histo_lightning.data.splits.assignment import assign  # numpy: not for a list of kinds
 
         members = by_group(records, self.group)
@@ -57,3 +53,37 @@ class CaseKFold(SplitKind):
         partition = content_hash({str(k): [getattr(r, self.group) for r in f] for k, f in enumerate(folds)})
         few = f"{config.folds} folds leave fewer than 3 benign test cases in each: intervals will be wide"
         return Draft(parts, partition, [few] if config.folds > 5 else [])
+
+
+@register_split
+class SlideKFold(CaseKFold):
+    """Folds of slides, the literature's "patients": sibling slides of a case may be on both sides.
+
+    Validation shares no case: slides with siblings elsewhere move from it to train.
+    """
+
+    name = "slide_kfold"
+    group = "slide"
+    clean_validation = True
+
+    def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
+        draft = super().assign(records, config)
+        parts = draft.parts
+        elsewhere = {r.case for part in ("train", "test") for r in parts[part]}
+        parts["train"] = parts["train"] + [r for r in parts["val"] if r.case in elsewhere]
+        parts["val"] = [r for r in parts["val"] if r.case not in elsewhere]
+        return draft
+
+
+@register_split
+class ImageRandom(CaseKFold):
+    """Random images, whatever their case: LEAKY, and there to show the leak."""
+
+    name = "image_random"
+    group = "image"
+    needs_cases = False
+
+    def folds(self, records: Sequence[Record], config: SplitConfig) -> list[list[Record]]:
+        known = {r.image: r for r in records}
+        order = keyed_order(known, self.name, config.seed, config.repeat)
+        return [[known[image] for image in order[fold :: config.folds]] for fold in range(config.folds)]
