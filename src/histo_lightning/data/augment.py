@@ -24,10 +24,8 @@ from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# SplitMix64's constants, as int64.
-_GOLDEN, _MIX_1, _MIX_2 = (
-    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+SPLITMIX_64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = (number - 2**64 for number in SPLITMIX_64)  # as int64
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -101,17 +99,15 @@ class Recipe(AugmentConfig):
         crop = f"random crop of scale {scale} and ratio {ratio}, resized to {self.size}"
         if self.crops_at_native_scale:
             crop = f"random crop of {self.size} at native scale"
+        colours = ("brightness", "contrast", "channel_gain", "stain_gain", "stain_shift")
         changes = {
             centre if self.name == "none" else crop: True,
             "eight orientations": self.dihedral,
             "horizontal flip": self.horizontal_flip,
             f"rotation up to {self.rotation_degrees:g} degrees": self.rotation_degrees,
+            **{f"{name.replace('_', ' ')} {getattr(self, name):g}": getattr(self, name) for name in colours},
+            **{f"{name} {options}": options is not None for name, options in self.steps.items()},
         }
-        for name in ("brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
-            strength = getattr(self, name)
-            changes[f"{name.replace('_', ' ')} {strength:g}"] = strength
-        for name, options in self.steps.items():
-            changes[f"{name} {options}"] = options is not None
         train = ", ".join(text for text, on in changes.items() if on)
         return f"train: {train}; evaluation: {'whole field' if self.evaluate == 'field' else centre}"
 
@@ -124,9 +120,8 @@ def recipe_of(
         augment = asdict(augment)
     keys = option("augment", augment) if isinstance(augment, str) else dict(augment)
     known = sorted(field.name for field in fields(AugmentConfig))
-    for name in keys:
-        if name not in known:
-            raise UserError(f"augment: {name!r} is no key of it; allowed are {', '.join(known)}")
+    if unknown := [name for name in keys if name not in known]:
+        raise UserError(f"augment: {unknown[0]!r} is no key of it; allowed are {', '.join(known)}")
     if normalisation is not None:
         keys["normalisation"] = normalisation
     check_steps(keys.get("steps") or {})
@@ -191,7 +186,6 @@ def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
 
 @cache
 def _stain_bases(device: torch.device) -> list[Tensor]:
-    """Unit optical densities of the stains and the inverse, float32 3 x 3 each, on a device."""
     return [torch.from_numpy(basis).float().to(device) for basis in (BASIS, UNMIXING)]
 
 

@@ -14,19 +14,27 @@ from torch import Tensor
 from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import conf_dir, option
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
-from histo_lightning.data.parts import Batch, Part, PillowDataset, build_parts, class_indices
+from histo_lightning.data.batches import (
+    Batch,
+    Batches,
+    Loader,
+    Part,
+    PillowDataset,
+    ResidentLoader,
+    build_parts,
+    class_indices,
+    resident_pixels,
+)
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
-from histo_lightning.data.sampling import Batches, EpochOrder, Loader, ResidentLoader, resident_pixels
 from histo_lightning.data.sources.dataset import Source, find_root, open_source
 from histo_lightning.data.sources.folder import Progress
-from histo_lightning.data.splits import Split, build_split
-from histo_lightning.data.splits.label_shuffling import labelled
-from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE
+from histo_lightning.data.splits.build import Split, build_split, labelled
 from histo_lightning.errors import UserError
 
 AnyLoader = Loader | ResidentLoader
-# Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
-RESIDENT_SHARE = 0.5
+RESIDENT_SHARE = (
+    0.5  # of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched
+)
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
 CHECKED = ("magnification", "task", "sampler", "normalisation")
 
@@ -87,12 +95,17 @@ class BreakHisDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         defaults = option("dataset", dataset)
-        drawn, size = defaults.get("dataset", {}), image_size or int(defaults.get("image_size", 112))
-        settings = DatasetConfig(dataset, root, seed=synthetic_seed, download=download, url=url)
-        settings.images_per_slide = images_per_slide or drawn.get("images_per_slide") or IMAGES_PER_SLIDE
-        settings.image_size = synthetic_size or drawn.get("image_size") or IMAGE_SIZE
-        settings.short_side = short_side or round(size * 8 / 7)
-        self.dataset_settings = settings
+        drawn, size = defaults["dataset"], image_size or int(defaults.get("image_size", 112))
+        self.dataset_settings = DatasetConfig(
+            dataset,
+            root,
+            images_per_slide=images_per_slide or drawn.get("images_per_slide"),
+            image_size=synthetic_size or drawn.get("image_size"),
+            seed=synthetic_seed,
+            short_side=short_side or round(size * 8 / 7),
+            download=download,
+            url=url,
+        )
         split = split or ("folders" if dataset == "folders" else "case_kfold")
         self.split_settings = _split_settings(split, fold)
         self.recipe = recipe_of(augment, size, normalisation)
@@ -119,28 +132,30 @@ class BreakHisDataModule(LightningDataModule):
         """What the module was made with, as the config keys of a run: nested, primitives only."""
         augment, dataset = asdict(self.recipe), asdict(self.dataset_settings)
         keys = ("name", "root", "images_per_slide", "image_size", "short_side")
-        settings: dict[str, Any] = {
+        own = ("magnification", "task", "batch_size", "sampler", "seed")
+        return {
             "dataset": {key: dataset[key] for key in keys},
             "split": asdict(self.split_settings),
             "image_size": augment.pop("size"),
             "augment": augment,
+            **{key: getattr(self, key) for key in own},
         }
-        own = ("magnification", "task", "batch_size", "sampler", "seed")
-        return settings | {key: getattr(self, key) for key in own}
 
     def __str__(self) -> str:
         split = self.split_settings
-        lines = [
-            f"BreakHisDataModule: {self.dataset_settings.name}, {self.magnification}, {self.task}",
-            f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}",
-        ]
-        if self.split is None:
-            return "\n".join([*lines, "not set up: call setup(), or give it to a Trainer"])
-        counts = "; ".join(
-            f"{what}: {', '.join(f'{part} {len(names)}' for part, names in members.items())}"
-            for what, members in (("images", self.split.parts), ("cases", self.split.cases))
+        about = (
+            f"BreakHisDataModule: {self.dataset_settings.name}, {self.magnification}, {self.task}\n"
+            f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}\n"
         )
-        return "\n".join([*lines, counts + (f", {self.split.label}" if self.split.label else "")])
+        if self.split is None:
+            return about + "not set up: call setup(), or give it to a Trainer"
+        images, cases = (
+            ", ".join(f"{part} {len(names)}" for part, names in members.items())
+            for members in (self.split.parts, self.split.cases)
+        )
+        return f"{about}images: {images}; cases: {cases}" + (
+            f", {self.split.label}" if self.split.label else ""
+        )
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
@@ -164,9 +179,8 @@ class BreakHisDataModule(LightningDataModule):
 
     def _ready(self) -> tuple[Source, Split, Pixels]:
         if self.source is None or self.split is None or self.pixels is None:
-            raise UserError(
-                "not set up: call prepare_data() and setup(), or give the data module to a Trainer"
-            )
+            advice = "call prepare_data() and setup(), or give the data module to a Trainer"
+            raise UserError(f"not set up: {advice}")
         return self.source, self.split, self.pixels
 
     def prepare_data(self) -> None:
@@ -178,28 +192,18 @@ class BreakHisDataModule(LightningDataModule):
         if self.parts:
             return
         root = find_root(self.dataset_settings, self.cache_dir, self.progress)
-        source = open_source(self.dataset_settings, root)
-        split = build_split(
-            source.records,
-            self.split_settings,
-            magnification=self.magnification,
-            task=self.task,
-        )
+        source, task = open_source(self.dataset_settings, root), self.task
+        split = build_split(source.records, self.split_settings, magnification=self.magnification, task=task)
         size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
         if size > short_side:
             raise UserError(f"dataset.short_side={short_side}: smaller than image_size={size}; leave it null")
         chosen = {image for names in split.parts.values() for image in names}
         records = [r for r in labelled(source.records, self.split_settings) if r.image in chosen]
         # All images of a magnification, so that every fold and every way to split shares what is stored.
-        present = {record.magnification for record in records}
-        pixels = load_pixels(
-            source.root,
-            [record for record in source.records if record.magnification in present or not source.sizes],
-            short_side,
-            self.cache_dir,
-            sizes=source.sizes,
-            progress=self.progress,
-        )
+        present = {r.magnification for r in records}
+        shared = [r for r in source.records if r.magnification in present or not source.sizes]
+        sizes, progress = source.sizes, self.progress
+        pixels = load_pixels(root, shared, short_side, self.cache_dir, sizes=sizes, progress=progress)
         self.source, self.split, self.pixels = source, split, pixels
         self.parts = build_parts(split, records, pixels, self.task)
         if self.normalisation == "train":
@@ -232,14 +236,15 @@ class BreakHisDataModule(LightningDataModule):
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         overfits = train and bool(getattr(trainer, "overfit_batches", 0))
         kind = self.sampler if train else "sequential"
-        order = EpochOrder(members.records, members.labels.tolist(), kind, self.seed, repeats=overfits)
-        batches = Batches(order, self.batch_size, training=train, rank=rank, processes=processes)
-        on_gpu = device.type == "cuda"
+        by_pillow, on_gpu = self.recipe.name == "thesis_pillow", device.type == "cuda"
+        batches = Batches(
+            members.records, members.labels.tolist(), kind, self.seed, self.batch_size,
+            training=train, repeats=overfits, rank=rank, processes=processes, with_epoch=by_pillow,
+        )  # fmt: skip
         dataset: Part | PillowDataset = members
-        if self.recipe.name == "thesis_pillow":
+        if by_pillow:
             view = self.recipe, self.mean, self.std
             dataset = PillowDataset(members, source.root, *view, train=train, seed=self.seed)
-            batches.with_epoch = True
         elif on_gpu and not self.workers and (stored := self._stored(pixels, device)) is not None:
             return ResidentLoader(members, batches, stored)
         workers = self.workers or (PREFETCHING_WORKERS if on_gpu else 0)
@@ -268,8 +273,7 @@ class BreakHisDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training) and normalise, on the device the batch has been moved to."""
-        trainer = self.trainer
-        if trainer is None:
+        if (trainer := self.trainer) is None:
             return self.view(batch, training=False)
         return self.view(batch, training=trainer.training, epoch=trainer.current_epoch)
 
@@ -281,10 +285,9 @@ class BreakHisDataModule(LightningDataModule):
         if pixels.device not in self._on_device:  # a copy at every step would make the device wait
             self._on_device[pixels.device] = self.mean.to(pixels.device), self.std.to(pixels.device)
         mean, std = self._on_device[pixels.device]
-        if training:
-            image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
-        else:
-            image = evaluation_view(pixels, self.recipe, mean, std)
+        if not training:
+            return batch | {"image": evaluation_view(pixels, self.recipe, mean, std)}
+        image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
         return batch | {"image": image}
 
 

@@ -13,7 +13,7 @@ from torchvision import transforms
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import IMAGENET_MEAN, STEPS, augmentation_step, check_steps
-from histo_lightning.data.sampling import ResidentLoader, resident_pixels
+from histo_lightning.data.batches import ResidentLoader, resident_pixels
 from histo_lightning.errors import UserError
 
 D4 = {"name": "d4", "dihedral": True, "brightness": 0.1}

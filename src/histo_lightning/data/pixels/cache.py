@@ -1,9 +1,8 @@
 """Verified uint8 pixels on disk: every image decoded once, shared by every run.
 
-A data set is stored in shards, one a magnification, so that runs at one magnification decode no other, and all folds
-and ways to split share them. A shard is a folder ``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width
-x 3, memory-mapped) and ``index.json``; the key hashes the files' names, sizes and times, the canvas and
-:data:`VERSION`. The checksums of all images of a shard are compared whenever it is loaded, so damage is noticed.
+A shard holds a magnification, so that runs at one decode no other, and all folds share it. It is a folder
+``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width x 3, memory-mapped) and ``index.json``; the key
+hashes the files' names, sizes and times, the canvas and :data:`VERSION`. Loading compares the checksums of all images.
 """
 
 import hashlib
@@ -240,8 +239,7 @@ def load_pixels(
     """Pixels of the given records, from the cache or decoded into it.
 
     Args:
-        root: where ``record.path`` begins.
-        short_side: short side of the canvas, in pixels.
+        short_side: of the canvas, in pixels.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
         threads: that decode side by side; by default one a core.

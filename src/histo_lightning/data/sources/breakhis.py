@@ -10,9 +10,8 @@ from typing import Any
 
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import census_message, record_of
-from histo_lightning.data.sources.archives import DamagedArchive, unpack
 from histo_lightning.data.sources.downloads import fetch, sha256_of
-from histo_lightning.data.sources.folder import Progress, new_folder
+from histo_lightning.data.sources.folder import DamagedArchive, Progress, new_folder, unpack
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json, write_json
 
@@ -46,8 +45,8 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
             origin = _origin(None, archive, sha256_of(archive))
         elif not archive.is_file() or origin.get("url") not in (None, url):
             advice = "download it another way and set dataset.root"
-            digest = fetch(url, archive, key="dataset.url", progress=progress, advice=advice)
-            origin = _origin(url, archive, digest)
+            sha256 = fetch(url, archive, key="dataset.url", progress=progress, advice=advice)
+            origin = _origin(url, archive, sha256)
         write_json(note, origin)  # a process killed while it unpacks still knows the origin
         downloaded = origin["url"] is not None  # the user's own file is not ours to remove
         try:
@@ -69,9 +68,9 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
     return images
 
 
-def _origin(url: str | None, archive: Path, digest: str) -> dict[str, Any]:
-    now, size = datetime.now(UTC).isoformat(timespec="seconds"), archive.stat().st_size
-    return {"url": url, "bytes": size, "sha256": digest, "date": now}
+def _origin(url: str | None, archive: Path, sha256: str) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"url": url, "bytes": archive.stat().st_size, "sha256": sha256, "date": now}
 
 
 def _checked_census(archive: Path, folder: Path) -> str:

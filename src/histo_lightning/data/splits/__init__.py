@@ -6,23 +6,8 @@ A split kind is one class, registered by :func:`register_split`; a module of you
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.splits import given, injection, kfold, official  # noqa: F401 - register their kinds
 from histo_lightning.data.splits.build import Split, build_split
-from histo_lightning.data.splits.grouping import content_hash
-from histo_lightning.data.splits.registry import (
-    Draft,
-    SplitKind,
-    check_split_keys,
-    register_split,
-    split_kind,
-)
+from histo_lightning.data.splits.registry import Draft, SplitKind, check_split_keys, register_split
 
 __all__ = [
-    "Draft",
-    "Split",
-    "SplitConfig",
-    "SplitKind",
-    "build_split",
-    "check_split_keys",
-    "content_hash",
-    "register_split",
-    "split_kind",
-]
+    "Draft", "Split", "SplitConfig", "SplitKind", "build_split", "check_split_keys", "register_split"
+]  # fmt: skip

@@ -58,10 +58,6 @@ class _Groups:
     def sums(self, folds: Integers) -> Integers:
         return np.eye(self.folds, dtype=np.int64)[folds].T @ self.features
 
-    def cost(self, folds: Integers) -> int:
-        deviations = self.folds * self.sums(folds) - self.features.sum(axis=0)
-        return int((deviations**2 * self.weights).sum())
-
     def improve(self, folds: Integers) -> Integers:
         """Steepest descent over swaps of two groups; a swap with an empty group moves a case."""
         folds = folds.copy()
@@ -97,9 +93,12 @@ def _groups(members: dict[str, list[Record]], folds: int) -> _Groups:
 
 @lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
 def _optimum(groups: _Groups) -> Folds:
-    starts = [groups.start(), *(groups.start("start", s) for s in range(1, STARTS))]
-    candidates = map(groups.improve, starts)
-    return min((groups.cost(dealt), groups.parts(dealt)) for dealt in candidates)[1]
+    candidates = []
+    for start in (groups.start(), *(groups.start("start", s) for s in range(1, STARTS))):
+        folds = groups.improve(start)
+        deviations = groups.folds * groups.sums(folds) - groups.features.sum(axis=0)
+        candidates.append((int((deviations**2 * groups.weights).sum()), groups.parts(folds)))
+    return min(candidates)[1]
 
 
 def _sampled(groups: _Groups, seed: int, repeat: int) -> Folds:
@@ -125,10 +124,6 @@ def assign(members: dict[str, list[Record]], folds: int, *, seed: int = 0, repea
         members: records by group name, over all magnifications.
         folds: number of folds, at most the number of groups of the rarest class present.
         seed, repeat: repeat 0 is the optimum and needs no seed; others draw a random benign partition.
-
-    Returns:
-        Group names of each fold, sorted. The fold with the most benign groups is paired with the fewest
-        malignant ones, so that fold sizes stay close.
     """
     by_class = [{n: m for n, m in members.items() if m[0].class_name == class_name} for class_name in CLASSES]
     result: Folds = [()] * folds
@@ -142,6 +137,7 @@ def assign(members: dict[str, list[Record]], folds: int, *, seed: int = 0, repea
             parts = groups.parts(groups.improve(groups.start("repeat", seed, repeat)))
         largest_first = sorted(parts, key=lambda part: (-len(part), part))
         smallest_first = sorted(range(folds), key=lambda f: (len(result[f]), f))
+        # Fold sizes stay close: the most benign groups are paired with the fewest malignant ones.
         for fold, part in zip(smallest_first, largest_first, strict=True):
             result[fold] = tuple(sorted(result[fold] + part))
     return result

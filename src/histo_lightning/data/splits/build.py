@@ -22,9 +22,8 @@ from histo_lightning.errors import UserError
 class Split:
     """Image names by part (each sorted), with what a reader must know about them.
 
-    ``label`` is empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN, and SHUFFLED LABELS
-    after it where classes were shuffled. ``injection`` says what was put into train. ``partition_hash`` identifies
-    the assignment of groups to folds over all magnifications.
+    ``label``: empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN; and SHUFFLED LABELS.
+    ``partition_hash`` identifies the assignment of groups to folds over all magnifications.
     """
 
     kind: str
@@ -43,10 +42,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the parts, as hexadecimal text: the same images in the same parts give the same hash.
-
-        Shuffled labels make it another one, so that nothing can pool or compare such runs with others.
-        """
+        """SHA-256 of the parts as hexadecimal text; another one with shuffled labels, so that nothing pools such runs."""
         shuffled = {"labels": [f"shuffled by case, seed {self.seed}"]} if self.shuffled_labels else {}
         return content_hash({**self.parts, **shuffled})
 
@@ -63,7 +59,6 @@ def build_split(
 
     Args:
         records: every image of the copy, all magnifications.
-        config: how.
         magnification: ``40x`` ... ``400x`` or ``all``; filters after the groups are assigned.
         task: ``binary`` or ``subtype`` (leaves out both copies of slide 13412).
 
@@ -95,10 +90,7 @@ def build_split(
     return Split(
         kind=config.name,
         label="; ".join(filter(None, labels)),
-        seed=config.seed,
-        fold=config.fold,
-        folds=config.folds,
-        repeat=config.repeat,
+        **{name: getattr(config, name) for name in ("seed", "fold", "folds", "repeat")},
         group=kind.group or config.group,
         shuffled_labels=config.shuffle_labels,
         injection=draft.injection,
@@ -112,16 +104,10 @@ def build_split(
 def labelled(records: Sequence[Record], config: SplitConfig) -> list[Record]:
     """The records with their own classes or, with ``shuffle_labels``, with shuffled ones: a control of leakage.
 
-    Shuffling gives the cases each other's classes, so that a class says nothing about the tissue. All images of a case
-    keep one class, and the number of cases of each class stays. The new benign cases are, as far as whole cases allow,
-    the same share of the truly benign as of the truly malignant: a class drawn without this would by chance go along
-    with the true one. Subtypes are emptied, since they would tell the true class; names, and so slides and cases, stay.
-
-    Args:
-        records: of the whole copy, all magnifications; the result depends on its cases and ``config.seed`` alone.
-
-    Raises:
-        UserError: labels are shuffled and a name does not say its case.
+    Shuffling gives the cases of a whole copy each other's classes, by ``config.seed``: a case keeps one class, and the
+    number of cases of each class stays. The new benign cases are, as far as whole cases allow, the same share of the
+    truly benign as of the truly malignant: else a class would by chance go along with the true one. Subtypes, which
+    would tell the true class, are emptied. UserError where a name does not say its case.
     """
     if not config.shuffle_labels:
         return list(records)

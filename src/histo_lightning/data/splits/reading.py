@@ -45,14 +45,11 @@ def printable(text: str) -> str:
 
 
 def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
-    """Read the one or several splits of a file or folder, in the order in which they first appear.
-
-    Args:
-        key: the user's name for the path, for errors.
+    """The one or several splits of a file or folder, in the order in which they first appear.
 
     Raises:
-        UserError: no such file, a form that is not known, a row that cannot be understood, an unknown part, no
-            image, or a split of one part only. It names the file, the row, and what to do.
+        UserError: no such file, a form that is not known, a row that cannot be understood, an unknown part, no image, or
+            a split of one part only. It names the path by the user's ``key``, the row, and what to do.
     """
     if not str(path):
         raise UserError(f"{key} is not set: give {ACCEPTED}")
@@ -61,10 +58,8 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
     splits = _folder_splits(file, f"{key}={shown}") if file.is_dir() else _file_splits(file, shown, key)
     for split in splits:
         if len(split.parts) < 2:
-            where = f"{shown}, {split.name}" if len(splits) > 1 else shown
-            raise UserError(
-                f"{where}: every image is in part {next(iter(split.parts))}; a split has two parts or more"
-            )
+            where, part = f"{shown}, {split.name}" if len(splits) > 1 else shown, next(iter(split.parts))
+            raise UserError(f"{where}: every image is in part {part}; a split has two parts or more")
     return splits
 
 
@@ -105,9 +100,8 @@ def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
         if not path.rsplit("/", 1)[-1]:
             raise UserError(f"{shown}, row {line}: the name of the image is missing; fill it in")
         if (name := part.strip().lower()) not in PART_NAMES:
-            raise UserError(
-                f"{shown}, row {line}: unknown part '{printable(part)}'; write train, val or test"
-            )
+            given = printable(part)
+            raise UserError(f"{shown}, row {line}: unknown part '{given}'; write train, val or test")
         splits.setdefault(fold, []).append((path, PART_NAMES[name]))
     if not splits:
         raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
@@ -134,17 +128,15 @@ def _json_rows(text: str, shown: str) -> Iterator[Row]:
     try:
         parts = dict(json.loads(text)["parts"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{shown}: not a split.json (no lists of images under 'parts'); give {ACCEPTED}"
-        ) from error
+        problem = "not a split.json (no lists of images under 'parts')"
+        raise UserError(f"{shown}: {problem}; give {ACCEPTED}") from error
     if not all(isinstance(images, list) for images in parts.values()):
         raise UserError(f"{shown}: a part of a split.json is a list of image names; write it as a list")
     rows = ((str(part), image) for part, images in parts.items() for image in images)
     for line, (part, image) in enumerate(rows, start=1):
         if not isinstance(image, str):
-            raise UserError(
-                f"{shown}, image {line}: {printable(repr(image))} is not a name; write it as text"
-            )
+            name = printable(repr(image))
+            raise UserError(f"{shown}, image {line}: {name} is not a name; write it as text")
         yield line, "", image, part
 
 
@@ -175,13 +167,10 @@ def _cells(text: str, shown: str, delimiter: str, width: int) -> list[tuple[int,
     try:
         rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
-        raise UserError(
-            f"{shown}, row {reader.line_num}: not readable as CSV ({error}); close the quotes, and double those in names"
-        ) from error
+        advice = "close the quotes, and double those in names"
+        raise UserError(f"{shown}, row {reader.line_num}: not readable as CSV ({error}); {advice}") from error
     for line, cells in rows:
         if len(cells) != width:
-            raise UserError(
-                f"{shown}, row {line}: {len(cells)} columns where the first line has {width}; put names with "
-                f"'{delimiter}' in quotes"
-            )
+            problem = f"{len(cells)} columns where the first line has {width}"
+            raise UserError(f"{shown}, row {line}: {problem}; put names with '{delimiter}' in quotes")
     return rows

@@ -51,11 +51,7 @@ class SplitKind:
         """Raise UserError where the values of its own keys contradict each other or the magnification."""
 
     def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
-        """Assign the records of all magnifications, sorted by image name, to parts.
-
-        Raises:
-            UserError: the data set cannot be split this way.
-        """
+        """The records of all magnifications, sorted by image name, by part; UserError where they cannot be split this way."""
         raise NotImplementedError
 
     def refine(self, draft: Draft, config: SplitConfig) -> Draft:
@@ -86,11 +82,7 @@ def split_kind(name: str) -> SplitKind:
 def check_split_keys(
     config: SplitConfig, *, magnification: str, task: str = "binary", dataset: str | None = None
 ) -> None:
-    """Refuse keys that contradict the kind, the magnification, the task or, where it is given, the data set.
-
-    Raises:
-        UserError: with the key, what was given and what is allowed.
-    """
+    """Raise UserError for keys that contradict the kind, the magnification, the task or, where it is given, the data set."""
     kind = split_kind(config.name)
     kinds = [KINDS[name] for name in sorted(KINDS)]
     if dataset and kind.group not in (None, config.group):

@@ -33,9 +33,8 @@ def _path(name: Name, magnification: int, sequence: int) -> str:
 def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: int) -> None:
     """Draw one field of view of a slide at the four magnifications."""
     # The renderer takes half a second to import.
-    from histo_lightning.data.synthetic.cohort import generator
     from histo_lightning.data.synthetic.microscope import render
-    from histo_lightning.data.synthetic.tissue import make_tissue
+    from histo_lightning.data.synthetic.tissue import generator, make_tissue
 
     tissue = make_tissue(seed, name, sequence)
     for magnification in MAGNIFICATIONS:
@@ -84,10 +83,10 @@ def _draw_all(
 
 def ensure_synthetic(
     cache_dir: Path,
-    *,
     images_per_slide: int = IMAGES_PER_SLIDE,
     image_size: int = IMAGE_SIZE,
     seed: int = 0,
+    *,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Path:

@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from histo_lightning.data.pixels.decode import image_height
-from histo_lightning.data.synthetic.cohort import STAINS, Floats, generator, stain, trait
-from histo_lightning.data.synthetic.tissue import Tissue, depth_in
+from histo_lightning.data.synthetic.tissue import STAINS, Floats, Tissue, depth_in, generator, stain, trait
 
 UM_PER_PX = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}  # nominal, at 700 pixels wide
 Plane = NDArray[np.float32]

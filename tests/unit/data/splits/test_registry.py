@@ -10,8 +10,8 @@ import pytest
 
 from histo_lightning.config.identity import split_words
 from histo_lightning.config.schema import Config
-from histo_lightning.data.splits import SplitConfig, check_split_keys, split_kind
-from histo_lightning.data.splits.registry import KINDS
+from histo_lightning.data.splits import SplitConfig, check_split_keys
+from histo_lightning.data.splits.registry import KINDS, split_kind
 from histo_lightning.errors import UserError
 
 SHIPPED = {"case_kfold", "slide_kfold", "official", "folders", "file", "image_random", "injection"}
@@ -108,7 +108,7 @@ import json, even_cases
 from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.splits import *
-from histo_lightning.data.splits.registry import KINDS
+from histo_lightning.data.splits.registry import KINDS, split_kind
 from histo_lightning.errors import UserError
 records = [record_of(name) for name in census_names()]
 config = SplitConfig("even_cases")

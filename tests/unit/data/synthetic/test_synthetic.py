@@ -21,8 +21,8 @@ from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, parse_name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, Record, breakhis_records
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.synthetic import dataset as synthetic
-from histo_lightning.data.synthetic.cohort import malignancy_of
 from histo_lightning.data.synthetic.dataset import MARKER, ensure_synthetic
+from histo_lightning.data.synthetic.tissue import malignancy_of
 from histo_lightning.errors import UserError
 
 SMALL = {"images_per_slide": 1, "image_size": 140}
