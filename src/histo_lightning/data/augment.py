@@ -51,15 +51,17 @@ def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
     return bits.to(torch.float32) * 2.0**-24
 
 
-# A step changes training images: uint8 B x S x S x 3, and uniform numbers in [0, 1), float32 B x 8 -> uint8 or float32 in
-# [0, 255], B x S x S x 3. Its keyword arguments are what ``augment.steps.<name>`` gives.
 Step = Callable[..., Tensor]
 STEPS: dict[str, Step] = {}
 NUMBERS_A_STEP = 8
 
 
 def augmentation_step(name: str) -> Callable[[Step], Step]:
-    """Register a function as the step ``augment.steps.<name>``; steps run in the order of the config, before the colours."""
+    """Register a function as the step ``augment.steps.<name>``; steps run in the order of the config, before the colours.
+
+    It changes training images: uint8 B x S x S x 3, and uniform numbers in [0, 1), float32 B x 8 -> uint8 or float32 in
+    [0, 255], B x S x S x 3. Its keyword arguments are what ``augment.steps.<name>`` gives.
+    """
 
     def register(step: Step) -> Step:
         STEPS[name] = step
@@ -70,9 +72,7 @@ def augmentation_step(name: str) -> Callable[[Step], Step]:
 
 def check_steps(steps: Mapping[str, Any]) -> None:
     """Raise UserError where a step does not exist or does not take its arguments."""
-    for name, options in steps.items():
-        if options is None:
-            continue
+    for name, options in ((name, options) for name, options in steps.items() if options is not None):
         if name not in STEPS:
             known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
             hint = nearest(name, list(STEPS))
@@ -128,17 +128,8 @@ def recipe_of(
     return Recipe(**keys, size=size)
 
 
-def _centre(images: Tensor, size: int) -> Tensor:
-    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
-    return images[:, top : top + size, left : left + size]
-
-
 def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """Random windows in one of the eight orientations, at native scale: B x H x W x 3 -> B x S x S x 3.
-
-    One gather: the source of output pixel (y, x) is ``along_y[y] + along_x[x]`` in the flattened image, whichever of
-    the two runs over its rows.
-    """
+    """Random windows in one of the eight orientations, at native scale: B x H x W x 3 -> B x S x S x 3, by one gather."""
     (batch, height, width, _), size = images.shape, recipe.size
     index = torch.int32 if batch * height * width < 2**31 else torch.int64
     top = (u[:, 0] * (height - size + 1)).to(index)
@@ -152,6 +143,7 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     starts = torch.arange(batch, dtype=index, device=images.device)[:, None] * (height * width)
     rows = (top[:, None] + torch.where(flip, size - 1 - steps, steps)) * width + starts
     columns = left[:, None] + torch.where(mirror, size - 1 - steps, steps)
+    # The source of output pixel (y, x) in the flattened images is along_y[y] + along_x[x].
     along_y, along_x = torch.where(transpose, columns, rows), torch.where(transpose, rows, columns)
     source = (along_y[:, :, None] + along_x[:, None, :]).flatten()
     return images.reshape(-1, 3).index_select(0, source).view(batch, size, size, 3)
@@ -201,15 +193,6 @@ def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     return 255 * torch.exp(-density.clamp(min=0))
 
 
-def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, channel gains and normalisation as one gain and one offset a channel (each B x 3)."""
-    signed = 2 * u - 1
-    brightness, contrast = 1 + recipe.brightness * signed[:, 0:1], 1 + recipe.contrast * signed[:, 1:2]
-    scale = brightness * contrast * (1 + recipe.channel_gain * signed[:, 2:5]) / 255
-    offset = (1 - contrast) * mean  # contrast turns about the training mean
-    return scale / std, (offset - mean) / std
-
-
 def augment(
     images: Tensor, samples: Tensor, recipe: Recipe, mean: Tensor, std: Tensor, *, seed: int, epoch: int
 ) -> Tensor:
@@ -221,7 +204,7 @@ def augment(
         mean, std: float32, 3, in units of [0, 1].
     """
     if recipe.name == "none":
-        return normalise(_centre(images, recipe.size), mean, std)
+        return normalise(images, mean, std, recipe.size)
     steps = [(STEPS[name], options) for name, options in recipe.steps.items() if options is not None]
     u = uniform(seed, epoch, samples, 16 + NUMBERS_A_STEP * len(steps))
     crops = images if recipe.crops_at_native_scale else _affine_crops(images, u, recipe)
@@ -232,7 +215,12 @@ def augment(
         crops = step(crops, u[:, start : start + NUMBERS_A_STEP], **options)
     if recipe.stain_gain or recipe.stain_shift:
         crops = _stained(crops.float(), u[:, 7:11], recipe)
-    return _coloured(crops, *_colour_matrix(u[:, 11:16], recipe, mean, std))
+    # Brightness, contrast, channel gains and normalisation as one gain and one offset a channel.
+    signed = 2 * u[:, 11:16] - 1
+    brightness, contrast = 1 + recipe.brightness * signed[:, 0:1], 1 + recipe.contrast * signed[:, 1:2]
+    scale = brightness * contrast * (1 + recipe.channel_gain * signed[:, 2:5]) / 255
+    offset = (1 - contrast) * mean  # contrast turns about the training mean
+    return _coloured(crops, scale / std, (offset - mean) / std)
 
 
 def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -248,11 +236,14 @@ def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)  # nothing moves in memory
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised."""
+def normalise(images: Tensor, mean: Tensor, std: Tensor, size: int | None = None) -> Tensor:
+    """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised; with ``size`` the centre square."""
+    if size is not None:
+        top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+        images = images[:, top : top + size, left : left + size]
     return _coloured(images, (1 / (255 * std))[None], (-mean / std)[None])
 
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
     """What validation and test see: the whole field, or its centre square; float32, B x 3 x H x W."""
-    return normalise(images if recipe.evaluate == "field" else _centre(images, recipe.size), mean, std)
+    return normalise(images, mean, std, None if recipe.evaluate == "field" else recipe.size)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from histo_lightning.data.augment import Recipe
-from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
+from histo_lightning.data.breakhis.names import class_indices
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.pixels.cache import Pixels
 from histo_lightning.data.splits import Split
@@ -56,10 +56,13 @@ class Part(Dataset[Batch]):
         image = torch.from_numpy(self.pixels.take(self.rows[indices]))
         return {"image": image, "label": self.labels[index], "case": self.cases[index], "index": index}
 
-
-def class_indices(task: str) -> dict[str, int]:
-    """The index of each class, by name."""
-    return {name: index for index, name in enumerate(SUBTYPES if task == "subtype" else CLASSES)}
+    def stored_on(self, device: torch.device) -> Tensor:
+        """The stored images of all parts on a device, uint8 N x H x W x 3, copied a piece at a time."""
+        shape = len(self.pixels.images), *self.pixels.shape, 3
+        stored = torch.empty(shape, dtype=torch.uint8, device=device)
+        for rows in np.split(np.arange(len(stored)), range(COPIED_AT_ONCE, len(stored), COPIED_AT_ONCE)):
+            stored[rows[0] : rows[-1] + 1] = torch.from_numpy(self.pixels.take(rows)).to(device)
+        return stored
 
 
 def build_parts(split: Split, records: Sequence[Record], pixels: Pixels, task: str) -> dict[str, Part]:
@@ -162,10 +165,10 @@ class Batches:
         """This process's indices, batch by batch."""
         indices = self.indices()
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            members = np.resize(
-                indices[start : start + self.batch_size], self.batch_size
-            )  # repeats a short one
-            yield members[self.rank :: self.processes]
+            members = indices[start : start + self.batch_size]
+            yield np.resize(members, self.batch_size)[
+                self.rank :: self.processes
+            ]  # repeats where it is short
 
     def __iter__(self) -> Iterator[list[Any]]:
         epoch = self.epoch
@@ -176,13 +179,18 @@ class Batches:
 class Loader:
     """Batches of a data set, read by ``workers`` processes or this one; ``pin``: into memory that a GPU can copy from.
 
-    ``view`` is applied where no Trainer's data module will do so.
+    With ``stored``, all stored pixels on a device (uint8 N x H x W x 3), the batches of a part are taken from there, and
+    only the order of an epoch is copied. ``view`` is applied where no Trainer's data module will do so.
     """
 
     def __init__(
-        self, dataset: Dataset[Batch], batches: Batches, *, workers: int, pin: bool, view: View | None
-    ) -> None:
-        self.dataset, self.batch_sampler, self.view = dataset, batches, view
+        self, dataset: Part | PillowDataset, batches: Batches, *,
+        workers: int = 0, pin: bool = False, view: View | None = None, stored: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.batch_sampler, self.view, self.stored = dataset, batches, view, stored
+        if stored is not None and isinstance(dataset, Part):
+            columns = torch.from_numpy(dataset.rows), dataset.labels, dataset.cases
+            self.rows, self.labels, self.cases = (column.to(stored.device) for column in columns)
         # Inside, since Lightning puts a sampler of its own into a DataLoader on several devices.
         self.loader: DataLoader[Batch] = DataLoader(
             dataset,
@@ -198,37 +206,12 @@ class Loader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        for batch in self.loader if self.stored is None else self._from_device(self.stored):
             yield batch if self.view is None else self.view(batch, epoch=self.batch_sampler.epoch)
 
-
-class ResidentLoader:
-    """Batches of a data set in the device's memory: only the order of an epoch is copied there, once.
-
-    ``stored``: all stored pixels on the device, uint8 N x H x W x 3; parts share it.
-    """
-
-    def __init__(self, part: Part, batches: Batches, stored: Tensor) -> None:
-        self.dataset, self.batch_sampler, self.stored = part, batches, stored
-        device = stored.device
-        self.rows = torch.from_numpy(part.rows).to(device)
-        self.labels, self.cases = part.labels.to(device), part.cases.to(device)
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[Batch]:
+    def _from_device(self, stored: Tensor) -> Iterator[Batch]:
         shares = list(self.batch_sampler.shares())
-        order = torch.from_numpy(np.concatenate(shares)).to(self.stored.device)
+        order = torch.from_numpy(np.concatenate(shares)).to(stored.device)
         for index in torch.split(order, [len(share) for share in shares]):
-            image = self.stored.index_select(0, self.rows[index])
+            image = stored.index_select(0, self.rows[index])
             yield {"image": image, "label": self.labels[index], "case": self.cases[index], "index": index}
-
-
-def resident_pixels(pixels: Pixels, device: torch.device) -> Tensor:
-    """All stored images on a device, uint8 N x H x W x 3, copied a piece at a time."""
-    stored = torch.empty((len(pixels.images), *pixels.shape, 3), dtype=torch.uint8, device=device)
-    for start in range(0, len(stored), COPIED_AT_ONCE):
-        rows = np.arange(start, min(start + COPIED_AT_ONCE, len(stored)))
-        stored[start : start + COPIED_AT_ONCE] = torch.from_numpy(pixels.take(rows)).to(device)
-    return stored

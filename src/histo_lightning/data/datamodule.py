@@ -12,26 +12,16 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
-from histo_lightning.config.tree import conf_dir, option
+from histo_lightning.config.tree import option, option_names
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
-from histo_lightning.data.batches import (
-    Batch,
-    Batches,
-    Loader,
-    Part,
-    PillowDataset,
-    ResidentLoader,
-    build_parts,
-    class_indices,
-    resident_pixels,
-)
+from histo_lightning.data.batches import Batch, Batches, Loader, Part, PillowDataset, build_parts
+from histo_lightning.data.breakhis.names import class_indices
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import Source, find_root, open_source
 from histo_lightning.data.sources.folder import Progress
 from histo_lightning.data.splits.build import Split, build_split, labelled
 from histo_lightning.errors import UserError
 
-AnyLoader = Loader | ResidentLoader
 RESIDENT_SHARE = (
     0.5  # of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched
 )
@@ -56,9 +46,8 @@ class BreakHisDataModule(LightningDataModule):
         augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
         batch_size, sampler: images a step over all processes together; ``shuffle`` or ``case_balanced``.
         images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
-        seed: of order and augmentation.
-        workers: processes that load batches; 0 is this one, or a GPU's own memory where the pixels fit. Results are
-            the same with any number.
+        seed, workers: of order and augmentation; processes that load batches, whose number changes no result (0 is this
+            one, or a GPU's own memory where the pixels fit).
         progress: called with (done, in all) while pixels are drawn and decoded.
 
     Attributes:
@@ -107,7 +96,10 @@ class BreakHisDataModule(LightningDataModule):
             url=url,
         )
         split = split or ("folders" if dataset == "folders" else "case_kfold")
-        self.split_settings = _split_settings(split, fold)
+        if isinstance(split, str):
+            split = option("split", split) if split in option_names("split") else {"name": split}
+        split = split if isinstance(split, SplitConfig) else SplitConfig(**split)
+        self.split_settings = split if fold is None else replace(split, fold=fold)
         self.recipe = recipe_of(augment, size, normalisation)
         self.magnification, self.task, self.class_to_idx = magnification, task, class_indices(task)
         self.batch_size = batch_size or int(defaults.get("batch_size", 16))
@@ -184,7 +176,7 @@ class BreakHisDataModule(LightningDataModule):
         return self.source, self.split, self.pixels
 
     def prepare_data(self) -> None:
-        """Draw the synthetic set and decode all pixels once, so that other processes find them on disk."""
+        """Draw the synthetic set and decode all pixels once, for all processes."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
@@ -228,7 +220,7 @@ class BreakHisDataModule(LightningDataModule):
         _, split, pixels = self._ready()
         return pixels.fingerprint(image for names in split.parts.values() for image in names)
 
-    def loader(self, part: str, *, train: bool = False) -> AnyLoader:
+    def loader(self, part: str, *, train: bool = False) -> Loader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
         source, _, pixels = self._ready()
         members, trainer = self.parts[part], self.trainer
@@ -245,29 +237,26 @@ class BreakHisDataModule(LightningDataModule):
         if by_pillow:
             view = self.recipe, self.mean, self.std
             dataset = PillowDataset(members, source.root, *view, train=train, seed=self.seed)
-        elif on_gpu and not self.workers and (stored := self._stored(pixels, device)) is not None:
-            return ResidentLoader(members, batches, stored)
-        workers = self.workers or (PREFETCHING_WORKERS if on_gpu else 0)
+        resides = on_gpu and not self.workers and not by_pillow
+        if resides and self._resident is None:
+            fits = pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+            self._resident = members.stored_on(device) if fits else None
+        stored = self._resident if resides else None
+        workers = self.workers or (PREFETCHING_WORKERS if on_gpu and stored is None else 0)
         # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees.
         seen = partial(self.view, training=train) if trainer is None else None
-        return Loader(dataset, batches, workers=workers, pin=on_gpu, view=seen)
+        return Loader(dataset, batches, workers=workers, pin=on_gpu, view=seen, stored=stored)
 
-    def _stored(self, pixels: Pixels, device: torch.device) -> Tensor | None:
-        """All stored pixels in the device's memory, copied there once, where they fit into its share."""
-        if self._resident is None and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._resident = resident_pixels(pixels, device)
-        return self._resident
-
-    def train_dataloader(self) -> AnyLoader:
+    def train_dataloader(self) -> Loader:
         return self.loader("train", train=True)
 
-    def val_dataloader(self) -> AnyLoader:
+    def val_dataloader(self) -> Loader:
         return self.loader("val")
 
-    def test_dataloader(self) -> AnyLoader:
+    def test_dataloader(self) -> Loader:
         return self.loader("test")
 
-    def predict_dataloader(self) -> AnyLoader | list[AnyLoader]:
+    def predict_dataloader(self) -> Loader | list[Loader]:
         loaders = [self.loader(part) for part in self.predict_parts]
         return loaders[0] if len(loaders) == 1 else loaders
 
@@ -289,12 +278,3 @@ class BreakHisDataModule(LightningDataModule):
             return batch | {"image": evaluation_view(pixels, self.recipe, mean, std)}
         image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
         return batch | {"image": image}
-
-
-def _split_settings(split: str | Mapping[str, Any] | SplitConfig, fold: int | None) -> SplitConfig:
-    if isinstance(split, str):
-        shipped = (conf_dir() / "split" / f"{split}.yaml").is_file()
-        split = SplitConfig(**option("split", split)) if shipped else SplitConfig(name=split)
-    elif not isinstance(split, SplitConfig):
-        split = SplitConfig(**split)
-    return split if fold is None else replace(split, fold=fold)

@@ -31,23 +31,19 @@ class CensusSlide:
         ]
 
 
-def _numbers(ranges: str) -> tuple[int, ...]:
-    limits = [part.split("-") for part in ranges.split()]  # of "1-3 7": 1 to 3, and 7
-    return tuple(n for limit in limits for n in range(int(limit[0]), int(limit[-1]) + 1))
-
-
 @cache
 def census() -> dict[str, CensusSlide]:
     """All 82 slides by name (``A-14-22549AB``)."""
     text = files("histo_lightning.data.breakhis").joinpath("census.csv").read_text(encoding="utf-8")
-    return {
-        row["slide"]: CensusSlide(
-            slide=row["slide"],
-            official={fold: row[f"fold{fold}"] for fold in OFFICIAL_FOLDS},
-            sequences={m: _numbers(row[str(m)]) for m in MAGNIFICATIONS},
-        )
-        for row in csv.DictReader(text.splitlines())
-    }
+    slides = {}
+    for row in csv.DictReader(text.splitlines()):
+        sequences: dict[int, tuple[int, ...]] = {}
+        for m in MAGNIFICATIONS:
+            ranges = [part.split("-") for part in row[str(m)].split()]  # of "1-3 7": 1 to 3, and 7
+            sequences[m] = tuple(n for r in ranges for n in range(int(r[0]), int(r[-1]) + 1))
+        official = {fold: row[f"fold{fold}"] for fold in OFFICIAL_FOLDS}
+        slides[row["slide"]] = CensusSlide(row["slide"], official, sequences)
+    return slides
 
 
 @cache

@@ -28,6 +28,11 @@ _NAME = re.compile(
 )
 
 
+def class_indices(task: str) -> dict[str, int]:
+    """The index of each class by name, for ``task=binary`` or ``subtype``."""
+    return {name: index for index, name in enumerate(SUBTYPES if task == "subtype" else CLASSES)}
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """A parsed file name; ``slide`` reads ``A-14-22549AB``, subtype first, because slide 13412 exists as DC and as LC."""

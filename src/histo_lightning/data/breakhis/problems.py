@@ -52,22 +52,6 @@ def _contradiction(folder: str, name: Name) -> str:
     return ""
 
 
-def _path_problems(path: str) -> Iterable[Problem]:
-    """The problems that a path shows by itself."""
-    *folders, image = path.split("/")
-    if (name := parse_name(image)) is None:
-        yield Problem("outside grammar", image, path, "not named as in BreakHis")
-        return
-    if image not in census_names():
-        known = "is" if name.slide in census() else "is not"
-        yield Problem("unknown", image, path, f"slide {name.slide} {known} in the census")
-    truths = {folder: _contradiction(folder, name) for folder in folders}
-    if details := [
-        f"folder {folder}, but the name says {truth}" for folder, truth in truths.items() if truth
-    ]:
-        yield Problem("wrong folder", image, path, "; ".join(details))
-
-
 def inspect_names(paths: Sequence[str]) -> list[Problem]:
     """Hold the images of a copy against the names' grammar, their folders and the census.
 
@@ -79,14 +63,23 @@ def inspect_names(paths: Sequence[str]) -> list[Problem]:
         By kind in the order of :data:`KINDS`, then by image and path. All kinds but ``unreadable``, which only
         decoding can tell.
     """
-    problems = [problem for path in paths for problem in _path_problems(path)]
+    problems = []
     first: dict[str, str] = {}
     for path in sorted(paths):
-        image = path.rsplit("/", 1)[-1]
+        *folders, image = path.split("/")
         if first.setdefault(image, path) != path:
             problems.append(Problem("duplicate name", image, path, f"also at {first[image]}"))
-    for image in census_names() - first.keys():
-        problems.append(Problem("missing", image, "", "in the census, not on disk"))
+        if (name := parse_name(image)) is None:
+            problems.append(Problem("outside grammar", image, path, "not named as in BreakHis"))
+            continue
+        if image not in census_names():
+            known = "is" if name.slide in census() else "is not"
+            problems.append(Problem("unknown", image, path, f"slide {name.slide} {known} in the census"))
+        truths = {folder: truth for folder in folders if (truth := _contradiction(folder, name))}
+        if details := [f"folder {folder}, but the name says {truth}" for folder, truth in truths.items()]:
+            problems.append(Problem("wrong folder", image, path, "; ".join(details)))
+    absent = census_names() - first.keys()
+    problems += [Problem("missing", image, "", "in the census, not on disk") for image in absent]
     if {TWIN_KEPT, TWIN_DROPPED} <= {name.slide for name in map(parse_name, first) if name}:
         problems.append(Problem("split twin", "", "", TWIN_DETAIL))
     order = list(KINDS)

@@ -65,15 +65,9 @@ def _by_image(records: Iterable[Record]) -> list[Record]:
 
 
 def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
-    """Records of BreakHis images below a root, whatever the folders are called, sorted by file name.
+    """Records of BreakHis images below a root, sorted by file name: only file names count, whatever the folders are called.
 
-    Serves the official tree, Kaggle's doubled root, flat folders, ``<mag>X/<class>/``: only file names count.
-
-    Args:
-        paths: relative to ``root``, with ``/``.
-
-    Raises:
-        UserError: no image, a name outside the grammar, or a duplicate name.
+    ``paths`` are relative to ``root``, with ``/``. UserError for no image, a name outside the grammar or a duplicate name.
     """
     if not paths:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
@@ -89,26 +83,22 @@ def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
 def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
     """Records of the thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``, sorted by file name.
 
-    Names inside the grammar say their own class, slide and case; others take the class of their folder and have no
-    group. :func:`part_of` says the part of a path; images in other folders are passed over.
+    Names outside the grammar take the class of their folder and have no group; images in other folders are passed over.
 
     Raises:
-        UserError: a part is missing or empty, a class folder is unknown, a name says another class than its
-            folder, or a name appears twice.
+        UserError: no image in a part, an unknown class folder, another class than its folder, or a name that appears twice.
     """
     records = []
     for path in filter(part_of, paths):
         top, *class_folder, _ = path.split("/")
         class_name = class_folder[0].lower() if class_folder else ""
         if class_name not in CLASSES:
-            raise UserError(
-                f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it there"
-            )
+            problem = f"images belong in {top}/benign/ or {top}/malignant/"
+            raise UserError(f"{root}/{path}: {problem}, move it there")
         record = record_of(path, class_name)
         if record is None or record.class_name != class_name:
-            raise UserError(
-                f"{root}/{path}: its name says another class than its folder; the name is the truth, move it"
-            )
+            problem = "its name says another class than its folder"
+            raise UserError(f"{root}/{path}: {problem}; the name is the truth, move it")
         records.append(record)
     present = {part_of(record.path) for record in records}
     if absent := [part for part in PARTS if part not in present]:
@@ -138,7 +128,7 @@ def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], l
 
 
 def census_message(records: Sequence[Record]) -> str:
-    """One plain sentence that holds a copy against the census of 7,909 names."""
+    """One plain sentence: how much of the census of 7,909 names a copy holds."""
     names = {record.image for record in records}
     present, unknown = len(names & census_names()), len(names - census_names())
     if present == TOTAL_IMAGES and not unknown:

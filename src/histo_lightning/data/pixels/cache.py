@@ -155,12 +155,15 @@ class _Shard:
             content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             index, text = content["index"], json.dumps(content["index"])
             array: NDArray[np.uint8] = np.load(folder / "pixels.npy", mmap_mode="r").view(np.ndarray)
+            with ThreadPoolExecutor(min(self.threads, 4)) as pool:
+                blocks = (array[start : start + 64] for start in range(0, len(array), 64))
+                checksums = pool.map(lambda images: [zlib.crc32(image.data) for image in images], blocks)
             intact = (
                 zlib.crc32(text.encode()) == content["checksum"]
                 and index["images"] == images
                 and array.dtype == np.uint8
                 and list(array.shape) == index["shape"]
-                and _checksums(array, self.threads) == index["checksums"]
+                and list(chain.from_iterable(checksums)) == index["checksums"]
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             return None
@@ -169,7 +172,17 @@ class _Shard:
 
     def decode_into(self, folder: Path) -> dict[str, str]:
         """Decode everything into a folder; reasons by image for what cannot be used."""
-        height, width = canvas_of(self.sizes[:1] if self.sizes else self._header_sizes(), self.short_side)
+        sizes, errors = (
+            list(self.sizes or [])[:1],
+            (OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+        )
+        for record in self.records if self.sizes is None else ():
+            with (
+                suppress(*errors),
+                Image.open(self.root / record.path) as image,
+            ):  # reported when it is decoded
+                sizes.append(image.size)
+        height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
         images, shape = [record.image for record in self.records], (len(self.records), height, width, 3)
         rows: list[_Row] = []
         # Decoders, hashes and writes leave Python's lock.
@@ -182,19 +195,18 @@ class _Shard:
                     file.write(stored.data)
                     rows.append(row)
                     self.progress(len(rows))
-        digests, checksums, sizes, reasons = zip(*rows, strict=True)
-        index = {"images": images, "shape": shape, "digests": digests, "checksums": checksums}
-        text = json.dumps(index | {"sizes": sizes})
+        digests, checksums, native, reasons = zip(*rows, strict=True)
+        index = {
+            "images": images,
+            "shape": shape,
+            "digests": digests,
+            "checksums": checksums,
+            "sizes": native,
+        }
+        text = json.dumps(index)
         text = f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}'
         (folder / "index.json").write_text(text, encoding="utf-8")
         return {image: reason for image, reason in zip(images, reasons, strict=True) if reason}
-
-    def _header_sizes(self) -> list[tuple[int, int]]:
-        sizes, errors = [], (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-        for record in self.records:  # what cannot be read is reported when it is decoded
-            with suppress(*errors), Image.open(self.root / record.path) as image:
-                sizes.append(image.size)
-        return sizes or [(self.short_side, self.short_side)]
 
     def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], _Row]:
         """One image on the canvas; and SHA-256 of its native pixels, CRC-32, native size, why it cannot be used."""
@@ -212,16 +224,6 @@ class _Shard:
         except OSError as error:
             reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
         return stored, (digest, zlib.crc32(stored.data), size, reason)
-
-
-def _checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
-    """CRC-32 of every image."""
-
-    def some(start: int) -> list[int]:
-        return [zlib.crc32(row.data) for row in array[start : start + 64]]
-
-    with ThreadPoolExecutor(min(threads, 4)) as pool:
-        return list(chain.from_iterable(pool.map(some, range(0, len(array), 64))))
 
 
 def load_pixels(

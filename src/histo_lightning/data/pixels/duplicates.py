@@ -34,17 +34,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of different cases that look alike.
-
-    ``distance``: bits, 0 to 64, in which the perceptual hashes differ. ``correlation``: of local contrast at the best of
-    small shifts, -1 to 1. ``orientation``: what to do to ``second`` to see ``first``; one of :data:`ORIENTATIONS`.
-    """
+    """Two images of different cases that look alike."""
 
     first: str
     second: str
-    distance: int
-    correlation: float
-    orientation: str
+    distance: int  # bits, 0 to 64, in which the perceptual hashes differ
+    correlation: float  # of local contrast at the best of small shifts, -1 to 1
+    orientation: str  # what to do to ``second`` to see ``first``; one of :data:`ORIENTATIONS`
 
     @property
     def suspicious(self) -> bool:
@@ -128,9 +124,9 @@ def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record])
 
 
 def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
-    """The highest Pearson correlation of the local contrast of two squares (S x S), over shifts of up to two pixels.
+    """The highest Pearson correlation of two squares' contrast to the mean of 7 x 7 pixels, over shifts of up to two pixels.
 
-    Contrast to the mean of 7 x 7 pixels, as fields resemble each other by their shading. 0 for a square of one grey.
+    Not of grey levels, as fields resemble each other by their shading. 0 for a square of one grey.
     """
     values = [square.astype(np.float32) for square in (first, second)]
     contrasts = [square - uniform_filter(square, size=7, mode="reflect") for square in values]

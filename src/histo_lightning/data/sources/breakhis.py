@@ -21,9 +21,7 @@ NAME = "BreaKHis_v1"
 
 
 def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress | None = None) -> Path:
-    """Download and unpack BreakHis; where it is there already, nothing is asked of the network.
-
-    Nor where the folder has ``BreaKHis_v1.tar.gz``, unless ``download.json`` says that it came from another address.
+    """Download and unpack BreakHis, where neither it nor its archive from this ``url`` or the user's own is there.
 
     Args:
         folder: gets ``BreaKHis_v1``, which is returned, and ``download.json`` (address, bytes, SHA-256, date, census).
@@ -57,9 +55,8 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
                 raise UserError(f"{error}; or remove {archive} to download it") from error
             archive.unlink()
             note.unlink()
-            raise UserError(
-                f"dataset.url={url}: {error}; the archive was removed, the same command downloads it again"
-            ) from error
+            advice = "the archive was removed, the same command downloads it again"
+            raise UserError(f"dataset.url={url}: {error}; {advice}") from error
         top = building / "archive" / NAME
         (top if list(top.parent.iterdir()) == [top] else top.parent).rename(images)
         write_json(note, origin | {"census": census})

@@ -25,13 +25,10 @@ class Source:
 
 
 def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Path:
-    """The folder of a data set's images; the synthetic one is drawn, and an archive unpacked, on first use.
+    """The folder of a data set's images; it is drawn, fetched (``dataset.download``) or unpacked on first use.
 
-    With ``dataset.download`` BreakHis is fetched into ``root`` (by default below ``cache_dir``) where it is not there yet.
-    ``progress`` is called with (images drawn, images in all), or with bytes of a download or an archive.
-
-    Raises:
-        UserError: no such folder or archive; see also :func:`fetch_breakhis`.
+    ``progress`` is called with (images drawn, images in all), or with bytes of a download or an archive. UserError where
+    there is no such folder or archive; see also :func:`fetch_breakhis`.
     """
     if dataset.name == "synthetic":
         images, size = dataset.images_per_slide or IMAGES_PER_SLIDE, dataset.image_size or IMAGE_SIZE

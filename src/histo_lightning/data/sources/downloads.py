@@ -49,8 +49,8 @@ def fetch(
 ) -> str:
     """Download a file (``http:``, ``https:`` or ``file:``); returns its SHA-256 as hexadecimal text.
 
-    What an earlier call or a killed process had received is not asked for again. Two processes that want the same
-    target take turns, and the second uses what the first has brought.
+    What an earlier call or a killed process had received is not asked for again. Of two processes that want the same
+    target, the second waits and uses what the first has brought.
 
     Args:
         target: replaced in one step when the download is complete; its folder is made.
@@ -88,10 +88,8 @@ def fetch(
         return digest
     except (OSError, ValueError, http.client.HTTPException) as error:
         again = "the same command resumes where it stopped" if size else "try again"
-        reason = _reason(error, timeout_seconds)
-        raise UserError(
-            f"{key}={url}: cannot be downloaded to {target.parent} ({reason}); {again}, or {advice}"
-        ) from error
+        problem = f"cannot be downloaded to {target.parent} ({_reason(error, timeout_seconds)})"
+        raise UserError(f"{key}={url}: {problem}; {again}, or {advice}") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -110,8 +108,8 @@ def _note(part: Path) -> Path:
 
 
 def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)
+    for path in (part, _note(part)):
+        path.unlink(missing_ok=True)
 
 
 def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:

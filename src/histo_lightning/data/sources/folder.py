@@ -72,9 +72,10 @@ def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
-    """Unpack an archive into a new folder, which appears in one step when all is there and verified.
+    """Unpack an archive into a new folder, which appears in one step when all is there and verified; not into an old one.
 
-    An existing folder is left alone. ``progress`` is called with (bytes of the archive read, bytes of the archive).
+    It is read to the last byte: tarfile takes a damaged header for the end, and leaves gzip's checksum unread.
+    ``progress`` is called with (bytes of the archive read, bytes of the archive).
 
     Raises:
         DamagedArchive: cut off, damaged, or no archive; an entry with an absolute path or ``..``, a link, a device or
@@ -87,10 +88,8 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
         try:
             _unpack_all(archive, building, progress)
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise DamagedArchive(
-                f"{archive}: damaged, cut off or no tar archive ({reason}); get it again"
-            ) from error
+            problem = f"damaged, cut off or no tar archive ({str(error) or type(error).__name__})"
+            raise DamagedArchive(f"{archive}: {problem}; get it again") from error
         building.rename(folder)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import keyed_order, majority_subtype
+from histo_lightning.data.splits.groups import keyed_order, main_subtype
 
 STARTS = 64
 SUBTYPE_WEIGHT = 0.25  # one misplaced case of a subtype weighs like half a fold's mean image count, squared
@@ -86,7 +86,7 @@ def _groups(members: dict[str, list[Record]], folds: int) -> _Groups:
     subtypes = sorted({r.subtype for records in members.values() for r in records})
     rows = []
     for name in names:
-        images, subtype = Counter(r.magnification for r in members[name]), majority_subtype(members[name])
+        images, subtype = Counter(r.magnification for r in members[name]), main_subtype(members[name])
         rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
     return _Groups(names, tuple(rows), len(magnifications), folds)
 

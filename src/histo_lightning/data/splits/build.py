@@ -13,7 +13,7 @@ from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, select_magnification, without_twins
 from histo_lightning.data.splits.given import GivenKind
-from histo_lightning.data.splits.grouping import GROUPS, Parts, content_hash, keyed_order
+from histo_lightning.data.splits.groups import GROUPS, Members, content_hash, keyed_order
 from histo_lightning.data.splits.registry import SplitKind, check_split_keys, split_kind
 from histo_lightning.errors import UserError
 
@@ -63,22 +63,19 @@ def build_split(
         task: ``binary`` or ``subtype`` (leaves out both copies of slide 13412).
 
     Raises:
-        UserError: fold out of range, too few groups, a leak in a given split, no image of that magnification,
-            a class absent from train, or an empty part.
+        UserError: fold out of range, too few groups, a leak, no image of that magnification, an empty part or class.
     """
     check_split_keys(config, magnification=magnification, task=task)
     kind = split_kind(config.name)
     records = sorted(labelled(records, config), key=lambda record: record.image)
     members, notes = (records, []) if kind.keeps_twins and task == "binary" else without_twins(records, task)
     if not select_magnification(members, magnification):
-        present = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members}))
-        raise UserError(
-            f"magnification={magnification}: the data set holds no such image; it holds {present or 'nothing'}"
-        )
+        present = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members})) or "nothing"
+        problem = f"the data set holds no such image; it holds {present}"
+        raise UserError(f"magnification={magnification}: {problem}")
     if kind.needs_cases and any(not r.case for r in members):
-        raise UserError(
-            f"split={config.name}: some names do not say their case; use split=folders or split=file"
-        )
+        problem = "some names do not say their case"
+        raise UserError(f"split={config.name}: {problem}; use split=folders or split=file")
     if isinstance(kind, GivenKind):
         draft = kind.draft(members, config, {r.image for r in records} - {r.image for r in members})
     else:
@@ -123,7 +120,7 @@ def labelled(records: Sequence[Record], config: SplitConfig) -> list[Record]:
     return [replace(r, class_name=CLASSES[r.case not in now_benign], subtype="") for r in records]
 
 
-def _class_notes(parts: Parts, task: str) -> list[str]:
+def _class_notes(parts: Members, task: str) -> list[str]:
     """Refuse an empty part and a train set without a class; say which classes other sets lack."""
     binary = task == "binary"
     present = {part: {r.class_name if binary else r.subtype for r in parts[part]} for part in PARTS}
@@ -131,20 +128,18 @@ def _class_notes(parts: Parts, task: str) -> list[str]:
     notes = []
     for part in PARTS:
         if not parts[part]:
-            raise UserError(
-                f"part {part} is empty at this magnification and fold: choose another, or more images"
-            )
+            problem = f"part {part} is empty at this magnification and fold"
+            raise UserError(f"{problem}: choose another, or more images")
         absent = sorted(classes - present[part])
         if absent and part == "train" and binary:
-            raise UserError(
-                f"class {absent[0]} is absent from train: nothing can be learned; choose another fold or split"
-            )
+            problem = f"class {absent[0]} is absent from train: nothing can be learned"
+            raise UserError(f"{problem}; choose another fold or split")
         if absent:
             notes.append(f"{part} holds no image of {', '.join(absent)}")
     return notes
 
 
-def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
+def _label(parts: Members, kind: SplitKind, config: SplitConfig) -> str:
     """Check disjointness by what the kind lets sets share, and say in a label what they share."""
     if any(not r.case for members in parts.values() for r in members):
         return "GROUPING UNKNOWN"
@@ -160,7 +155,7 @@ def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
     return f"CASE-LEAKY ({touched} images)" if touched else ""
 
 
-def _refuse_shared(parts: Parts, unit: str, kind: str) -> None:
+def _refuse_shared(parts: Members, unit: str, kind: str) -> None:
     first: dict[str, str] = {}
     shared: dict[str, str] = {}
     for part, members in parts.items():

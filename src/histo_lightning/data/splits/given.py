@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, part_of
-from histo_lightning.data.splits.grouping import Parts, by_group, content_hash
+from histo_lightning.data.splits.groups import Members, by_group, content_hash
 from histo_lightning.data.splits.reading import read_splits
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
@@ -44,7 +44,7 @@ class GivenKind(SplitKind):
                 f"{where}: {len(missing)} image(s) are not in the data set, e.g. {missing[0]}: "
                 "split and data set disagree, check dataset.root"
             )
-        parts: Parts = {part: [known[i] for i, p in part_by_image.items() if p == part] for part in PARTS}
+        parts: Members = {part: [known[i] for i, p in part_by_image.items() if p == part] for part in PARTS}
         for part in ("train", "test"):
             if not parts[part]:
                 raise UserError(f"{where}: no image in part {part}; a split needs train and test")
@@ -88,7 +88,7 @@ class File(GivenKind):
         return parts
 
 
-def cut_validation(parts: Parts) -> Parts:
+def cut_validation(parts: Members) -> Members:
     """Move about a fifth of the train cases, balanced, into validation; none of them shares a case with test."""
     from histo_lightning.data.splits.assignment import assign  # numpy: not for a list of kinds
 

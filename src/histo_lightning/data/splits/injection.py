@@ -1,24 +1,22 @@
 """``split=injection``: siblings of test images are put into train, and nothing else changes.
 
-This is the causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; ``docs/leakage.md``
-describes the design. Its words: each test slide's images are halved into the *probe*, which every arm is tested on, and
-the *sibling pool*. Every test case of the pool has a *partner* among the train cases; the other train cases are the
-*base*. The clean arm (share 0) trains on partner images; a leaky arm (share 0.25 to 1) drops the partners whole and trains
-on m = share x pool images of the test cases instead. Base images fill up to a number of images that is the same in every
-arm of the fold, as the number of train cases is, class by class.
+The causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; its design is in
+``docs/leakage.md``. Each test slide's images are halved into the *probe*, which every arm is tested on, and the *sibling
+pool*. Every test case of the pool has a *partner* among the train cases; the others are the *base*. The clean arm (share
+0) trains on partner images; a leaky arm (share 0.25 to 1) on m = share x pool images of the test cases instead. Base
+images fill up to a number that is the same in every arm of the fold, as that of train cases is, class by class.
 """
 
 import math
-from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import (
-    Cases,
+from histo_lightning.data.splits.groups import (
+    Members,
     by_group,
     keyed_order,
-    majority_subtype,
+    main_subtype,
     proportional_order,
 )
 from histo_lightning.data.splits.kfold import CaseKFold
@@ -44,17 +42,23 @@ class Injection(CaseKFold):
             )
         share = config.injected or 0.0
         if share and not LEAST_SHARE <= share <= 1:
-            raise UserError(
-                f"split.injected={share:g}: allowed are 0 (the clean arm) and {LEAST_SHARE:g} to 1"
-            )
+            allowed = f"0 (the clean arm) and {LEAST_SHARE:g} to 1"
+            raise UserError(f"split.injected={share:g}: allowed are {allowed}")
 
     def unshared(self, config: SplitConfig) -> str:
         return "image" if config.injected else "case"
 
     def refine(self, draft: Draft, config: SplitConfig) -> Draft:
         share, parts = config.injected or 0.0, draft.parts
-        probe, pool = _halves(parts["test"], config.seed)
         train: list[Record] = []
+        probe: list[Record] = []
+        pool: list[Record] = []
+        for members in by_group(parts["test"], "slide").values():
+            known = {r.image: r for r in members}
+            order = [known[image] for image in keyed_order(known, "injection", config.seed)]
+            half = math.ceil(len(order) / 2)
+            probe += order[:half]
+            pool += order[half:]
         injected = {}
         for class_name in CLASSES:
             siblings = by_group((r for r in pool if r.class_name == class_name), "case")
@@ -80,21 +84,8 @@ class Injection(CaseKFold):
         return refined
 
 
-def _halves(test: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
-    """Probe and pool: of a slide's n images the first ceil(n / 2) by hash are the probe."""
-    probe: list[Record] = []
-    pool: list[Record] = []
-    for members in by_group(test, "slide").values():
-        known = {r.image: r for r in members}
-        order = [known[image] for image in keyed_order(known, "injection", seed)]
-        half = math.ceil(len(order) / 2)
-        probe += order[:half]
-        pool += order[half:]
-    return probe, pool
-
-
 def _class_train(
-    siblings: Cases, cases: Cases, class_name: str, share: float, seed: int
+    siblings: Members, cases: Members, class_name: str, share: float, seed: int
 ) -> tuple[list[Record], int]:
     """Train images of one class, and how many of them are siblings of test images."""
     if not siblings:
@@ -125,22 +116,22 @@ def _class_train(
     return foreign + filled, len(foreign) if share else 0
 
 
-def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
+def _partners(siblings: Members, cases: Members, seed: int) -> dict[str, str]:
     """A train case for each case of the pool, the largest first: same subtype, then enough images, then the fewest."""
     order = keyed_order(cases, "partner", seed)
     partners: dict[str, str] = {}
     for case in sorted(siblings, key=lambda c: (-len(siblings[c]), c)):
-        subtype, needed = majority_subtype(siblings[case]), len(siblings[case])
+        subtype, needed = main_subtype(siblings[case]), len(siblings[case])
         unlikeness = {}
         for name in order:
             if name not in partners.values():
                 images = len(cases[name])
-                unlikeness[name] = majority_subtype(cases[name]) != subtype, max(0, needed - images), images
+                unlikeness[name] = main_subtype(cases[name]) != subtype, max(0, needed - images), images
         partners[case] = min(unlikeness, key=unlikeness.__getitem__)
     return partners
 
 
-def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, str]:
+def _enlarged(partner: dict[str, str], needed: int, cases: Members) -> dict[str, str]:
     """The same partners, or, while they have fewer images than the pool, one exchanged for a larger free case.
 
     Of the exchanges the one that just suffices is made, or where none does, that which adds most.
@@ -159,7 +150,7 @@ def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, s
     return partner
 
 
-def _partner_images(siblings: Cases, partners: Cases, seed: int) -> list[Record]:
+def _partner_images(siblings: Members, partners: Members, seed: int) -> list[Record]:
     """As many images of each partner as its case has in the pool; what some lack, the others give, as far as they can."""
     orders = {c: proportional_order({c: members}, "partner", seed) for c, members in partners.items()}
     chosen = [record for case, order in orders.items() for record in order[: len(siblings[case])]]

@@ -7,7 +7,7 @@ from typing import ClassVar
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import by_group, content_hash, keyed_order
+from histo_lightning.data.splits.groups import by_group, content_hash, keyed_order
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 

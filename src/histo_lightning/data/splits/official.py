@@ -10,9 +10,8 @@ from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.splits.given import cut_validation
-from histo_lightning.data.splits.grouping import (
-    Cases,
-    Parts,
+from histo_lightning.data.splits.groups import (
+    Members,
     by_group,
     content_hash,
     keyed_order,
@@ -44,10 +43,9 @@ class Official(SplitKind):
         if config.fold not in OFFICIAL_FOLDS:
             raise UserError(f"split.fold={config.fold}: the official folds are 1 to 5")
         if unknown := sorted({r.slide for r in records} - census().keys()):
-            raise UserError(
-                f"split=official: slide {unknown[0]} is not in the authors' folds; use split=case_kfold"
-            )
-        parts: Parts = {part: [] for part in PARTS}
+            problem = f"slide {unknown[0]} is not in the authors' folds"
+            raise UserError(f"split=official: {problem}; use split=case_kfold")
+        parts: Members = {part: [] for part in PARTS}
         for record in records:
             parts[census()[record.slide].official[config.fold]].append(record)
         shared = _shared_cases(parts)
@@ -64,17 +62,16 @@ class Official(SplitKind):
         return draft.refined("matched", config.seed, *_size_matched(draft.parts, config.seed))
 
 
-def _shared_cases(parts: Parts) -> list[str]:
+def _shared_cases(parts: Members) -> list[str]:
     return sorted({r.case for r in parts["train"]} & {r.case for r in parts["test"]})
 
 
-def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
+def _size_matched(parts: Members, seed: int) -> tuple[Members, list[str]]:
     """Drop from train, by class, as many cases and images as ``clean`` drops, but of those that test does not share.
 
-    First whole cases (of 200 seeded draws the one whose images come closest to the number without exceeding it), then
-    single images, in equal shares of the unshared cases that stay. Where those are too few to match the number of images
-    (the authors' folds share up to half of all benign images), single images of the shared cases go too, and a note says
-    how many. Every case that stays keeps an image.
+    First whole cases (of 200 seeded draws the one whose images come closest to the number from below), then single images,
+    in equal shares of the unshared cases that stay; where those are too few (the authors' folds share up to half of all
+    benign images), of the shared cases too, and a note says how many. Every case that stays keeps an image.
     """
     shared = _shared_cases(parts)
     train: list[Record] = []
@@ -105,7 +102,7 @@ def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
     return parts | {"train": train}, notes
 
 
-def _closest(members: Cases, count: int, images: int, key: str) -> list[str]:
+def _closest(members: Members, count: int, images: int, key: str) -> list[str]:
     """``count`` cases, drawn 200 times by ``key``: those whose images come closest to ``images`` from below."""
 
     def distance(draw: list[str]) -> tuple[bool, int]:
@@ -115,6 +112,6 @@ def _closest(members: Cases, count: int, images: int, key: str) -> list[str]:
     return min((keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)), key=distance)
 
 
-def _spare(members: Cases, seed: int) -> list[Record]:
+def _spare(members: Members, seed: int) -> list[Record]:
     """All records but one a case, in an order whose every beginning takes equal shares of the cases."""
     return proportional_order(members, "matched", seed)[len(members) :]

@@ -29,7 +29,7 @@ Row = tuple[int, str, str, str]  # line of the file, fold ("" where there are no
 class NamedSplit:
     """One split: paths of images by part as they are written, with ``/``, in their order, repeated ones too.
 
-    ``name`` tells the splits of one file apart (``fold 3``). Parts without images are left out.
+    ``name`` tells the splits of one file apart (``fold 3``). Members without images are left out.
     ``passed_over``: images of a folder that are in none of its parts.
     """
 

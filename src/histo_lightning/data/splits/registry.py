@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import Parts, content_hash
+from histo_lightning.data.splits.groups import Members, content_hash
 from histo_lightning.errors import UserError
 
 OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which each has its own kinds
@@ -16,7 +16,7 @@ OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which ea
 class Draft:
     """What a kind makes of a data set."""
 
-    parts: Parts
+    parts: Members
     partition: str = ""  # hash of how groups are assigned, before magnifications; else of the cases by part
     notes: list[str] = field(default_factory=list)  # what a reader must know, a sentence each
     injection: Mapping[str, float | int] | None = None  # of ``split.json``
@@ -25,7 +25,7 @@ class Draft:
         cases = {part: {r.case for r in members} for part, members in self.parts.items()}
         self.partition = self.partition or content_hash(cases)
 
-    def refined(self, word: str, seed: int, parts: Parts, notes: list[str]) -> "Draft":
+    def refined(self, word: str, seed: int, parts: Members, notes: list[str]) -> "Draft":
         """The draft with other parts; ``word`` and ``seed`` make its partition another one."""
         partition = content_hash({"folds": [self.partition], word: [f"seed {seed}"]})
         return Draft(parts, partition, self.notes + notes)
@@ -94,14 +94,12 @@ def check_split_keys(
         value = getattr(config, key)
         if value and key not in kind.keys:
             users = ", ".join(other.name for other in kinds if key in other.keys)
-            raise UserError(
-                f"split.{key}={str(value).lower()}: only split={users} uses it, not split={config.name}"
-            )
+            given = f"split.{key}={str(value).lower()}"
+            raise UserError(f"{given}: only split={users} uses it, not split={config.name}")
     kind.check(config, magnification)
     if config.shuffle_labels and task != "binary":
-        raise UserError(
-            f"split.shuffle_labels=true: shuffles benign and malignant, not task={task}; use task=binary"
-        )
+        problem = f"shuffles benign and malignant, not task={task}"
+        raise UserError(f"split.shuffle_labels=true: {problem}; use task=binary")
     if dataset == "folders" and not kind.given:
         given = " or ".join(f"split={other.name}" for other in kinds if other.given)
         raise UserError(f"dataset=folders carries its own parts: use {given}, not split={config.name}")

@@ -45,7 +45,6 @@ def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: 
 
 
 def _sizes(root: Path) -> dict[str, int]:
-    """Size in bytes of every image below a root, by relative path."""
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*.png"))}
 
 
@@ -96,7 +95,7 @@ def ensure_synthetic(
         images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
         progress: called with (images done, images in all).
-        threads: that draw side by side, by default one a core, at most 8; pixels do not depend on them.
+        threads: by default one a core, at most 8; pixels do not depend on them.
 
     Raises:
         UserError: an argument is out of range, or the folder cannot be written.
@@ -109,8 +108,9 @@ def ensure_synthetic(
     # First without the lock: a finished set also serves from a folder that cannot be written.
     if _is_complete(root):
         return root
-    problem = f"{root.parent}: the synthetic data set cannot be drawn"
-    with new_folder(root, problem, "set cache_dir") as building:
+    with new_folder(
+        root, f"{root.parent}: the synthetic data set cannot be drawn", "set cache_dir"
+    ) as building:
         if not _is_complete(root):  # another process may have drawn it meanwhile
             threads = threads or min(len(os.sched_getaffinity(0)), 8)
             report = progress or (lambda done, total: None)

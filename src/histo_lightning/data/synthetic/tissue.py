@@ -18,8 +18,7 @@ from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES, Name
 
 Floats = NDArray[np.floating]
 
-# Latent malignancy, 0 to 1. Class means lie 2 * CLASS_SHIFT apart and cases of a class spread by CASE_SPREAD,
-# so classes overlap by case: the two together set the ceiling of a case split.
+# Latent malignancy, 0 to 1: classes lie 2 * CLASS_SHIFT apart and overlap by case, the ceiling of a case split.
 CLASS_SHIFT, CASE_SPREAD, SLIDE_SPREAD, IMAGE_SPREAD = 0.27, 0.17, 0.03, 0.05
 STAINS = {"haematoxylin": (0.62, 0.66, 0.30), "eosin": (0.12, 0.72, 0.34)}  # mean optical density in R, G, B
 TRAITS = {  # least and most of a case's traits, whatever its class
@@ -35,8 +34,9 @@ TRAITS = {  # least and most of a case's traits, whatever its class
 }
 WIDTH_UM, HEIGHT_UM = 343.0, 225.4  # the field at 40X: 700 x 460 pixels of 0.49 um
 MARGIN_UM = 14.0  # objects that reach into the field from outside
-# Share of slides laid out as their subtype; the others borrow one, or it would give the class away.
-OWN_LAYOUT = 0.5
+OWN_LAYOUT = (
+    0.5  # share of slides laid out as their subtype; the others borrow one, or it would give the class away
+)
 GLAND = np.dtype([(n, "f8") for n in ["x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall"]])
 NUCLEUS = np.dtype(
     [(n, "f8") for n in ["x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase"]]
@@ -63,10 +63,8 @@ def generator(*key: object) -> np.random.Generator:
 
 @cache
 def _rank(seed: int, quantity: str) -> dict[str, float]:
-    """A value from 0 to 1 for each case: evenly spread over each class, and dealt at random within it."""
-    values: dict[
-        str, float
-    ] = {}  # drawn independently, the few benign cases might be paler, or milder, by chance
+    """A value from 0 to 1 for each case, dealt at random and evenly spread over each class: no class is paler by chance."""
+    values: dict[str, float] = {}
     slides = [entry.names()[0] for entry in census().values()]
     for class_name in CLASSES:
         cases = sorted({name.case for name in slides if name.class_name == class_name})

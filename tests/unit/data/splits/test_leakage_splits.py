@@ -12,7 +12,7 @@ from histo_lightning.data.breakhis.census import census_names
 from histo_lightning.data.breakhis.records import PARTS, record_of
 from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.data.splits.build import labelled
-from histo_lightning.data.splits.grouping import content_hash, proportional_order
+from histo_lightning.data.splits.groups import content_hash, proportional_order
 from histo_lightning.errors import UserError
 
 SHARES = (0.0, 0.25, 0.5, 1.0)

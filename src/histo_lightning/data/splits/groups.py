@@ -8,19 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from histo_lightning.data.breakhis.records import Record
 
 GROUPS = ("case", "slide", "image")  # of a record, from the widest
-Parts = dict[str, list[Record]]  # by the name of the part
-Cases = dict[str, list[Record]]  # by the name of the case
+Members = dict[str, list[Record]]  # by the name of their part, case, slide or image
 
 
-def by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
+def by_group(records: Iterable[Record], group: str) -> Members:
     """Records by the name of their case, slide or image, in the order in which they come."""
-    members: dict[str, list[Record]] = defaultdict(list)
+    members: Members = defaultdict(list)
     for record in records:
         members[getattr(record, group)].append(record)
     return members
 
 
-def majority_subtype(records: Sequence[Record]) -> str:
+def main_subtype(records: Sequence[Record]) -> str:
     """The subtype of most records, of equally frequent ones the first in the alphabet."""
     counts = Counter(record.subtype for record in records)
     return min(counts, key=lambda subtype: (-counts[subtype], subtype))
