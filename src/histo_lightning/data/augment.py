@@ -72,7 +72,8 @@ def augmentation_step(name: str) -> Callable[[Step], Step]:
 
 def check_steps(steps: Mapping[str, Any]) -> None:
     """Raise UserError where a step does not exist or does not take its arguments."""
-    for name, options in ((name, options) for name, options in steps.items() if options is not None):
+    given = {name: options for name, options in steps.items() if options is not None}
+    for name, options in given.items():
         if name not in STEPS:
             known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
             hint = nearest(name, list(STEPS))
@@ -198,10 +199,7 @@ def augment(
 ) -> Tensor:
     """Augment and normalise a training batch: uint8 B x H x W x 3 -> float32 B x 3 x size x size, channels_last.
 
-    Args:
-        images: at least ``recipe.size`` on each side.
-        samples: int64, B, an identifier for each image.
-        mean, std: float32, 3, in units of [0, 1].
+    ``samples``: int64, B, an identifier for each image. ``mean, std``: float32, 3, in units of [0, 1].
     """
     if recipe.name == "none":
         return normalise(images, mean, std, recipe.size)
@@ -224,13 +222,10 @@ def augment(
 
 
 def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """``image * scale + offset`` by channel: B x H x W x 3 -> float32 B x 3 x H x W, channels_last.
-
-    ``scale``, ``offset``: float32, B x 3 or 1 x 3. They are repeated along a row first: an inner loop over three
-    channels would take three times as long.
-    """
+    """``image * scale + offset`` (each B x 3 or 1 x 3): B x H x W x 3 -> float32 B x 3 x H x W, channels_last."""
     batch, height, width, _ = images.shape
     pixels = images.contiguous().view(batch, height, width * 3).float()
+    # Repeated along a row: an inner loop over three channels would take three times as long.
     gain, shift = scale.repeat(1, width)[:, None, :], offset.repeat(1, width)[:, None, :]
     torch.addcmul(shift, pixels, gain, out=pixels)  # in place: fresh memory costs more than the arithmetic
     return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)  # nothing moves in memory

@@ -29,10 +29,7 @@ COPIED_AT_ONCE = 64  # images, from the cache to a device
 
 @dataclass(frozen=True, eq=False)
 class Part(Dataset[Batch]):
-    """One part of a split: its records, labels and cases (int64) in the order of ``index``, and their stored pixels.
-
-    A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (position in the part) and ``case`` int64, B.
-    """
+    """One part of a split. A batch: ``image`` uint8 B x H x W x 3; ``label``, ``index`` (in the part), ``case`` int64, B."""
 
     records: tuple[Record, ...]
     labels: Tensor
@@ -123,9 +120,9 @@ class Batches:
     draws with replacement; classes are equally likely, then cases within the class, then images within the case.
     ``sequential``: in the order of the part. With ``repeats`` every epoch has the order of the first.
 
-    Training batches all have ``batch_size`` images: the rest of an epoch's order is left out. Evaluation covers every
-    image in batches of one shape, at most ``batch_size`` large; the last one is filled up with images of its own, which
-    whoever collects results drops by their index. ``with_epoch`` makes them pairs of epoch and index.
+    Training batches have ``batch_size`` images: the rest of an epoch's order is left out. Evaluation covers every image in
+    batches of one shape, at most as large; the last one repeats images of its own, which whoever collects results drops
+    by their index. ``with_epoch`` makes indices pairs of epoch and index.
     """
 
     def __init__(

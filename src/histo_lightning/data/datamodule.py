@@ -50,9 +50,6 @@ class BreakHisDataModule(LightningDataModule):
             one, or a GPU's own memory where the pixels fit).
         progress: called with (done, in all) while pixels are drawn and decoded.
 
-    Attributes:
-        predict_parts: what ``predict_dataloader`` gives, a loader each: ``train``, ``val``, ``test``.
-
     Raises:
         UserError: a setting that cannot work.
     """
@@ -106,7 +103,7 @@ class BreakHisDataModule(LightningDataModule):
         self.sampler, self.normalisation = sampler, self.recipe.normalisation
         self.seed, self.workers = seed, workers
         self.cache_dir, self.progress = Path(cache_dir or default_cache_dir()), progress
-        self.predict_parts: tuple[str, ...] = ("test",)
+        self.predict_parts: tuple[str, ...] = ("test",)  # a loader each from predict_dataloader
         for field in (*fields(Config), *fields(AugmentConfig)):
             if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:
                 allowed = ", ".join(field.metadata["choices"])
@@ -227,10 +224,10 @@ class BreakHisDataModule(LightningDataModule):
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         overfits = train and bool(getattr(trainer, "overfit_batches", 0))
-        kind = self.sampler if train else "sequential"
+        order = self.sampler if train else "sequential"
         by_pillow, on_gpu = self.recipe.name == "thesis_pillow", device.type == "cuda"
         batches = Batches(
-            members.records, members.labels.tolist(), kind, self.seed, self.batch_size,
+            members.records, members.labels.tolist(), order, self.seed, self.batch_size,
             training=train, repeats=overfits, rank=rank, processes=processes, with_epoch=by_pillow,
         )  # fmt: skip
         dataset: Part | PillowDataset = members

@@ -1,11 +1,18 @@
-"""The BreakHis file-name grammar: what a name alone says about an image.
+"""The BreakHis file names: their grammar, what a name says about an image, and the census of the full data set.
 
 The file name is the truth about an image, never its folder: one public copy keeps images of slide
 16184CD inside slide 16184's folder, and folders write ``_14-`` where files write ``-14-``.
+
+``census.csv`` was derived once from the complete list of 7,909 file names and the authors' ``dsfold1..5.txt``: a row a
+slide, its train/test flag in each official fold (constant over magnifications), and the sequence numbers present at
+each magnification as ranges (34 of the 328 groups have gaps).
 """
 
+import csv
 import re
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from string import ascii_uppercase
 
 CLASSES = ("benign", "malignant")
@@ -22,6 +29,8 @@ SUBTYPE_NAMES = {
 SUBTYPES = tuple(SUBTYPE_NAMES)
 SUBTYPE_CLASS = dict.fromkeys(SUBTYPES[:4], "benign") | dict.fromkeys(SUBTYPES[4:], "malignant")
 MAGNIFICATIONS = (40, 100, 200, 400)
+OFFICIAL_FOLDS = (1, 2, 3, 4, 5)
+TOTAL_IMAGES = 7909
 
 _NAME = re.compile(
     r"SOB_([BM])_((A|F|PT|TA|DC|LC|MC|PC)-\d{2}-\d{1,6}[A-Z]{0,3})-(40|100|200|400)-(\d{3})\.png", re.ASCII
@@ -76,3 +85,39 @@ def parse_name(file_name: str) -> Name | None:
     letter, slide, subtype, magnification, sequence = match.groups()
     agrees = SUBTYPE_CLASS[subtype][0].upper() == letter
     return Name(slide, int(magnification), int(sequence)) if agrees else None
+
+
+@dataclass(frozen=True, slots=True)
+class CensusSlide:
+    """A slide of the full data set."""
+
+    slide: str
+    official: dict[int, str]  # part, ``train`` or ``test``, by fold
+    sequences: dict[int, tuple[int, ...]]  # numbers by magnification
+
+    def names(self) -> list[Name]:
+        """Every image of the slide, by magnification and sequence number."""
+        return [
+            Name(self.slide, m, sequence) for m, numbers in self.sequences.items() for sequence in numbers
+        ]
+
+
+@cache
+def census() -> dict[str, CensusSlide]:
+    """All 82 slides by name (``A-14-22549AB``)."""
+    text = files("histo_lightning.data.breakhis").joinpath("census.csv").read_text(encoding="utf-8")
+    slides = {}
+    for row in csv.DictReader(text.splitlines()):
+        sequences: dict[int, tuple[int, ...]] = {}
+        for m in MAGNIFICATIONS:
+            ranges = [part.split("-") for part in row[str(m)].split()]  # of "1-3 7": 1 to 3, and 7
+            sequences[m] = tuple(n for r in ranges for n in range(int(r[0]), int(r[-1]) + 1))
+        official = {fold: row[f"fold{fold}"] for fold in OFFICIAL_FOLDS}
+        slides[row["slide"]] = CensusSlide(row["slide"], official, sequences)
+    return slides
+
+
+@cache
+def census_names() -> frozenset[str]:
+    """All 7,909 file names."""
+    return frozenset(name.file_name for slide in census().values() for name in slide.names())

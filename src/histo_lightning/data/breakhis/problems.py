@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from histo_lightning.data.breakhis.census import census, census_names
-from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_NAMES, Name, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_NAMES, Name, census, census_names, parse_name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 
 KINDS = {
@@ -19,11 +18,6 @@ KINDS = {
     "split twin": "slide 13412 is in the set under two subtypes",
 }
 BLOCKING = frozenset({"unreadable", "outside grammar", "duplicate name"})  # training refuses these
-
-TWIN_DETAIL = (
-    "slide 13412 is in the set as DC and as LC, as in the full set: splits by case keep DC, the "
-    "eight-class task leaves both out, split=official keeps both"
-)
 
 _SLIDE_FOLDER = re.compile(r"SOB_[BM]_(A|F|PT|TA|DC|LC|MC|PC)[_-](\d{2}-\d{1,6}[A-Z]{0,3})", re.I | re.ASCII)
 _MAGNIFICATION_FOLDER = re.compile(r"(40|100|200|400)(?: ?x|[ _-]?mag)?", re.I | re.ASCII)
@@ -55,13 +49,8 @@ def _contradiction(folder: str, name: Name) -> str:
 def inspect_names(paths: Sequence[str]) -> list[Problem]:
     """Hold the images of a copy against the names' grammar, their folders and the census.
 
-    Args:
-        paths: of all image files below the root, relative to it, with ``/``, in any order. Folders that say nothing
-            about an image (Kaggle's doubled root, ``train/``) are passed over.
-
-    Returns:
-        By kind in the order of :data:`KINDS`, then by image and path. All kinds but ``unreadable``, which only
-        decoding can tell.
+    ``paths`` are those of all image files, relative to the root, with ``/``. The problems come by kind in the order of
+    :data:`KINDS`, then by image and path: all kinds but ``unreadable``, which only decoding can tell.
     """
     problems = []
     first: dict[str, str] = {}
@@ -81,7 +70,9 @@ def inspect_names(paths: Sequence[str]) -> list[Problem]:
     absent = census_names() - first.keys()
     problems += [Problem("missing", image, "", "in the census, not on disk") for image in absent]
     if {TWIN_KEPT, TWIN_DROPPED} <= {name.slide for name in map(parse_name, first) if name}:
-        problems.append(Problem("split twin", "", "", TWIN_DETAIL))
+        parts = "splits by case keep DC, the eight-class task leaves both out, split=official keeps both"
+        detail = f"slide 13412 is in the set as DC and as LC, as in the full set: {parts}"
+        problems.append(Problem("split twin", "", "", detail))
     order = list(KINDS)
     return sorted(problems, key=lambda p: (order.index(p.kind), p.image, p.path))
 

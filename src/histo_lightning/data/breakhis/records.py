@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo_lightning.data.breakhis.census import TOTAL_IMAGES, census_names
-from histo_lightning.data.breakhis.names import CLASSES, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, TOTAL_IMAGES, census_names, parse_name
 from histo_lightning.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -57,10 +56,8 @@ def _by_image(records: Iterable[Record]) -> list[Record]:
     ordered = sorted(records, key=lambda record: record.image)
     counts = Counter(record.image for record in ordered)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise UserError(
-            f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}: "
-            "keep one copy of each image below dataset.root"
-        )
+        problem = f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}"
+        raise UserError(f"{problem}: keep one copy of each image below dataset.root")
     return ordered
 
 
@@ -73,10 +70,9 @@ def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     records = {path: record_of(path) for path in paths}
     if unknown := [path for path, record in records.items() if record is None]:
-        raise UserError(
-            f"dataset.root={root}: {len(unknown)} image(s) are not named as in BreakHis, e.g. {unknown[0]}: "
-            "move them away, or use dataset=folders for a tree of your own"
-        )
+        problem = f"{len(unknown)} image(s) are not named as in BreakHis, e.g. {unknown[0]}"
+        advice = "move them away, or use dataset=folders for a tree of your own"
+        raise UserError(f"dataset.root={root}: {problem}: {advice}")
     return _by_image(record for record in records.values() if record is not None)
 
 
@@ -102,10 +98,8 @@ def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
         records.append(record)
     present = {part_of(record.path) for record in records}
     if absent := [part for part in PARTS if part not in present]:
-        raise UserError(
-            f"dataset.root={root}: there is no image in {absent[0]}/; dataset=folders needs train/, val/ and test/, "
-            "each with images of both classes"
-        )
+        needed = "dataset=folders needs train/, val/ and test/, each with images of both classes"
+        raise UserError(f"dataset.root={root}: there is no image in {absent[0]}/; {needed}")
     return _by_image(records)
 
 

@@ -24,29 +24,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas
+from histo_lightning.data.pixels.decode import DECODING_ERRORS, canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
 DECODED_AT_ONCE = 256  # images that may wait in memory for the disk
-_Row = tuple[str, int, tuple[int, int], str]  # of index.json, and the reason why an image cannot be used
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Stored images. ``shards``: uint8, N x H x W x 3 each, read-only; rows count through all of them.
+    """Stored images; rows count through all shards."""
 
-    ``images``: file names by row; ``digests``: SHA-256 of native pixels, ``sizes``: native (width, height), by row.
-    ``unreadable``: reasons by image name; their rows are black.
-    """
-
-    shards: tuple[NDArray[np.uint8], ...]
-    images: tuple[str, ...]
-    digests: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
-    unreadable: dict[str, str] = field(default_factory=dict)
+    shards: tuple[NDArray[np.uint8], ...]  # N x H x W x 3 each, read-only
+    images: tuple[str, ...]  # file names by row
+    digests: tuple[str, ...]  # SHA-256 of native pixels, by row
+    sizes: tuple[tuple[int, int], ...]  # native (width, height), by row
+    unreadable: dict[str, str] = field(default_factory=dict)  # reasons by image name; their rows are black
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,20 +109,17 @@ class _Shard:
     threads: int
     progress: Callable[[int], None]  # called with the images decoded
 
-    def key(self) -> str:
-        digest = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
+    def stored(self, parent: Path, verify: bool) -> Pixels:
+        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+        key = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
             path = os.path.join(self.root, record.path)  # noqa: PTH118 - thousands at each start
             try:
                 stat = os.stat(path)  # noqa: PTH116
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-            digest.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
-        return digest.hexdigest()[:24]
-
-    def stored(self, parent: Path, verify: bool) -> Pixels:
-        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
-        folder = parent / self.key()
+            key.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
+        folder = parent / key.hexdigest()[:24]
         # First without the lock: a finished cache also serves from a folder that cannot be written.
         if not verify and (pixels := self.load(folder)) is not None:
             return pixels
@@ -172,58 +164,48 @@ class _Shard:
 
     def decode_into(self, folder: Path) -> dict[str, str]:
         """Decode everything into a folder; reasons by image for what cannot be used."""
-        sizes, errors = (
-            list(self.sizes or [])[:1],
-            (OSError, SyntaxError, ValueError, Image.DecompressionBombError),
-        )
-        for record in self.records if self.sizes is None else ():
-            with (
-                suppress(*errors),
-                Image.open(self.root / record.path) as image,
-            ):  # reported when it is decoded
+        sizes = list(self.sizes[:1]) if self.sizes else []
+        for record in () if self.sizes else self.records:
+            with suppress(*DECODING_ERRORS), Image.open(self.root / record.path) as image:
                 sizes.append(image.size)
         height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
-        images, shape = [record.image for record in self.records], (len(self.records), height, width, 3)
-        rows: list[_Row] = []
+        rows, unreadable, shape = [], {}, (len(self.records), height, width, 3)
         # Decoders, hashes and writes leave Python's lock.
         with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for start in range(0, len(self.records), DECODED_AT_ONCE):
                 chunk = self.records[start : start + DECODED_AT_ONCE]
-                for stored, row in pool.map(lambda record: self._decode(record, height, width), chunk):
+                for stored, row, reason in pool.map(
+                    lambda record: self._decode(record, height, width), chunk
+                ):
                     file.write(stored.data)
                     rows.append(row)
+                    if reason:
+                        unreadable[row[0]] = reason
                     self.progress(len(rows))
-        digests, checksums, native, reasons = zip(*rows, strict=True)
-        index = {
-            "images": images,
-            "shape": shape,
-            "digests": digests,
-            "checksums": checksums,
-            "sizes": native,
-        }
-        text = json.dumps(index)
+        columns = zip(("images", "digests", "checksums", "sizes"), zip(*rows, strict=True), strict=True)
+        text = json.dumps({"shape": shape, **dict(columns)})
         text = f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}'
         (folder / "index.json").write_text(text, encoding="utf-8")
-        return {image: reason for image, reason in zip(images, reasons, strict=True) if reason}
+        return unreadable
 
-    def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], _Row]:
-        """One image on the canvas; and SHA-256 of its native pixels, CRC-32, native size, why it cannot be used."""
+    def _decode(
+        self, record: Record, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], tuple[Any, ...], str]:
+        """One image on the canvas; its row of the index: name, SHA-256 of native pixels, CRC-32, native size; any problem."""
         path, size, digest, reason = self.root / record.path, (0, 0), "", ""
         stored = np.zeros((height, width, 3), np.uint8)
         try:
             pixels = decode(path.read_bytes(), str(path), self.sizes)
             size = pixels.shape[1], pixels.shape[0]
-            hashed = hashlib.sha256(f"{size}".encode())
-            hashed.update(np.ascontiguousarray(pixels).data)
-            digest = hashed.hexdigest()
+            digest = hashlib.sha256(f"{size}".encode() + pixels.tobytes()).hexdigest()
             stored = np.ascontiguousarray(on_canvas(pixels, height, width))
         except UserError as error:
             reason = str(error)
         except OSError as error:
             reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
-        return stored, (digest, zlib.crc32(stored.data), size, reason)
+        return stored, (record.image, digest, zlib.crc32(stored.data), size), reason
 
 
 def load_pixels(
@@ -240,17 +222,14 @@ def load_pixels(
 ) -> Pixels:
     """Pixels of the given records, from the cache or decoded into it.
 
+    UserError where images cannot be used (all others were decoded first), or the cache cannot be written.
+
     Args:
         short_side: of the canvas, in pixels.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
-        threads: that decode side by side; by default one a core.
-        progress: called with (images done, images in all) while images are decoded.
-        tolerant: fill ``unreadable`` instead of raising an error.
-        verify: decode every image again, and rebuild the cache.
-
-    Raises:
-        UserError: some images cannot be used (all others were decoded first), or the cache cannot be written.
+        threads, progress: that decode, by default one a core; called with (images done, images in all) meanwhile.
+        tolerant, verify: fill ``unreadable`` instead of raising an error; decode again, and rebuild the cache.
     """
     groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.image):

@@ -22,28 +22,25 @@ BREAKHIS_SIZES = ((700, 460), (700, 456))
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB_8 = b"\x08\x02"  # bit depth and colour type
 # Pillow's and, as RuntimeError, libspng's.
-_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.DecompressionBombError)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
     """Decode the bytes of one image file, called ``name`` in errors: uint8, height x width x 3.
 
-    Raises:
-        UserError: truncated, damaged, not an image, not RGB, or of a (width, height) that is not among ``sizes``; None
-            allows any from 32 pixels a side.
+    UserError for what is truncated, damaged, no image, not RGB, or of a (width, height) that is not among ``sizes``; None
+    allows any from 32 pixels a side.
     """
     try:
         pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
-    except _ERRORS as error:
+    except DECODING_ERRORS as error:
         reason = f"cannot be read as an image ({' '.join(str(error).split())})"
         raise UserError(f"{name}: {reason}; replace it by an intact copy") from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
         allowed = " or ".join(f"{w}x{h}" for w, h in sizes)
-        raise UserError(
-            f"{name}: it is {width}x{height} pixels, BreakHis images are {allowed}; "
-            "restore the original, or use dataset=folders for rescaled copies"
-        )
+        advice = "restore the original, or use dataset=folders for rescaled copies"
+        raise UserError(f"{name}: it is {width}x{height} pixels, BreakHis images are {allowed}; {advice}")
     if min(width, height) < SMALLEST_SIDE:
         raise UserError(f"{name}: it is {width}x{height} pixels, at least {SMALLEST_SIDE} a side are needed")
     return pixels

@@ -9,7 +9,6 @@ of quality 50 or made 10 % brighter had 0.97 or more (0 to 16 bits).
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 import imagehash
 import numpy as np
@@ -47,9 +46,9 @@ class Pair:
         """Whether it is nearer than unrelated images were found to be."""
         return self.correlation >= SUSPICIOUS
 
-    @property
-    def rank(self) -> tuple[float, int, str, str]:
-        return -self.correlation, self.distance, self.first, self.second
+
+def _rank(pair: Pair) -> tuple[float, int, str, str]:
+    return -pair.correlation, pair.distance, pair.first, pair.second
 
 
 def identical_pixels(images: Sequence[str], digests: Sequence[str]) -> list[tuple[str, ...]]:
@@ -70,10 +69,8 @@ def nearest_pairs(
 ) -> list[Pair]:
     """The ``count`` pairs of different cases that look most alike at each magnification, highest correlation first.
 
-    Args:
-        pixels: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time.
-        records: in the order of the rows. Those without a case or a magnification are left out.
-        progress: called with (images done, images in all).
+    ``pixels``: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time. ``records`` are in the order of the rows;
+    those without a case or a magnification are left out. ``progress`` is called with (images done, images in all).
     """
     pairs: list[Pair] = []
     done, total = 0, sum(r.magnification > 0 and bool(r.case) for r in records)
@@ -86,8 +83,8 @@ def nearest_pairs(
             if progress is not None:
                 progress(done + len(squares), total)
         done += len(squares)
-        pairs += sorted(_candidates(squares, members), key=attrgetter("rank"))[:count]
-    return sorted(pairs, key=attrgetter("rank"))
+        pairs += sorted(_candidates(squares, members), key=_rank)[:count]
+    return sorted(pairs, key=_rank)
 
 
 def _centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

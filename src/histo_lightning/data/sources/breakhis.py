@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import census_message, record_of
 from histo_lightning.data.sources.downloads import fetch, sha256_of
 from histo_lightning.data.sources.folder import DamagedArchive, Progress, new_folder, unpack
@@ -49,7 +49,9 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
         downloaded = origin["url"] is not None  # the user's own file is not ours to remove
         try:
             unpack(archive, building / "archive", progress)
-            census = _checked_census(archive, building / "archive")
+            names = {path.name for path in (building / "archive").rglob("*") if path.is_file()}
+            if not names & census_names():
+                raise DamagedArchive(f"{archive}: none of its {len(names):,} file(s) is a BreakHis image")
         except DamagedArchive as error:
             if not downloaded:
                 raise UserError(f"{error}; or remove {archive} to download it") from error
@@ -59,6 +61,8 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
             raise UserError(f"dataset.url={url}: {error}; {advice}") from error
         top = building / "archive" / NAME
         (top if list(top.parent.iterdir()) == [top] else top.parent).rename(images)
+        census = census_message([r for name in sorted(names) if (r := record_of(name)) is not None])
+        log.info("%s", census)
         write_json(note, origin | {"census": census})
         if downloaded:
             archive.unlink()
@@ -68,13 +72,3 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
 def _origin(url: str | None, archive: Path, sha256: str) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"url": url, "bytes": archive.stat().st_size, "sha256": sha256, "date": now}
-
-
-def _checked_census(archive: Path, folder: Path) -> str:
-    """What the census says to the file names of an unpacked archive; raise DamagedArchive where none is BreakHis'."""
-    names = {path.name for path in folder.rglob("*") if path.is_file()}
-    if not names & census_names():
-        raise DamagedArchive(f"{archive}: none of its {len(names):,} file(s) is a BreakHis image")
-    message = census_message([r for name in sorted(names) if (r := record_of(name)) is not None])
-    log.info("%s", message)
-    return message

@@ -38,16 +38,13 @@ def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None
         folder = path if dataset.root else cache_dir / "breakhis"
         return fetch_breakhis(folder, url=dataset.url or OFFICIAL_URL, progress=progress)
     if not dataset.root:
-        raise UserError(
-            "dataset.root is not set: give the folder or the .tar.gz that holds the images "
-            "(dataset.root=/path/to/BreaKHis_v1)"
-        )
+        advice = "give the folder or the .tar.gz that holds the images (dataset.root=/path/to/BreaKHis_v1)"
+        raise UserError(f"dataset.root is not set: {advice}")
     if path.name.lower().endswith(ARCHIVES) and path.is_file():
         return unpacked(path, cache_dir, progress)
     if not path.is_dir():
-        raise UserError(
-            f"dataset.root={dataset.root}: no such folder or .tar.gz; give the one that holds the images"
-        )
+        problem = "no such folder or .tar.gz"
+        raise UserError(f"dataset.root={dataset.root}: {problem}; give the one that holds the images")
     return path
 
 

@@ -54,12 +54,10 @@ def fetch(
 
     Args:
         target: replaced in one step when the download is complete; its folder is made.
-        key: what the user set to this URL, the start of every error (``dataset.url``).
-        timeout_seconds: longest silence of the server.
-        attempts: how often the server is asked without a new byte before this fails.
+        key, advice: for errors, what the user set to this URL (``dataset.url``), and what else to do.
+        timeout_seconds, attempts: longest silence of the server; requests that bring no new byte before this fails.
         progress: called with (bytes here, bytes in all; 0 where the server does not say).
         check: called with the SHA-256 before the target is touched; where it raises, the download is thrown away.
-        advice: what else the user can do, for the error.
 
     Raises:
         UserError: no such address, no connection, a server that never sends everything, or no room on the disk.

@@ -36,12 +36,9 @@ def image_paths(root: Path) -> list[str]:
 
 @contextmanager
 def new_folder(folder: Path, problem: str, advice: str = "choose another folder") -> Iterator[Path]:
-    """An empty folder beside ``folder``, to be filled and renamed to it; removed where it was not renamed.
+    """An empty folder beside ``folder``, to be filled and renamed to it, else removed; processes take turns.
 
-    Processes that want the same folder take turns.
-
-    Raises:
-        UserError: ``problem``, the reason and the advice, where anything inside raises OSError.
+    An OSError inside becomes a UserError with ``problem``, the reason and the advice.
     """
     building = folder.with_name(f".{folder.name}.building")
     try:

@@ -1,8 +1,8 @@
 """Balanced assignment of groups (cases or slides) to folds.
 
 Within a class, fold sizes differ by at most one group; pair swaps then minimise the squared relative deviations of the
-folds' totals: images at each magnification, and groups of each subtype. All arithmetic is on integers and all ties
-break by group name, so the result is the same on every machine.
+folds' totals: images at each magnification, and groups of each subtype. Integers, and ties that break by group name,
+make the result the same on every machine.
 """
 
 from collections import Counter
@@ -80,17 +80,6 @@ class _Groups:
         return sorted(tuple(name for name, own in dealt if own == fold) for fold in range(self.folds))
 
 
-def _groups(members: dict[str, list[Record]], folds: int) -> _Groups:
-    names = tuple(sorted(members))
-    magnifications = sorted({r.magnification for records in members.values() for r in records})
-    subtypes = sorted({r.subtype for records in members.values() for r in records})
-    rows = []
-    for name in names:
-        images, subtype = Counter(r.magnification for r in members[name]), main_subtype(members[name])
-        rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
-    return _Groups(names, tuple(rows), len(magnifications), folds)
-
-
 @lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
 def _optimum(groups: _Groups) -> Folds:
     candidates = []
@@ -128,7 +117,13 @@ def assign(members: dict[str, list[Record]], folds: int, *, seed: int = 0, repea
     by_class = [{n: m for n, m in members.items() if m[0].class_name == class_name} for class_name in CLASSES]
     result: Folds = [()] * folds
     for turn, own in enumerate(filter(None, by_class)):
-        groups = _groups(own, folds)
+        magnifications = sorted({r.magnification for records in own.values() for r in records})
+        subtypes = sorted({r.subtype for records in own.values() for r in records})
+        rows = []
+        for _, records in sorted(own.items()):
+            images, subtype = Counter(r.magnification for r in records), main_subtype(records)
+            rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
+        groups = _Groups(tuple(sorted(own)), tuple(rows), len(magnifications), folds)
         if repeat == 0:
             parts = _optimum(groups)
         elif turn == 0:

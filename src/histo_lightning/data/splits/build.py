@@ -13,8 +13,8 @@ from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, select_magnification, without_twins
 from histo_lightning.data.splits.given import GivenKind
-from histo_lightning.data.splits.groups import GROUPS, Members, content_hash, keyed_order
-from histo_lightning.data.splits.registry import SplitKind, check_split_keys, split_kind
+from histo_lightning.data.splits.groups import GROUPS, Groups, content_hash, keyed_order
+from histo_lightning.data.splits.registry import KINDS, SplitKind, check_split_keys
 from histo_lightning.errors import UserError
 
 
@@ -66,7 +66,7 @@ def build_split(
         UserError: fold out of range, too few groups, a leak, no image of that magnification, an empty part or class.
     """
     check_split_keys(config, magnification=magnification, task=task)
-    kind = split_kind(config.name)
+    kind = KINDS[config.name]
     records = sorted(labelled(records, config), key=lambda record: record.image)
     members, notes = (records, []) if kind.keeps_twins and task == "binary" else without_twins(records, task)
     if not select_magnification(members, magnification):
@@ -120,7 +120,7 @@ def labelled(records: Sequence[Record], config: SplitConfig) -> list[Record]:
     return [replace(r, class_name=CLASSES[r.case not in now_benign], subtype="") for r in records]
 
 
-def _class_notes(parts: Members, task: str) -> list[str]:
+def _class_notes(parts: Groups, task: str) -> list[str]:
     """Refuse an empty part and a train set without a class; say which classes other sets lack."""
     binary = task == "binary"
     present = {part: {r.class_name if binary else r.subtype for r in parts[part]} for part in PARTS}
@@ -139,7 +139,7 @@ def _class_notes(parts: Members, task: str) -> list[str]:
     return notes
 
 
-def _label(parts: Members, kind: SplitKind, config: SplitConfig) -> str:
+def _label(parts: Groups, kind: SplitKind, config: SplitConfig) -> str:
     """Check disjointness by what the kind lets sets share, and say in a label what they share."""
     if any(not r.case for members in parts.values() for r in members):
         return "GROUPING UNKNOWN"
@@ -155,7 +155,7 @@ def _label(parts: Members, kind: SplitKind, config: SplitConfig) -> str:
     return f"CASE-LEAKY ({touched} images)" if touched else ""
 
 
-def _refuse_shared(parts: Members, unit: str, kind: str) -> None:
+def _refuse_shared(parts: Groups, unit: str, kind: str) -> None:
     first: dict[str, str] = {}
     shared: dict[str, str] = {}
     for part, members in parts.items():

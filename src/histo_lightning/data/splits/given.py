@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, part_of
-from histo_lightning.data.splits.groups import Members, by_group, content_hash
+from histo_lightning.data.splits.groups import Groups, by_group, content_hash
 from histo_lightning.data.splits.reading import read_splits
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
@@ -40,11 +40,9 @@ class GivenKind(SplitKind):
                 if (other := part_by_image.setdefault(image, part)) != part:
                     raise UserError(f"{where}: {image} is in {other} and in {part}; keep it in one part")
         if missing := sorted(part_by_image.keys() - known.keys()):
-            raise UserError(
-                f"{where}: {len(missing)} image(s) are not in the data set, e.g. {missing[0]}: "
-                "split and data set disagree, check dataset.root"
-            )
-        parts: Members = {part: [known[i] for i, p in part_by_image.items() if p == part] for part in PARTS}
+            problem = f"{len(missing)} image(s) are not in the data set, e.g. {missing[0]}"
+            raise UserError(f"{where}: {problem}: split and data set disagree, check dataset.root")
+        parts: Groups = {part: [known[i] for i, p in part_by_image.items() if p == part] for part in PARTS}
         for part in ("train", "test"):
             if not parts[part]:
                 raise UserError(f"{where}: no image in part {part}; a split needs train and test")
@@ -88,7 +86,7 @@ class File(GivenKind):
         return parts
 
 
-def cut_validation(parts: Members) -> Members:
+def cut_validation(parts: Groups) -> Groups:
     """Move about a fifth of the train cases, balanced, into validation; none of them shares a case with test."""
     from histo_lightning.data.splits.assignment import assign  # numpy: not for a list of kinds
 
@@ -97,10 +95,8 @@ def cut_validation(parts: Members) -> Members:
     counts = Counter(members[0].class_name for members in eligible.values())
     fewest = min(counts[c] for c in CLASSES)
     if fewest < 2:
-        raise UserError(
-            "the train part holds fewer than 2 cases of a class that test does not share, so no validation part can "
-            "be cut from it by case: give a split file with train, val and test"
-        )
+        problem = "fewer than 2 cases of a class that test does not share, so no validation part can be cut from it by case"
+        raise UserError(f"the train part holds {problem}: give a split file with train, val and test")
     chosen = set(assign(eligible, min(HOLD_OUT_FOLDS, fewest))[-1])
     val = [r for r in parts["train"] if r.case in chosen]
     return {"train": [r for r in parts["train"] if r.case not in chosen], "val": val, "test": parts["test"]}

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from histo_lightning.data.breakhis.records import Record
 
 GROUPS = ("case", "slide", "image")  # of a record, from the widest
-Members = dict[str, list[Record]]  # by the name of their part, case, slide or image
+Groups = dict[str, list[Record]]  # by the name of their part, case, slide or image
 
 
-def by_group(records: Iterable[Record], group: str) -> Members:
+def by_group(records: Iterable[Record], group: str) -> Groups:
     """Records by the name of their case, slide or image, in the order in which they come."""
-    members: Members = defaultdict(list)
+    members: Groups = defaultdict(list)
     for record in records:
         members[getattr(record, group)].append(record)
     return members
@@ -38,10 +38,9 @@ def keyed_order(names: Iterable[str], *key: object) -> list[str]:
 
 
 def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) -> list[Record]:
-    """Records of several cases in one order whose every beginning holds about the same share of each case.
+    """Records of several cases in one order by ``key`` whose every beginning holds about the same share of each case.
 
-    One record of each case comes first; within a case its slides take turns, and within a slide the order is
-    pseudo-random by ``key``. So a longer beginning contains a shorter one.
+    One record of each case comes first; within a case its slides take turns.
     """
     everything = [record for records in members.values() for record in records]
     rank = {image: i for i, image in enumerate(keyed_order((r.image for r in everything), *key))}

@@ -12,13 +12,7 @@ import math
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.groups import (
-    Members,
-    by_group,
-    keyed_order,
-    main_subtype,
-    proportional_order,
-)
+from histo_lightning.data.splits.groups import Groups, by_group, keyed_order, main_subtype, proportional_order
 from histo_lightning.data.splits.kfold import CaseKFold
 from histo_lightning.data.splits.registry import Draft, register_split
 from histo_lightning.errors import UserError
@@ -64,10 +58,10 @@ class Injection(CaseKFold):
             siblings = by_group((r for r in pool if r.class_name == class_name), "case")
             cases = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
             if not siblings and any(r.class_name == class_name for r in probe):
-                raise UserError(
-                    f"split=injection: no {class_name} test slide has two images at this magnification, so none has a "
-                    "sibling; choose another magnification or more images"
+                problem = (
+                    f"no {class_name} test slide has two images at this magnification, so none has a sibling"
                 )
+                raise UserError(f"split=injection: {problem}; choose another magnification or more images")
             chosen, injected[class_name] = _class_train(siblings, cases, class_name, share, config.seed)
             train += chosen
         images = sum(injected.values())
@@ -85,16 +79,16 @@ class Injection(CaseKFold):
 
 
 def _class_train(
-    siblings: Members, cases: Members, class_name: str, share: float, seed: int
+    siblings: Groups, cases: Groups, class_name: str, share: float, seed: int
 ) -> tuple[list[Record], int]:
     """Train images of one class, and how many of them are siblings of test images."""
     if not siblings:
         return [record for members in cases.values() for record in members], 0
     if len(cases) <= len(siblings):
-        raise UserError(
-            f"split=injection: train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none "
-            "stays; give more folds (split.folds)"
+        problem = (
+            f"train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none stays"
         )
+        raise UserError(f"split=injection: {problem}; give more folds (split.folds)")
     pool = proportional_order(siblings, "injection", seed)
     partner = _enlarged(_partners(siblings, cases, seed), len(pool), cases)
     base = {case: members for case, members in cases.items() if case not in partner.values()}
@@ -116,7 +110,7 @@ def _class_train(
     return foreign + filled, len(foreign) if share else 0
 
 
-def _partners(siblings: Members, cases: Members, seed: int) -> dict[str, str]:
+def _partners(siblings: Groups, cases: Groups, seed: int) -> dict[str, str]:
     """A train case for each case of the pool, the largest first: same subtype, then enough images, then the fewest."""
     order = keyed_order(cases, "partner", seed)
     partners: dict[str, str] = {}
@@ -131,11 +125,8 @@ def _partners(siblings: Members, cases: Members, seed: int) -> dict[str, str]:
     return partners
 
 
-def _enlarged(partner: dict[str, str], needed: int, cases: Members) -> dict[str, str]:
-    """The same partners, or, while they have fewer images than the pool, one exchanged for a larger free case.
-
-    Of the exchanges the one that just suffices is made, or where none does, that which adds most.
-    """
+def _enlarged(partner: dict[str, str], needed: int, cases: Groups) -> dict[str, str]:
+    """The partners; while they have fewer images than the pool, the exchange that just suffices, or adds most, is made."""
     while (have := sum(len(cases[p]) for p in partner.values())) < needed:
         swaps = [
             (have - len(cases[old]) + len(members), case, name)
@@ -150,7 +141,7 @@ def _enlarged(partner: dict[str, str], needed: int, cases: Members) -> dict[str,
     return partner
 
 
-def _partner_images(siblings: Members, partners: Members, seed: int) -> list[Record]:
+def _partner_images(siblings: Groups, partners: Groups, seed: int) -> list[Record]:
     """As many images of each partner as its case has in the pool; what some lack, the others give, as far as they can."""
     orders = {c: proportional_order({c: members}, "partner", seed) for c, members in partners.items()}
     chosen = [record for case, order in orders.items() for record in order[: len(siblings[case])]]

@@ -27,22 +27,20 @@ class CaseKFold(SplitKind):
         from histo_lightning.data.splits.assignment import assign  # numpy: not for a list of kinds
 
         members = by_group(records, self.group)
-        count = Counter(group[0].class_name for group in members.values())
+        counts = Counter(group[0].class_name for group in members.values())
         for class_name in CLASSES:
-            if count[class_name] < config.folds:
-                raise UserError(
-                    f"split.folds={config.folds}: the copy holds only {count[class_name]} {class_name} {self.group}(s) and "
-                    f"every fold needs one: give split.folds={max(count[class_name], 3)} or more images"
-                )
+            if (count := counts[class_name]) < config.folds:
+                problem = f"the copy holds only {count} {class_name} {self.group}(s) and every fold needs one"
+                advice = f"give split.folds={max(count, 3)} or more images"
+                raise UserError(f"split.folds={config.folds}: {problem}: {advice}")
         names = assign(members, config.folds, seed=config.seed, repeat=config.repeat)
         return [[r for name in fold for r in members[name]] for fold in names]
 
     def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
         if not 3 <= config.folds <= MOST_FOLDS:
-            raise UserError(
-                f"split.folds={config.folds}: give 3 to {MOST_FOLDS} (2 leave no training part, since one fold tests and "
-                f"the next validates; the full set has {MOST_FOLDS} benign cases)"
-            )
+            why = "2 leave no training part, since one fold tests and the next validates"
+            limit = f"the full set has {MOST_FOLDS} benign cases"
+            raise UserError(f"split.folds={config.folds}: give 3 to {MOST_FOLDS} ({why}; {limit})")
         if not 0 <= config.fold < config.folds:
             raise UserError(f"split.fold={config.fold}: out of range, allowed are 0 to {config.folds - 1}")
         folds = self.folds(records, config)

@@ -6,17 +6,10 @@ Validation is cut from the train cases that test does not hold, the same ones in
 from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
-from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES, OFFICIAL_FOLDS, census
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.splits.given import cut_validation
-from histo_lightning.data.splits.groups import (
-    Members,
-    by_group,
-    content_hash,
-    keyed_order,
-    proportional_order,
-)
+from histo_lightning.data.splits.groups import Groups, by_group, content_hash, keyed_order, proportional_order
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 
@@ -45,7 +38,7 @@ class Official(SplitKind):
         if unknown := sorted({r.slide for r in records} - census().keys()):
             problem = f"slide {unknown[0]} is not in the authors' folds"
             raise UserError(f"split=official: {problem}; use split=case_kfold")
-        parts: Members = {part: [] for part in PARTS}
+        parts: Groups = {part: [] for part in PARTS}
         for record in records:
             parts[census()[record.slide].official[config.fold]].append(record)
         shared = _shared_cases(parts)
@@ -62,11 +55,11 @@ class Official(SplitKind):
         return draft.refined("matched", config.seed, *_size_matched(draft.parts, config.seed))
 
 
-def _shared_cases(parts: Members) -> list[str]:
+def _shared_cases(parts: Groups) -> list[str]:
     return sorted({r.case for r in parts["train"]} & {r.case for r in parts["test"]})
 
 
-def _size_matched(parts: Members, seed: int) -> tuple[Members, list[str]]:
+def _size_matched(parts: Groups, seed: int) -> tuple[Groups, list[str]]:
     """Drop from train, by class, as many cases and images as ``clean`` drops, but of those that test does not share.
 
     First whole cases (of 200 seeded draws the one whose images come closest to the number from below), then single images,
@@ -102,16 +95,14 @@ def _size_matched(parts: Members, seed: int) -> tuple[Members, list[str]]:
     return parts | {"train": train}, notes
 
 
-def _closest(members: Members, count: int, images: int, key: str) -> list[str]:
+def _closest(members: Groups, count: int, images: int, key: str) -> list[str]:
     """``count`` cases, drawn 200 times by ``key``: those whose images come closest to ``images`` from below."""
-
-    def distance(draw: list[str]) -> tuple[bool, int]:
-        total = sum(len(members[case]) for case in draw)
-        return total > images, abs(images - total)
-
-    return min((keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)), key=distance)
+    draws = [keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)]
+    totals = [sum(len(members[case]) for case in draw) for draw in draws]
+    distances = [(total > images, abs(images - total)) for total in totals]
+    return draws[distances.index(min(distances))]
 
 
-def _spare(members: Members, seed: int) -> list[Record]:
+def _spare(members: Groups, seed: int) -> list[Record]:
     """All records but one a case, in an order whose every beginning takes equal shares of the cases."""
     return proportional_order(members, "matched", seed)[len(members) :]

@@ -1,8 +1,7 @@
 """Every form in which people keep a split of BreakHis, read as it is written: repeated names and leaks included.
 
 These are the authors' ``dsfoldN.txt``, Kaggle's ``Folds.csv``, any CSV with a column of paths and one of parts, a run's
-``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves
-them). An audit wants to see what is wrong with a split; a run refuses it.
+``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves them).
 """
 
 import csv
@@ -27,15 +26,11 @@ Row = tuple[int, str, str, str]  # line of the file, fold ("" where there are no
 
 @dataclass(frozen=True, slots=True)
 class NamedSplit:
-    """One split: paths of images by part as they are written, with ``/``, in their order, repeated ones too.
+    """One split, as it is written; parts without images are left out."""
 
-    ``name`` tells the splits of one file apart (``fold 3``). Members without images are left out.
-    ``passed_over``: images of a folder that are in none of its parts.
-    """
-
-    name: str
-    parts: dict[str, list[str]]
-    passed_over: int = 0
+    name: str  # tells the splits of one file apart: ``fold 3``
+    parts: dict[str, list[str]]  # paths of images by part, with ``/``, in their order, repeated ones too
+    passed_over: int = 0  # images of a folder that are in none of its parts
 
 
 def printable(text: str) -> str:
@@ -85,10 +80,8 @@ def _folder_splits(folder: Path, shown: str) -> list[NamedSplit]:
     ]
     if splits := [split] if len(split.parts) > 1 else [split for split in inside if len(split.parts) > 1]:
         return splits
-    raise UserError(
-        f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
-        "move them there, or give a CSV path,part"
-    )
+    problem = "the images are not in two or more of the folders train/, val/ and test/"
+    raise UserError(f"{shown}: {problem}; move them there, or give a CSV path,part")
 
 
 def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
@@ -153,10 +146,8 @@ def _text_rows(text: str, shown: str) -> Iterator[Row]:
                 yield line, "" if fold is None else cells[fold].strip(), cells[path], cells[part]
             return
     if head.count("|") != 3:
-        raise UserError(
-            f"{shown}, row 1: '{printable(head)}' is neither a row image.png|100|1|train nor a header with path and "
-            f"part; give {ACCEPTED}"
-        )
+        problem = "is neither a row image.png|100|1|train nor a header with path and part"
+        raise UserError(f"{shown}, row 1: '{printable(head)}' {problem}; give {ACCEPTED}")
     for line, (name, _, number, given_part) in _cells(text, shown, "|", 4):
         yield line, number.strip(), name, given_part
 

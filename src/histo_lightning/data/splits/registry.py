@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.groups import Members, content_hash
+from histo_lightning.data.splits.groups import Groups, content_hash
 from histo_lightning.errors import UserError
 
 OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which each has its own kinds
@@ -16,7 +16,7 @@ OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which ea
 class Draft:
     """What a kind makes of a data set."""
 
-    parts: Members
+    parts: Groups
     partition: str = ""  # hash of how groups are assigned, before magnifications; else of the cases by part
     notes: list[str] = field(default_factory=list)  # what a reader must know, a sentence each
     injection: Mapping[str, float | int] | None = None  # of ``split.json``
@@ -25,7 +25,7 @@ class Draft:
         cases = {part: {r.case for r in members} for part, members in self.parts.items()}
         self.partition = self.partition or content_hash(cases)
 
-    def refined(self, word: str, seed: int, parts: Members, notes: list[str]) -> "Draft":
+    def refined(self, word: str, seed: int, parts: Groups, notes: list[str]) -> "Draft":
         """The draft with other parts; ``word`` and ``seed`` make its partition another one."""
         partition = content_hash({"folds": [self.partition], word: [f"seed {seed}"]})
         return Draft(parts, partition, self.notes + notes)
@@ -72,24 +72,17 @@ def register_split(kind: type[SplitKind]) -> type[SplitKind]:
     return kind
 
 
-def split_kind(name: str) -> SplitKind:
-    """A kind by name; UserError where there is none of that name."""
-    if name not in KINDS:
-        raise UserError(f"split.name={name}: allowed are {', '.join(sorted(KINDS))}")
-    return KINDS[name]
-
-
 def check_split_keys(
     config: SplitConfig, *, magnification: str, task: str = "binary", dataset: str | None = None
 ) -> None:
     """Raise UserError for keys that contradict the kind, the magnification, the task or, where it is given, the data set."""
-    kind = split_kind(config.name)
-    kinds = [KINDS[name] for name in sorted(KINDS)]
+    if config.name not in KINDS:
+        raise UserError(f"split.name={config.name}: allowed are {', '.join(sorted(KINDS))}")
+    kind, kinds = KINDS[config.name], [KINDS[name] for name in sorted(KINDS)]
     if dataset and kind.group not in (None, config.group):
         free = " and ".join(f"split={other.name}" for other in kinds if other.group is None)
-        raise UserError(
-            f"split.group={config.group}: split={config.name} groups by {kind.group}; split.group is for {free}"
-        )
+        problem = f"split={config.name} groups by {kind.group}"
+        raise UserError(f"split.group={config.group}: {problem}; split.group is for {free}")
     for key in OPTIONS:
         value = getattr(config, key)
         if value and key not in kind.keys:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name
+from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, census
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
@@ -91,14 +90,12 @@ def ensure_synthetic(
 ) -> Path:
     """The root of the embedded data set, ``cache_dir/synthetic/<key>``; drawn first where it is absent or damaged.
 
+    UserError where an argument is out of range, or the folder cannot be written.
+
     Args:
         images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
-        progress: called with (images done, images in all).
-        threads: by default one a core, at most 8; pixels do not depend on them.
-
-    Raises:
-        UserError: an argument is out of range, or the folder cannot be written.
+        progress, threads: called with (images done, images in all); by default one a core, and at most 8.
     """
     limits = {"images_per_slide": (images_per_slide, 1, 60), "image_size": (image_size, 140, 1400)}
     for name, (value, least, most) in limits.items():

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES, Name
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES, Name, census
 
 Floats = NDArray[np.floating]
 
@@ -41,8 +40,8 @@ GLAND = np.dtype([(n, "f8") for n in ["x", "y", "radius", "stretch", "angle", "w
 NUCLEUS = np.dtype(
     [(n, "f8") for n in ["x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase"]]
 )
-# How a subtype is built: tries to place a gland; smallest and largest radius, um; largest stretch, long over short axis;
-# wobble of outlines; share of glands with a lumen; stromal cells per 100 um square.
+# Of a subtype: tries to place a gland; smallest and largest radius, um; largest stretch, long over short axis; wobble of
+# outlines; share of glands with a lumen; stromal cells per 100 um square.
 LAYOUTS = {
     "A": (260, (10, 19), 1.5, 0.10, 0.95, 9),
     "F": (60, (15, 26), 4.0, 0.16, 0.95, 10),
@@ -87,13 +86,10 @@ def stain(seed: int, case: str, dye: str) -> Floats:
 
 def malignancy_of(seed: int, name: Name, sequence: int) -> float:
     """The latent malignancy of a field of a slide, 0 to 1."""
-    value = (
-        0.5
-        + (CLASS_SHIFT if name.class_name == "malignant" else -CLASS_SHIFT)
-        + CASE_SPREAD * float(norm.ppf(_rank(seed, "malignancy")[name.case]))
-        + SLIDE_SPREAD * generator(seed, "slide", name.slide).normal()
-        + IMAGE_SPREAD * generator(seed, "image", name.slide, sequence).normal()
-    )
+    value = 0.5 + (CLASS_SHIFT if name.class_name == "malignant" else -CLASS_SHIFT)
+    value += CASE_SPREAD * float(norm.ppf(_rank(seed, "malignancy")[name.case]))
+    value += SLIDE_SPREAD * generator(seed, "slide", name.slide).normal()
+    value += IMAGE_SPREAD * generator(seed, "image", name.slide, sequence).normal()
     return float(np.clip(value, 0.0, 1.0))
 
 

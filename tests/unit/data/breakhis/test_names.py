@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census, census_names
-from histo_lightning.data.breakhis.names import MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPES, Name, parse_name
+from histo_lightning.data.breakhis.names import (
+    MAGNIFICATIONS,
+    OFFICIAL_FOLDS,
+    SUBTYPE_CLASS,
+    SUBTYPES,
+    Name,
+    census,
+    census_names,
+    parse_name,
+)
 from histo_lightning.data.breakhis.records import (
     breakhis_records,
     census_message,

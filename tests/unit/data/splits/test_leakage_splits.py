@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import PARTS, record_of
 from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.data.splits.build import labelled

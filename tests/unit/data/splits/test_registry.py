@@ -11,7 +11,7 @@ import pytest
 from histo_lightning.config.identity import split_words
 from histo_lightning.config.schema import Config
 from histo_lightning.data.splits import SplitConfig, check_split_keys
-from histo_lightning.data.splits.registry import KINDS, split_kind
+from histo_lightning.data.splits.registry import KINDS
 from histo_lightning.errors import UserError
 
 SHIPPED = {"case_kfold", "slide_kfold", "official", "folders", "file", "image_random", "injection"}
@@ -39,13 +39,12 @@ class EvenCases(SplitKind):
 def test_shipped_kinds_and_their_keys_exist() -> None:
     assert set(KINDS) >= SHIPPED
     keys = {field.name for field in fields(SplitConfig)}
-    for name, kind in KINDS.items():
-        assert kind is split_kind(name)
+    for kind in KINDS.values():
         assert set(kind.keys) <= keys - {"name", "group"}
         assert kind.group in (None, "case", "slide", "image")
         assert (kind.group is None) == kind.given
     with pytest.raises(UserError, match=r"split\.name=kfold: allowed are case_kfold, "):
-        split_kind("kfold")
+        check_split_keys(SplitConfig("kfold"), magnification="40x")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +104,10 @@ def test_a_strangers_kind_is_one_file(tmp_path: Path) -> None:
     assert len(STRANGER.strip().splitlines()) <= 20
     code = """
 import json, even_cases
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.splits import *
-from histo_lightning.data.splits.registry import KINDS, split_kind
+from histo_lightning.data.splits.registry import KINDS
 from histo_lightning.errors import UserError
 records = [record_of(name) for name in census_names()]
 config = SplitConfig("even_cases")
@@ -140,7 +139,7 @@ def test_a_strangers_leak_is_refused(tmp_path: Path) -> None:
     (tmp_path / "even_cases.py").write_text(leaky)
     code = """
 import even_cases
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.splits import *
 build_split([record_of(name) for name in census_names()], SplitConfig("even_cases"))

@@ -83,7 +83,7 @@ def test_the_split_does_not_depend_on_order_or_hash_seed(census_records) -> None
     backwards = build_split(census_records[::-1], plan("case_kfold"))
     assert backwards.hash == build_split(census_records, plan("case_kfold")).hash
     code = (
-        "from histo_lightning.data.breakhis.census import census_names\n"
+        "from histo_lightning.data.breakhis.names import census_names\n"
         "from histo_lightning.data.breakhis.records import record_of\n"
         "from histo_lightning.data.splits import *\n"
         "print(build_split([record_of(n) for n in census_names()], SplitConfig(repeat=1, seed=3)).hash)"
