@@ -22,9 +22,8 @@ from histo_lightning.data.sources.folder import Progress
 from histo_lightning.data.splits.build import Split, build_split, labelled
 from histo_lightning.errors import UserError
 
-RESIDENT_SHARE = (
-    0.5  # of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched
-)
+# Share of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched.
+RESIDENT_SHARE = 0.5
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
 CHECKED = ("magnification", "task", "sampler", "normalisation")
 
@@ -142,9 +141,8 @@ class BreakHisDataModule(LightningDataModule):
             ", ".join(f"{part} {len(names)}" for part, names in members.items())
             for members in (self.split.parts, self.split.cases)
         )
-        return f"{about}images: {images}; cases: {cases}" + (
-            f", {self.split.label}" if self.split.label else ""
-        )
+        label = f", {self.split.label}" if self.split.label else ""
+        return f"{about}images: {images}; cases: {cases}{label}"
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
@@ -181,8 +179,9 @@ class BreakHisDataModule(LightningDataModule):
         if self.parts:
             return
         root = find_root(self.dataset_settings, self.cache_dir, self.progress)
-        source, task = open_source(self.dataset_settings, root), self.task
-        split = build_split(source.records, self.split_settings, magnification=self.magnification, task=task)
+        source = open_source(self.dataset_settings, root)
+        keys = {"magnification": self.magnification, "task": self.task}
+        split = build_split(source.records, self.split_settings, **keys)
         size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
         if size > short_side:
             raise UserError(f"dataset.short_side={short_side}: smaller than image_size={size}; leave it null")

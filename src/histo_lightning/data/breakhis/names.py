@@ -1,11 +1,10 @@
 """The BreakHis file names: their grammar, what a name says about an image, and the census of the full data set.
 
-The file name is the truth about an image, never its folder: one public copy keeps images of slide
-16184CD inside slide 16184's folder, and folders write ``_14-`` where files write ``-14-``.
+The file name is the truth about an image, never its folder: one public copy keeps images of slide 16184CD inside slide
+16184's folder, and folders write ``_14-`` where files write ``-14-``.
 
-``census.csv`` was derived once from the complete list of 7,909 file names and the authors' ``dsfold1..5.txt``: a row a
-slide, its train/test flag in each official fold (constant over magnifications), and the sequence numbers present at
-each magnification as ranges (34 of the 328 groups have gaps).
+``census.csv``, from the complete list of 7,909 file names and the authors' ``dsfold1..5.txt``, has a row a slide: train
+or test in each official fold, and the sequence numbers at each magnification as ranges (34 of the 328 have gaps).
 """
 
 import csv

@@ -166,6 +166,7 @@ class _Shard:
         """Decode everything into a folder; reasons by image for what cannot be used."""
         sizes = list(self.sizes[:1]) if self.sizes else []
         for record in () if self.sizes else self.records:
+            # What cannot be read is reported when it is decoded.
             with suppress(*DECODING_ERRORS), Image.open(self.root / record.path) as image:
                 sizes.append(image.size)
         height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
@@ -228,7 +229,8 @@ def load_pixels(
         short_side: of the canvas, in pixels.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
-        threads, progress: that decode, by default one a core; called with (images done, images in all) meanwhile.
+        threads: that decode side by side; by default one a core.
+        progress: called with (images done, images in all) while images are decoded.
         tolerant, verify: fill ``unreadable`` instead of raising an error; decode again, and rebuild the cache.
     """
     groups: dict[int, list[Record]] = {}
