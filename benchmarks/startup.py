@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from histo_lightning.config.exits import EXIT_FOUND
-from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.names import census
 from histo_lightning.data.breakhis.records import record_of
 
 from .measure import Row, interleaved, judged, ratios

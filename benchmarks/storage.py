@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.pixels import cache, decode
 from histo_lightning.data.pixels.cache import load_pixels

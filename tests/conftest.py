@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from factories.sweeps import write_sweep
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record, record_of
 
 ROOT = Path(__file__).resolve().parents[1]

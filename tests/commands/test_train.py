@@ -39,7 +39,7 @@ from histo_lightning.classifier import Classifier
 from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule
-from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.names import census
 from histo_lightning.errors import UserError
 from histo_lightning.training.run import run_training
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from histo_lightning.data.breakhis.census import census_names
-from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.breakhis.names import census_names, parse_name
 
 SLIDES = ("A-14-22549AB", "F-14-25197", "DC-14-2523", "MC-14-13413")
 

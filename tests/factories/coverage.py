@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import norm
 
-from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.names import census
 from histo_lightning.evaluation import Table, get_score, make_table
 from histo_lightning.evaluation.intervals import bootstrap, case_weights, class_support, newcombe_auroc
 from histo_lightning.evaluation.levels import Units, units

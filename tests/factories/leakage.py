@@ -11,10 +11,10 @@ import yaml
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config, SplitConfig
 from histo_lightning.config.tree import option
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.splits import build_split
-from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.splits.build import labelled
 from histo_lightning.evaluation import make_table, write_predictions
 
 GROUP = {"slide_kfold": "slide", "official": "slide", "image_random": "image"}

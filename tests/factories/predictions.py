@@ -59,7 +59,7 @@ def whole_set(records: list[Record], task: str = "binary", seed: int = 0) -> Tab
     margin = np.array([2 + shift[r.case] for r in records]) + random.normal(0, 1.4, len(records))
     if task == "binary":
         logits = np.zeros((len(records), 2))
-        logits[:, 1] = np.where([r.label == 1 for r in records], margin, -margin)
+        logits[:, 1] = np.where([r.class_name == "malignant" for r in records], margin, -margin)
     else:
         logits = random.normal(size=(len(records), 8))
         logits[np.arange(len(records)), [SUBTYPES.index(r.subtype) for r in records]] += margin

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from factories.copies import draw
-from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.breakhis.names import Name
+from histo_lightning.data.breakhis.names import Name, census
 
 A1, A2 = "SOB_B_A-14-22549AB-40-001.png", "SOB_B_A-14-22549AB-40-002.png"  # one slide
 A3 = "SOB_B_A-14-22549CD-40-001.png"  # another slide of its case

@@ -21,7 +21,7 @@ from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.splits import Split, build_split
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions

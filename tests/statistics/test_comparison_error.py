@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from factories.coverage import layout
-from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.names import census
 from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.evaluation import Table

@@ -17,7 +17,7 @@ from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.splits import build_split
-from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.splits.build import labelled
 from histo_lightning.evaluation.differences.leakage import contrast, injection
 
 SHUFFLES = (0, 1, 2, 3)

@@ -24,10 +24,8 @@ from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# SplitMix64's constants, as int64.
-_GOLDEN, _MIX_1, _MIX_2 = (
-    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+SPLITMIX_64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = (number - 2**64 for number in SPLITMIX_64)  # as int64
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -53,15 +51,17 @@ def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
     return bits.to(torch.float32) * 2.0**-24
 
 
-# A step changes training images: uint8 B x S x S x 3, and uniform numbers in [0, 1), float32 B x 8 -> uint8 or float32 in
-# [0, 255], B x S x S x 3. Its keyword arguments are what ``augment.steps.<name>`` gives.
 Step = Callable[..., Tensor]
 STEPS: dict[str, Step] = {}
 NUMBERS_A_STEP = 8
 
 
 def augmentation_step(name: str) -> Callable[[Step], Step]:
-    """Register a function as the step ``augment.steps.<name>``; steps run in the order of the config, before the colours."""
+    """Register a function as the step ``augment.steps.<name>``; steps run in the order of the config, before the colours.
+
+    It changes training images: uint8 B x S x S x 3, and uniform numbers in [0, 1), float32 B x 8 -> uint8 or float32 in
+    [0, 255], B x S x S x 3. Its keyword arguments are what ``augment.steps.<name>`` gives.
+    """
 
     def register(step: Step) -> Step:
         STEPS[name] = step
@@ -72,9 +72,8 @@ def augmentation_step(name: str) -> Callable[[Step], Step]:
 
 def check_steps(steps: Mapping[str, Any]) -> None:
     """Raise UserError where a step does not exist or does not take its arguments."""
-    for name, options in steps.items():
-        if options is None:
-            continue
+    given = {name: options for name, options in steps.items() if options is not None}
+    for name, options in given.items():
         if name not in STEPS:
             known = ", ".join(sorted(STEPS)) or "none (a module of your own registers one; see imports)"
             hint = nearest(name, list(STEPS))
@@ -101,17 +100,15 @@ class Recipe(AugmentConfig):
         crop = f"random crop of scale {scale} and ratio {ratio}, resized to {self.size}"
         if self.crops_at_native_scale:
             crop = f"random crop of {self.size} at native scale"
+        colours = ("brightness", "contrast", "channel_gain", "stain_gain", "stain_shift")
         changes = {
             centre if self.name == "none" else crop: True,
             "eight orientations": self.dihedral,
             "horizontal flip": self.horizontal_flip,
             f"rotation up to {self.rotation_degrees:g} degrees": self.rotation_degrees,
+            **{f"{name.replace('_', ' ')} {getattr(self, name):g}": getattr(self, name) for name in colours},
+            **{f"{name} {options}": options is not None for name, options in self.steps.items()},
         }
-        for name in ("brightness", "contrast", "channel_gain", "stain_gain", "stain_shift"):
-            strength = getattr(self, name)
-            changes[f"{name.replace('_', ' ')} {strength:g}"] = strength
-        for name, options in self.steps.items():
-            changes[f"{name} {options}"] = options is not None
         train = ", ".join(text for text, on in changes.items() if on)
         return f"train: {train}; evaluation: {'whole field' if self.evaluate == 'field' else centre}"
 
@@ -124,26 +121,16 @@ def recipe_of(
         augment = asdict(augment)
     keys = option("augment", augment) if isinstance(augment, str) else dict(augment)
     known = sorted(field.name for field in fields(AugmentConfig))
-    for name in keys:
-        if name not in known:
-            raise UserError(f"augment: {name!r} is no key of it; allowed are {', '.join(known)}")
+    if unknown := [name for name in keys if name not in known]:
+        raise UserError(f"augment: {unknown[0]!r} is no key of it; allowed are {', '.join(known)}")
     if normalisation is not None:
         keys["normalisation"] = normalisation
     check_steps(keys.get("steps") or {})
     return Recipe(**keys, size=size)
 
 
-def _centre(images: Tensor, size: int) -> Tensor:
-    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
-    return images[:, top : top + size, left : left + size]
-
-
 def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """Random windows in one of the eight orientations, at native scale: B x H x W x 3 -> B x S x S x 3.
-
-    One gather: the source of output pixel (y, x) is ``along_y[y] + along_x[x]`` in the flattened image, whichever of
-    the two runs over its rows.
-    """
+    """Random windows in one of the eight orientations, at native scale: B x H x W x 3 -> B x S x S x 3, by one gather."""
     (batch, height, width, _), size = images.shape, recipe.size
     index = torch.int32 if batch * height * width < 2**31 else torch.int64
     top = (u[:, 0] * (height - size + 1)).to(index)
@@ -157,6 +144,7 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     starts = torch.arange(batch, dtype=index, device=images.device)[:, None] * (height * width)
     rows = (top[:, None] + torch.where(flip, size - 1 - steps, steps)) * width + starts
     columns = left[:, None] + torch.where(mirror, size - 1 - steps, steps)
+    # The source of output pixel (y, x) in the flattened images is along_y[y] + along_x[x].
     along_y, along_x = torch.where(transpose, columns, rows), torch.where(transpose, rows, columns)
     source = (along_y[:, :, None] + along_x[:, None, :]).flatten()
     return images.reshape(-1, 3).index_select(0, source).view(batch, size, size, 3)
@@ -191,7 +179,6 @@ def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
 
 @cache
 def _stain_bases(device: torch.device) -> list[Tensor]:
-    """Unit optical densities of the stains and the inverse, float32 3 x 3 each, on a device."""
     return [torch.from_numpy(basis).float().to(device) for basis in (BASIS, UNMIXING)]
 
 
@@ -207,27 +194,15 @@ def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     return 255 * torch.exp(-density.clamp(min=0))
 
 
-def _colour_matrix(u: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, channel gains and normalisation as one gain and one offset a channel (each B x 3)."""
-    signed = 2 * u - 1
-    brightness, contrast = 1 + recipe.brightness * signed[:, 0:1], 1 + recipe.contrast * signed[:, 1:2]
-    scale = brightness * contrast * (1 + recipe.channel_gain * signed[:, 2:5]) / 255
-    offset = (1 - contrast) * mean  # contrast turns about the training mean
-    return scale / std, (offset - mean) / std
-
-
 def augment(
     images: Tensor, samples: Tensor, recipe: Recipe, mean: Tensor, std: Tensor, *, seed: int, epoch: int
 ) -> Tensor:
     """Augment and normalise a training batch: uint8 B x H x W x 3 -> float32 B x 3 x size x size, channels_last.
 
-    Args:
-        images: at least ``recipe.size`` on each side.
-        samples: int64, B, an identifier for each image.
-        mean, std: float32, 3, in units of [0, 1].
+    ``samples``: int64, B, an identifier for each image. ``mean, std``: float32, 3, in units of [0, 1].
     """
     if recipe.name == "none":
-        return normalise(_centre(images, recipe.size), mean, std)
+        return normalise(images, mean, std, recipe.size)
     steps = [(STEPS[name], options) for name, options in recipe.steps.items() if options is not None]
     u = uniform(seed, epoch, samples, 16 + NUMBERS_A_STEP * len(steps))
     crops = images if recipe.crops_at_native_scale else _affine_crops(images, u, recipe)
@@ -238,27 +213,32 @@ def augment(
         crops = step(crops, u[:, start : start + NUMBERS_A_STEP], **options)
     if recipe.stain_gain or recipe.stain_shift:
         crops = _stained(crops.float(), u[:, 7:11], recipe)
-    return _coloured(crops, *_colour_matrix(u[:, 11:16], recipe, mean, std))
+    # Brightness, contrast, channel gains and normalisation as one gain and one offset a channel.
+    signed = 2 * u[:, 11:16] - 1
+    brightness, contrast = 1 + recipe.brightness * signed[:, 0:1], 1 + recipe.contrast * signed[:, 1:2]
+    scale = brightness * contrast * (1 + recipe.channel_gain * signed[:, 2:5]) / 255
+    offset = (1 - contrast) * mean  # contrast turns about the training mean
+    return _coloured(crops, scale / std, (offset - mean) / std)
 
 
 def _coloured(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """``image * scale + offset`` by channel: B x H x W x 3 -> float32 B x 3 x H x W, channels_last.
-
-    ``scale``, ``offset``: float32, B x 3 or 1 x 3. They are repeated along a row first: an inner loop over three
-    channels would take three times as long.
-    """
+    """``image * scale + offset`` (each B x 3 or 1 x 3): B x H x W x 3 -> float32 B x 3 x H x W, channels_last."""
     batch, height, width, _ = images.shape
     pixels = images.contiguous().view(batch, height, width * 3).float()
+    # Repeated along a row: an inner loop over three channels would take three times as long.
     gain, shift = scale.repeat(1, width)[:, None, :], offset.repeat(1, width)[:, None, :]
     torch.addcmul(shift, pixels, gain, out=pixels)  # in place: fresh memory costs more than the arithmetic
     return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)  # nothing moves in memory
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised."""
+def normalise(images: Tensor, mean: Tensor, std: Tensor, size: int | None = None) -> Tensor:
+    """uint8 B x H x W x 3 -> float32 B x 3 x H x W (channels_last), normalised; with ``size`` the centre square."""
+    if size is not None:
+        top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+        images = images[:, top : top + size, left : left + size]
     return _coloured(images, (1 / (255 * std))[None], (-mean / std)[None])
 
 
 def evaluation_view(images: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
     """What validation and test see: the whole field, or its centre square; float32, B x 3 x H x W."""
-    return normalise(images if recipe.evaluate == "field" else _centre(images, recipe.size), mean, std)
+    return normalise(images, mean, std, None if recipe.evaluate == "field" else recipe.size)

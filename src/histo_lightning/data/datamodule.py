@@ -12,20 +12,17 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
-from histo_lightning.config.tree import conf_dir, option
+from histo_lightning.config.tree import option, option_names
 from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
-from histo_lightning.data.parts import Batch, Part, PillowDataset, build_parts, class_indices
+from histo_lightning.data.batches import Batch, Batches, Loader, Part, PillowDataset, build_parts
+from histo_lightning.data.breakhis.names import class_indices
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
-from histo_lightning.data.sampling import Batches, EpochOrder, Loader, ResidentLoader, resident_pixels
 from histo_lightning.data.sources.dataset import Source, find_root, open_source
 from histo_lightning.data.sources.folder import Progress
-from histo_lightning.data.splits import Split, build_split
-from histo_lightning.data.splits.label_shuffling import labelled
-from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE
+from histo_lightning.data.splits.build import Split, build_split, labelled
 from histo_lightning.errors import UserError
 
-AnyLoader = Loader | ResidentLoader
-# Share of a GPU's free memory that the stored pixels may take; else batches are pinned and prefetched.
+# Share of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched.
 RESIDENT_SHARE = 0.5
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
 CHECKED = ("magnification", "task", "sampler", "normalisation")
@@ -48,13 +45,9 @@ class BreakHisDataModule(LightningDataModule):
         augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
         batch_size, sampler: images a step over all processes together; ``shuffle`` or ``case_balanced``.
         images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
-        seed: of order and augmentation.
-        workers: processes that load batches; 0 is this one, or a GPU's own memory where the pixels fit. Results are
-            the same with any number.
+        seed, workers: of order and augmentation; processes that load batches, whose number changes no result (0 is this
+            one, or a GPU's own memory where the pixels fit).
         progress: called with (done, in all) while pixels are drawn and decoded.
-
-    Attributes:
-        predict_parts: what ``predict_dataloader`` gives, a loader each: ``train``, ``val``, ``test``.
 
     Raises:
         UserError: a setting that cannot work.
@@ -87,21 +80,29 @@ class BreakHisDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         defaults = option("dataset", dataset)
-        drawn, size = defaults.get("dataset", {}), image_size or int(defaults.get("image_size", 112))
-        settings = DatasetConfig(dataset, root, seed=synthetic_seed, download=download, url=url)
-        settings.images_per_slide = images_per_slide or drawn.get("images_per_slide") or IMAGES_PER_SLIDE
-        settings.image_size = synthetic_size or drawn.get("image_size") or IMAGE_SIZE
-        settings.short_side = short_side or round(size * 8 / 7)
-        self.dataset_settings = settings
+        drawn, size = defaults["dataset"], image_size or int(defaults.get("image_size", 112))
+        self.dataset_settings = DatasetConfig(
+            dataset,
+            root,
+            images_per_slide=images_per_slide or drawn.get("images_per_slide"),
+            image_size=synthetic_size or drawn.get("image_size"),
+            seed=synthetic_seed,
+            short_side=short_side or round(size * 8 / 7),
+            download=download,
+            url=url,
+        )
         split = split or ("folders" if dataset == "folders" else "case_kfold")
-        self.split_settings = _split_settings(split, fold)
+        if isinstance(split, str):
+            split = option("split", split) if split in option_names("split") else {"name": split}
+        split = split if isinstance(split, SplitConfig) else SplitConfig(**split)
+        self.split_settings = split if fold is None else replace(split, fold=fold)
         self.recipe = recipe_of(augment, size, normalisation)
         self.magnification, self.task, self.class_to_idx = magnification, task, class_indices(task)
         self.batch_size = batch_size or int(defaults.get("batch_size", 16))
         self.sampler, self.normalisation = sampler, self.recipe.normalisation
         self.seed, self.workers = seed, workers
         self.cache_dir, self.progress = Path(cache_dir or default_cache_dir()), progress
-        self.predict_parts: tuple[str, ...] = ("test",)
+        self.predict_parts: tuple[str, ...] = ("test",)  # a loader each from predict_dataloader
         for field in (*fields(Config), *fields(AugmentConfig)):
             if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:
                 allowed = ", ".join(field.metadata["choices"])
@@ -119,28 +120,29 @@ class BreakHisDataModule(LightningDataModule):
         """What the module was made with, as the config keys of a run: nested, primitives only."""
         augment, dataset = asdict(self.recipe), asdict(self.dataset_settings)
         keys = ("name", "root", "images_per_slide", "image_size", "short_side")
-        settings: dict[str, Any] = {
+        own = ("magnification", "task", "batch_size", "sampler", "seed")
+        return {
             "dataset": {key: dataset[key] for key in keys},
             "split": asdict(self.split_settings),
             "image_size": augment.pop("size"),
             "augment": augment,
+            **{key: getattr(self, key) for key in own},
         }
-        own = ("magnification", "task", "batch_size", "sampler", "seed")
-        return settings | {key: getattr(self, key) for key in own}
 
     def __str__(self) -> str:
         split = self.split_settings
-        lines = [
-            f"BreakHisDataModule: {self.dataset_settings.name}, {self.magnification}, {self.task}",
-            f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}",
-        ]
-        if self.split is None:
-            return "\n".join([*lines, "not set up: call setup(), or give it to a Trainer"])
-        counts = "; ".join(
-            f"{what}: {', '.join(f'{part} {len(names)}' for part, names in members.items())}"
-            for what, members in (("images", self.split.parts), ("cases", self.split.cases))
+        about = (
+            f"BreakHisDataModule: {self.dataset_settings.name}, {self.magnification}, {self.task}\n"
+            f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}\n"
         )
-        return "\n".join([*lines, counts + (f", {self.split.label}" if self.split.label else "")])
+        if self.split is None:
+            return about + "not set up: call setup(), or give it to a Trainer"
+        images, cases = (
+            ", ".join(f"{part} {len(names)}" for part, names in members.items())
+            for members in (self.split.parts, self.split.cases)
+        )
+        label = f", {self.split.label}" if self.split.label else ""
+        return f"{about}images: {images}; cases: {cases}{label}"
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
@@ -164,13 +166,12 @@ class BreakHisDataModule(LightningDataModule):
 
     def _ready(self) -> tuple[Source, Split, Pixels]:
         if self.source is None or self.split is None or self.pixels is None:
-            raise UserError(
-                "not set up: call prepare_data() and setup(), or give the data module to a Trainer"
-            )
+            advice = "call prepare_data() and setup(), or give the data module to a Trainer"
+            raise UserError(f"not set up: {advice}")
         return self.source, self.split, self.pixels
 
     def prepare_data(self) -> None:
-        """Draw the synthetic set and decode all pixels once, so that other processes find them on disk."""
+        """Draw the synthetic set and decode all pixels once, for all processes."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
@@ -179,27 +180,18 @@ class BreakHisDataModule(LightningDataModule):
             return
         root = find_root(self.dataset_settings, self.cache_dir, self.progress)
         source = open_source(self.dataset_settings, root)
-        split = build_split(
-            source.records,
-            self.split_settings,
-            magnification=self.magnification,
-            task=self.task,
-        )
+        keys = {"magnification": self.magnification, "task": self.task}
+        split = build_split(source.records, self.split_settings, **keys)
         size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
         if size > short_side:
             raise UserError(f"dataset.short_side={short_side}: smaller than image_size={size}; leave it null")
         chosen = {image for names in split.parts.values() for image in names}
         records = [r for r in labelled(source.records, self.split_settings) if r.image in chosen]
         # All images of a magnification, so that every fold and every way to split shares what is stored.
-        present = {record.magnification for record in records}
-        pixels = load_pixels(
-            source.root,
-            [record for record in source.records if record.magnification in present or not source.sizes],
-            short_side,
-            self.cache_dir,
-            sizes=source.sizes,
-            progress=self.progress,
-        )
+        present = {r.magnification for r in records}
+        shared = [r for r in source.records if r.magnification in present or not source.sizes]
+        sizes, progress = source.sizes, self.progress
+        pixels = load_pixels(root, shared, short_side, self.cache_dir, sizes=sizes, progress=progress)
         self.source, self.split, self.pixels = source, split, pixels
         self.parts = build_parts(split, records, pixels, self.task)
         if self.normalisation == "train":
@@ -224,52 +216,49 @@ class BreakHisDataModule(LightningDataModule):
         _, split, pixels = self._ready()
         return pixels.fingerprint(image for names in split.parts.values() for image in names)
 
-    def loader(self, part: str, *, train: bool = False) -> AnyLoader:
+    def loader(self, part: str, *, train: bool = False) -> Loader:
         """Batches of a part: in a seeded order with full batches for training, else every image in batches of one shape."""
         source, _, pixels = self._ready()
         members, trainer = self.parts[part], self.trainer
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         overfits = train and bool(getattr(trainer, "overfit_batches", 0))
-        kind = self.sampler if train else "sequential"
-        order = EpochOrder(members.records, members.labels.tolist(), kind, self.seed, repeats=overfits)
-        batches = Batches(order, self.batch_size, training=train, rank=rank, processes=processes)
-        on_gpu = device.type == "cuda"
+        order = self.sampler if train else "sequential"
+        by_pillow, on_gpu = self.recipe.name == "thesis_pillow", device.type == "cuda"
+        batches = Batches(
+            members.records, members.labels.tolist(), order, self.seed, self.batch_size,
+            training=train, repeats=overfits, rank=rank, processes=processes, with_epoch=by_pillow,
+        )  # fmt: skip
         dataset: Part | PillowDataset = members
-        if self.recipe.name == "thesis_pillow":
+        if by_pillow:
             view = self.recipe, self.mean, self.std
             dataset = PillowDataset(members, source.root, *view, train=train, seed=self.seed)
-            batches.with_epoch = True
-        elif on_gpu and not self.workers and (stored := self._stored(pixels, device)) is not None:
-            return ResidentLoader(members, batches, stored)
-        workers = self.workers or (PREFETCHING_WORKERS if on_gpu else 0)
+        resides = on_gpu and not self.workers and not by_pillow
+        if resides and self._resident is None:
+            fits = pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+            self._resident = members.stored_on(device) if fits else None
+        stored = self._resident if resides else None
+        workers = self.workers or (PREFETCHING_WORKERS if on_gpu and stored is None else 0)
         # Without a Trainer nobody calls on_after_batch_transfer: the loader gives what a network sees.
         seen = partial(self.view, training=train) if trainer is None else None
-        return Loader(dataset, batches, workers=workers, pin=on_gpu, view=seen)
+        return Loader(dataset, batches, workers=workers, pin=on_gpu, view=seen, stored=stored)
 
-    def _stored(self, pixels: Pixels, device: torch.device) -> Tensor | None:
-        """All stored pixels in the device's memory, copied there once, where they fit into its share."""
-        if self._resident is None and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._resident = resident_pixels(pixels, device)
-        return self._resident
-
-    def train_dataloader(self) -> AnyLoader:
+    def train_dataloader(self) -> Loader:
         return self.loader("train", train=True)
 
-    def val_dataloader(self) -> AnyLoader:
+    def val_dataloader(self) -> Loader:
         return self.loader("val")
 
-    def test_dataloader(self) -> AnyLoader:
+    def test_dataloader(self) -> Loader:
         return self.loader("test")
 
-    def predict_dataloader(self) -> AnyLoader | list[AnyLoader]:
+    def predict_dataloader(self) -> Loader | list[Loader]:
         loaders = [self.loader(part) for part in self.predict_parts]
         return loaders[0] if len(loaders) == 1 else loaders
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training) and normalise, on the device the batch has been moved to."""
-        trainer = self.trainer
-        if trainer is None:
+        if (trainer := self.trainer) is None:
             return self.view(batch, training=False)
         return self.view(batch, training=trainer.training, epoch=trainer.current_epoch)
 
@@ -281,17 +270,7 @@ class BreakHisDataModule(LightningDataModule):
         if pixels.device not in self._on_device:  # a copy at every step would make the device wait
             self._on_device[pixels.device] = self.mean.to(pixels.device), self.std.to(pixels.device)
         mean, std = self._on_device[pixels.device]
-        if training:
-            image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
-        else:
-            image = evaluation_view(pixels, self.recipe, mean, std)
+        if not training:
+            return batch | {"image": evaluation_view(pixels, self.recipe, mean, std)}
+        image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
         return batch | {"image": image}
-
-
-def _split_settings(split: str | Mapping[str, Any] | SplitConfig, fold: int | None) -> SplitConfig:
-    if isinstance(split, str):
-        shipped = (conf_dir() / "split" / f"{split}.yaml").is_file()
-        split = SplitConfig(**option("split", split)) if shipped else SplitConfig(name=split)
-    elif not isinstance(split, SplitConfig):
-        split = SplitConfig(**split)
-    return split if fold is None else replace(split, fold=fold)

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from histo_lightning.config.schema import PrepareConfig
+from histo_lightning.data.batches import PillowDataset
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.parts import PillowDataset
 from histo_lightning.report.style import TEXT_SIZE, new_grid, save_picture
 from histo_lightning.training.objects import build_datamodule
 

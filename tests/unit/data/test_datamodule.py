@@ -13,7 +13,7 @@ from torchvision import transforms
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.augment import IMAGENET_MEAN, STEPS, augmentation_step, check_steps
-from histo_lightning.data.sampling import ResidentLoader, resident_pixels
+from histo_lightning.data.batches import Loader
 from histo_lightning.errors import UserError
 
 D4 = {"name": "d4", "dihedral": True, "brightness": 0.1}
@@ -121,7 +121,7 @@ def test_every_image_is_evaluated_in_batches_of_one_shape(tmp_path: Path) -> Non
         batches = [batch["index"].tolist() for batch in data.loader(part)]
         assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 9]]  # the last one filled up with its own
     labels = torch.cat([batch["label"] for batch in data.test_dataloader()]).tolist()[:10]
-    assert labels == [r.label for r in data.parts["test"].records]
+    assert labels == [int(r.class_name == "malignant") for r in data.parts["test"].records]
     assert data.class_counts == [5, 5]
     assert data.evaluation_size == (37, 56)
 
@@ -218,10 +218,10 @@ def test_no_step_waits_for_the_device_or_copies_to_it(tmp_path: Path, recipe: st
     """Run on the CPU, where the same operations would be called: a step reads nothing back and lifts nothing in."""
     data = module(tree(tmp_path / "t"), tmp_path / "c", augment=recipe)
     classifier = Classifier({"_target_": "histo_lightning.models.resnet.resnet10", "stem": "small"})
-    loader = ResidentLoader(
+    loader = Loader(
         data.parts["train"],
         data.train_dataloader().batch_sampler,
-        resident_pixels(data.pixels, torch.device("cpu")),
+        stored=data.parts["train"].stored_on(torch.device("cpu")),
     )
     data.view(next(iter(loader)), training=True)  # constants are put on the device once
     steps = iter(loader)
@@ -240,10 +240,10 @@ def test_no_step_waits_for_the_device_or_copies_to_it(tmp_path: Path, recipe: st
 
 def test_pixels_in_device_memory_give_the_same_batches(tmp_path: Path) -> None:
     data = module(tree(tmp_path / "t"), tmp_path / "c")
-    stored = resident_pixels(data.pixels, torch.device("cpu"))
+    stored = data.parts["train"].stored_on(torch.device("cpu"))
     for part, train in (("train", True), ("val", False)):
         direct = data.loader(part, train=train)
-        resident = ResidentLoader(data.parts[part], direct.batch_sampler, stored)
+        resident = Loader(data.parts[part], direct.batch_sampler, stored=stored)
         assert len(resident) == len(direct)
         seen = [data.view(batch, training=train) for batch in resident]
         assert_same_batches(list(direct), seen)

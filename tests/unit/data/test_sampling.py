@@ -2,8 +2,8 @@
 
 import pytest
 
+from histo_lightning.data.batches import Batches
 from histo_lightning.data.breakhis.records import record_of
-from histo_lightning.data.sampling import Batches, EpochOrder
 
 
 def test_case_balanced_sampling_draws_classes_and_cases_equally() -> None:
@@ -12,7 +12,8 @@ def test_case_balanced_sampling_draws_classes_and_cases_equally() -> None:
     ]
     names += [f"SOB_M_DC-14-{c}-40-{i:03d}.png" for c in range(3, 7) for i in range(8)]
     records = [record_of(name) for name in names]
-    order = EpochOrder(records, [r.label for r in records], "case_balanced", seed=1)
+    labels = [int(r.class_name == "malignant") for r in records]
+    order = Batches(records, labels, "case_balanced", 1, len(records), training=True)
     drawn = []
     for epoch in range(100):
         order.set_epoch(epoch)
@@ -27,11 +28,9 @@ def test_case_balanced_sampling_draws_classes_and_cases_equally() -> None:
 def test_processes_share_batches_without_loss_or_duplicates(processes: int) -> None:
     records = [record_of(f"SOB_B_A-14-1-40-{i:03d}.png") for i in range(23)]
     labels = [0] * 23
-    whole = list(Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True))
+    whole = list(Batches(records, labels, "shuffle", 0, 6, training=True))
     shares = [
-        list(
-            Batches(EpochOrder(records, labels, "shuffle", 0), 6, training=True, rank=r, processes=processes)
-        )
+        list(Batches(records, labels, "shuffle", 0, 6, training=True, rank=r, processes=processes))
         for r in range(processes)
     ]
     for i, batch in enumerate(whole):
@@ -42,16 +41,12 @@ def test_processes_share_batches_without_loss_or_duplicates(processes: int) -> N
 @pytest.mark.parametrize("count", [1, 3, 10, 31, 32, 33, 300, 301])
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_evaluation_batches_cover_everything_on_any_number_of_processes(count: int, processes: int) -> None:
-    order = EpochOrder([], [], "sequential", 0)
-    order.count = count
+    part = [None] * count, [0] * count, "sequential", 0, 32 // processes * processes
     shares = [
-        list(Batches(order, 32 // processes * processes, training=False, rank=rank, processes=processes))
-        for rank in range(processes)
+        list(Batches(*part, training=False, rank=rank, processes=processes)) for rank in range(processes)
     ]
     assert len({len(batch) for share in shares for batch in share}) == 1
-    assert {len(share) for share in shares} == {
-        len(Batches(order, 32 // processes * processes, training=False))
-    }
+    assert {len(share) for share in shares} == {len(Batches(*part, training=False))}
     seen = [index for share in shares for batch in share for index in batch]
     assert set(seen) == set(range(count))
     assert len(seen) - count < max(
@@ -61,10 +56,10 @@ def test_evaluation_batches_cover_everything_on_any_number_of_processes(count: i
 
 
 def test_overfitting_repeats_the_first_epoch() -> None:
-    order = EpochOrder([None] * 20, [0] * 20, "shuffle", 3, repeats=True)
+    order = Batches([None] * 20, [0] * 20, "shuffle", 3, 4, training=True, repeats=True)
     first = order.indices().tolist()
     order.set_epoch(5)
     assert order.indices().tolist() == first
-    other = EpochOrder([None] * 20, [0] * 20, "shuffle", 3)
+    other = Batches([None] * 20, [0] * 20, "shuffle", 3, 4, training=True)
     other.set_epoch(5)
     assert sorted(other.indices().tolist()) == sorted(first) != other.indices().tolist()

@@ -25,8 +25,7 @@ from factories.split_files import (
     write_dsfold,
 )
 from histo_lightning.config.schema import AuditConfig, DatasetConfig
-from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
-from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.breakhis.names import OFFICIAL_FOLDS, census, parse_name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 from histo_lightning.data.splits import SplitConfig, build_split
 from histo_lightning.data.splits.reading import NamedSplit, printable, read_splits

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from factories.html import Page
-from histo_lightning.data.breakhis.census import census_names
-from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.breakhis.names import census_names, parse_name
 from histo_lightning.data.breakhis.problems import Problem, inspect_names
 from histo_lightning.data.breakhis.records import Record, record_of
 from histo_lightning.data.pixels.duplicates import Pair

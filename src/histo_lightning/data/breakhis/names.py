@@ -1,11 +1,18 @@
-"""The BreakHis file-name grammar: what a name alone says about an image.
+"""The BreakHis file names: their grammar, what a name says about an image, and the census of the full data set.
 
-The file name is the truth about an image, never its folder: one public copy keeps images of slide
-16184CD inside slide 16184's folder, and folders write ``_14-`` where files write ``-14-``.
+The file name is the truth about an image, never its folder: one public copy keeps images of slide 16184CD inside slide
+16184's folder, and folders write ``_14-`` where files write ``-14-``.
+
+``census.csv``, from the complete list of 7,909 file names and the authors' ``dsfold1..5.txt``, has a row a slide: train
+or test in each official fold, and the sequence numbers at each magnification as ranges (34 of the 328 have gaps).
 """
 
+import csv
 import re
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import ascii_uppercase
 
 CLASSES = ("benign", "malignant")
 SUBTYPE_NAMES = {
@@ -21,41 +28,39 @@ SUBTYPE_NAMES = {
 SUBTYPES = tuple(SUBTYPE_NAMES)
 SUBTYPE_CLASS = dict.fromkeys(SUBTYPES[:4], "benign") | dict.fromkeys(SUBTYPES[4:], "malignant")
 MAGNIFICATIONS = (40, 100, 200, 400)
+OFFICIAL_FOLDS = (1, 2, 3, 4, 5)
+TOTAL_IMAGES = 7909
 
 _NAME = re.compile(
-    r"SOB_[BM]_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)"
-    r"-(?P<year>\d{2})-(?P<number>\d{1,6})(?P<section>[A-Z]{0,3})"
-    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png",
-    re.ASCII,
+    r"SOB_([BM])_((A|F|PT|TA|DC|LC|MC|PC)-\d{2}-\d{1,6}[A-Z]{0,3})-(40|100|200|400)-(\d{3})\.png", re.ASCII
 )
+
+
+def class_indices(task: str) -> dict[str, int]:
+    """The index of each class by name, for ``task=binary`` or ``subtype``."""
+    return {name: index for index, name in enumerate(SUBTYPES if task == "subtype" else CLASSES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A parsed BreakHis file name.
+    """A parsed file name; ``slide`` reads ``A-14-22549AB``, subtype first, because slide 13412 exists as DC and as LC."""
 
-    ``slide`` reads ``A-14-22549AB`` (subtype first, because slide 13412 exists as DC and as LC);
-    ``case`` reads ``14-22549``: the slide number without its section letters.
-    """
-
-    subtype: str
-    year: str
-    number: str
-    section: str
+    slide: str
     magnification: int
     sequence: int
+
+    @property
+    def subtype(self) -> str:
+        return self.slide.partition("-")[0]
 
     @property
     def class_name(self) -> str:
         return SUBTYPE_CLASS[self.subtype]
 
     @property
-    def slide(self) -> str:
-        return f"{self.subtype}-{self.case}{self.section}"
-
-    @property
     def case(self) -> str:
-        return f"{self.year}-{self.number}"
+        """``14-22549``: year and number of the slide, without its section letters."""
+        return self.slide.partition("-")[2].rstrip(ascii_uppercase)
 
     @property
     def file_name(self) -> str:
@@ -65,7 +70,7 @@ class Name:
     @property
     def official_path(self) -> str:
         """Where the official tree keeps the file, below its ``BreaKHis_v1`` folder."""
-        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.subtype}_{self.case}{self.section}"
+        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.slide.replace('-', '_', 1)}"
         return (
             f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}/"
             f"{slide_folder}/{self.magnification}X/{self.file_name}"
@@ -74,9 +79,44 @@ class Name:
 
 def parse_name(file_name: str) -> Name | None:
     """Read a file name; None where it is outside the grammar (a class letter that contradicts the subtype too)."""
-    match = _NAME.fullmatch(file_name)
-    if match is None:
+    if (match := _NAME.fullmatch(file_name)) is None:
         return None
-    subtype, year, number, section, magnification, sequence = match.groups()
-    name = Name(subtype, year, number, section, int(magnification), int(sequence))
-    return name if file_name[len("SOB_")] == name.class_name[0].upper() else None
+    letter, slide, subtype, magnification, sequence = match.groups()
+    agrees = SUBTYPE_CLASS[subtype][0].upper() == letter
+    return Name(slide, int(magnification), int(sequence)) if agrees else None
+
+
+@dataclass(frozen=True, slots=True)
+class CensusSlide:
+    """A slide of the full data set."""
+
+    slide: str
+    official: dict[int, str]  # part, ``train`` or ``test``, by fold
+    sequences: dict[int, tuple[int, ...]]  # numbers by magnification
+
+    def names(self) -> list[Name]:
+        """Every image of the slide, by magnification and sequence number."""
+        return [
+            Name(self.slide, m, sequence) for m, numbers in self.sequences.items() for sequence in numbers
+        ]
+
+
+@cache
+def census() -> dict[str, CensusSlide]:
+    """All 82 slides by name (``A-14-22549AB``)."""
+    text = files("histo_lightning.data.breakhis").joinpath("census.csv").read_text(encoding="utf-8")
+    slides = {}
+    for row in csv.DictReader(text.splitlines()):
+        sequences: dict[int, tuple[int, ...]] = {}
+        for m in MAGNIFICATIONS:
+            ranges = [part.split("-") for part in row[str(m)].split()]  # of "1-3 7": 1 to 3, and 7
+            sequences[m] = tuple(n for r in ranges for n in range(int(r[0]), int(r[-1]) + 1))
+        official = {fold: row[f"fold{fold}"] for fold in OFFICIAL_FOLDS}
+        slides[row["slide"]] = CensusSlide(row["slide"], official, sequences)
+    return slides
+
+
+@cache
+def census_names() -> frozenset[str]:
+    """All 7,909 file names."""
+    return frozenset(name.file_name for slide in census().values() for name in slide.names())

@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from histo_lightning.data.breakhis.census import census, census_names
-from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_NAMES, Name, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_NAMES, Name, census, census_names, parse_name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 
 KINDS = {
@@ -19,11 +18,6 @@ KINDS = {
     "split twin": "slide 13412 is in the set under two subtypes",
 }
 BLOCKING = frozenset({"unreadable", "outside grammar", "duplicate name"})  # training refuses these
-
-TWIN_DETAIL = (
-    "slide 13412 is in the set as DC and as LC, as in the full set: splits by case keep DC, the "
-    "eight-class task leaves both out, split=official keeps both"
-)
 
 _SLIDE_FOLDER = re.compile(r"SOB_[BM]_(A|F|PT|TA|DC|LC|MC|PC)[_-](\d{2}-\d{1,6}[A-Z]{0,3})", re.I | re.ASCII)
 _MAGNIFICATION_FOLDER = re.compile(r"(40|100|200|400)(?: ?x|[ _-]?mag)?", re.I | re.ASCII)
@@ -41,12 +35,10 @@ class Problem:
 
 def _contradiction(folder: str, name: Name) -> str:
     """What a file's name says that its folder's name contradicts, in words; empty where they agree."""
-    lower = folder.lower()
     slide, magnification = _SLIDE_FOLDER.fullmatch(folder), _MAGNIFICATION_FOLDER.fullmatch(folder)
-    if lower in CLASSES and lower != name.class_name:
-        return name.class_name
-    if lower in SUBTYPE_NAMES.values() and lower != SUBTYPE_NAMES[name.subtype]:
-        return SUBTYPE_NAMES[name.subtype]
+    for words, truth in ((CLASSES, name.class_name), (SUBTYPE_NAMES.values(), SUBTYPE_NAMES[name.subtype])):
+        if folder.lower() in words and folder.lower() != truth:
+            return truth
     if slide and "-".join(slide.groups()).upper() != name.slide:
         return f"slide {name.slide}"
     if magnification and int(magnification[1]) != name.magnification:
@@ -54,43 +46,33 @@ def _contradiction(folder: str, name: Name) -> str:
     return ""
 
 
-def _path_problems(path: str) -> Iterable[Problem]:
-    """The problems that a path shows by itself."""
-    *folders, image = path.split("/")
-    name = parse_name(image)
-    if name is None:
-        yield Problem("outside grammar", image, path, "not named as in BreakHis")
-        return
-    if image not in census_names():
-        known = "is" if name.slide in census() else "is not"
-        yield Problem("unknown", image, path, f"slide {name.slide} {known} in the census")
-    truths = {folder: _contradiction(folder, name) for folder in folders}
-    details = [f"folder {folder}, but the name says {truth}" for folder, truth in truths.items() if truth]
-    if details:
-        yield Problem("wrong folder", image, path, "; ".join(details))
-
-
 def inspect_names(paths: Sequence[str]) -> list[Problem]:
     """Hold the images of a copy against the names' grammar, their folders and the census.
 
-    Args:
-        paths: of all image files below the root, relative to it, with ``/``, in any order. Folders that say nothing
-            about an image (Kaggle's doubled root, ``train/``) are passed over.
-
-    Returns:
-        By kind in the order of :data:`KINDS`, then by image and path. All kinds but ``unreadable``, which only
-        decoding can tell.
+    ``paths`` are those of all image files, relative to the root, with ``/``. The problems come by kind in the order of
+    :data:`KINDS`, then by image and path: all kinds but ``unreadable``, which only decoding can tell.
     """
-    problems = [problem for path in paths for problem in _path_problems(path)]
+    problems = []
     first: dict[str, str] = {}
     for path in sorted(paths):
-        image = path.rsplit("/", 1)[-1]
+        *folders, image = path.split("/")
         if first.setdefault(image, path) != path:
             problems.append(Problem("duplicate name", image, path, f"also at {first[image]}"))
-    for image in census_names() - first.keys():
-        problems.append(Problem("missing", image, "", "in the census, not on disk"))
+        if (name := parse_name(image)) is None:
+            problems.append(Problem("outside grammar", image, path, "not named as in BreakHis"))
+            continue
+        if image not in census_names():
+            known = "is" if name.slide in census() else "is not"
+            problems.append(Problem("unknown", image, path, f"slide {name.slide} {known} in the census"))
+        truths = {folder: truth for folder in folders if (truth := _contradiction(folder, name))}
+        if details := [f"folder {folder}, but the name says {truth}" for folder, truth in truths.items()]:
+            problems.append(Problem("wrong folder", image, path, "; ".join(details)))
+    absent = census_names() - first.keys()
+    problems += [Problem("missing", image, "", "in the census, not on disk") for image in absent]
     if {TWIN_KEPT, TWIN_DROPPED} <= {name.slide for name in map(parse_name, first) if name}:
-        problems.append(Problem("split twin", "", "", TWIN_DETAIL))
+        parts = "splits by case keep DC, the eight-class task leaves both out, split=official keeps both"
+        detail = f"slide 13412 is in the set as DC and as LC, as in the full set: {parts}"
+        problems.append(Problem("split twin", "", "", detail))
     order = list(KINDS)
     return sorted(problems, key=lambda p: (order.index(p.kind), p.image, p.path))
 

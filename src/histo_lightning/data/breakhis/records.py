@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo_lightning.data.breakhis.census import TOTAL_IMAGES, census_names
-from histo_lightning.data.breakhis.names import CLASSES, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, TOTAL_IMAGES, census_names, parse_name
 from histo_lightning.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -37,21 +36,13 @@ class Record:
     magnification: int = 0
     sequence: int = 0
 
-    @property
-    def label(self) -> int:
-        """0 benign, 1 malignant."""
-        return CLASSES.index(self.class_name)
-
 
 def record_of(path: str, class_name: str = "") -> Record | None:
     """The record of a relative path; ``class_name`` only serves names outside the grammar (None without it)."""
     image = path.rsplit("/", 1)[-1]
-    name = parse_name(image)
-    if name is None:
+    if (n := parse_name(image)) is None:
         return Record(image, path, class_name) if class_name else None
-    return Record(
-        image, path, name.class_name, name.subtype, name.slide, name.case, name.magnification, name.sequence
-    )
+    return Record(image, path, n.class_name, n.subtype, n.slide, n.case, n.magnification, n.sequence)
 
 
 def part_of(path: str) -> str | None:
@@ -65,67 +56,50 @@ def _by_image(records: Iterable[Record]) -> list[Record]:
     ordered = sorted(records, key=lambda record: record.image)
     counts = Counter(record.image for record in ordered)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise UserError(
-            f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}: "
-            "keep one copy of each image below dataset.root"
-        )
+        problem = f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}"
+        raise UserError(f"{problem}: keep one copy of each image below dataset.root")
     return ordered
 
 
 def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
-    """Records of BreakHis images below a root, whatever the folders are called, sorted by file name.
+    """Records of BreakHis images below a root, sorted by file name: only file names count, whatever the folders are called.
 
-    Serves the official tree, Kaggle's doubled root, flat folders, ``<mag>X/<class>/``: only file names count.
-
-    Args:
-        paths: relative to ``root``, with ``/``.
-
-    Raises:
-        UserError: no image, a name outside the grammar, or a duplicate name.
+    ``paths`` are relative to ``root``, with ``/``. UserError for no image, a name outside the grammar or a duplicate name.
     """
     if not paths:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     records = {path: record_of(path) for path in paths}
-    unknown = [path for path, record in records.items() if record is None]
-    if unknown:
-        raise UserError(
-            f"dataset.root={root}: {len(unknown)} image(s) are not named as in BreakHis, e.g. {unknown[0]}: "
-            "move them away, or use dataset=folders for a tree of your own"
-        )
+    if unknown := [path for path, record in records.items() if record is None]:
+        problem = f"{len(unknown)} image(s) are not named as in BreakHis, e.g. {unknown[0]}"
+        advice = "move them away, or use dataset=folders for a tree of your own"
+        raise UserError(f"dataset.root={root}: {problem}: {advice}")
     return _by_image(record for record in records.values() if record is not None)
 
 
 def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
     """Records of the thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``, sorted by file name.
 
-    Names inside the grammar say their own class, slide and case; others take the class of their folder and have no
-    group. :func:`part_of` says the part of a path; images in other folders are passed over.
+    Names outside the grammar take the class of their folder and have no group; images in other folders are passed over.
 
     Raises:
-        UserError: a part is missing or empty, a class folder is unknown, a name says another class than its
-            folder, or a name appears twice.
+        UserError: no image in a part, an unknown class folder, another class than its folder, or a name that appears twice.
     """
     records = []
     for path in filter(part_of, paths):
         top, *class_folder, _ = path.split("/")
         class_name = class_folder[0].lower() if class_folder else ""
         if class_name not in CLASSES:
-            raise UserError(
-                f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it there"
-            )
+            problem = f"images belong in {top}/benign/ or {top}/malignant/"
+            raise UserError(f"{root}/{path}: {problem}, move it there")
         record = record_of(path, class_name)
         if record is None or record.class_name != class_name:
-            raise UserError(
-                f"{root}/{path}: its name says another class than its folder; the name is the truth, move it"
-            )
+            problem = "its name says another class than its folder"
+            raise UserError(f"{root}/{path}: {problem}; the name is the truth, move it")
         records.append(record)
     present = {part_of(record.path) for record in records}
-    for part in PARTS:
-        if part not in present:
-            raise UserError(
-                f"dataset.root={root}: there is no image in {part}/; dataset=folders needs train/, val/ and test/, "
-                "each with images of both classes"
-            )
+    if absent := [part for part in PARTS if part not in present]:
+        needed = "dataset=folders needs train/, val/ and test/, each with images of both classes"
+        raise UserError(f"dataset.root={root}: there is no image in {absent[0]}/; {needed}")
     return _by_image(records)
 
 
@@ -141,15 +115,14 @@ def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], l
     dropped = present if task == "subtype" else {TWIN_DROPPED} if len(present) == 2 else set()
     remaining = [r for r in records if r.slide not in dropped]
     left_out = len(records) - len(remaining)
-    if not left_out:
-        return remaining, []
+    note = f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"
     if task == "subtype":
-        return remaining, [f"slide 13412 is in the set as DC and as LC: {left_out} images left out"]
-    return remaining, [f"slide 13412 is in the set twice: its LC copy ({left_out} images) left out"]
+        note = f"slide 13412 is in the set as DC and as LC: {left_out} images left out"
+    return remaining, [note] if left_out else []
 
 
 def census_message(records: Sequence[Record]) -> str:
-    """One plain sentence that holds a copy against the census of 7,909 names."""
+    """One plain sentence: how much of the census of 7,909 names a copy holds."""
     names = {record.image for record in records}
     present, unknown = len(names & census_names()), len(names - census_names())
     if present == TOTAL_IMAGES and not unknown:

@@ -1,9 +1,8 @@
 """Verified uint8 pixels on disk: every image decoded once, shared by every run.
 
-A data set is stored in shards, one a magnification, so that runs at one magnification decode no other, and all folds
-and ways to split share them. A shard is a folder ``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width
-x 3, memory-mapped) and ``index.json``; the key hashes the files' names, sizes and times, the canvas and
-:data:`VERSION`. The checksums of all images of a shard are compared whenever it is loaded, so damage is noticed.
+A shard holds a magnification, so that runs at one decode no other, and all folds share it. It is a folder
+``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width x 3, memory-mapped) and ``index.json``; the key
+hashes the files' names, sizes and times, the canvas and :data:`VERSION`. Loading compares the checksums of all images.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.pixels.decode import canvas_of, decode, on_canvas
+from histo_lightning.data.pixels.decode import DECODING_ERRORS, canvas_of, decode, on_canvas
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 
@@ -34,29 +33,15 @@ VERSION = 2
 DECODED_AT_ONCE = 256  # images that may wait in memory for the disk
 
 
-class UnreadableImages(UserError):
-    """Some images cannot be used; all others have been decoded. ``reasons``: one line each, by image name."""
-
-    def __init__(self, reasons: dict[str, str]) -> None:
-        more = len(reasons) - 1
-        rest = f"; and {more} more images: the command prepare lists them all" if more else ""
-        super().__init__(next(iter(reasons.values())) + rest)
-        self.reasons = reasons
-
-
 @dataclass(frozen=True)
 class Pixels:
-    """Stored images. ``shards``: uint8, N x H x W x 3 each, read-only; rows count through all of them.
+    """Stored images; rows count through all shards."""
 
-    ``images``: file names by row; ``digests``: SHA-256 of native pixels, ``sizes``: native (width, height), by row.
-    ``unreadable``: reasons by image name; their rows are black.
-    """
-
-    shards: tuple[NDArray[np.uint8], ...]
-    images: tuple[str, ...]
-    digests: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
-    unreadable: dict[str, str] = field(default_factory=dict)
+    shards: tuple[NDArray[np.uint8], ...]  # N x H x W x 3 each, read-only
+    images: tuple[str, ...]  # file names by row
+    digests: tuple[str, ...]  # SHA-256 of native pixels, by row
+    sizes: tuple[tuple[int, int], ...]  # native (width, height), by row
+    unreadable: dict[str, str] = field(default_factory=dict)  # reasons by image name; their rows are black
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,9 +73,8 @@ class Pixels:
     def channel_statistics(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation (0.001 or more) of each channel over some images, in units of [0, 1]."""
 
-        def sums(
-            chosen: NDArray[np.int64],
-        ) -> list[NDArray[np.int64]]:  # of whole numbers: exact in any order
+        def sums(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+            """Of values and of squares, whole numbers: exact in any order."""
             lines = self.take(chosen).reshape(len(chosen) * self.shape[0], -1)
             squares = np.multiply(lines, lines, dtype=np.uint16)
             totals = [values.sum(axis=0, dtype=np.uint32) for values in (lines, squares)]
@@ -123,86 +107,19 @@ class _Shard:
     short_side: int
     sizes: Sequence[tuple[int, int]] | None
     threads: int
+    progress: Callable[[int], None]  # called with the images decoded
 
-    def key(self) -> str:
-        digest = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
+    def stored(self, parent: Path, verify: bool) -> Pixels:
+        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+        key = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
             path = os.path.join(self.root, record.path)  # noqa: PTH118 - thousands at each start
             try:
                 stat = os.stat(path)  # noqa: PTH116
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-            digest.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
-        return digest.hexdigest()[:24]
-
-    def load(self, folder: Path) -> Pixels | None:
-        """The pixels in a folder if they are complete and intact, else None."""
-        images = [record.image for record in self.records]
-        try:
-            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            index, text = content["index"], json.dumps(content["index"])
-            array: NDArray[np.uint8] = np.load(folder / "pixels.npy", mmap_mode="r").view(np.ndarray)
-            intact = (
-                zlib.crc32(text.encode()) == content["checksum"]
-                and index["images"] == images
-                and array.dtype == np.uint8
-                and list(array.shape) == index["shape"]
-                and _checksums(array, self.threads) == index["checksums"]
-            )
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
-            return None
-        sizes = tuple((width, height) for width, height in index["sizes"])
-        return Pixels((array,), tuple(images), tuple(index["digests"]), sizes) if intact else None
-
-    def decode_into(self, folder: Path, step: Callable[[], None]) -> dict[str, str]:
-        """Decode everything into a folder; reasons by image for what cannot be used."""
-        height, width = canvas_of(self.sizes[:1] if self.sizes else self._header_sizes(), self.short_side)
-        images, shape = [record.image for record in self.records], (len(self.records), height, width, 3)
-        rows = []
-        # Decoders, hashes and writes leave Python's lock.
-        with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, len(self.records), DECODED_AT_ONCE):
-                chunk = self.records[start : start + DECODED_AT_ONCE]
-                for stored, row in pool.map(lambda record: self._decode(record, height, width), chunk):
-                    file.write(stored.data)
-                    rows.append(row)
-                    step()
-        digests, checksums, sizes, reasons = zip(*rows, strict=True)
-        index = {"images": images, "shape": shape, "digests": digests, "checksums": checksums}
-        text = json.dumps(index | {"sizes": sizes})
-        text = f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}'
-        (folder / "index.json").write_text(text, encoding="utf-8")
-        return {image: reason for image, reason in zip(images, reasons, strict=True) if reason}
-
-    def _header_sizes(self) -> list[tuple[int, int]]:
-        sizes, errors = [], (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-        for record in self.records:  # what cannot be read is reported when it is decoded
-            with suppress(*errors), Image.open(self.root / record.path) as image:
-                sizes.append(image.size)
-        return sizes or [(self.short_side, self.short_side)]
-
-    def _decode(self, record: Record, height: int, width: int) -> tuple[NDArray[np.uint8], tuple[Any, ...]]:
-        """One image on the canvas; SHA-256 of its native pixels, CRC-32, native size, and why it cannot be used."""
-        path, size, digest, reason = self.root / record.path, (0, 0), "", ""
-        stored = np.zeros((height, width, 3), np.uint8)
-        try:
-            pixels = decode(path.read_bytes(), str(path), self.sizes)
-            size = pixels.shape[1], pixels.shape[0]
-            hashed = hashlib.sha256(f"{size}".encode())
-            hashed.update(np.ascontiguousarray(pixels).data)
-            digest = hashed.hexdigest()
-            stored = np.ascontiguousarray(on_canvas(pixels, height, width))
-        except UserError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
-        return stored, (digest, zlib.crc32(stored.data), size, reason)
-
-    def stored(self, parent: Path, verify: bool, step: Callable[[], None]) -> Pixels:
-        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
-        folder = parent / self.key()
+            key.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
+        folder = parent / key.hexdigest()[:24]
         # First without the lock: a finished cache also serves from a folder that cannot be written.
         if not verify and (pixels := self.load(folder)) is not None:
             return pixels
@@ -212,7 +129,7 @@ class _Shard:
                 return before
             if before is None and folder.is_dir():
                 log.warning("%s: the pixel cache is damaged and is built again", folder)
-            unreadable = self.decode_into(building, step)
+            unreadable = self.decode_into(building)
             if (pixels := self.load(building)) is None:
                 raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
             pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
@@ -223,15 +140,73 @@ class _Shard:
                 building.rename(folder)
             return replace(pixels, unreadable=unreadable)  # a memory map of a removed file stays readable
 
+    def load(self, folder: Path) -> Pixels | None:
+        """The pixels in a folder if they are complete and intact, else None."""
+        images = [record.image for record in self.records]
+        try:
+            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            index, text = content["index"], json.dumps(content["index"])
+            array: NDArray[np.uint8] = np.load(folder / "pixels.npy", mmap_mode="r").view(np.ndarray)
+            with ThreadPoolExecutor(min(self.threads, 4)) as pool:
+                blocks = (array[start : start + 64] for start in range(0, len(array), 64))
+                checksums = pool.map(lambda images: [zlib.crc32(image.data) for image in images], blocks)
+            intact = (
+                zlib.crc32(text.encode()) == content["checksum"]
+                and index["images"] == images
+                and array.dtype == np.uint8
+                and list(array.shape) == index["shape"]
+                and list(chain.from_iterable(checksums)) == index["checksums"]
+            )
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return None
+        sizes = tuple((width, height) for width, height in index["sizes"])
+        return Pixels((array,), tuple(images), tuple(index["digests"]), sizes) if intact else None
 
-def _checksums(array: NDArray[np.uint8], threads: int) -> list[int]:
-    """CRC-32 of every image."""
+    def decode_into(self, folder: Path) -> dict[str, str]:
+        """Decode everything into a folder; reasons by image for what cannot be used."""
+        sizes = list(self.sizes[:1]) if self.sizes else []
+        for record in () if self.sizes else self.records:
+            # What cannot be read is reported when it is decoded.
+            with suppress(*DECODING_ERRORS), Image.open(self.root / record.path) as image:
+                sizes.append(image.size)
+        height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
+        rows, unreadable, shape = [], {}, (len(self.records), height, width, 3)
+        # Decoders, hashes and writes leave Python's lock.
+        with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(self.records), DECODED_AT_ONCE):
+                chunk = self.records[start : start + DECODED_AT_ONCE]
+                for stored, row, reason in pool.map(
+                    lambda record: self._decode(record, height, width), chunk
+                ):
+                    file.write(stored.data)
+                    rows.append(row)
+                    if reason:
+                        unreadable[row[0]] = reason
+                    self.progress(len(rows))
+        columns = zip(("images", "digests", "checksums", "sizes"), zip(*rows, strict=True), strict=True)
+        text = json.dumps({"shape": shape, **dict(columns)})
+        text = f'{{"checksum": {zlib.crc32(text.encode())}, "index": {text}}}'
+        (folder / "index.json").write_text(text, encoding="utf-8")
+        return unreadable
 
-    def some(start: int) -> list[int]:
-        return [zlib.crc32(row.data) for row in array[start : start + 64]]
-
-    with ThreadPoolExecutor(min(threads, 4)) as pool:
-        return list(chain.from_iterable(pool.map(some, range(0, len(array), 64))))
+    def _decode(
+        self, record: Record, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], tuple[Any, ...], str]:
+        """One image on the canvas; its row of the index: name, SHA-256 of native pixels, CRC-32, native size; any problem."""
+        path, size, digest, reason = self.root / record.path, (0, 0), "", ""
+        stored = np.zeros((height, width, 3), np.uint8)
+        try:
+            pixels = decode(path.read_bytes(), str(path), self.sizes)
+            size = pixels.shape[1], pixels.shape[0]
+            digest = hashlib.sha256(f"{size}".encode() + pixels.tobytes()).hexdigest()
+            stored = np.ascontiguousarray(on_canvas(pixels, height, width))
+        except UserError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
+        return stored, (record.image, digest, zlib.crc32(stored.data), size), reason
 
 
 def load_pixels(
@@ -248,43 +223,35 @@ def load_pixels(
 ) -> Pixels:
     """Pixels of the given records, from the cache or decoded into it.
 
+    UserError where images cannot be used (all others were decoded first), or the cache cannot be written.
+
     Args:
-        root: where ``record.path`` begins.
-        short_side: short side of the canvas, in pixels.
+        short_side: of the canvas, in pixels.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
         threads: that decode side by side; by default one a core.
         progress: called with (images done, images in all) while images are decoded.
-        tolerant: fill ``unreadable`` instead of raising an error.
-        verify: decode every image again, and rebuild the cache.
-
-    Raises:
-        UnreadableImages: some images cannot be used; all others were decoded first.
-        UserError: the cache cannot be written.
+        tolerant, verify: fill ``unreadable`` instead of raising an error; decode again, and rebuild the cache.
     """
     groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.image):
         groups.setdefault(record.magnification if sizes else 0, []).append(record)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(records))
-
     loaded: list[Pixels] = []
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(sum(len(pixels.images) for pixels in loaded) + done, len(records))
+
     for _, group in sorted(groups.items()):
-        shard = _Shard(root, group, short_side, sizes, threads or default_threads())
-        loaded.append(shard.stored(cache_dir / "pixels", verify, step))
-        done = sum(len(pixels.images) for pixels in loaded)  # with those that were stored already
+        shard = _Shard(root, group, short_side, sizes, threads or default_threads(), report)
+        loaded.append(shard.stored(cache_dir / "pixels", verify))
+    joined: dict[str, Any] = {
+        name: tuple(chain.from_iterable(getattr(pixels, name) for pixels in loaded))
+        for name in ("shards", "images", "digests", "sizes")
+    }
     unreadable = {image: reason for pixels in loaded for image, reason in pixels.unreadable.items()}
     if unreadable and not tolerant:
-        raise UnreadableImages(unreadable)
-    return Pixels(
-        tuple(shard for pixels in loaded for shard in pixels.shards),
-        tuple(image for pixels in loaded for image in pixels.images),
-        tuple(digest for pixels in loaded for digest in pixels.digests),
-        tuple(size for pixels in loaded for size in pixels.sizes),
-        unreadable,
-    )
+        more = len(unreadable) - 1
+        rest = f"; and {more} more images: the command prepare lists them all" if more else ""
+        raise UserError(next(iter(unreadable.values())) + rest)
+    return Pixels(**joined, unreadable=unreadable)

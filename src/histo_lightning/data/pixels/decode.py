@@ -1,7 +1,6 @@
 """One image file to one uint8 array: complete, verified, bit-exact, or refused with a reason.
 
-8-bit RGB PNG, which is what BreakHis is, goes through libspng (imagecodecs): 1.5 times as fast as Pillow, and free
-of Python's lock, so threads scale. Everything else goes through Pillow.
+8-bit RGB PNG, as in BreakHis, goes through libspng (imagecodecs): 1.5 times as fast as Pillow, and free of Python's lock.
 """
 
 import io
@@ -23,39 +22,32 @@ BREAKHIS_SIZES = ((700, 460), (700, 456))
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB_8 = b"\x08\x02"  # bit depth and colour type
 # Pillow's and, as RuntimeError, libspng's.
-_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.DecompressionBombError)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
     """Decode the bytes of one image file, called ``name`` in errors: uint8, height x width x 3.
 
-    Raises:
-        UserError: truncated, damaged, not an image, not RGB, or of a (width, height) that is not among ``sizes``; None
-            allows any from 32 pixels a side.
+    UserError for what is truncated, damaged, no image, not RGB, or of a (width, height) that is not among ``sizes``; None
+    allows any from 32 pixels a side.
     """
     try:
         pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
-    except _ERRORS as error:
-        reason = " ".join(str(error).split())
-        message = f"{name}: cannot be read as an image ({reason}); replace it by an intact copy"
-        raise UserError(message) from error
+    except DECODING_ERRORS as error:
+        reason = f"cannot be read as an image ({' '.join(str(error).split())})"
+        raise UserError(f"{name}: {reason}; replace it by an intact copy") from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
         allowed = " or ".join(f"{w}x{h}" for w, h in sizes)
-        raise UserError(
-            f"{name}: it is {width}x{height} pixels, BreakHis images are {allowed}; "
-            "restore the original, or use dataset=folders for rescaled copies"
-        )
+        advice = "restore the original, or use dataset=folders for rescaled copies"
+        raise UserError(f"{name}: it is {width}x{height} pixels, BreakHis images are {allowed}; {advice}")
     if min(width, height) < SMALLEST_SIDE:
         raise UserError(f"{name}: it is {width}x{height} pixels, at least {SMALLEST_SIDE} a side are needed")
     return pixels
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """Whether this is an 8-bit RGB PNG without colour key; every chunk's checksum is verified on the way.
-
-    Decoders pass over the checksums of chunks that they do not need, and over some flipped bits with them.
-    """
+    """Whether this is an 8-bit RGB PNG without colour key; verifies the checksum of every chunk, as decoders do not."""
     if data[:8] != _SIGNATURE:
         return False
     position, plain, kinds, view = 8, False, set(), memoryview(data)
@@ -103,6 +95,5 @@ def image_height(width: int) -> int:
 def canvas_of(sizes: Sequence[tuple[int, int]], short_side: int) -> tuple[int, int]:
     """(height, width) with the given short side and the commonest aspect ratio of (width, height) ``sizes``."""
     width, height = max(Counter(sizes).items(), key=lambda item: (item[1], item[0]))[0]
-    if width >= height:
-        return short_side, round(short_side * width / height)
-    return round(short_side * height / width), short_side
+    longer = round(short_side * max(width, height) / min(width, height))
+    return (short_side, longer) if width >= height else (longer, short_side)

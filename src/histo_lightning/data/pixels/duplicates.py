@@ -1,11 +1,9 @@
 """Images that are the same, or nearly: a copy filed under two cases leaks from training into test.
 
-The pairs are only listed, for a person to look at. Candidates come from perceptual hashes (pHash: Zauner 2010) in all
-eight orientations, at one magnification; they are ranked by the correlation of local contrast.
-
-The threshold of a suspicious pair was measured on 250 real images at 100X, stored at 256 x 390: of all pairs of
-different cases none was above 0.15 (16 bits and more differ); copies that were turned, mirrored, shifted by 4 pixels
-both ways, saved as JPEG of quality 50 or made 10 % brighter had 0.97 or more (0 to 16 bits).
+Candidates come from perceptual hashes (pHash: Zauner 2010) in all eight orientations, at one magnification; they are
+ranked by the correlation of local contrast. On 250 real images at 100X, stored at 256 x 390, no pair of different cases
+was above 0.15 (16 bits and more differ); copies that were turned, mirrored, shifted by 4 pixels both ways, saved as JPEG
+of quality 50 or made 10 % brighter had 0.97 or more (0 to 16 bits).
 """
 
 from collections import defaultdict
@@ -35,22 +33,22 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of different cases that look alike.
-
-    ``distance``: bits, 0 to 64, in which the perceptual hashes differ. ``correlation``: of local contrast at the best of
-    small shifts, -1 to 1. ``orientation``: what to do to ``second`` to see ``first``; one of :data:`ORIENTATIONS`.
-    """
+    """Two images of different cases that look alike."""
 
     first: str
     second: str
-    distance: int
-    correlation: float
-    orientation: str
+    distance: int  # bits, 0 to 64, in which the perceptual hashes differ
+    correlation: float  # of local contrast at the best of small shifts, -1 to 1
+    orientation: str  # what to do to ``second`` to see ``first``; one of :data:`ORIENTATIONS`
 
     @property
     def suspicious(self) -> bool:
         """Whether it is nearer than unrelated images were found to be."""
         return self.correlation >= SUSPICIOUS
+
+
+def _rank(pair: Pair) -> tuple[float, int, str, str]:
+    return -pair.correlation, pair.distance, pair.first, pair.second
 
 
 def identical_pixels(images: Sequence[str], digests: Sequence[str]) -> list[tuple[str, ...]]:
@@ -71,10 +69,8 @@ def nearest_pairs(
 ) -> list[Pair]:
     """The ``count`` pairs of different cases that look most alike at each magnification, highest correlation first.
 
-    Args:
-        pixels: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time.
-        records: in the order of the rows. Those without a case or a magnification are left out.
-        progress: called with (images done, images in all).
+    ``pixels``: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time. ``records`` are in the order of the rows;
+    those without a case or a magnification are left out. ``progress`` is called with (images done, images in all).
     """
     pairs: list[Pair] = []
     done, total = 0, sum(r.magnification > 0 and bool(r.case) for r in records)
@@ -91,10 +87,6 @@ def nearest_pairs(
     return sorted(pairs, key=_rank)
 
 
-def _rank(pair: Pair) -> tuple[float, int, str, str]:
-    return -pair.correlation, pair.distance, pair.first, pair.second
-
-
 def _centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The grey centre square of an image (H x W x 3), averaged to 64 x 64."""
     height, width = image.shape[:2]
@@ -105,15 +97,12 @@ def _centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(square, dtype=np.uint8)
 
 
-def _hash(square: NDArray[np.generic]) -> int:
-    bits = imagehash.phash(Image.fromarray(np.ascontiguousarray(square))).hash
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
 def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record]) -> list[Pair]:
     """The pairs of different cases whose hashes are nearest, compared by correlation; unsorted."""
-    turns = range(len(ORIENTATIONS))
-    hashes = np.array([[_hash(orient(square, turn)) for square in squares] for turn in turns], np.uint64)
+    hashes = np.zeros((len(ORIENTATIONS), len(squares)), np.uint64)
+    for turn, i in np.ndindex(hashes.shape):
+        square = Image.fromarray(np.ascontiguousarray(orient(squares[i], turn)))
+        hashes[turn, i] = int(str(imagehash.phash(square)), 16)
     cases = np.array([record.case for record in records])
     distances = np.full((len(records), len(records)), 255, dtype=np.uint8)
     for row in range(len(records) - 1):  # row by row: 8 x N x N counts at once would take a gigabyte
@@ -132,19 +121,16 @@ def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record])
 
 
 def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
-    """The highest Pearson correlation of the local contrast of two squares (S x S), over shifts of up to two pixels.
+    """The highest Pearson correlation of two squares' contrast to the mean of 7 x 7 pixels, over shifts of up to two pixels.
 
-    Contrast to the mean of 7 x 7 pixels, as fields resemble each other by their shading. 0 for a square of one grey.
+    Not of grey levels, as fields resemble each other by their shading. 0 for a square of one grey.
     """
-    inner = _contrast(second)[SHIFT:-SHIFT, SHIFT:-SHIFT]
+    values = [square.astype(np.float32) for square in (first, second)]
+    contrasts = [square - uniform_filter(square, size=7, mode="reflect") for square in values]
+    inner = contrasts[1][SHIFT:-SHIFT, SHIFT:-SHIFT]
     inner = inner - inner.mean()
-    windows = sliding_window_view(_contrast(first), inner.shape)
+    windows = sliding_window_view(contrasts[0], inner.shape)
     products = np.einsum("ijkl,kl->ij", windows, inner)
     spread = np.einsum("ijkl,ijkl->ij", windows, windows) - windows.sum(axis=(-2, -1)) ** 2 / inner.size
     scale = np.sqrt(np.maximum(spread, 0) * (inner**2).sum())
     return float(np.where(scale > 1e-3 * inner.size, products / np.maximum(scale, 1e-9), 0.0).max())
-
-
-def _contrast(square: NDArray[np.generic]) -> NDArray[np.float32]:
-    values = square.astype(np.float32)
-    return np.asarray(values - uniform_filter(values, size=7, mode="reflect"))

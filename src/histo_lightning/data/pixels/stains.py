@@ -21,10 +21,9 @@ _DENSITY = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 
 
 def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Statistics of each image over all its pixels: uint8 RGB, N x H x W x 3 -> float64, N x 6, see :data:`COLUMNS`.
+    """Mean intensities (0 to 255) and amounts of stains (decadic optical density), and the share (0 to 1) of tissue.
 
-    Mean intensities (0 to 255), mean amounts of haematoxylin and eosin (decadic optical density), and the share of
-    pixels (0 to 1) whose optical density, averaged over the three channels, exceeds 0.15.
+    Of each image, uint8 RGB, N x H x W x 3 -> float64, N x 6, see :data:`COLUMNS`. Tissue: a mean density above 0.15.
     """
     colour = pixels.mean(axis=(1, 2), dtype=np.float64)
     density = _DENSITY[pixels]

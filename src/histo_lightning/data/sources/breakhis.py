@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import census_message, record_of
-from histo_lightning.data.sources.archives import DamagedArchive, unpack
 from histo_lightning.data.sources.downloads import fetch, sha256_of
-from histo_lightning.data.sources.folder import Progress, new_folder
+from histo_lightning.data.sources.folder import DamagedArchive, Progress, new_folder, unpack
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json, write_json
 
@@ -22,9 +21,7 @@ NAME = "BreaKHis_v1"
 
 
 def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress | None = None) -> Path:
-    """Download and unpack BreakHis; where it is there already, nothing is asked of the network.
-
-    Nor where the folder has ``BreaKHis_v1.tar.gz``, unless ``download.json`` says that it came from another address.
+    """Download and unpack BreakHis, where neither it nor its archive from this ``url`` or the user's own is there.
 
     Args:
         folder: gets ``BreaKHis_v1``, which is returned, and ``download.json`` (address, bytes, SHA-256, date, census).
@@ -46,39 +43,32 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
             origin = _origin(None, archive, sha256_of(archive))
         elif not archive.is_file() or origin.get("url") not in (None, url):
             advice = "download it another way and set dataset.root"
-            digest = fetch(url, archive, key="dataset.url", progress=progress, advice=advice)
-            origin = _origin(url, archive, digest)
+            sha256 = fetch(url, archive, key="dataset.url", progress=progress, advice=advice)
+            origin = _origin(url, archive, sha256)
         write_json(note, origin)  # a process killed while it unpacks still knows the origin
         downloaded = origin["url"] is not None  # the user's own file is not ours to remove
         try:
             unpack(archive, building / "archive", progress)
-            census = _checked_census(archive, building / "archive")
+            names = {path.name for path in (building / "archive").rglob("*") if path.is_file()}
+            if not names & census_names():
+                raise DamagedArchive(f"{archive}: none of its {len(names):,} file(s) is a BreakHis image")
         except DamagedArchive as error:
             if not downloaded:
                 raise UserError(f"{error}; or remove {archive} to download it") from error
             archive.unlink()
             note.unlink()
-            raise UserError(
-                f"dataset.url={url}: {error}; the archive was removed, the same command downloads it again"
-            ) from error
+            advice = "the archive was removed, the same command downloads it again"
+            raise UserError(f"dataset.url={url}: {error}; {advice}") from error
         top = building / "archive" / NAME
         (top if list(top.parent.iterdir()) == [top] else top.parent).rename(images)
+        census = census_message([r for name in sorted(names) if (r := record_of(name)) is not None])
+        log.info("%s", census)
         write_json(note, origin | {"census": census})
         if downloaded:
             archive.unlink()
     return images
 
 
-def _origin(url: str | None, archive: Path, digest: str) -> dict[str, Any]:
-    now, size = datetime.now(UTC).isoformat(timespec="seconds"), archive.stat().st_size
-    return {"url": url, "bytes": size, "sha256": digest, "date": now}
-
-
-def _checked_census(archive: Path, folder: Path) -> str:
-    """What the census says to the file names of an unpacked archive; raise DamagedArchive where none is BreakHis'."""
-    names = {path.name for path in folder.rglob("*") if path.is_file()}
-    if not names & census_names():
-        raise DamagedArchive(f"{archive}: none of its {len(names):,} file(s) is a BreakHis image")
-    message = census_message([r for name in sorted(names) if (r := record_of(name)) is not None])
-    log.info("%s", message)
-    return message
+def _origin(url: str | None, archive: Path, sha256: str) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"url": url, "bytes": archive.stat().st_size, "sha256": sha256, "date": now}

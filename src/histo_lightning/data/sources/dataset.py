@@ -7,19 +7,15 @@ from pathlib import Path
 from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.breakhis.records import Record, breakhis_records, census_message, folder_records
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, image_height
-from histo_lightning.data.sources.archives import is_archive, unpacked
 from histo_lightning.data.sources.breakhis import OFFICIAL_URL, fetch_breakhis
-from histo_lightning.data.sources.folder import Progress, image_paths
+from histo_lightning.data.sources.folder import ARCHIVES, Progress, image_paths, unpacked
 from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE, ensure_synthetic
 from histo_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: its folder, its records over all magnifications, and a sentence about it.
-
-    ``sizes``: allowed native (width, height) of its images in pixels; None allows any.
-    """
+    """Records over all magnifications; ``sizes``: allowed native (width, height) in pixels, None allows any."""
 
     name: str
     root: Path
@@ -29,33 +25,26 @@ class Source:
 
 
 def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None = None) -> Path:
-    """The folder of a data set's images; the synthetic one is drawn, and an archive unpacked, on first use.
+    """The folder of a data set's images; it is drawn, fetched (``dataset.download``) or unpacked on first use.
 
-    With ``dataset.download`` BreakHis is fetched into ``root`` (by default below ``cache_dir``) where it is not there yet.
-    ``progress`` is called with (images drawn, images in all), or with bytes of a download or an archive.
-
-    Raises:
-        UserError: no such folder or archive; see also :func:`fetch_breakhis`.
+    ``progress`` is called with (images drawn, images in all), or with bytes of a download or an archive. UserError where
+    there is no such folder or archive; see also :func:`fetch_breakhis`.
     """
     if dataset.name == "synthetic":
         images, size = dataset.images_per_slide or IMAGES_PER_SLIDE, dataset.image_size or IMAGE_SIZE
-        drawn = {"images_per_slide": images, "image_size": size, "seed": dataset.seed or 0}
-        return ensure_synthetic(cache_dir, **drawn, progress=progress)
+        return ensure_synthetic(cache_dir, images, size, dataset.seed or 0, progress=progress)
     path = Path(dataset.root).expanduser()
     if dataset.name == "breakhis" and dataset.download:
         folder = path if dataset.root else cache_dir / "breakhis"
         return fetch_breakhis(folder, url=dataset.url or OFFICIAL_URL, progress=progress)
     if not dataset.root:
-        raise UserError(
-            "dataset.root is not set: give the folder or the .tar.gz that holds the images "
-            "(dataset.root=/path/to/BreaKHis_v1)"
-        )
-    if is_archive(path):
+        advice = "give the folder or the .tar.gz that holds the images (dataset.root=/path/to/BreaKHis_v1)"
+        raise UserError(f"dataset.root is not set: {advice}")
+    if path.name.lower().endswith(ARCHIVES) and path.is_file():
         return unpacked(path, cache_dir, progress)
     if not path.is_dir():
-        raise UserError(
-            f"dataset.root={dataset.root}: no such folder or .tar.gz; give the one that holds the images"
-        )
+        problem = "no such folder or .tar.gz"
+        raise UserError(f"dataset.root={dataset.root}: {problem}; give the one that holds the images")
     return path
 
 
@@ -69,14 +58,13 @@ def native_sizes(dataset: DatasetConfig) -> Sequence[tuple[int, int]] | None:
 
 def open_source(dataset: DatasetConfig, root: Path) -> Source:
     """What the names of a data set's files say; UserError where they say nothing, or contradict each other."""
-    name, paths, sizes = dataset.name, image_paths(root), native_sizes(dataset)
-    if name != "folders":
-        records = breakhis_records(paths, root)
-        drawn = f"synthetic data set: {len(records):,} drawn images under BreakHis names"
-        return Source(name, root, records, drawn if name == "synthetic" else census_message(records), sizes)
-    records = folder_records(paths, root)
-    unknown = sum(not record.case for record in records)
-    message = f"folders: {len(records):,} images in train/, val/ and test/"
-    if unknown:
-        message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
-    return Source(name, root, records, message, sizes)
+    read = folder_records if dataset.name == "folders" else breakhis_records
+    records = read(image_paths(root), root)
+    message = census_message(records)
+    if dataset.name == "synthetic":
+        message = f"synthetic data set: {len(records):,} drawn images under BreakHis names"
+    elif dataset.name == "folders":
+        message = f"folders: {len(records):,} images in train/, val/ and test/"
+        if unknown := sum(not record.case for record in records):
+            message += f"; GROUPING UNKNOWN: {unknown:,} names do not say their case, so leaks cannot be seen"
+    return Source(dataset.name, root, records, message, native_sizes(dataset))

@@ -49,17 +49,15 @@ def fetch(
 ) -> str:
     """Download a file (``http:``, ``https:`` or ``file:``); returns its SHA-256 as hexadecimal text.
 
-    What an earlier call or a killed process had received is not asked for again. Two processes that want the same
-    target take turns, and the second uses what the first has brought.
+    What an earlier call or a killed process had received is not asked for again. Of two processes that want the same
+    target, the second waits and uses what the first has brought.
 
     Args:
         target: replaced in one step when the download is complete; its folder is made.
-        key: what the user set to this URL, the start of every error (``dataset.url``).
-        timeout_seconds: longest silence of the server.
-        attempts: how often the server is asked without a new byte before this fails.
+        key, advice: for errors, what the user set to this URL (``dataset.url``), and what else to do.
+        timeout_seconds, attempts: longest silence of the server; requests that bring no new byte before this fails.
         progress: called with (bytes here, bytes in all; 0 where the server does not say).
         check: called with the SHA-256 before the target is touched; where it raises, the download is thrown away.
-        advice: what else the user can do, for the error.
 
     Raises:
         UserError: no such address, no connection, a server that never sends everything, or no room on the disk.
@@ -72,19 +70,15 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
+            if _identity(target) not in (None, before):  # brought by another process while this one waited
+                return sha256_of(target)
             try:
-                # Another process may have brought it while this one waited.
-                arrived = _identity(target) not in (None, before)
-                if not arrived:
-                    _receive_all(url, part, timeout_seconds, attempts, progress)
-                digest = sha256_of(target if arrived else part)
+                _receive_all(url, part, timeout_seconds, attempts, progress or (lambda done, total: None))
+                digest = sha256_of(part)
+                _note(part).unlink()  # a part without one is thrown away below
                 if check is not None:
                     check(digest)
-                if not arrived:
-                    part.replace(target)
-            except UserError:
-                _discard(part)
-                raise
+                part.replace(target)
             finally:
                 size, _ = _received(url, part)
                 if not size:
@@ -92,10 +86,8 @@ def fetch(
         return digest
     except (OSError, ValueError, http.client.HTTPException) as error:
         again = "the same command resumes where it stopped" if size else "try again"
-        reason = _reason(error, timeout_seconds)
-        raise UserError(
-            f"{key}={url}: cannot be downloaded to {target.parent} ({reason}); {again}, or {advice}"
-        ) from error
+        problem = f"cannot be downloaded to {target.parent} ({_reason(error, timeout_seconds)})"
+        raise UserError(f"{key}={url}: {problem}; {again}, or {advice}") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -114,8 +106,8 @@ def _note(part: Path) -> Path:
 
 
 def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)
+    for path in (part, _note(part)):
+        path.unlink(missing_ok=True)
 
 
 def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
@@ -129,14 +121,12 @@ def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
     return (size, version) if usable else (0, {})
 
 
-def _receive_all(
-    url: str, part: Path, timeout_seconds: float, attempts: int, progress: Progress | None
-) -> None:
+def _receive_all(url: str, part: Path, timeout_seconds: float, attempts: int, progress: Progress) -> None:
     """Ask for the rest until it is here; only bytes beyond the furthest so far count as progress."""
     failures, furthest = 0, _received(url, part)[0]
     while True:
         try:
-            return _receive(url, part, timeout_seconds, progress or (lambda done, total: None))
+            return _receive(url, part, timeout_seconds, progress)
         except (OSError, http.client.HTTPException) as error:
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
@@ -152,12 +142,11 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
     size, version = _received(url, part)
     if size and size == version["total"]:
         return
-    request = urllib.request.Request(url, headers={"User-Agent": f"histo-lightning/{__version__}"})
+    headers = {"User-Agent": f"histo-lightning/{__version__}"}
     if size:
-        request.add_header("Range", f"bytes={size}-")
-        request.add_header("If-Range", version["validator"])
+        headers |= {"Range": f"bytes={size}-", "If-Range": version["validator"]}
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout_seconds)
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_seconds)
     except HTTPError as error:
         error.close()
         if error.code == 416:

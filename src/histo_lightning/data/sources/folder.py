@@ -1,10 +1,15 @@
-"""Folders of images: the files in one, and how a new one appears in one step."""
+"""Folders of images: the files in one, how a new one appears in one step, and archives that are unpacked into one."""
 
+import gzip
+import hashlib
 import os
 import shutil
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock
 
@@ -12,6 +17,10 @@ from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.errors import UserError
 
 Progress = Callable[[int, int], None]  # called with what is done, and what there is in all
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
+MOST_MEMBERS = 200_000  # the full set has 8,000
+MOST_BYTES = 64 * 2**30  # unpacked; the full set has 4 GB
+BLOCK_BYTES = 512  # of a tar; its end is two blocks of zeros
 
 
 def image_paths(root: Path) -> list[str]:
@@ -27,12 +36,9 @@ def image_paths(root: Path) -> list[str]:
 
 @contextmanager
 def new_folder(folder: Path, problem: str, advice: str = "choose another folder") -> Iterator[Path]:
-    """An empty folder beside ``folder``, to be filled and renamed to it; removed where it was not renamed.
+    """An empty folder beside ``folder``, to be filled and renamed to it, else removed; processes take turns.
 
-    Processes that want the same folder take turns.
-
-    Raises:
-        UserError: ``problem``, the reason and the advice, where anything inside raises OSError.
+    An OSError inside becomes a UserError with ``problem``, the reason and the advice.
     """
     building = folder.with_name(f".{folder.name}.building")
     try:
@@ -46,3 +52,70 @@ def new_folder(folder: Path, problem: str, advice: str = "choose another folder"
                 shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{problem} ({error.strerror or error}); free space or {advice}") from error
+
+
+class DamagedArchive(UserError):
+    """The archive itself is at fault, so that the same one can never be read."""
+
+
+def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -> Path:
+    """The folder below ``cache_dir/archives`` of an archive's path, size and time; filled on first use by :func:`unpack`."""
+    stat = archive.stat()
+    text = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    folder = cache_dir / "archives" / hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
+    if not folder.is_dir():
+        unpack(archive, folder, progress)
+    return folder
+
+
+def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
+    """Unpack an archive into a new folder, which appears in one step when all is there and verified; not into an old one.
+
+    It is read to the last byte: tarfile takes a damaged header for the end, and leaves gzip's checksum unread.
+    ``progress`` is called with (bytes of the archive read, bytes of the archive).
+
+    Raises:
+        DamagedArchive: cut off, damaged, or no archive; an entry with an absolute path or ``..``, a link, a device or
+            a path twice; more files or bytes than any copy of BreakHis. Nothing is left.
+        UserError: the archive cannot be read, or there is no room.
+    """
+    with new_folder(folder, f"{archive}: cannot be unpacked to {folder.parent}") as building:
+        if folder.exists():
+            return
+        try:
+            _unpack_all(archive, building, progress)
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
+            problem = f"damaged, cut off or no tar archive ({str(error) or type(error).__name__})"
+            raise DamagedArchive(f"{archive}: {problem}; get it again") from error
+        building.rename(folder)
+
+
+def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
+    size = archive.stat().st_size
+    paths: set[str] = set()
+    total = zeros = 0
+    with archive.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"  # browsers unpack some downloads and keep the name
+        raw.seek(0)
+        stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while (entry := tar.next()) is not None:
+                total += entry.size
+                kind_allowed = entry.isreg() or entry.isdir()
+                if not kind_allowed or entry.name.startswith("/") or ".." in entry.name.split("/"):
+                    raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
+                if entry.isreg() and entry.name in paths:
+                    raise tarfile.ReadError(f"it holds {entry.name} more than once")
+                paths.add(entry.name)
+                if len(paths) > MOST_MEMBERS or total > MOST_BYTES:
+                    raise tarfile.ReadError("it holds more files or bytes than any copy of BreakHis")
+                plain = entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False)
+                tar.extract(plain, folder, filter="data")
+                if progress is not None:
+                    progress(raw.tell(), size)
+        while chunk := stream.read(1 << 20):
+            if chunk.count(0) != len(chunk):
+                raise tarfile.ReadError("a damaged header")
+            zeros += len(chunk)
+        if zeros < BLOCK_BYTES:
+            raise tarfile.ReadError("its end is missing")

@@ -1,39 +1,13 @@
 """Splits: which image trains, validates and tests, and the proof that no group appears on both sides.
 
-A split kind is one class in one file of this folder, registered by :func:`register_split`; a module of your own may
-register more.
+A split kind is one class, registered by :func:`register_split`; a module of your own may register more.
 """
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.splits import (  # noqa: F401 - each registers its kind
-    case_kfold,
-    file,
-    folders,
-    image_random,
-    injection,
-    official,
-    slide_kfold,
-)
+from histo_lightning.data.splits import given, injection, kfold, official  # noqa: F401 - register their kinds
 from histo_lightning.data.splits.build import Split, build_split
-from histo_lightning.data.splits.grouping import content_hash
-from histo_lightning.data.splits.registry import (
-    Draft,
-    SplitKind,
-    check_split_keys,
-    register_split,
-    split_kind,
-    split_kinds,
-)
+from histo_lightning.data.splits.registry import Draft, SplitKind, check_split_keys, register_split
 
 __all__ = [
-    "Draft",
-    "Split",
-    "SplitConfig",
-    "SplitKind",
-    "build_split",
-    "check_split_keys",
-    "content_hash",
-    "register_split",
-    "split_kind",
-    "split_kinds",
-]
+    "Draft", "Split", "SplitConfig", "SplitKind", "build_split", "check_split_keys", "register_split"
+]  # fmt: skip

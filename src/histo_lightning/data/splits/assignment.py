@@ -1,21 +1,20 @@
 """Balanced assignment of groups (cases or slides) to folds.
 
-Every group is a vector of integers: its images at each magnification and its subtype. Within a class,
-fold sizes differ by at most one group; pair swaps then minimise the squared relative deviations of the
-folds' totals. All arithmetic is on integers and all ties break by group name, so the result is the same
-on every machine.
+Within a class, fold sizes differ by at most one group; pair swaps then minimise the squared relative deviations of the
+folds' totals: images at each magnification, and groups of each subtype. Integers, and ties that break by group name,
+make the result the same on every machine.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from functools import lru_cache
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import keyed_order, majority_subtype
+from histo_lightning.data.splits.groups import keyed_order, main_subtype
 
 STARTS = 64
 SUBTYPE_WEIGHT = 0.25  # one misplaced case of a subtype weighs like half a fold's mean image count, squared
@@ -26,35 +25,38 @@ Integers = NDArray[np.int64]
 Folds = list[tuple[str, ...]]  # the names of the groups of each fold, sorted
 
 
+@dataclass(frozen=True)
 class _Groups:
-    """The groups of one class, as the rows of ``features``: images by magnification, then the subtype as zeros and a one.
+    """The groups of one class. A row a group: images by magnification, then the subtype as zeros and a one."""
 
-    Empty groups at the end make every fold equally large.
-    """
+    names: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    magnifications: int
+    folds: int
 
-    def __init__(
-        self, names: Sequence[str], rows: Sequence[tuple[int, ...]], magnifications: int, folds: int
-    ) -> None:
-        self.names, self.folds = names, folds
-        self.features: Integers = np.pad(np.array(rows, dtype=np.int64), ((0, -len(rows) % folds), (0, 0)))
-        self.images: Integers = self.features[:, :magnifications]
-        relative = [_SCALE // max(int(total), 1) ** 2 for total in self.images.sum(axis=0)]
-        uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(names) ** 2] * (len(rows[0]) - magnifications)
-        self.weights: Integers = np.array(relative + uneven, dtype=np.int64)
+    @cached_property
+    def features(self) -> Integers:
+        """The rows, and empty groups at the end that make every fold equally large."""
+        return np.pad(np.array(self.rows, dtype=np.int64), ((0, -len(self.rows) % self.folds), (0, 0)))
 
-    def start(self, order: Sequence[str]) -> Integers:
-        """A fold for each row by dealing the names out in turn; the last folds get the empty groups."""
-        turn = {name: i for i, name in enumerate(order)}
+    @cached_property
+    def weights(self) -> Integers:
+        """Of a squared deviation in each column."""
+        totals = self.features[:, : self.magnifications].sum(axis=0)
+        relative = [_SCALE // max(int(total), 1) ** 2 for total in totals]
+        subtypes = len(self.rows[0]) - self.magnifications
+        uneven = [int(_SCALE * SUBTYPE_WEIGHT) // len(self.names) ** 2] * subtypes
+        return np.array(relative + uneven, dtype=np.int64)
+
+    def start(self, *key: object) -> Integers:
+        """A fold for each row by dealing the names out in an order by ``key``; the last folds get the empty groups."""
+        turn = {name: i for i, name in enumerate(keyed_order(self.names, *key) if key else self.names)}
         dealt = [turn[name] % self.folds for name in self.names]
         padding = len(self.features) - len(dealt)
         return np.array([*dealt, *range(self.folds - padding, self.folds)], dtype=np.int64)
 
     def sums(self, folds: Integers) -> Integers:
         return np.eye(self.folds, dtype=np.int64)[folds].T @ self.features
-
-    def cost(self, folds: Integers) -> int:
-        deviations = self.folds * self.sums(folds) - self.features.sum(axis=0)
-        return int((deviations**2 * self.weights).sum())
 
     def improve(self, folds: Integers) -> Integers:
         """Steepest descent over swaps of two groups; a swap with an empty group moves a case."""
@@ -78,34 +80,22 @@ class _Groups:
         return sorted(tuple(name for name, own in dealt if own == fold) for fold in range(self.folds))
 
 
-def _described(members: dict[str, list[Record]]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], int]:
-    """Names, rows and number of magnifications, for :class:`_Groups`; hashable."""
-    names = tuple(sorted(members))
-    magnifications = sorted({r.magnification for records in members.values() for r in records})
-    subtypes = sorted({r.subtype for records in members.values() for r in records})
-    rows = []
-    for name in names:
-        images, subtype = Counter(r.magnification for r in members[name]), majority_subtype(members[name])
-        rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
-    return names, tuple(rows), len(magnifications)
-
-
 @lru_cache(maxsize=64)  # a sweep in one process asks for the same partition in every run
-def _optimum(
-    names: tuple[str, ...], rows: tuple[tuple[int, ...], ...], magnifications: int, folds: int
-) -> Folds:
-    groups = _Groups(names, rows, magnifications, folds)
-    orders = [groups.names, *(keyed_order(groups.names, "start", s) for s in range(1, STARTS))]
-    candidates = [groups.improve(groups.start(order)) for order in orders]
-    return min((groups.cost(dealt), groups.parts(dealt)) for dealt in candidates)[1]
+def _optimum(groups: _Groups) -> Folds:
+    candidates = []
+    for start in (groups.start(), *(groups.start("start", s) for s in range(1, STARTS))):
+        folds = groups.improve(start)
+        deviations = groups.folds * groups.sums(folds) - groups.features.sum(axis=0)
+        candidates.append((int((deviations**2 * groups.weights).sum()), groups.parts(folds)))
+    return min(candidates)[1]
 
 
 def _sampled(groups: _Groups, seed: int, repeat: int) -> Folds:
     """A random partition whose folds all hold an acceptable number of images (else the most even one drawn)."""
-    images = groups.images.sum(axis=1)
+    images = groups.features[:, : groups.magnifications].sum(axis=1)
     best: tuple[float, Folds] = (np.inf, [])
     for attempt in range(REPEAT_ATTEMPTS):
-        folds = groups.start(keyed_order(groups.names, "repeat", seed, repeat, attempt))
+        folds = groups.start("repeat", seed, repeat, attempt)
         counts = np.bincount(folds, weights=images, minlength=groups.folds)
         relative = counts / (images.sum() / groups.folds)
         outside = float(max(REPEAT_BOUNDS[0] - relative.min(), relative.max() - REPEAT_BOUNDS[1], 0.0))
@@ -123,27 +113,26 @@ def assign(members: dict[str, list[Record]], folds: int, *, seed: int = 0, repea
         members: records by group name, over all magnifications.
         folds: number of folds, at most the number of groups of the rarest class present.
         seed, repeat: repeat 0 is the optimum and needs no seed; others draw a random benign partition.
-
-    Returns:
-        Group names of each fold, sorted. The fold with the most benign groups is paired with the fewest
-        malignant ones, so that fold sizes stay close.
     """
-    by_class: dict[str, dict[str, list[Record]]] = defaultdict(dict)
-    for name, records in members.items():
-        by_class[records[0].class_name][name] = records
+    by_class = [{n: m for n, m in members.items() if m[0].class_name == class_name} for class_name in CLASSES]
     result: Folds = [()] * folds
-    for turn, class_name in enumerate(c for c in CLASSES if by_class[c]):
-        described = _described(by_class[class_name])
-        groups = _Groups(*described, folds)
+    for turn, own in enumerate(filter(None, by_class)):
+        magnifications = sorted({r.magnification for records in own.values() for r in records})
+        subtypes = sorted({r.subtype for records in own.values() for r in records})
+        rows = []
+        for _, records in sorted(own.items()):
+            images, subtype = Counter(r.magnification for r in records), main_subtype(records)
+            rows.append((*(images[m] for m in magnifications), *(int(s == subtype) for s in subtypes)))
+        groups = _Groups(tuple(sorted(own)), tuple(rows), len(magnifications), folds)
         if repeat == 0:
-            parts = _optimum(*described, folds)
+            parts = _optimum(groups)
         elif turn == 0:
             parts = _sampled(groups, seed, repeat)
         else:
-            start = groups.start(keyed_order(groups.names, "repeat", seed, repeat))
-            parts = groups.parts(groups.improve(start))
+            parts = groups.parts(groups.improve(groups.start("repeat", seed, repeat)))
         largest_first = sorted(parts, key=lambda part: (-len(part), part))
         smallest_first = sorted(range(folds), key=lambda f: (len(result[f]), f))
+        # Fold sizes stay close: the most benign groups are paired with the fewest malignant ones.
         for fold, part in zip(smallest_first, largest_first, strict=True):
             result[fold] = tuple(sorted(result[fold] + part))
     return result

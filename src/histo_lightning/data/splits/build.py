@@ -4,29 +4,26 @@ Groups (cases or slides) are assigned over all magnifications and filtered after
 on the magnification.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, select_magnification, without_twins
-from histo_lightning.data.splits.given import GivenKind, given_draft
-from histo_lightning.data.splits.grouping import GROUPS, Parts, content_hash
-from histo_lightning.data.splits.label_shuffling import labelled
-from histo_lightning.data.splits.registry import SplitKind, check_split_keys, split_kind
+from histo_lightning.data.splits.given import GivenKind
+from histo_lightning.data.splits.groups import GROUPS, Groups, content_hash, keyed_order
+from histo_lightning.data.splits.registry import KINDS, SplitKind, check_split_keys
 from histo_lightning.errors import UserError
-
-SHUFFLED = "SHUFFLED LABELS"
 
 
 @dataclass(frozen=True)
 class Split:
     """Image names by part (each sorted), with what a reader must know about them.
 
-    ``label`` is empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN, and SHUFFLED LABELS
-    after it where classes were shuffled. ``injection`` says what was put into train. ``partition_hash`` identifies
-    the assignment of groups to folds over all magnifications.
+    ``label``: empty for a split by case, else LEAKY, CASE-LEAKY (n images) or GROUPING UNKNOWN; and SHUFFLED LABELS.
+    ``partition_hash`` identifies the assignment of groups to folds over all magnifications.
     """
 
     kind: str
@@ -45,10 +42,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the parts, as hexadecimal text: the same images in the same parts give the same hash.
-
-        Shuffled labels make it another one, so that nothing can pool or compare such runs with others.
-        """
+        """SHA-256 of the parts as hexadecimal text; another one with shuffled labels, so that nothing pools such runs."""
         shuffled = {"labels": [f"shuffled by case, seed {self.seed}"]} if self.shuffled_labels else {}
         return content_hash({**self.parts, **shuffled})
 
@@ -65,43 +59,35 @@ def build_split(
 
     Args:
         records: every image of the copy, all magnifications.
-        config: how.
         magnification: ``40x`` ... ``400x`` or ``all``; filters after the groups are assigned.
         task: ``binary`` or ``subtype`` (leaves out both copies of slide 13412).
 
     Raises:
-        UserError: fold out of range, too few groups, a leak in a given split, no image of that magnification,
-            a class absent from train, or an empty part.
+        UserError: fold out of range, too few groups, a leak, no image of that magnification, an empty part or class.
     """
     check_split_keys(config, magnification=magnification, task=task)
-    kind = split_kind(config.name)
+    kind = KINDS[config.name]
     records = sorted(labelled(records, config), key=lambda record: record.image)
     members, notes = (records, []) if kind.keeps_twins and task == "binary" else without_twins(records, task)
     if not select_magnification(members, magnification):
-        present = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members}))
-        raise UserError(
-            f"magnification={magnification}: the data set holds no such image; it holds {present or 'nothing'}"
-        )
+        present = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members})) or "nothing"
+        problem = f"the data set holds no such image; it holds {present}"
+        raise UserError(f"magnification={magnification}: {problem}")
     if kind.needs_cases and any(not r.case for r in members):
-        raise UserError(
-            f"split={config.name}: some names do not say their case; use split=folders or split=file"
-        )
+        problem = "some names do not say their case"
+        raise UserError(f"split={config.name}: {problem}; use split=folders or split=file")
     if isinstance(kind, GivenKind):
-        left_out = {r.image for r in records} - {r.image for r in members}
-        draft = given_draft(members, kind.listed(records, config), config.path or "dataset.root", left_out)
+        draft = kind.draft(members, config, {r.image for r in records} - {r.image for r in members})
     else:
         draft = kind.assign(members, config)
     draft.parts = {part: select_magnification(draft.parts[part], magnification) for part in PARTS}
     draft = kind.refine(draft, config)
     parts = draft.parts
-    labels = (_label(parts, kind, config), SHUFFLED if config.shuffle_labels else "")
+    labels = (_label(parts, kind, config), "SHUFFLED LABELS" if config.shuffle_labels else "")
     return Split(
         kind=config.name,
         label="; ".join(filter(None, labels)),
-        seed=config.seed,
-        fold=config.fold,
-        folds=config.folds,
-        repeat=config.repeat,
+        **{name: getattr(config, name) for name in ("seed", "fold", "folds", "repeat")},
         group=kind.group or config.group,
         shuffled_labels=config.shuffle_labels,
         injection=draft.injection,
@@ -112,37 +98,56 @@ def build_split(
     )
 
 
-def _class_notes(parts: Parts, task: str) -> list[str]:
-    """Refuse a train set without a class; say which classes other sets lack."""
+def labelled(records: Sequence[Record], config: SplitConfig) -> list[Record]:
+    """The records with their own classes or, with ``shuffle_labels``, with shuffled ones: a control of leakage.
+
+    Shuffling gives the cases of a whole copy each other's classes, by ``config.seed``: a case keeps one class, and the
+    number of cases of each class stays. The new benign cases are, as far as whole cases allow, the same share of the
+    truly benign as of the truly malignant: else a class would by chance go along with the true one. Subtypes, which
+    would tell the true class, are emptied. UserError where a name does not say its case.
+    """
+    if not config.shuffle_labels:
+        return list(records)
+    true_class = {r.case: r.class_name for r in records}
+    if "" in true_class:
+        raise UserError("split.shuffle_labels=true: some names do not say their case; use BreakHis names")
+    benign, malignant = (
+        keyed_order((c for c in true_class if true_class[c] == name), "shuffled labels", config.seed)
+        for name in CLASSES
+    )
+    still_benign = math.floor(len(benign) ** 2 / len(true_class) + 0.5)
+    now_benign = {*benign[:still_benign], *malignant[: len(benign) - still_benign]}
+    return [replace(r, class_name=CLASSES[r.case not in now_benign], subtype="") for r in records]
+
+
+def _class_notes(parts: Groups, task: str) -> list[str]:
+    """Refuse an empty part and a train set without a class; say which classes other sets lack."""
     binary = task == "binary"
     present = {part: {r.class_name if binary else r.subtype for r in parts[part]} for part in PARTS}
     classes = set.union(set(CLASSES if binary else ()), *present.values())
     notes = []
     for part in PARTS:
         if not parts[part]:
-            raise UserError(
-                f"part {part} is empty at this magnification and fold: choose another, or more images"
-            )
+            problem = f"part {part} is empty at this magnification and fold"
+            raise UserError(f"{problem}: choose another, or more images")
         absent = sorted(classes - present[part])
         if absent and part == "train" and binary:
-            raise UserError(
-                f"class {absent[0]} is absent from train: nothing can be learned; choose another fold or split"
-            )
+            problem = f"class {absent[0]} is absent from train: nothing can be learned"
+            raise UserError(f"{problem}; choose another fold or split")
         if absent:
             notes.append(f"{part} holds no image of {', '.join(absent)}")
     return notes
 
 
-def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
+def _label(parts: Groups, kind: SplitKind, config: SplitConfig) -> str:
     """Check disjointness by what the kind lets sets share, and say in a label what they share."""
     if any(not r.case for members in parts.values() for r in members):
         return "GROUPING UNKNOWN"
     for unit in GROUPS[GROUPS.index(kind.unshared(config)) :]:
         _refuse_shared(parts, unit, config.name)
     if kind.clean_validation:
-        _refuse_shared(
-            {"val": parts["val"], "the others": parts["train"] + parts["test"]}, "case", config.name
-        )
+        others = parts["train"] + parts["test"]
+        _refuse_shared({"val": parts["val"], "the others": others}, "case", config.name)
     if (kind.group or config.group) == "image":
         return "LEAKY"
     seen = {r.case for part in ("train", "val") for r in parts[part]}
@@ -150,7 +155,7 @@ def _label(parts: Parts, kind: SplitKind, config: SplitConfig) -> str:
     return f"CASE-LEAKY ({touched} images)" if touched else ""
 
 
-def _refuse_shared(parts: Mapping[str, Sequence[Record]], unit: str, kind: str) -> None:
+def _refuse_shared(parts: Groups, unit: str, kind: str) -> None:
     first: dict[str, str] = {}
     shared: dict[str, str] = {}
     for part, members in parts.items():

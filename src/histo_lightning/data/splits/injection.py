@@ -1,31 +1,23 @@
 """``split=injection``: siblings of test images are put into train, and nothing else changes.
 
-This is the causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; ``docs/leakage.md``
-describes the design. Its words: each test slide's images are halved into the *probe*, which every arm is tested on, and
-the *sibling pool*. Every test case of the pool has a *partner* among the train cases; the other train cases are the
-*base*. The clean arm (share 0) trains on partner images; a leaky arm (share 0.25 to 1) drops the partners whole and trains
-on m = share x pool images of the test cases instead. Base images fill up to a number of images that is the same in every
-arm of the fold, as the number of train cases is, class by class.
+The causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; its design is in
+``docs/leakage.md``. Each test slide's images are halved into the *probe*, which every arm is tested on, and the *sibling
+pool*. Every test case of the pool has a *partner* among the train cases; the others are the *base*. The clean arm (share
+0) trains on partner images; a leaky arm (share 0.25 to 1) on m = share x pool images of the test cases instead. Base
+images fill up to a number that is the same in every arm of the fold, as that of train cases is, class by class.
 """
 
 import math
-from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.case_kfold import CaseKFold
-from histo_lightning.data.splits.grouping import (
-    by_group,
-    keyed_order,
-    majority_subtype,
-    proportional_order,
-)
+from histo_lightning.data.splits.groups import Groups, by_group, keyed_order, main_subtype, proportional_order
+from histo_lightning.data.splits.kfold import CaseKFold
 from histo_lightning.data.splits.registry import Draft, register_split
 from histo_lightning.errors import UserError
 
 LEAST_SHARE = 0.25  # of the pool, that a leaky arm puts into train
-Cases = dict[str, list[Record]]
 
 
 @register_split
@@ -35,7 +27,6 @@ class Injection(CaseKFold):
     name = "injection"
     keys = (*CaseKFold.keys, "injected")
     clean_validation = True
-    tests_all = False
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         if magnification == "all":
@@ -45,26 +36,32 @@ class Injection(CaseKFold):
             )
         share = config.injected or 0.0
         if share and not LEAST_SHARE <= share <= 1:
-            raise UserError(
-                f"split.injected={share:g}: allowed are 0 (the clean arm) and {LEAST_SHARE:g} to 1"
-            )
+            allowed = f"0 (the clean arm) and {LEAST_SHARE:g} to 1"
+            raise UserError(f"split.injected={share:g}: allowed are {allowed}")
 
     def unshared(self, config: SplitConfig) -> str:
         return "image" if config.injected else "case"
 
     def refine(self, draft: Draft, config: SplitConfig) -> Draft:
         share, parts = config.injected or 0.0, draft.parts
-        probe, pool = _halves(parts["test"], config.seed)
         train: list[Record] = []
+        probe: list[Record] = []
+        pool: list[Record] = []
+        for members in by_group(parts["test"], "slide").values():
+            known = {r.image: r for r in members}
+            order = [known[image] for image in keyed_order(known, "injection", config.seed)]
+            half = math.ceil(len(order) / 2)
+            probe += order[:half]
+            pool += order[half:]
         injected = {}
         for class_name in CLASSES:
             siblings = by_group((r for r in pool if r.class_name == class_name), "case")
             cases = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
             if not siblings and any(r.class_name == class_name for r in probe):
-                raise UserError(
-                    f"split=injection: no {class_name} test slide has two images at this magnification, so none has a "
-                    "sibling; choose another magnification or more images"
+                problem = (
+                    f"no {class_name} test slide has two images at this magnification, so none has a sibling"
                 )
+                raise UserError(f"split=injection: {problem}; choose another magnification or more images")
             chosen, injected[class_name] = _class_train(siblings, cases, class_name, share, config.seed)
             train += chosen
         images = sum(injected.values())
@@ -81,47 +78,31 @@ class Injection(CaseKFold):
         return refined
 
 
-def _halves(test: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
-    """Probe and pool: of a slide's n images the first ceil(n / 2) by hash are the probe."""
-    probe: list[Record] = []
-    pool: list[Record] = []
-    for members in by_group(test, "slide").values():
-        known = {r.image: r for r in members}
-        order = [known[image] for image in keyed_order(known, "injection", seed)]
-        half = math.ceil(len(order) / 2)
-        probe += order[:half]
-        pool += order[half:]
-    return probe, pool
-
-
-def _images(cases: Cases) -> int:
-    return sum(map(len, cases.values()))
-
-
 def _class_train(
-    siblings: Cases, cases: Cases, class_name: str, share: float, seed: int
+    siblings: Groups, cases: Groups, class_name: str, share: float, seed: int
 ) -> tuple[list[Record], int]:
     """Train images of one class, and how many of them are siblings of test images."""
     if not siblings:
         return [record for members in cases.values() for record in members], 0
     if len(cases) <= len(siblings):
-        raise UserError(
-            f"split=injection: train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none "
-            "stays; give more folds (split.folds)"
+        problem = (
+            f"train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none stays"
         )
-    partner = _enlarged(_partners(siblings, cases, seed), _images(siblings), cases)
-    base = {case: members for case, members in cases.items() if case not in partner.values()}
-    clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
+        raise UserError(f"split=injection: {problem}; give more folds (split.folds)")
     pool = proportional_order(siblings, "injection", seed)
+    partner = _enlarged(_partners(siblings, cases, seed), len(pool), cases)
+    base = {case: members for case, members in cases.items() if case not in partner.values()}
+    base_images = sum(map(len, base.values()))
+    clean = _partner_images(siblings, {case: cases[p] for case, p in partner.items()}, seed)
 
     def count(share: float) -> int:
         """m, rounded half up; at least one image a case, so that the number of cases is the same for every share."""
         return max(len(siblings), math.floor(share * len(pool) + 0.5))
 
-    total = _images(base) + min(len(clean), count(LEAST_SHARE))
+    total = base_images + min(len(clean), count(LEAST_SHARE))
     if total - len(pool) < len(base):
         raise UserError(
-            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({_images(base)}) "
+            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({base_images}) "
             f"beside a pool of {len(pool)}; give more folds (split.folds) or more images"
         )
     foreign = pool[: count(share)] if share else clean
@@ -129,27 +110,23 @@ def _class_train(
     return foreign + filled, len(foreign) if share else 0
 
 
-def _partners(siblings: Cases, cases: Cases, seed: int) -> dict[str, str]:
+def _partners(siblings: Groups, cases: Groups, seed: int) -> dict[str, str]:
     """A train case for each case of the pool, the largest first: same subtype, then enough images, then the fewest."""
-    order = {case: i for i, case in enumerate(keyed_order(cases, "partner", seed))}
+    order = keyed_order(cases, "partner", seed)
     partners: dict[str, str] = {}
     for case in sorted(siblings, key=lambda c: (-len(siblings[c]), c)):
-        free = [name for name in cases if name not in partners.values()]
-        ranked = [(*_unlikeness(cases[name], siblings[case]), order[name], name) for name in free]
-        partners[case] = min(ranked)[-1]
+        subtype, needed = main_subtype(siblings[case]), len(siblings[case])
+        unlikeness = {}
+        for name in order:
+            if name not in partners.values():
+                images = len(cases[name])
+                unlikeness[name] = main_subtype(cases[name]) != subtype, max(0, needed - images), images
+        partners[case] = min(unlikeness, key=unlikeness.__getitem__)
     return partners
 
 
-def _unlikeness(case: Sequence[Record], siblings: Sequence[Record]) -> tuple[bool, int, int]:
-    unlike = majority_subtype(case) != majority_subtype(siblings)
-    return unlike, max(0, len(siblings) - len(case)), len(case)
-
-
-def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, str]:
-    """The same partners, or, while they have fewer images than the pool, one exchanged for a larger free case.
-
-    Of the exchanges the one that just suffices is made, or where none does, that which adds most.
-    """
+def _enlarged(partner: dict[str, str], needed: int, cases: Groups) -> dict[str, str]:
+    """The partners; while they have fewer images than the pool, the exchange that just suffices, or adds most, is made."""
     while (have := sum(len(cases[p]) for p in partner.values())) < needed:
         swaps = [
             (have - len(cases[old]) + len(members), case, name)
@@ -164,10 +141,10 @@ def _enlarged(partner: dict[str, str], needed: int, cases: Cases) -> dict[str, s
     return partner
 
 
-def _partner_images(siblings: Cases, partners: Cases, seed: int) -> list[Record]:
+def _partner_images(siblings: Groups, partners: Groups, seed: int) -> list[Record]:
     """As many images of each partner as its case has in the pool; what some lack, the others give, as far as they can."""
     orders = {c: proportional_order({c: members}, "partner", seed) for c, members in partners.items()}
     chosen = [record for case, order in orders.items() for record in order[: len(siblings[case])]]
     spare = {case: rest for case, order in orders.items() if (rest := order[len(siblings[case]) :])}
-    missing = max(_images(siblings) - len(chosen), 0)
+    missing = max(sum(map(len, siblings.values())) - len(chosen), 0)
     return chosen + proportional_order(spare, "partner", seed)[:missing]

@@ -6,17 +6,10 @@ Validation is cut from the train cases that test does not hold, the same ones in
 from collections.abc import Sequence
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census
-from histo_lightning.data.breakhis.names import CLASSES
+from histo_lightning.data.breakhis.names import CLASSES, OFFICIAL_FOLDS, census
 from histo_lightning.data.breakhis.records import PARTS, Record
 from histo_lightning.data.splits.given import cut_validation
-from histo_lightning.data.splits.grouping import (
-    Parts,
-    by_group,
-    content_hash,
-    keyed_order,
-    proportional_order,
-)
+from histo_lightning.data.splits.groups import Groups, by_group, content_hash, keyed_order, proportional_order
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 
@@ -34,7 +27,6 @@ class Official(SplitKind):
     keys = ("fold", "seed", "clean", "matched")
     keeps_twins = True
     clean_validation = True
-    overlapping_tests = True
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         if config.clean and config.matched:
@@ -44,10 +36,9 @@ class Official(SplitKind):
         if config.fold not in OFFICIAL_FOLDS:
             raise UserError(f"split.fold={config.fold}: the official folds are 1 to 5")
         if unknown := sorted({r.slide for r in records} - census().keys()):
-            raise UserError(
-                f"split=official: slide {unknown[0]} is not in the authors' folds; use split=case_kfold"
-            )
-        parts: Parts = {part: [] for part in PARTS}
+            problem = f"slide {unknown[0]} is not in the authors' folds"
+            raise UserError(f"split=official: {problem}; use split=case_kfold")
+        parts: Groups = {part: [] for part in PARTS}
         for record in records:
             parts[census()[record.slide].official[config.fold]].append(record)
         shared = _shared_cases(parts)
@@ -64,17 +55,16 @@ class Official(SplitKind):
         return draft.refined("matched", config.seed, *_size_matched(draft.parts, config.seed))
 
 
-def _shared_cases(parts: Parts) -> list[str]:
+def _shared_cases(parts: Groups) -> list[str]:
     return sorted({r.case for r in parts["train"]} & {r.case for r in parts["test"]})
 
 
-def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
+def _size_matched(parts: Groups, seed: int) -> tuple[Groups, list[str]]:
     """Drop from train, by class, as many cases and images as ``clean`` drops, but of those that test does not share.
 
-    First whole cases (of 200 seeded draws the one whose images come closest to the number without exceeding it), then
-    single images, in equal shares of the unshared cases that stay. Where those are too few to match the number of images
-    (the authors' folds share up to half of all benign images), single images of the shared cases go too, and a note says
-    how many. Every case that stays keeps an image.
+    First whole cases (of 200 seeded draws the one whose images come closest to the number from below), then single images,
+    in equal shares of the unshared cases that stay; where those are too few (the authors' folds share up to half of all
+    benign images), of the shared cases too, and a note says how many. Every case that stays keeps an image.
     """
     shared = _shared_cases(parts)
     train: list[Record] = []
@@ -105,16 +95,14 @@ def _size_matched(parts: Parts, seed: int) -> tuple[Parts, list[str]]:
     return parts | {"train": train}, notes
 
 
-def _closest(members: dict[str, list[Record]], count: int, images: int, key: str) -> list[str]:
+def _closest(members: Groups, count: int, images: int, key: str) -> list[str]:
     """``count`` cases, drawn 200 times by ``key``: those whose images come closest to ``images`` from below."""
-
-    def distance(draw: list[str]) -> tuple[bool, int]:
-        total = sum(len(members[case]) for case in draw)
-        return total > images, abs(images - total)
-
-    return min((keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)), key=distance)
+    draws = [keyed_order(members, key, i)[:count] for i in range(DRAWS if count else 1)]
+    totals = [sum(len(members[case]) for case in draw) for draw in draws]
+    distances = [(total > images, abs(images - total)) for total in totals]
+    return draws[distances.index(min(distances))]
 
 
-def _spare(members: dict[str, list[Record]], seed: int) -> list[Record]:
+def _spare(members: Groups, seed: int) -> list[Record]:
     """All records but one a case, in an order whose every beginning takes equal shares of the cases."""
     return proportional_order(members, "matched", seed)[len(members) :]

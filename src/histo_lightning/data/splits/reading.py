@@ -1,8 +1,7 @@
 """Every form in which people keep a split of BreakHis, read as it is written: repeated names and leaks included.
 
 These are the authors' ``dsfoldN.txt``, Kaggle's ``Folds.csv``, any CSV with a column of paths and one of parts, a run's
-``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves
-them). An audit wants to see what is wrong with a split; a run refuses it.
+``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves them).
 """
 
 import csv
@@ -27,15 +26,11 @@ Row = tuple[int, str, str, str]  # line of the file, fold ("" where there are no
 
 @dataclass(frozen=True, slots=True)
 class NamedSplit:
-    """One split: paths of images by part as they are written, with ``/``, in their order, repeated ones too.
+    """One split, as it is written; parts without images are left out."""
 
-    ``name`` tells the splits of one file apart (``fold 3``). Parts without images are left out.
-    ``passed_over``: images of a folder that are in none of its parts.
-    """
-
-    name: str
-    parts: dict[str, list[str]]
-    passed_over: int = 0
+    name: str  # tells the splits of one file apart: ``fold 3``
+    parts: dict[str, list[str]]  # paths of images by part, with ``/``, in their order, repeated ones too
+    passed_over: int = 0  # images of a folder that are in none of its parts
 
 
 def printable(text: str) -> str:
@@ -44,34 +39,12 @@ def printable(text: str) -> str:
     return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
 
 
-def read_parts(path: str | Path) -> dict[str, list[str]]:
-    """Image file names by part, from the one split of ``split.path``.
-
-    Raises:
-        UserError: as :func:`read_splits`; several splits, or a name listed twice.
-    """
-    first, *others = read_splits(path, "split.path")
-    if others:
-        names = f"{first.name}, {others[0].name}, ..."
-        raise UserError(f"split.path={path}: holds {len(others) + 1} splits ({names}); keep one of them")
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for part, paths in first.parts.items():
-        parts[part] = [image.rsplit("/", 1)[-1] for image in paths]
-        if len(set(parts[part])) != len(paths):
-            twice = next(name for name in parts[part] if parts[part].count(name) > 1)
-            raise UserError(f"split.path={path}: {twice} is listed twice in {part}; list each image once")
-    return parts
-
-
 def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
-    """Read the one or several splits of a file or folder, in the order in which they first appear.
-
-    Args:
-        key: the user's name for the path, for errors.
+    """The one or several splits of a file or folder, in the order in which they first appear.
 
     Raises:
-        UserError: no such file, a form that is not known, a row that cannot be understood, an unknown part, no
-            image, or a split of one part only. It names the file, the row, and what to do.
+        UserError: no such file, a form that is not known, a row that cannot be understood, an unknown part, no image, or
+            a split of one part only. It names the path by the user's ``key``, the row, and what to do.
     """
     if not str(path):
         raise UserError(f"{key} is not set: give {ACCEPTED}")
@@ -80,10 +53,8 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
     splits = _folder_splits(file, f"{key}={shown}") if file.is_dir() else _file_splits(file, shown, key)
     for split in splits:
         if len(split.parts) < 2:
-            where = f"{shown}, {split.name}" if len(splits) > 1 else shown
-            raise UserError(
-                f"{where}: every image is in part {next(iter(split.parts))}; a split has two parts or more"
-            )
+            where, part = f"{shown}, {split.name}" if len(splits) > 1 else shown, next(iter(split.parts))
+            raise UserError(f"{where}: every image is in part {part}; a split has two parts or more")
     return splits
 
 
@@ -103,18 +74,14 @@ def _folder_splits(folder: Path, shown: str) -> list[NamedSplit]:
     if not paths:
         raise UserError(f"{shown}: no image below this folder; give {ACCEPTED}")
     split = _named(folder.resolve().name, ((path, part_of(path)) for path in paths))
-    if len(split.parts) > 1:
-        return [split]
-    splits = [
-        _named(name, ((path, part_of(path.partition("/")[2])) for path in inside))
-        for name, inside in groupby(paths, key=lambda path: path.partition("/")[0])
+    inside = [
+        _named(name, ((path, part_of(path.partition("/")[2])) for path in group))
+        for name, group in groupby(paths, key=lambda path: path.partition("/")[0])
     ]
-    if not (splits := [split for split in splits if len(split.parts) > 1]):
-        raise UserError(
-            f"{shown}: the images are not in two or more of the folders train/, val/ and test/; "
-            "move them there, or give a CSV path,part"
-        )
-    return splits
+    if splits := [split] if len(split.parts) > 1 else [split for split in inside if len(split.parts) > 1]:
+        return splits
+    problem = "the images are not in two or more of the folders train/, val/ and test/"
+    raise UserError(f"{shown}: {problem}; move them there, or give a CSV path,part")
 
 
 def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
@@ -125,12 +92,10 @@ def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
         path = path.strip().replace("\\", "/")
         if not path.rsplit("/", 1)[-1]:
             raise UserError(f"{shown}, row {line}: the name of the image is missing; fill it in")
-        known = PART_NAMES.get(part.strip().lower())
-        if known is None:
-            raise UserError(
-                f"{shown}, row {line}: unknown part '{printable(part)}'; write train, val or test"
-            )
-        splits.setdefault(fold, []).append((path, known))
+        if (name := part.strip().lower()) not in PART_NAMES:
+            given = printable(part)
+            raise UserError(f"{shown}, row {line}: unknown part '{given}'; write train, val or test")
+        splits.setdefault(fold, []).append((path, PART_NAMES[name]))
     if not splits:
         raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
     return [_named(f"fold {fold}" if fold else file.name, images) for fold, images in splits.items()]
@@ -156,17 +121,15 @@ def _json_rows(text: str, shown: str) -> Iterator[Row]:
     try:
         parts = dict(json.loads(text)["parts"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{shown}: not a split.json (no lists of images under 'parts'); give {ACCEPTED}"
-        ) from error
+        problem = "not a split.json (no lists of images under 'parts')"
+        raise UserError(f"{shown}: {problem}; give {ACCEPTED}") from error
     if not all(isinstance(images, list) for images in parts.values()):
         raise UserError(f"{shown}: a part of a split.json is a list of image names; write it as a list")
     rows = ((str(part), image) for part, images in parts.items() for image in images)
     for line, (part, image) in enumerate(rows, start=1):
         if not isinstance(image, str):
-            raise UserError(
-                f"{shown}, image {line}: {printable(repr(image))} is not a name; write it as text"
-            )
+            name = printable(repr(image))
+            raise UserError(f"{shown}, image {line}: {name} is not a name; write it as text")
         yield line, "", image, part
 
 
@@ -183,10 +146,8 @@ def _text_rows(text: str, shown: str) -> Iterator[Row]:
                 yield line, "" if fold is None else cells[fold].strip(), cells[path], cells[part]
             return
     if head.count("|") != 3:
-        raise UserError(
-            f"{shown}, row 1: '{printable(head)}' is neither a row image.png|100|1|train nor a header with path and "
-            f"part; give {ACCEPTED}"
-        )
+        problem = "is neither a row image.png|100|1|train nor a header with path and part"
+        raise UserError(f"{shown}, row 1: '{printable(head)}' {problem}; give {ACCEPTED}")
     for line, (name, _, number, given_part) in _cells(text, shown, "|", 4):
         yield line, number.strip(), name, given_part
 
@@ -197,13 +158,10 @@ def _cells(text: str, shown: str, delimiter: str, width: int) -> list[tuple[int,
     try:
         rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
-        raise UserError(
-            f"{shown}, row {reader.line_num}: not readable as CSV ({error}); close the quotes, and double those in names"
-        ) from error
+        advice = "close the quotes, and double those in names"
+        raise UserError(f"{shown}, row {reader.line_num}: not readable as CSV ({error}); {advice}") from error
     for line, cells in rows:
         if len(cells) != width:
-            raise UserError(
-                f"{shown}, row {line}: {len(cells)} columns where the first line has {width}; put names with "
-                f"'{delimiter}' in quotes"
-            )
+            problem = f"{len(cells)} columns where the first line has {width}"
+            raise UserError(f"{shown}, row {line}: {problem}; put names with '{delimiter}' in quotes")
     return rows

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.splits.grouping import Parts, content_hash
+from histo_lightning.data.splits.groups import Groups, content_hash
 from histo_lightning.errors import UserError
 
 OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which each has its own kinds
@@ -16,7 +16,7 @@ OPTIONS = ("clean", "matched", "injected", "shuffle_labels")  # keys of which ea
 class Draft:
     """What a kind makes of a data set."""
 
-    parts: Parts
+    parts: Groups
     partition: str = ""  # hash of how groups are assigned, before magnifications; else of the cases by part
     notes: list[str] = field(default_factory=list)  # what a reader must know, a sentence each
     injection: Mapping[str, float | int] | None = None  # of ``split.json``
@@ -25,7 +25,7 @@ class Draft:
         cases = {part: {r.case for r in members} for part, members in self.parts.items()}
         self.partition = self.partition or content_hash(cases)
 
-    def refined(self, word: str, seed: int, parts: Parts, notes: list[str]) -> "Draft":
+    def refined(self, word: str, seed: int, parts: Groups, notes: list[str]) -> "Draft":
         """The draft with other parts; ``word`` and ``seed`` make its partition another one."""
         partition = content_hash({"folds": [self.partition], word: [f"seed {seed}"]})
         return Draft(parts, partition, self.notes + notes)
@@ -46,18 +46,12 @@ class SplitKind:
     needs_cases: ClassVar[bool] = True  # names must say their case
     keeps_twins: ClassVar[bool] = False  # both copies of slide 13412 stay (``task=binary`` only)
     clean_validation: ClassVar[bool] = False  # validation shares no case; train and test may share some
-    tests_all: ClassVar[bool] = False  # the folds together test every image once: they can be pooled
-    overlapping_tests: ClassVar[bool] = False  # the folds' test sets overlap: they are never pooled
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         """Raise UserError where the values of its own keys contradict each other or the magnification."""
 
     def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
-        """Assign the records of all magnifications, sorted by image name, to parts.
-
-        Raises:
-            UserError: the data set cannot be split this way.
-        """
+        """The records of all magnifications, sorted by image name, by part; UserError where they cannot be split this way."""
         raise NotImplementedError
 
     def refine(self, draft: Draft, config: SplitConfig) -> Draft:
@@ -69,59 +63,38 @@ class SplitKind:
         return self.group or config.group
 
 
-_KINDS: dict[str, SplitKind] = {}
+KINDS: dict[str, SplitKind] = {}
 
 
 def register_split(kind: type[SplitKind]) -> type[SplitKind]:
     """Class decorator: make ``split=<name>`` known. A name that is taken belongs to the later class."""
-    _KINDS[kind.name] = kind()
+    KINDS[kind.name] = kind()
     return kind
-
-
-def split_kinds() -> tuple[str, ...]:
-    """The names of all kinds, in the order of their registration."""
-    return tuple(_KINDS)
-
-
-def split_kind(name: str) -> SplitKind:
-    """A kind by name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in _KINDS:
-        raise UserError(f"split.name={name}: allowed are {', '.join(_KINDS)}")
-    return _KINDS[name]
 
 
 def check_split_keys(
     config: SplitConfig, *, magnification: str, task: str = "binary", dataset: str | None = None
 ) -> None:
-    """Refuse keys that contradict the kind, the magnification, the task or, where it is given, the data set.
-
-    Raises:
-        UserError: with the key, what was given and what is allowed.
-    """
-    kind = split_kind(config.name)
+    """Raise UserError for keys that contradict the kind, the magnification, the task or, where it is given, the data set."""
+    if config.name not in KINDS:
+        raise UserError(f"split.name={config.name}: allowed are {', '.join(sorted(KINDS))}")
+    kind, kinds = KINDS[config.name], [KINDS[name] for name in sorted(KINDS)]
     if dataset and kind.group not in (None, config.group):
-        free = " and ".join(f"split={name}" for name, other in _KINDS.items() if other.group is None)
-        raise UserError(
-            f"split.group={config.group}: split={config.name} groups by {kind.group}; split.group is for {free}"
-        )
+        free = " and ".join(f"split={other.name}" for other in kinds if other.group is None)
+        problem = f"split={config.name} groups by {kind.group}"
+        raise UserError(f"split.group={config.group}: {problem}; split.group is for {free}")
     for key in OPTIONS:
         value = getattr(config, key)
         if value and key not in kind.keys:
-            users = ", ".join(name for name, other in _KINDS.items() if key in other.keys)
-            raise UserError(
-                f"split.{key}={str(value).lower()}: only split={users} uses it, not split={config.name}"
-            )
+            users = ", ".join(other.name for other in kinds if key in other.keys)
+            given = f"split.{key}={str(value).lower()}"
+            raise UserError(f"{given}: only split={users} uses it, not split={config.name}")
     kind.check(config, magnification)
     if config.shuffle_labels and task != "binary":
-        raise UserError(
-            f"split.shuffle_labels=true: shuffles benign and malignant, not task={task}; use task=binary"
-        )
+        problem = f"shuffles benign and malignant, not task={task}"
+        raise UserError(f"split.shuffle_labels=true: {problem}; use task=binary")
     if dataset == "folders" and not kind.given:
-        given = " or ".join(f"split={name}" for name, other in _KINDS.items() if other.given)
+        given = " or ".join(f"split={other.name}" for other in kinds if other.given)
         raise UserError(f"dataset=folders carries its own parts: use {given}, not split={config.name}")
     if dataset and kind.dataset not in ("", dataset):
         raise UserError(f"split={config.name} needs dataset={kind.dataset}, not dataset={dataset}")

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name
+from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, census
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
@@ -33,9 +32,8 @@ def _path(name: Name, magnification: int, sequence: int) -> str:
 def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: int) -> None:
     """Draw one field of view of a slide at the four magnifications."""
     # The renderer takes half a second to import.
-    from histo_lightning.data.synthetic.cohort import generator
     from histo_lightning.data.synthetic.microscope import render
-    from histo_lightning.data.synthetic.tissue import make_tissue
+    from histo_lightning.data.synthetic.tissue import generator, make_tissue
 
     tissue = make_tissue(seed, name, sequence)
     for magnification in MAGNIFICATIONS:
@@ -46,7 +44,6 @@ def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: 
 
 
 def _sizes(root: Path) -> dict[str, int]:
-    """Size in bytes of every image below a root, by relative path."""
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*.png"))}
 
 
@@ -84,23 +81,21 @@ def _draw_all(
 
 def ensure_synthetic(
     cache_dir: Path,
-    *,
     images_per_slide: int = IMAGES_PER_SLIDE,
     image_size: int = IMAGE_SIZE,
     seed: int = 0,
+    *,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Path:
     """The root of the embedded data set, ``cache_dir/synthetic/<key>``; drawn first where it is absent or damaged.
 
+    UserError where an argument is out of range, or the folder cannot be written.
+
     Args:
         images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
         image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
-        progress: called with (images done, images in all).
-        threads: that draw side by side, by default one a core, at most 8; pixels do not depend on them.
-
-    Raises:
-        UserError: an argument is out of range, or the folder cannot be written.
+        progress, threads: called with (images done, images in all); by default one a core, and at most 8.
     """
     limits = {"images_per_slide": (images_per_slide, 1, 60), "image_size": (image_size, 140, 1400)}
     for name, (value, least, most) in limits.items():
@@ -110,8 +105,9 @@ def ensure_synthetic(
     # First without the lock: a finished set also serves from a folder that cannot be written.
     if _is_complete(root):
         return root
-    problem = f"{root.parent}: the synthetic data set cannot be drawn"
-    with new_folder(root, problem, "set cache_dir") as building:
+    with new_folder(
+        root, f"{root.parent}: the synthetic data set cannot be drawn", "set cache_dir"
+    ) as building:
         if not _is_complete(root):  # another process may have drawn it meanwhile
             threads = threads or min(len(os.sched_getaffinity(0)), 8)
             report = progress or (lambda done, total: None)

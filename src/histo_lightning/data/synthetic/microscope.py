@@ -1,7 +1,6 @@
 """A synthetic tissue seen through a microscope: dyes, light, focus and sensor, at one of the four magnifications.
 
-Concentrations of haematoxylin and eosin times their optical densities add up, and light falls off exponentially with
-the sum (Ruifrok and Johnston 2001).
+Optical densities of haematoxylin and eosin add up; light falls off exponentially (Ruifrok and Johnston 2001).
 """
 
 import math
@@ -13,8 +12,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from histo_lightning.data.pixels.decode import image_height
-from histo_lightning.data.synthetic.cohort import STAINS, Floats, generator, stain, trait
-from histo_lightning.data.synthetic.tissue import Tissue, depth_in
+from histo_lightning.data.synthetic.tissue import STAINS, Floats, Tissue, depth_in, generator, stain, trait
 
 UM_PER_PX = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}  # nominal, at 700 pixels wide
 Plane = NDArray[np.float32]
@@ -116,10 +114,7 @@ def _dyes(tissue: Tissue, um: float, height: int, width: int) -> tuple[Plane, Pl
 
 
 def render(tissue: Tissue, magnification: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A photograph of a tissue about its centre: uint8, H x W x 3 RGB, ``width`` pixels wide.
-
-    ``rng`` draws what differs between photographs of one tissue: focus, light and sensor noise.
-    """
+    """A photograph of a tissue about its centre: uint8, H x W x 3 RGB; ``rng`` draws focus, light and sensor noise."""
     um, height = UM_PER_PX[magnification] * 700 / width, image_height(width)
     focus = trait(tissue.seed, tissue.case, "focus")
     focus_px = max(focus * rng.uniform(0.8, 1.4) / um, 0.55)  # nuclei are drawn without antialiasing

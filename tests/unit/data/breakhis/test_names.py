@@ -1,6 +1,7 @@
 """The file-name grammar, the census, and records from every layout."""
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo_lightning.data.breakhis.census import OFFICIAL_FOLDS, census, census_names
-from histo_lightning.data.breakhis.names import MAGNIFICATIONS, SUBTYPE_CLASS, SUBTYPES, Name, parse_name
+from histo_lightning.data.breakhis.names import (
+    MAGNIFICATIONS,
+    OFFICIAL_FOLDS,
+    SUBTYPE_CLASS,
+    SUBTYPES,
+    Name,
+    census,
+    census_names,
+    parse_name,
+)
 from histo_lightning.data.breakhis.records import (
     breakhis_records,
     census_message,
@@ -22,12 +31,10 @@ from histo_lightning.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[4]
 
+subtypes = "|".join(SUBTYPES)
 names = st.builds(
     Name,
-    subtype=st.sampled_from(SUBTYPES),
-    year=st.from_regex(r"[0-9]{2}", fullmatch=True),
-    number=st.from_regex(r"[0-9]{1,6}", fullmatch=True),
-    section=st.from_regex(r"[A-Z]{0,3}", fullmatch=True),
+    slide=st.from_regex(rf"({subtypes})-[0-9]{{2}}-[0-9]{{1,6}}[A-Z]{{0,3}}", fullmatch=True),
     magnification=st.sampled_from(MAGNIFICATIONS),
     sequence=st.integers(0, 999),
 )
@@ -41,6 +48,7 @@ def test_a_name_survives_writing_and_reading(name: Name) -> None:
     assert record is not None
     assert (record.slide, record.case) == (name.slide, name.case)
     assert record.class_name == SUBTYPE_CLASS[name.subtype]
+    assert re.fullmatch(rf"{name.subtype}-{name.case}[A-Z]*", name.slide)
 
 
 @given(names, st.data())
@@ -164,7 +172,7 @@ def test_folders_take_the_class_from_the_name_or_the_folder(tmp_path: Path) -> N
     assert len(records) == 7
     assert sum(part_of(record.path) == "train" for record in records) == 3
     known = next(r for r in records if r.case)
-    assert (known.case, known.label) == ("14-2523", 1)
+    assert (known.case, known.class_name) == ("14-2523", "malignant")
     touch(tmp_path, "val/benign/SOB_M_DC-14-2523-40-002.png")
     with pytest.raises(UserError, match="another class than its folder"):
         find_folders(tmp_path)

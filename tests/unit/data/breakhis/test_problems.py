@@ -2,8 +2,7 @@
 
 import pytest
 
-from histo_lightning.data.breakhis.census import census, census_names
-from histo_lightning.data.breakhis.names import parse_name
+from histo_lightning.data.breakhis.names import census, census_names, parse_name
 from histo_lightning.data.breakhis.problems import BLOCKING, KINDS, inspect_names, missing_by_group
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.sources import archives
-from histo_lightning.data.sources.archives import DamagedArchive, is_archive, unpack, unpacked
+from histo_lightning.config.schema import DatasetConfig
+from histo_lightning.data.sources import folder
+from histo_lightning.data.sources.dataset import find_root
+from histo_lightning.data.sources.folder import DamagedArchive, unpack, unpacked
 from histo_lightning.errors import UserError
 
 PATHS = [f"BreaKHis_v1/benign/SOB/SOB_B_A-14-22549AB-40-{i:03d}.png" for i in range(1, 7)]
@@ -64,10 +66,18 @@ def refused(path: Path, folder: Path, message: str = "damaged, cut off or no tar
 def test_an_archive_is_known_by_its_name_and_by_being_a_file(tmp_path: Path) -> None:
     for name in ("a.tar.gz", "a.TGZ", "a.tar", "a.zip", "a.gz"):
         (tmp_path / name).touch()
-    assert [is_archive(tmp_path / name) for name in ("a.tar.gz", "a.TGZ", "a.tar")] == [True] * 3
-    assert [is_archive(tmp_path / name) for name in ("a.zip", "a.gz", "none.tar")] == [False] * 3
     (tmp_path / "b.tar").mkdir()
-    assert not is_archive(tmp_path / "b.tar")
+
+    def root_of(name: str) -> Path:
+        return find_root(DatasetConfig("breakhis", str(tmp_path / name)), tmp_path / "cache")
+
+    for name in ("a.tar.gz", "a.TGZ", "a.tar"):
+        with pytest.raises(DamagedArchive):
+            root_of(name)
+    for name in ("a.zip", "a.gz", "none.tar"):
+        with pytest.raises(UserError, match=r"no such folder or \.tar\.gz"):
+            root_of(name)
+    assert root_of("b.tar") == tmp_path / "b.tar"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +94,7 @@ def test_an_archive_is_unpacked_once_and_again_when_it_changes(
     first = unpacked(packed, tmp_path / "cache")
     assert files_below(first) == {path: content(path) for path in PATHS}
     with monkeypatch.context() as patch:
-        patch.setattr(archives, "_unpack_all", lambda *_: pytest.fail("unpacked again"))
+        patch.setattr(folder, "_unpack_all", lambda *_: pytest.fail("unpacked again"))
         assert unpacked(packed, tmp_path / "cache") == first
     pack(packed, *PATHS[:2])
     second = unpacked(packed, tmp_path / "cache")
@@ -184,7 +194,7 @@ def test_more_than_any_copy_of_breakhis_is_refused(
     refused(twice, tmp_path, f"holds {PATHS[0]} more than once")
     for limit, value in (("MOST_MEMBERS", 5), ("MOST_BYTES", 10_000)):
         with monkeypatch.context() as patch:
-            patch.setattr(archives, limit, value)
+            patch.setattr(folder, limit, value)
             refused(packed, tmp_path, "more files or bytes")
 
 
@@ -210,7 +220,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, packed: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from histo_lightning.data.sources.archives import unpack
+from histo_lightning.data.sources.folder import unpack
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 unpack(Path({str(packed)!r}), Path({str(tmp_path / "out")!r}))
 """
@@ -223,7 +233,7 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path: Path, packed
     code = f"""
 import time
 from pathlib import Path
-from histo_lightning.data.sources.archives import unpack
+from histo_lightning.data.sources.folder import unpack
 def slow(done, total):
     print("one more", flush=True)
     time.sleep(0.3)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.breakhis.census import census
+from histo_lightning.data.breakhis.names import census
 from histo_lightning.data.sources import breakhis
 from histo_lightning.data.sources.breakhis import OFFICIAL_URL, fetch_breakhis
 from histo_lightning.data.sources.downloads import fetch

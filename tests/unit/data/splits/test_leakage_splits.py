@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import PARTS, record_of
-from histo_lightning.data.splits import SplitConfig, build_split, content_hash
-from histo_lightning.data.splits.grouping import proportional_order
-from histo_lightning.data.splits.label_shuffling import labelled
+from histo_lightning.data.splits import SplitConfig, build_split
+from histo_lightning.data.splits.build import labelled
+from histo_lightning.data.splits.groups import content_hash, proportional_order
 from histo_lightning.errors import UserError
 
 SHARES = (0.0, 0.25, 0.5, 1.0)

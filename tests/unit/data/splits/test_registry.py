@@ -10,7 +10,8 @@ import pytest
 
 from histo_lightning.config.identity import split_words
 from histo_lightning.config.schema import Config
-from histo_lightning.data.splits import SplitConfig, check_split_keys, split_kind, split_kinds
+from histo_lightning.data.splits import SplitConfig, check_split_keys
+from histo_lightning.data.splits.registry import KINDS
 from histo_lightning.errors import UserError
 
 SHIPPED = {"case_kfold", "slide_kfold", "official", "folders", "file", "image_random", "injection"}
@@ -36,17 +37,14 @@ class EvenCases(SplitKind):
 
 
 def test_shipped_kinds_and_their_keys_exist() -> None:
-    assert set(split_kinds()) >= SHIPPED
+    assert set(KINDS) >= SHIPPED
     keys = {field.name for field in fields(SplitConfig)}
-    for name in split_kinds():
-        kind = split_kind(name)
+    for kind in KINDS.values():
         assert set(kind.keys) <= keys - {"name", "group"}
         assert kind.group in (None, "case", "slide", "image")
         assert (kind.group is None) == kind.given
-    assert [name for name in SHIPPED if split_kind(name).overlapping_tests] == ["official"]
-    assert {n for n in SHIPPED if split_kind(n).tests_all} == {"case_kfold", "slide_kfold", "image_random"}
     with pytest.raises(UserError, match=r"split\.name=kfold: allowed are case_kfold, "):
-        split_kind("kfold")
+        check_split_keys(SplitConfig("kfold"), magnification="40x")
 
 
 @pytest.mark.parametrize(
@@ -106,9 +104,10 @@ def test_a_strangers_kind_is_one_file(tmp_path: Path) -> None:
     assert len(STRANGER.strip().splitlines()) <= 20
     code = """
 import json, even_cases
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.splits import *
+from histo_lightning.data.splits.registry import KINDS
 from histo_lightning.errors import UserError
 records = [record_of(name) for name in census_names()]
 config = SplitConfig("even_cases")
@@ -121,7 +120,7 @@ try:
     build_split(records, SplitConfig("even_cases", clean=True))
 except UserError as error:
     refusal = str(error)
-print(json.dumps([split.as_dict(), whole.partition_hash, split_kinds(), refusal]))
+print(json.dumps([split.as_dict(), whole.partition_hash, list(KINDS), refusal]))
 """
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -140,7 +139,7 @@ def test_a_strangers_leak_is_refused(tmp_path: Path) -> None:
     (tmp_path / "even_cases.py").write_text(leaky)
     code = """
 import even_cases
-from histo_lightning.data.breakhis.census import census_names
+from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import record_of
 from histo_lightning.data.splits import *
 build_split([record_of(name) for name in census_names()], SplitConfig("even_cases"))

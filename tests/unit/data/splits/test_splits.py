@@ -83,7 +83,7 @@ def test_the_split_does_not_depend_on_order_or_hash_seed(census_records) -> None
     backwards = build_split(census_records[::-1], plan("case_kfold"))
     assert backwards.hash == build_split(census_records, plan("case_kfold")).hash
     code = (
-        "from histo_lightning.data.breakhis.census import census_names\n"
+        "from histo_lightning.data.breakhis.names import census_names\n"
         "from histo_lightning.data.breakhis.records import record_of\n"
         "from histo_lightning.data.splits import *\n"
         "print(build_split([record_of(n) for n in census_names()], SplitConfig(repeat=1, seed=3)).hash)"
@@ -154,7 +154,7 @@ def test_scikit_learn_leaves_a_fold_with_fewer_benign_cases(census_records) -> N
 
     for seed in range(3):
         theirs = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(
-            records, [r.label for r in records], [r.case for r in records]
+            records, [int(r.class_name == "malignant") for r in records], [r.case for r in records]
         )
         assert (
             fewest([{records[i].case for i in test} for _, test in theirs]) < fewest(assign(members, 5)) == 3

@@ -16,13 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_lightning.data.breakhis.census import census
-from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, MAGNIFICATIONS, Name, census, parse_name
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, Record, breakhis_records
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.synthetic import dataset as synthetic
-from histo_lightning.data.synthetic.cohort import malignancy_of
 from histo_lightning.data.synthetic.dataset import MARKER, ensure_synthetic
+from histo_lightning.data.synthetic.tissue import malignancy_of
 from histo_lightning.errors import UserError
 
 SMALL = {"images_per_slide": 1, "image_size": 140}
@@ -162,9 +161,11 @@ def test_a_case_has_its_own_stain(root: Path, records: list[Record]) -> None:
         return float(np.mean([np.sum((colour[a.slide] - colour[b.slide]) ** 2) for a, b in pairs]))
 
     assert spread(strangers) > 3 * spread(siblings)
-    means = {label: np.mean([colour[r.slide] for r in low if r.label == label], axis=0) for label in (0, 1)}
+    means = {
+        name: np.mean([colour[r.slide] for r in low if r.class_name == name], axis=0) for name in CLASSES
+    }
     deviation = np.std(list(colour.values()), axis=0)
-    assert np.all(np.abs(means[1] - means[0]) < deviation)
+    assert np.all(np.abs(means["malignant"] - means["benign"]) < deviation)
 
 
 @pytest.mark.parametrize("seed", [0, 5])

@@ -336,7 +336,7 @@ def test_a_case_missing_at_one_magnification_keeps_the_others_joint() -> None:
 def full_size(records: list[Record], seed: int) -> Replicate:
     random = np.random.default_rng(seed)
     names, case = np.unique([r.case for r in records], return_inverse=True)
-    label = np.array([r.label for r in records])
+    label = np.array([int(r.class_name == "malignant") for r in records])
     margin = 1 + random.normal(0, 1.4, len(names))[case] + random.normal(0, 1.4, len(records))
     logit = np.where(label == 1, margin, -margin)
     table: Table = make_table(

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from histo_lightning.data.breakhis.records import Record
 
 GROUPS = ("case", "slide", "image")  # of a record, from the widest
-Parts = dict[str, list[Record]]
+Groups = dict[str, list[Record]]  # by the name of their part, case, slide or image
 
 
-def by_group(records: Iterable[Record], group: str) -> dict[str, list[Record]]:
+def by_group(records: Iterable[Record], group: str) -> Groups:
     """Records by the name of their case, slide or image, in the order in which they come."""
-    members: dict[str, list[Record]] = defaultdict(list)
+    members: Groups = defaultdict(list)
     for record in records:
         members[getattr(record, group)].append(record)
     return members
 
 
-def majority_subtype(records: Sequence[Record]) -> str:
+def main_subtype(records: Sequence[Record]) -> str:
     """The subtype of most records, of equally frequent ones the first in the alphabet."""
     counts = Counter(record.subtype for record in records)
     return min(counts, key=lambda subtype: (-counts[subtype], subtype))
@@ -38,13 +38,12 @@ def keyed_order(names: Iterable[str], *key: object) -> list[str]:
 
 
 def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) -> list[Record]:
-    """Records of several cases in one order whose every beginning holds about the same share of each case.
+    """Records of several cases in one order by ``key`` whose every beginning holds about the same share of each case.
 
-    One record of each case comes first; within a case its slides take turns, and within a slide the order is
-    pseudo-random by ``key``. So a longer beginning contains a shorter one.
+    One record of each case comes first; within a case its slides take turns.
     """
-    images = [record.image for records in members.values() for record in records]
-    rank = {image: i for i, image in enumerate(keyed_order(images, *key))}
+    everything = [record for records in members.values() for record in records]
+    rank = {image: i for i, image in enumerate(keyed_order((r.image for r in everything), *key))}
     position: dict[str, float] = {}
     for records in members.values():
         turns: Counter[str] = Counter()
@@ -54,5 +53,4 @@ def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) ->
             turns[record.slide] += 1
         for i, image in enumerate(sorted(turn_of, key=lambda image: (turn_of[image], rank[image]))):
             position[image] = (i + 0.5) / len(records) if i else 0.0
-    ordered = [record for records in members.values() for record in records]
-    return sorted(ordered, key=lambda r: (position[r.image], rank[r.image]))
+    return sorted(everything, key=lambda r: (position[r.image], rank[r.image]))
