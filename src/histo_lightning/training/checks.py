@@ -46,7 +46,7 @@ def check_keys(config: Config) -> None:
     for key, monitor in aurocs(config).items():
         if config.task == "subtype":
             allowed = ", ".join(name for name in MONITORS if not name.endswith("auroc"))
-            raise UserError(f"{key}={monitor}: with task=subtype allowed are {allowed}")
+            raise UserError(f"{key}={monitor}: is not defined with task=subtype; allowed are {allowed}")
     if trainer.devices > 1 and trainer.strategy != "ddp":
         raise UserError(f"trainer.devices={trainer.devices}: several devices need trainer=ddp")
     if config.batch_size % (trainer.devices * int(trainer.flags.get("num_nodes") or 1)):

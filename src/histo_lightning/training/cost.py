@@ -86,6 +86,14 @@ class Speed(NamedTuple):
     parameters: int
 
 
+def run_seconds(config: Config, sizes: Sizes, speed: Speed) -> float:
+    """Seconds of one run: its epochs with their checkpoints, the predictions after them, and what every run costs."""
+    batch = min(config.batch_size, sizes.train)
+    epoch = sizes.train // batch * batch * speed.train + sizes.val * speed.validate + speed.write
+    images = (sizes.train + sizes.val + (sizes.test if config.test else 0)) * (8 if config.tta == "d4" else 1)
+    return config.epochs * epoch + images * speed.predict + FIXED_SECONDS
+
+
 def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) -> str:
     """One sentence on what runs will take: how many, hours on this machine with ``at_once`` of them at a time, and disk."""
     speeds: dict[str, Speed] = {}
@@ -95,12 +103,8 @@ def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) 
         key = repr((network_options(config), settings))
         if key not in speeds:
             speeds[key] = probe(config, sizes, folder)
-        speed, batch = speeds[key], min(config.batch_size, sizes.train)
-        epoch = sizes.train // batch * batch * speed.train + sizes.val * speed.validate + speed.write
-        images = sizes.train + sizes.val + (sizes.test if config.test else 0)
-        predictions = images * (8 if config.tta == "d4" else 1) * speed.predict
-        seconds += config.epochs * epoch + predictions + FIXED_SECONDS
-        size += FIXED_BYTES + speed.parameters * BYTES_A_PARAMETER
+        seconds += run_seconds(config, sizes, speeds[key])
+        size += FIXED_BYTES + speeds[key].parameters * BYTES_A_PARAMETER
     together = f", {at_once} at a time" if at_once > 1 else ""
     count = f"{len(runs)} run" + "s" * (len(runs) > 1)
     disk = f"{size / 1e9:.1f}" if size < 1e10 else f"{size / 1e9:.0f}"

@@ -84,8 +84,7 @@ class Studies:
         self.plan, self.identity = plan, dict(identity)
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
         self.repeat = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
-        path = plan.folder / "study.db"
-        # Not by URL: a path may hold anything.
+        path = plan.folder / "study.db"  # opened without a URL: a path may hold anything
         connect = partial(sqlite3.connect, path, timeout=LOCK_SECONDS, check_same_thread=False)
         try:
             plan.folder.mkdir(parents=True, exist_ok=True)
@@ -138,10 +137,7 @@ class Studies:
         return sum(len(self.trials(search, *DONE)) for search in self.plan.searches)
 
     def work(self, train: Train, announce: Callable[[Attempt, FrozenTrial], None]) -> None:
-        """Take trials until none is left or ``tune.max_failed`` have failed here; wait for those of other processes.
-
-        ``train`` raises :class:`Pruned`, or anything else where the setting has failed; ``announce`` is called after it.
-        """
+        """Train and ``announce`` trials until none is left, in other processes either, or ``tune.max_failed`` have failed here."""
         failed, before = 0, self._running()
         while before & self._running():  # of a killed process perhaps, whose trials come before new ones
             time.sleep(POLL_SECONDS)

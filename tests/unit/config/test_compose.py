@@ -167,7 +167,7 @@ def test_bad_input_is_one_clear_line(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("task=subtype", "monitor=val_auroc"), "with task=subtype allowed are"),
+        (("task=subtype", "monitor=val_auroc"), "is not defined with task=subtype; allowed are val_case_log_loss, val_loss, val_accuracy"),
         (("-m", "task=binary,subtype", "monitor=val_case_log_loss", "callbacks.early_stopping.monitor=val_auroc"), "not defined with task=subtype"),
         (("augment=thesis_pillow", "augment.dihedral=true"), "has no effect with augment=thesis_pillow"),
         (("dataset.download=true",), "dataset=synthetic is not downloaded"),
