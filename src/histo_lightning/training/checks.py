@@ -44,7 +44,7 @@ def check_keys(config: Config) -> None:
     if dataset.download and dataset.name != "breakhis":
         raise UserError(f"dataset.download=true: dataset={dataset.name} is not downloaded; use breakhis")
     for key, monitor in aurocs(config).items():
-        if config.task == "subtype":
+        if config.task == "subtype" and monitor in MONITORS:
             allowed = ", ".join(name for name in MONITORS if not name.endswith("auroc"))
             raise UserError(f"{key}={monitor}: is not defined with task=subtype; allowed are {allowed}")
     if trainer.devices > 1 and trainer.strategy != "ddp":
