@@ -109,9 +109,8 @@ class StudyConfig:
 
 @dataclass
 class ReportConfig:
-    formats: list[str] = key(
-        lambda: ["png"], items=("png", "svg", "pdf"), hashed=False
-    )  # PNG is always drawn
+    # Pages show the PNG, which is always drawn.
+    formats: list[str] = key(lambda: ["png"], items=("png", "svg", "pdf"), hashed=False)
 
 
 @dataclass

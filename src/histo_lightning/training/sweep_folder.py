@@ -41,12 +41,11 @@ class SweepFolder:
         digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         file = self.path / "sweep.json"
         before = read_json(file)
-        if before.get("hash") != digest:
-            earlier = (
-                [*before.get("earlier", []), {k: before[k] for k in ("hash", "created")}] if before else []
-            )
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            write_json(file, {"created": now, "hash": digest, **plan, "earlier": earlier})
+        if before.get("hash") == digest:
+            return
+        earlier = [*before.get("earlier", []), {k: before[k] for k in ("hash", "created")}] if before else []
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(file, {"created": now, "hash": digest, **plan, "earlier": earlier})
 
     def write_job(self, name: str, config: Config, hydra: Mapping[str, str]) -> None:
         """Write a job's checked config for the process that the launcher starts."""

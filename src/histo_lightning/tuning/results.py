@@ -85,7 +85,7 @@ def summarise(studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final
         },
         "search": {
             **asdict(config.tune),
-            "space": {key: vars(d) for key, d in plan.searches[0].space.items()},
+            "space": {key: dict(vars(d)) for key, d in plan.searches[0].space.items()},
             "warmup_epochs": plan.warmup_epochs,
             "epochs": config.epochs,
             "seed": config.seed,
