@@ -1,6 +1,5 @@
 """Fit one network, restore its scored weights, and predict: what every process of a run does."""
 
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,7 @@ from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.runs import RunFolder
-from histo_lightning.runs.files import replacing
+from histo_lightning.runs import RunFolder, write_atomic
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
 
@@ -57,16 +55,15 @@ def fit_and_predict(
         own = [history, PredictionWriter(rows.extend)]
         callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks]
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
-        last = folder / "checkpoints" / "last.ckpt"
+        last, scored = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
         if not run.status.get("fitted"):
             if hardware.compile:
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
-        scored = last.with_name("best.ckpt")
-        # None is saved where there is no callback, or where validation never defined what is monitored.
-        if config.scored_weights == "last" or not scored.is_file():
-            with replacing(scored) as file, last.open("rb") as source:
-                shutil.copyfileobj(source, file)
+            # Else it is there, unless no callback saved it or validation never defined it.
+            if trainer.is_global_zero and (config.scored_weights == "last" or not scored.is_file()):
+                write_atomic(scored, last.read_bytes())
+            trainer.strategy.barrier()
         facts = _restore(classifier, config, last, scored)
         facts["cost"] = cost(classifier, config.image_size, facts["train_seconds"])
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
