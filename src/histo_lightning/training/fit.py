@@ -1,7 +1,6 @@
 """What every process of a run does: fit one network, restore its scored weights, predict; and the folder that they share."""
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -23,8 +22,7 @@ from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.runs import RunFolder
-from histo_lightning.runs.files import replacing
+from histo_lightning.runs import RunFolder, write_atomic
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
 
@@ -61,16 +59,15 @@ def fit_and_predict(
         own = [history, PredictionWriter(rows.extend)]
         callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks]
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
-        last = folder / "checkpoints" / "last.ckpt"
+        last, scored = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
         if not run.status.get("fitted"):
             if hardware.compile:
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
-        scored = last.with_name("best.ckpt")
-        # None is saved where there is no callback, or where validation never defined what is monitored.
-        if config.scored_weights == "last" or not scored.is_file():
-            with replacing(scored) as file, last.open("rb") as source:
-                shutil.copyfileobj(source, file)
+            # Else it is there, unless no callback saved it or validation never defined it.
+            if trainer.is_global_zero and (config.scored_weights == "last" or not scored.is_file()):
+                write_atomic(scored, last.read_bytes())
+            trainer.strategy.barrier()
         facts = _restored(classifier, config, last, scored)
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
         if trainer.is_global_zero:
