@@ -6,7 +6,7 @@ Donner 2008) for the balanced accuracy, Newcombe 2006 (Stat Med 25:559-573, meth
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from histo_lightning.evaluation.table import Floats, Integers
 
 Pair = tuple[float, float]
 Json = dict[str, Any]
+Support = dict[str, Integers]
+"""The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
 
 FEWEST_CASES = 5
 """A class with fewer cases has no bootstrap interval and counts in no headline average."""
@@ -118,35 +120,23 @@ def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
     return limit(-z), limit(z)
 
 
-class Support(NamedTuple):
-    """The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
-
-    names: Sequence[str]
-    sizes: Sequence[Integers]
-
-    @property
-    def kish(self) -> float:
-        """The smaller Kish number among the groups."""
-        return min(kish(sizes) for sizes in self.sizes)
-
-    def too_few(self) -> str | None:
-        """The reason against a bootstrap, if a group is too small for one."""
-        groups = zip(self.sizes, self.names, strict=True)
-        few = [f"{len(sizes)} {name}" for sizes, name in groups if len(sizes) < FEWEST_CASES]
-        return f"fewer than {FEWEST_CASES} cases of a class here ({', '.join(few)})" if few else None
-
-    def interval(self, ends: Pair, method: str, draws: int | None = None) -> Json:
-        """The fields of an interval in ``metrics.json``: cases of all groups and of the smallest, its Kish number."""
-        counts = [len(sizes) for sizes in self.sizes]
-        values = (*ends, method, sum(counts), min(counts), self.kish, draws)
-        return dict(zip(_FIELDS, values, strict=True))
+def class_support(units: Units, classes: Sequence[int] = (0, 1), names: Sequence[str] = CLASSES) -> Support:
+    """The cases of the given classes among ``CLASSES``, or of subtypes where ``names`` is ``SUBTYPES``."""
+    label = units.truth if names is SUBTYPES else units.case_class[units.case]
+    return {names[c]: np.unique(units.case[label == c], return_counts=True)[1] for c in classes}
 
 
-def class_support(units: Units, classes: Sequence[int] = (0, 1)) -> Support:
-    """The cases of the given classes (0 benign, 1 malignant)."""
-    sizes = units.units_by_case()
-    by_class = [sizes[(units.case_class == c) & (sizes > 0)] for c in classes]
-    return Support([CLASSES[c] for c in classes], by_class)
+def too_few(support: Support) -> str | None:
+    """The reason against a bootstrap, if a group is too small for one."""
+    few = [f"{len(sizes)} {name}" for name, sizes in support.items() if len(sizes) < FEWEST_CASES]
+    return f"fewer than {FEWEST_CASES} cases of a class here ({', '.join(few)})" if few else None
+
+
+def _interval(support: Support, ends: Pair, method: str, draws: int | None = None) -> Json:
+    """The fields of an interval in ``metrics.json``: cases of all groups and of the smallest, its Kish number."""
+    counts = [len(sizes) for sizes in support.values()]
+    values = (*ends, method, sum(counts), min(counts), min(map(kish, support.values())), draws)
+    return dict(zip(_FIELDS, values, strict=True))
 
 
 def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Support) -> Json:
@@ -155,7 +145,7 @@ def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Supp
     kappa of the expansion is the smaller Kish number among the score's classes at image level (benign on
     BreakHis), and the smaller number of cases at slide and case level.
     """
-    if reason := support.too_few():
+    if reason := too_few(support):
         return no_interval(reason)
     draws = statistic(weights)
     usable = draws[np.isfinite(draws)]
@@ -163,14 +153,14 @@ def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Supp
         return no_interval(f"undefined in {len(draws) - len(usable)} of {len(draws)} draws")
     if np.ptp(usable) < SMALLEST_SPREAD:
         return no_interval("zero spread: every draw of cases gives the same value")
-    kappa = support.kish if units.level == "image" else float(min(map(len, support.sizes)))
+    kappa = float(min(map(kish if units.level == "image" else len, support.values())))
     if kappa < 2:
         return no_interval(f"one case dominates its class (effectively {kappa:.1f} cases)")
     left_out = statistic(1 - np.eye(len(units.cases)))
     defined = np.isfinite(left_out)
     by_class = [left_out[(units.case_class == c) & defined] for c in np.unique(units.case_class)]
     ends = bca(value_of(statistic, units), usable, acceleration(by_class), expanded_z(kappa))
-    return support.interval(ends, EXPANDED_BCA, len(draws))
+    return _interval(support, ends, EXPANDED_BCA, len(draws))
 
 
 def _closed_form(score: Score, units: Units, value: float) -> Pair:
@@ -193,15 +183,11 @@ def interval_of(score: Score, units: Units, statistic: Statistic, value: float, 
         statistic, value: the score's; weights: (draws, C) case weights.
     """
     if score.averages_classes:
-        counts = [units.cases_with(k) for k in range(len(SUBTYPES))]
-        if rare := [name for name, n in zip(SUBTYPES, counts, strict=True) if 0 < n < FEWEST_CASES]:
+        by_subtype = class_support(units, range(len(SUBTYPES)), SUBTYPES)
+        if rare := [name for name, sizes in by_subtype.items() if 0 < len(sizes) < FEWEST_CASES]:
             return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
-    if score.task == "subtype" and score.classes:
-        k = score.classes[0]
-        sizes = np.bincount(units.case[units.truth == k]).astype(np.int64)
-        support = Support([SUBTYPES[k]], [sizes[sizes > 0]])
-    else:
-        support = class_support(units, score.classes or (0, 1))
+    names = SUBTYPES if score.task == "subtype" and score.classes else CLASSES
+    support = class_support(units, score.classes or (0, 1), names)
     if units.level == "case" and score.case_interval != EXPANDED_BCA:
-        return support.interval(_closed_form(score, units, value), score.case_interval)
+        return _interval(support, _closed_form(score, units, value), score.case_interval)
     return bootstrap(units, statistic, weights, support)

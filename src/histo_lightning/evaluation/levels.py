@@ -49,10 +49,6 @@ class Units:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def units_by_case(self) -> Integers:
-        """(C,) number of units of each case."""
-        return np.bincount(self.case, minlength=len(self.cases)).astype(np.int64)
-
     def cases_with(self, k: int) -> int:
         """Number of cases with a unit of class k."""
         return len(np.unique(self.case[self.truth == k]))

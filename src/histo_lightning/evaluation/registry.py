@@ -24,14 +24,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Units
-from histo_lightning.evaluation.scores import Statistic, confusions, mean_over_folds_of, value_of
+from histo_lightning.evaluation.scores import Statistic, mean_over_folds_of, of_confusion, value_of
 from histo_lightning.evaluation.table import Floats
 
 EXPANDED_BCA = "expanded BCa over cases"
@@ -89,6 +90,11 @@ class Score:
         """For a heading, e.g. ``Balanced accuracy``."""
         return self.words[0].upper() + self.words[1:]
 
+    @property
+    def lower_is_better(self) -> bool:
+        """True for errors, which are given in their own units instead of points."""
+        return self.better == "lower"
+
     def statistic(self, units: Units) -> Statistic:
         """The score as a function of case weights; only where ``no_interval`` is empty."""
         result: Statistic = mean_over_folds_of(units, self.compute) if self.per_fold else self.compute(units)
@@ -127,16 +133,6 @@ def _of_arrays(function: Callable[..., float], names: list[str]) -> Callable[[Un
     return compute
 
 
-def _of_confusion(function: Statistic) -> Callable[[Units], Statistic]:
-    """``Score.compute`` of a function of weighted counts."""
-
-    def compute(units: Units) -> Statistic:
-        counts = confusions(units)
-        return lambda weights: function(counts(weights))
-
-    return compute
-
-
 def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]:
     """Register the function below as a score; the function itself stays as it is.
 
@@ -154,7 +150,7 @@ def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]
         names = list(inspect.signature(function).parameters)
         about: dict[str, Any] = {"words": words or key.replace("_", " "), "compute": function}
         if names == ["confusion"]:
-            about |= {"compute": _of_confusion(function), "decides": True}
+            about |= {"compute": partial(of_confusion, function), "decides": True}
         elif names != ["units"]:
             if unknown := [argument for argument in names if argument not in _ARRAYS]:
                 takes = f"a score takes {', '.join(_ARRAYS)}, or confusion, or units"
@@ -185,24 +181,6 @@ def get_score(name: str, task: str = "binary") -> Score | None:
     return _SCORES.get((task, name))
 
 
-class NamedScore(NamedTuple):
-    """A score at a level, as models are compared by it: ``case_auroc`` or ``image_log_loss``."""
-
-    level: str
-    score: str
-    about: Score
-
-    @property
-    def lower_is_better(self) -> bool:
-        """True for errors, which are given in their own units instead of points."""
-        return self.about.better == "lower"
-
-    @property
-    def words(self) -> str:
-        """For a sentence, e.g. ``case-level AUROC``."""
-        return f"{self.level}-level {self.about.words}"
-
-
 def _compared(level: str | None = None) -> list[Score]:
     """The scores that models can be compared by: one end is better, and cases can be weighted."""
     return [score for score in all_scores(level=level) if score.better and not score.no_interval]
@@ -213,16 +191,12 @@ def score_names() -> tuple[str, ...]:
     return tuple(f"{level}_{score.name}" for level in LEVELS for score in _compared(level))
 
 
-def named_score(name: str) -> NamedScore:
-    """The score of a name among ``score_names``.
-
-    Raises:
-        UserError: another name.
-    """
+def named_score(name: str) -> tuple[str, Score]:
+    """The level and the score of a name among ``score_names``; UserError for another name."""
     level, _, key = name.partition("_")
     for score in _compared(level):
         if score.name == key:
-            return NamedScore(level, key, score)
+            return level, score
     near = get_close_matches(name, score_names(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     keys = (s.name if s.levels == LEVELS else f"{s.name} ({', '.join(s.levels)})" for s in _compared())

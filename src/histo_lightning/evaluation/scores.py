@@ -112,12 +112,12 @@ def unit_weights(units: Units, weights: Floats) -> Iterator[Floats]:
         yield weights[start : start + _CHUNK].T[units.case]
 
 
-def confusions(units: Units) -> Statistic:
-    """(B, C) case weights to (B, K, K) weighted counts of K classes; rows are the truth."""
+def of_confusion(function: Statistic, units: Units) -> Statistic:
+    """A function of (B, K, K) weighted counts of K classes, rows the truth, as one of (B, C) case weights."""
     classes = units.probabilities.shape[1]
     cells = (units.case * classes + units.truth) * classes + units.decision
     flat = np.bincount(cells, minlength=len(units.cases) * classes**2).reshape(-1, classes**2)
-    return lambda weights: (weights @ flat).reshape(-1, classes, classes)
+    return lambda weights: function((weights @ flat).reshape(-1, classes, classes))
 
 
 def mean_of(units: Units, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Statistic:

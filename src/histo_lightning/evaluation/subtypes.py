@@ -8,7 +8,7 @@ from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.evaluation import binary, registry, scores
 from histo_lightning.evaluation.intervals import FEWEST_CASES
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.scores import Statistic, confusions, mean_where_defined, recalls
+from histo_lightning.evaluation.scores import Statistic, mean_where_defined, recalls
 from histo_lightning.evaluation.table import Floats
 
 RECALL = "recall_"
@@ -39,8 +39,8 @@ def balanced_accuracy(confusion: Floats) -> Floats:
 @score(formula="mean recall of classes with 5 cases", words="balanced accuracy, headline", decides=True)
 def balanced_accuracy_headline(units: Units) -> Statistic:
     """Mean of the shares called right, over the subtypes with at least 5 cases."""
-    counts, headline = confusions(units), headline_classes(units)
-    return lambda weights: mean_where_defined(recalls(counts(weights))[:, headline])
+    headline = headline_classes(units)
+    return scores.of_confusion(lambda counts: mean_where_defined(recalls(counts)[:, headline]), units)
 
 
 @score(formula="mean of one-against-rest AUROCs", words="AUROC", pairs=True, averages_classes=True)

@@ -122,7 +122,7 @@ def score_units(
 
 def _about(units: Units) -> Json:
     """What a level's scores rest on."""
-    by_class = dict(zip(CLASSES, class_support(units).sizes, strict=True))
+    by_class = class_support(units)
     return {
         "n": len(units),
         "units": {name: int(sizes.sum()) for name, sizes in by_class.items()},

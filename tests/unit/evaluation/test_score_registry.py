@@ -89,10 +89,10 @@ def test_a_score_without_weights_has_its_value_and_the_reason_against_an_interva
 @pytest.mark.usefixtures("stranger")
 def test_a_strangers_score_is_there_where_scores_are_listed() -> None:
     assert {"case_youden", "image_youden"} <= set(score_names())
-    named = named_score("case_youden")
-    assert (named.words, named.lower_is_better) == ("case-level Youden's J", False)
+    level, named = named_score("case_youden")
+    assert (level, named.words, named.lower_is_better) == ("case", "Youden's J", False)
     here = units(random_table(9, 12, 2), "case")
-    assert named.about.value(here) == pytest.approx(get_score("youden").value(here))
+    assert named.value(here) == pytest.approx(get_score("youden").value(here))
     with pytest.raises(UserError, match=r"did you mean case_youden\?"):
         named_score("case_youdem")
     for unnamed in ("image_spread", "image_ece", "case_calibration_slope", "case_patient_recognition_rate"):

@@ -6,9 +6,9 @@ import numpy as np
 
 from histo_lightning.evaluation.differences import methods, sentences
 from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
-from histo_lightning.evaluation.differences.methods import LEVEL, Paired, number, paired
+from histo_lightning.evaluation.differences.methods import LEVEL, number
 from histo_lightning.evaluation.intervals import case_weights
-from histo_lightning.evaluation.registry import NamedScore, named_score
+from histo_lightning.evaluation.registry import Score, named_score
 from histo_lightning.evaluation.table import Floats
 
 Json = dict[str, Any]
@@ -47,17 +47,17 @@ def compare_levels(
         UserError: unknown score or reference; levels that may not be compared (see ``layout_of``); a score that is
             undefined for a level.
     """
-    wanted = named_score(score)
+    wanted_level, wanted = named_score(score)
     layout = layout_of(predictions, reference)
     others, replicates = len(layout.levels) - 1, len(layout.fold)
     resamples = draws if primary and others > 1 else 0
     weights = case_weights(layout.case_class, resamples, seed)
-    by_pairs = standard_error == "pairs" and wanted.about.pairs
-    scores = score_levels(predictions, layout, wanted, weights, pairs=by_pairs)
+    by_pairs = standard_error == "pairs" and wanted.pairs
+    scores = score_levels(predictions, layout, wanted_level, wanted, weights, pairs=by_pairs)
     pooled = scores.less_reference().over_magnifications()
     largest = None
     if primary:
-        errors = _paired(pooled, layout)
+        errors = pooled.paired(layout.case_class)
         largest = methods.largest_deviations(
             pooled.resampled, pooled.value, errors.case_se, errors.seed_se, seed
         )
@@ -88,50 +88,37 @@ def compare_levels(
     return record
 
 
-def _paired(scores: Scores, layout: Layout) -> Paired:
-    """Scores or differences with their standard errors, by the interactions of pairs where they were asked for."""
-    interactions = scores.interactions if scores.interactions.shape[-1] else None
-    return paired(scores.value, scores.left_out, layout.case_class, interactions)
-
-
-def _sd(values: Floats) -> float | None:
-    """Standard deviation of (n,) values, null where there are fewer than two or one is undefined."""
-    return number(values.std(ddof=1)) if len(values) > 1 else None
-
-
 def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
     """(..., P K) scores by fold, averaged over the replicates of each of P partitions, from (..., R, K)."""
     kinds = [by_fold[..., layout.partition == kind, :].mean(axis=-2) for kind in np.unique(layout.partition)]
     return np.concatenate(kinds, axis=-1)
 
 
-def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
+def _level_records(scores: Scores, layout: Layout, score: Score) -> dict[str, Json]:
     """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
     pooled = scores.over_magnifications()
-    case_se = _paired(pooled, layout).case_se
+    case_se = pooled.paired(layout.case_class).case_se
     records = {}
     for a, name in enumerate(layout.levels):
         means = [float(each.mean()) for each in scores.value[a]]
         records[name] = {
             "value": float(pooled.value[a].mean()),
             "by_magnification": dict(zip(layout.magnifications, means, strict=True)),
-            "seed_sd": _sd(pooled.value[a]),
-            "fold_sd": _sd(_by_partition(pooled.by_fold[a], layout)),
+            "seed_sd": methods.sd(pooled.value[a]),
+            "fold_sd": methods.sd(_by_partition(pooled.by_fold[a], layout)),
             "case_se": float(case_se[a]),
         }
-        if score.about.pairs:
-            within = {f"within_fold_{score.score}": records[name]["value"]}
-            records[name] |= within | {f"pooled_{score.score}": number(pooled.all_pairs[a].mean())}
+        if score.pairs:
+            records[name][f"within_fold_{score.name}"] = records[name]["value"]
+            records[name][f"pooled_{score.name}"] = number(pooled.all_pairs[a].mean())
     return records
 
 
-def _pair_records(
-    scores: Scores, largest: Floats | None, layout: Layout, score: NamedScore
-) -> dict[str, Json]:
+def _pair_records(scores: Scores, largest: Floats | None, layout: Layout, score: Score) -> dict[str, Json]:
     """Every comparison with the reference, but for its ``words``; ``largest_deviations`` of a primary family."""
     differences = scores.less_reference()
     pooled = differences.over_magnifications()
-    each, mean = (_paired(own, layout) for own in (differences, pooled))
+    each, mean = (own.paired(layout.case_class) for own in (differences, pooled))
     by_fold = _by_partition(pooled.by_fold, layout)
     p_simultaneous, wide = np.full_like(mean.p, np.nan), np.full_like(mean.p, np.nan)
     if largest is not None:
@@ -166,7 +153,7 @@ def _pair_records(
     return records
 
 
-def _over_folds(differences: Floats, layout: Layout, score: NamedScore) -> Json:
+def _over_folds(differences: Floats, layout: Layout, score: Score) -> Json:
     """The two secondary lines from (J,) differences by fold."""
     reason, line = "the difference is the same in every fold (zero spread)", None
     if layout.folds < methods.FEWEST_FOLDS:
@@ -187,7 +174,7 @@ def _over_folds(differences: Floats, layout: Layout, score: NamedScore) -> Json:
     }
 
 
-def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
+def _rank_record(scores: Scores, layout: Layout, score: Score) -> Json:
     """Friedman's test over the folds of one partition, magnifications and replicates averaged."""
     blocks = _by_partition(scores.over_magnifications().by_fold, layout).T
     reason = None

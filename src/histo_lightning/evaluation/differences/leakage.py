@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from histo_lightning.data.splits.official import ARMS
-from histo_lightning.evaluation.differences.methods import holm, number, paired
+from histo_lightning.evaluation.differences.methods import holm, number, paired, sd
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.registry import named_score
@@ -172,7 +172,7 @@ def image_scores(rows: pd.DataFrame, cases: Text, score: str) -> Floats:
     predicted = (np.column_stack([1 - p, p]), decision, (decision == truth).astype(np.float64))
     here = Units("image", truth, *predicted, fold, case, owner, truth[first.to_numpy()], grouped=True)
     weights = np.concatenate([np.ones((1, len(owner))), (owner != cases[:, None]).astype(np.float64)])
-    return named_score(f"image_{score}").about.statistic(here)(weights)
+    return named_score(f"image_{score}")[1].statistic(here)(weights)
 
 
 def _inferred(scores: Floats, case_class: Integers, *, single: bool) -> Json:
@@ -183,7 +183,7 @@ def _inferred(scores: Floats, case_class: Integers, *, single: bool) -> Json:
     if not np.isfinite(values).all():
         return record | {"reason": "these images are of one class only"}
     value = float(values.mean())
-    record |= {"value": value, "seed_sd": float(values.std(ddof=1)) if len(values) > 1 else None}
+    record |= {"value": value, "seed_sd": sd(values)}
     if np.unique(case_class, return_counts=True)[1].min() < 2:
         return record | {"reason": "a class has a single case here: no standard error over cases"}
     if not np.isfinite(left_out).all():

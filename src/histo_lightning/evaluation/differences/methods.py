@@ -35,6 +35,11 @@ def number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def sd(values: Floats) -> float | None:
+    """Standard deviation of (n,) values, null where there are fewer than two or one is undefined."""
+    return number(values.std(ddof=1)) if len(values) > 1 else None
+
+
 class Paired(NamedTuple):
     """Differences with their variance components; every array has the shape (...) of the differences.
 
