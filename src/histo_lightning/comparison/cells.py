@@ -14,7 +14,6 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_grouped, units
-from histo_lightning.evaluation.pooling import all_pairs
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import confusion
 from histo_lightning.evaluation.summary import score_units
@@ -139,9 +138,7 @@ def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str,
         names = [name.removeprefix(f"{level}_") for name in SHOWN_SCORES if name.startswith(f"{level}_")]
         values |= {f"{level}_{name}": one["value"] for name, one in score_units(own, names=names).items()}
         if level == wanted_level:
-            entry = score_units(own, draws=2000, names=[wanted.name])[wanted.name]
-            if wanted.pairs:
-                entry |= all_pairs(entry["value"], wanted.value(own.as_one_fold()))
+            entry = score_units(own, draws=2000, names=[wanted.name], pooled=True)[wanted.name]
     return entry, {name: values.get(name) for name in SHOWN_SCORES}
 
 

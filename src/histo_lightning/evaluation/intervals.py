@@ -56,10 +56,9 @@ def mover_mean(first: float, second: float, first_interval: Pair, second_interva
 def newcombe_auroc(auroc: float, benign: int, malignant: int) -> Pair:
     """Interval of an AUROC over independent units (Newcombe 2006, method 5).
 
-    The ends are the t with (t - auroc)^2 = z^2 V(t),
-    V(t) = t (1 - t) (1 + N (1 - t)/(2 - t) + N t/(1 + t)) / (m n), N = (m + n)/2 - 1: Hanley and McNeil's variance
-    with both class sizes replaced by their mean. Times (2 - t)(1 + t) it is a quartic that changes sign on
-    [-1, 0], [0, auroc], [auroc, 1] and [1, 2]; the middle two roots are the ends.
+    The ends are the t with (t - auroc)^2 = z^2 V(t), V(t) = t (1 - t) (1 + N (1 - t)/(2 - t) + N t/(1 + t)) / (m n),
+    N = (m + n)/2 - 1. Times (2 - t)(1 + t) it is a quartic that changes sign on [-1, 0], [0, auroc], [auroc, 1] and
+    [1, 2]; the middle two roots are the ends.
     """
     from numpy.polynomial import Polynomial
 
@@ -75,10 +74,8 @@ def case_weights(case_class: Integers, draws: int, seed: int) -> Floats:
     """(draws, C) counts of each case in bootstrap draws of as many cases within each class."""
     random = np.random.default_rng(seed)
     weights = np.zeros((draws, len(case_class)))
-    for c in np.unique(case_class):
-        members = np.flatnonzero(case_class == c)
-        chances = np.full(len(members), 1 / len(members))
-        weights[:, members] = random.multinomial(len(members), chances, size=draws)
+    for c, n in zip(*np.unique(case_class, return_counts=True), strict=True):
+        weights[:, case_class == c] = random.multinomial(n, np.full(n, 1 / n), size=draws)
     return weights
 
 
@@ -133,7 +130,7 @@ def too_few(support: Support) -> str | None:
 
 
 def _interval(support: Support, ends: Pair, method: str, draws: int | None = None) -> Json:
-    """The fields of an interval in ``metrics.json``: cases of all groups and of the smallest, its Kish number."""
+    """The fields of an interval in ``metrics.json``."""
     counts = [len(sizes) for sizes in support.values()]
     values = (*ends, method, sum(counts), min(counts), min(map(kish, support.values())), draws)
     return dict(zip(_FIELDS, values, strict=True))
@@ -142,8 +139,7 @@ def _interval(support: Support, ends: Pair, method: str, draws: int | None = Non
 def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Support) -> Json:
     """The expanded BCa interval of a statistic from (draws, C) case weights, or the reason why there is none.
 
-    kappa of the expansion is the smaller Kish number among the score's classes at image level (benign on
-    BreakHis), and the smaller number of cases at slide and case level.
+    kappa is the smallest Kish number among the score's classes by image, the smallest number of cases else.
     """
     if reason := too_few(support):
         return no_interval(reason)
@@ -166,26 +162,22 @@ def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Supp
 def _closed_form(score: Score, units: Units, value: float) -> Pair:
     """The ends of Newcombe's, the MOVER or the Wilson interval of a defined score of independent cases."""
     right = units.decision == units.truth
-    benign, malignant = (units.truth == c for c in (0, 1))
+    (b, n), (a, m) = (
+        (int(right[among].sum()), int(among.sum())) for among in (units.truth == 0, units.truth == 1)
+    )
     if score.case_interval == NEWCOMBE:
-        return newcombe_auroc(value, int(benign.sum()), int(malignant.sum()))
+        return newcombe_auroc(value, n, m)
     if score.case_interval == MOVER:
-        (a, m), (b, n) = ((int(right[among].sum()), int(among.sum())) for among in (malignant, benign))
         return mover_mean(a / m, b / n, wilson(a, m), wilson(b, n))
     counted = right[np.isin(units.truth, score.classes)] if score.classes else right
     return wilson(int(counted.sum()), len(counted))
 
 
 def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Json:
-    """The interval of a defined score of known cases, or the reason why there is none.
-
-    Args:
-        statistic, value: the score's; weights: (draws, C) case weights.
-    """
-    if score.averages_classes:
-        by_subtype = class_support(units, range(len(SUBTYPES)), SUBTYPES)
-        if rare := [name for name, sizes in by_subtype.items() if 0 < len(sizes) < FEWEST_CASES]:
-            return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
+    """The interval of a defined score of known cases from (draws, C) case weights, or why there is none."""
+    by_subtype = class_support(units, range(len(SUBTYPES)), SUBTYPES) if score.averages_classes else {}
+    if rare := [name for name, sizes in by_subtype.items() if 0 < len(sizes) < FEWEST_CASES]:
+        return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
     names = SUBTYPES if score.task == "subtype" and score.classes else CLASSES
     support = class_support(units, score.classes or (0, 1), names)
     if units.level == "case" and score.case_interval != EXPANDED_BCA:

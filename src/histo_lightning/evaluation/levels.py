@@ -110,8 +110,7 @@ def units(
         fold: (N,) fold of each image, for pooled predictions.
 
     Raises:
-        UserError: unknown level, a slide or case with two classes or in two folds, or a slide or case level
-            asked for where some image has no group.
+        UserError: unknown level, a slide or case with two classes or in two folds, or level without a known grouping.
     """
     if level not in LEVELS:
         raise UserError(f"level={level}: levels are {', '.join(LEVELS)}")

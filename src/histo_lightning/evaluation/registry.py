@@ -1,17 +1,8 @@
 """The one list of scores: results, intervals, comparisons and pages ask it which scores exist and what they mean.
 
-A score is one function below ``@score``. One of your own, in a module that ``imports=[my_module]`` names:
-
-    from histo_lightning.evaluation import score
-
-    @score(formula="sensitivity + specificity - 1 (Youden 1950)", words="Youden's J", bounds=(-1, 1))
-    def youden(labels, decisions, weights):
-        "Share of the malignant ones called malignant less the share of the benign ones called malignant."
-        called = [np.average(decisions[labels == c], weights=weights[labels == c]) for c in (0, 1)]
-        return called[1] - called[0]
-
-It is then in ``metrics.json`` at its levels, with an interval, and ``case_youden`` is a score to compare models by.
-The names of the arguments say what a function is of:
+A score is one function below ``@score``, also in a module of one's own (``docs/extend.md``). It is then in ``metrics.json``
+at its levels, with an interval, and ``case_<name>`` is a score to compare models by. The names of the arguments say what a
+function is of:
 
 - ``labels`` (n,) int64 class indices, ``probabilities`` (n,) float64 of malignant or (n, 8), ``decisions`` (n,) int64,
   ``weights`` (n,) float64, how often each unit counts: as many as it needs. It returns a number; NaN or a division by
@@ -57,12 +48,10 @@ class Score:
         task: ``binary`` or ``subtype`` (eight classes); levels: where it exists.
         better: ``higher``, ``lower``, or empty where neither is; bounds: smallest and largest possible value.
         classes: the class indices whose units it counts; empty for all.
-        per_fold: pooled over folds, the mean over the folds; else a value of all units.
-        pairs: pooled over folds, its pairs within folds; the value of all pairs is written beside it.
+        per_fold, pairs: pooled over folds, it is the mean over the folds, or of the pairs within folds.
         decides: whether it depends on decisions, so that a threshold moves it.
         case_interval: method of the interval at case level; elsewhere it is the expanded BCa.
-        no_interval: why there is never an interval.
-        averages_classes: no interval where a class has fewer than five cases.
+        no_interval: why there is never an interval; averages_classes: none where a class has fewer than five cases.
         extras: further fields of its entry in ``metrics.json``, from the units.
     """
 
@@ -137,8 +126,7 @@ def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]
     """Register the function below as a score; the function itself stays as it is.
 
     Args:
-        name: else the function's name; words: else the name with spaces.
-        fields: the other attributes of ``Score``; ``formula`` must be among them.
+        name: else the function's name; words: else the name with spaces; fields: of ``Score``, ``formula`` at least.
 
     Raises:
         UserError: a name that is taken or impossible, no docstring, or an unknown argument.

@@ -1,6 +1,6 @@
-"""``score_predictions``: a predictions table in, every score of every level out, ready for JSON."""
+"""``score_predictions`` and ``score_pooled``: predictions tables in, every score of every level out, ready for JSON."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from histo_lightning.evaluation.table import Columns, Integers, Table
 from histo_lightning.evaluation.table_csv import read_predictions
 
 Json = dict[str, Any]
+
+LARGEST_DIFFERENCE = 0.01
+"""Of a pooled score within folds and over all pairs: beyond it a warning is due."""
 
 
 def score_predictions(
@@ -37,11 +40,10 @@ def score_predictions(
         draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000; seed: of the draws.
 
     Returns:
-        ``{"image": {...}, "slide": {...}, "case": {...}}`` of plain Python values without NaN. Each level has
-        ``n``, ``cases`` and ``kish`` by class, ``always_malignant``, ``confusion`` (rows are the truth),
-        ``at_threshold`` and each score as ``{"value", "low", "high", "method", "cases", "cases_smaller_class",
-        "kish", "draws"}``; a null comes with a ``reason``. Eight-class tables have their binary scores under
-        ``binary`` and recall by subtype under ``recall``.
+        ``{"image": {...}, "slide": {...}, "case": {...}}``, ready for JSON. Each level has ``n``, ``cases`` and ``kish`` by
+        class, ``always_malignant``, ``confusion`` (rows are the truth), ``at_threshold`` and each score as ``{"value",
+        "low", "high", "method", "cases", "cases_smaller_class", "kish", "draws"}``; a null comes with a ``reason``.
+        Eight-class tables have their binary scores under ``binary`` and recall by subtype under ``recall``.
 
     Raises:
         UserError: the table is refused (see ``as_table`` and ``units``), or an argument is out of range.
@@ -50,6 +52,41 @@ def score_predictions(
     if intervals and draws < 100:
         raise UserError(f"draws={draws}: an interval needs at least 100 draws; 2000 is the default")
     return score_table(checked, threshold=threshold, draws=draws if intervals else 0, seed=seed)
+
+
+def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
+    """One table from the test parts of several folds, and the (N,) fold of each row.
+
+    UserError for no table, tables of different tasks, or an image in two of them.
+    """
+    if not tables or len({table.task for table in tables}) > 1:
+        raise UserError("pooled predictions: give at least one table, all of one task")
+    pooled = Table(*(np.concatenate([getattr(each, name) for each in tables]) for name in Table.__slots__))
+    fold = np.repeat(np.arange(len(tables), dtype=np.int64), [len(table) for table in tables])
+    names, counts = np.unique(pooled.image, return_counts=True)
+    if counts.max() > 1:
+        mend = "pool disjoint test parts (average repeats and seeds first)"
+        raise UserError(f"pooled predictions: image {names[counts.argmax()]} is in two folds; {mend}")
+    return pooled, fold
+
+
+def score_pooled(
+    tables: Sequence[Columns | Table | str | Path],
+    *,
+    intervals: bool = True,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Json:
+    """Score the test parts of several folds together; the shape of ``score_predictions``.
+
+    AUROC counts only pairs of one fold, since models of different folds have different scales; beside it is
+    the plain ``pooled`` one, with a ``warning`` (else null) where they differ by more than .01. AUPRC, ECE and
+    calibration are means over the folds; the others are plain.
+
+    UserError as ``score_predictions`` and ``pool``, or for a case in two folds.
+    """
+    table, fold = pool([read_predictions(each) for each in tables])
+    return score_table(table, draws=draws if intervals else 0, seed=seed, fold=fold)
 
 
 def score_table(
@@ -64,20 +101,21 @@ def score_table(
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold={threshold}: a threshold is a probability from 0 to 1")
     result: Json = {}
+    options: Json = {"draws": draws, "seed": seed, "pooled": fold is not None}
     for level in LEVELS:
         if level != "image" and not is_grouped(table):
             result[level] = _ungrouped_level(level, table.task)
             continue
         plain = units(table, level, fold=fold)
-        scored = _about(plain) | _binary_scores(plain, draws, seed) | {"at_threshold": None}
+        scored = _about(plain) | _binary_scores(plain, **options) | {"at_threshold": None}
         if threshold is not None:
             moved = units(table, level, threshold=threshold, fold=fold)
             known = {s.name: scored[s.name] for s in all_scores(level=level) if not s.decides}
-            again = _binary_scores(moved, draws, seed, known)
+            again = _binary_scores(moved, known=known, **options)
             scored["at_threshold"] = {"threshold": float(threshold)} | again
         if table.task == "subtype":
             eight = units(table, level, binary=False, fold=fold)
-            scored = _about(eight) | _subtype_scores(eight, draws, seed) | {"binary": scored}
+            scored = _about(eight) | _subtype_scores(eight, **options) | {"binary": scored}
         result[level] = scored
     return result
 
@@ -90,12 +128,11 @@ def score_units(
     seed: int = 0,
     names: Collection[str] | None = None,
     known: Mapping[str, Json] | None = None,
+    pooled: bool = False,
 ) -> Json:
-    """The scores of one level as ``metrics.json`` has them.
+    """The scores of one level as ``metrics.json`` has them; of some ``names`` only, ``known`` entries taken over.
 
-    Args:
-        units: of the task; draws: of the bootstrap, 0 for no interval; seed: of the draws.
-        names: of the scores wanted, None for all; known: entries that are taken over.
+    Of ``pooled`` folds, scores over pairs also have the value over all pairs, and a warning where the two are far apart.
     """
     weights = case_weights(units.case_class, draws, seed) if draws and units.grouped else None
     undefined = why_undefined(units.truth) if task == "binary" else "too few classes or cases here"
@@ -114,10 +151,20 @@ def score_units(
                 interval = no_interval(score.no_interval)
             else:
                 interval = interval_of(score, units, statistic, value, weights)
-            number = value if np.isfinite(value) else None
-            extras = score.extras(units) if score.extras else {}
-            entries[score.name] = {"value": number} | interval | extras
+            entries[score.name] = {"value": value if np.isfinite(value) else None} | interval
+            entries[score.name] |= score.extras(units) if score.extras else {}
+            if pooled and score.pairs:
+                entries[score.name] |= _all_pairs(value, score.value(units.as_one_fold()))
     return entries
+
+
+def _all_pairs(within: float, plain: float) -> Json:
+    """The value over all pairs, and a warning where it is far from the one within folds."""
+    warning = None
+    if abs(within - plain) > LARGEST_DIFFERENCE:
+        values = f"pairs within folds give {within:.3f}, all pairs {plain:.3f}"
+        warning = f"{values}: the folds' models differ in scale, trust the pairs within folds"
+    return {"pooled": plain if np.isfinite(plain) else None, "warning": warning}
 
 
 def _about(units: Units) -> Json:
@@ -131,15 +178,15 @@ def _about(units: Units) -> Json:
     }
 
 
-def _binary_scores(units: Units, draws: int, seed: int, known: Mapping[str, Json] | None = None) -> Json:
-    return score_units(units, draws=draws, seed=seed, known=known) | {
+def _binary_scores(units: Units, **options: Any) -> Json:
+    return score_units(units, **options) | {
         "always_malignant": always_malignant(units),
         "confusion": confusion(units.truth, units.decision, len(CLASSES)).tolist(),
     }
 
 
-def _subtype_scores(units: Units, draws: int, seed: int) -> Json:
-    entries = score_units(units, "subtype", draws=draws, seed=seed)
+def _subtype_scores(units: Units, **options: Any) -> Json:
+    entries = score_units(units, "subtype", **options)
     recall = {
         name: entries.pop(RECALL + name) | {"cases": units.cases_with(k) if units.grouped else None}
         for k, name in enumerate(SUBTYPES)

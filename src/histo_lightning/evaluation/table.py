@@ -96,15 +96,13 @@ class Table:
 def softmax(logits: Floats) -> Floats:
     """Softmax over the last axis; (..., K) float64 to the same shape, rows sum to 1."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def malignant_share(probabilities: Floats) -> Floats:
     """P(malignant) from class probabilities: (..., 2) or (..., 8), four malignant subtypes last, to (...)."""
     half = probabilities.shape[-1] // 2
-    total: Floats = probabilities[..., half:].sum(axis=-1)
-    return np.minimum(total, 1.0)
+    return np.asarray(np.minimum(probabilities[..., half:].sum(axis=-1), 1.0))
 
 
 def _text(cell: Any) -> str:
@@ -167,19 +165,17 @@ def as_table(source: Columns | Table, where: str = "predictions") -> Table:
     cells: dict[str, NDArray[Any]] = {}
     for name in columns(task):
         if name not in source:
-            raise UserError(
-                f"{where}: column {name} is missing; a predictions table needs {', '.join(columns('binary'))} "
-                "(eight classes: one logit_<subtype> a subtype)"
-            )
+            needs = f"{', '.join(columns('binary'))} (eight classes: one logit_<subtype> a subtype)"
+            raise UserError(f"{where}: column {name} is missing; a predictions table needs {needs}")
         if name in TEXT_COLUMNS:
             cells[name] = np.array([_text(cell) for cell in source[name]], dtype=np.str_)
-        elif name == "magnification":
-            cells[name] = np.array([_number(_text(cell) or 0) for cell in source[name]], dtype=np.float64)
         else:
-            cells[name] = np.array([_number(cell) for cell in source[name]], dtype=np.float64)
-        if (count := len(cells[name])) != len(cells["image"]):
-            counts = f"has {count} cells for {len(cells['image'])} images"
-            raise UserError(f"{where}: column {name} {counts}; give one an image")
+            given = [_text(cell) or 0 for cell in source[name]] if name == "magnification" else source[name]
+            cells[name] = np.array([_number(cell) for cell in given], dtype=np.float64)
+        if (count := len(cells[name])) != (images := len(cells["image"])):
+            raise UserError(
+                f"{where}: column {name} has {count} cells for {images} images; give one an image"
+            )
     if not len(cells["image"]):
         raise UserError(f"{where}: the table has no row; predict at least one image")
     for bad, what, mend in _checks(cells, task):
@@ -205,16 +201,13 @@ def make_table(
     Args:
         task: ``binary`` or ``subtype``; logits: (N, 2) or (N, 8), finite; part: one part for all rows, or N.
         class_name, others: N values of each of ``image, path, subtype, slide, case`` (texts, as in a ``Record``) and
-            ``magnification`` (integers, 0 for unknown).
-
-    Raises:
-        UserError: anything ``as_table`` refuses.
+            ``magnification`` (integers, 0 for unknown); UserError for anything that ``as_table`` refuses.
     """
     values, names = np.asarray(logits, dtype=np.float64), TASK_CLASSES[task]
     if values.shape != (len(class_name), len(names)):
+        sizes = f"{len(class_name)} images and {len(names)} classes"
         raise UserError(
-            f"predictions: logits of shape {values.shape} for {len(class_name)} images and {len(names)} classes; "
-            f"give one logit a class and image"
+            f"predictions: logits of shape {values.shape} for {sizes}; give one logit a class and image"
         )
     truth = class_name if task == "binary" else others.get("subtype", ())
     derived: dict[str, Any] = {

@@ -28,14 +28,13 @@ def _weighted(table: Table, apparent: bool) -> tuple[Floats, dict[str, Any]]:
             "choose them (pooled out-of-fold predictions: apparent=True, for future data)"
         )
     weights, weighting = np.ones(len(table)), "images alike (GROUPING UNKNOWN)"
-    cases: dict[str, int | None] = {"cases_malignant": None, "cases_benign": None}
+    basis: dict[str, Any] = {"cases_malignant": None, "cases_benign": None}
     if is_grouped(table):
         _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
         weights, weighting = 1.0 / counts[index], "case-balanced"
-        cases = {
-            f"cases_{name}": len(np.unique(table.case[table.class_name == name])) for name in CLASSES[::-1]
-        }
-    return weights, {"weighting": weighting, "apparent": apparent, "images": len(table)} | cases
+        for name in CLASSES:
+            basis[f"cases_{name}"] = len(np.unique(table.case[table.class_name == name]))
+    return weights, {"weighting": weighting, "apparent": apparent, "images": len(table)} | basis
 
 
 def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
         apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
 
     Returns:
-        ``threshold`` in [0, 1] (malignant at p >= threshold), ``wanted_sensitivity``, the ``sensitivity`` and
-        ``specificity`` reached on these predictions (null without benign images), and what they rest on.
+        ``threshold`` (malignant at p >= it), ``wanted_sensitivity``, the ``sensitivity`` and ``specificity`` reached
+        (null without benign images), and what they rest on.
 
     Raises:
         UserError: another part than val, no malignant image, or a sensitivity out of range.
@@ -83,10 +82,7 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
 
     Returns:
         ``temperature``, ``at_bound`` (no optimum inside: e.g. every image is right), ``log_loss_before`` and
-        ``log_loss_after`` in nats, and what it rests on as in ``operating_point``.
-
-    Raises:
-        UserError: another part than val.
+        ``log_loss_after`` in nats, and what it rests on; UserError for another part than val.
     """
     weights, basis = _weighted(table, apparent)
     rows = np.arange(len(table))
@@ -111,11 +107,7 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
 
 
 def apply_temperature(table: Table, temperature: float) -> Table:
-    """The table with ``p_malignant`` from tempered logits; logits and decisions stay as they are.
-
-    Raises:
-        UserError: a temperature that is not positive and finite.
-    """
+    """The table with ``p_malignant`` from tempered logits; UserError unless the temperature is positive and finite."""
     if not (np.isfinite(temperature) and temperature > 0):
         raise UserError(f"temperature={temperature}: a temperature is a positive number")
     return replace(table, p_malignant=malignant_share(softmax(table.logits / temperature)))

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.evaluation.differences import methods, sentences
 from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
 from histo_lightning.evaluation.differences.methods import LEVEL, number
@@ -44,8 +45,7 @@ def compare_levels(
         What ``docs/statistics.md`` describes. Differences are level minus reference, in units of the score.
 
     Raises:
-        UserError: unknown score or reference; levels that may not be compared (see ``layout_of``); a score that is
-            undefined for a level.
+        UserError: an unknown score, a level without it, or levels that may not be compared (see ``layout_of``).
     """
     wanted_level, wanted = named_score(score)
     layout = layout_of(predictions, reference)
@@ -58,11 +58,10 @@ def compare_levels(
     largest = None
     if primary:
         errors = pooled.paired(layout.case_class)
-        largest = methods.largest_deviations(
-            pooled.resampled, pooled.value, errors.case_se, errors.seed_se, seed
-        )
+        ses = errors.case_se, errors.seed_se
+        largest = methods.largest_deviations(pooled.resampled, pooled.value, *ses, seed)
+    bonferroni = largest is not None and others > 1 and not len(largest)
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
-    benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
     record: Json = {
         "score": score,
         "reference": reference,
@@ -72,13 +71,11 @@ def compare_levels(
         "replicates": replicates,
         "replicates_are": "repeats of the split" if layout.partition.any() else "seeds",
         "folds": layout.folds,
-        "cases": {"benign": benign, "malignant": malignant},
+        "cases": {name: int((layout.case_class == c).sum()) for c, name in enumerate(CLASSES)},
         "level": LEVEL,
         "standard_error": "pairs" if by_pairs else "jackknife",
         "draws": resamples,
-        "notes": _notes(
-            replicates, by_pairs, bonferroni=largest is not None and others > 1 and not len(largest)
-        ),
+        "notes": _notes(replicates, by_pairs, bonferroni),
         "arms": {name: by_level[name] for name in predictions},
         "pairs": [pairs[name] for name in predictions if name != reference],
         "friedman": _rank_record(scores, layout, wanted),
@@ -95,7 +92,7 @@ def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
 
 
 def _level_records(scores: Scores, layout: Layout, score: Score) -> dict[str, Json]:
-    """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
+    """Every level's own score, with its spread over training runs and folds, and its SE over cases."""
     pooled = scores.over_magnifications()
     case_se = pooled.paired(layout.case_class).case_se
     records = {}
@@ -120,7 +117,7 @@ def _pair_records(scores: Scores, largest: Floats | None, layout: Layout, score:
     pooled = differences.over_magnifications()
     each, mean = (own.paired(layout.case_class) for own in (differences, pooled))
     by_fold = _by_partition(pooled.by_fold, layout)
-    p_simultaneous, wide = np.full_like(mean.p, np.nan), np.full_like(mean.p, np.nan)
+    p_simultaneous = wide = np.full_like(mean.p, np.nan)
     if largest is not None:
         p_simultaneous = methods.simultaneous_p(largest, mean.p)
         wide = mean.half_width(methods.single_level(largest, len(mean.p), LEVEL))
@@ -177,13 +174,11 @@ def _over_folds(differences: Floats, layout: Layout, score: Score) -> Json:
 def _rank_record(scores: Scores, layout: Layout, score: Score) -> Json:
     """Friedman's test over the folds of one partition, magnifications and replicates averaged."""
     blocks = _by_partition(scores.over_magnifications().by_fold, layout).T
-    reason = None
+    reason = None if np.isfinite(blocks).all() else "the score is undefined in a fold"
     if layout.partition.any():
         reason = "the replicates are repeats of the split: their folds differ, so they are no blocks"
     elif layout.folds < 2:
         reason = "fewer than 2 folds"
-    elif not np.isfinite(blocks).all():
-        reason = "the score is undefined in a fold"
     record: Json = {"descriptive": True, "blocks": layout.folds, "reason": reason}
     if reason:
         return record | dict.fromkeys(("statistic", "p", "mean_ranks", "critical_difference"))
@@ -192,7 +187,7 @@ def _rank_record(scores: Scores, layout: Layout, score: Score) -> Json:
     return record | ranks | {"mean_ranks": mean_ranks}
 
 
-def _notes(replicates: int, by_pairs: bool, *, bonferroni: bool) -> list[str]:
+def _notes(replicates: int, by_pairs: bool, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
     notes = [sentences.CONDITIONAL] if replicates == 1 else []
     if 1 < replicates < FEWEST_REPLICATES:

@@ -25,8 +25,7 @@ TWO_VALUES = {
 class Replicate(NamedTuple):
     """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat).
 
-    ``table`` has the rows of all folds' test parts, an image once; ``fold`` (N,) int64 is the fold of each row, numbered in
-    the order of the split (validation is the next fold).
+    ``table`` has all folds' test parts, an image once; ``fold`` (N,) int64 is numbered as in the split (validation is next).
     """
 
     table: Table
@@ -108,7 +107,8 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
             f"{FEWEST_CASES} of each class"
         )
     if len(set(fold.max(axis=1))) > 1:
-        raise UserError(f"{reference}: replicates with different numbers of folds; compare equal numbers")
+        what = "replicates with different numbers of folds"
+        raise UserError(f"{reference}: {what}; compare one number of folds")
     # A partition is known by the first case of each case's fold.
     firsts = [tuple(np.unique(row, return_index=True)[1][row].tolist()) for row in fold]
     partition = pd.factorize(pd.Index(firsts, tupleize_cols=False))[0].astype(np.int64)
