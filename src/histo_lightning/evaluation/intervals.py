@@ -117,10 +117,11 @@ def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
     return limit(-z), limit(z)
 
 
-def class_support(units: Units, classes: Sequence[int] = (0, 1), names: Sequence[str] = CLASSES) -> Support:
-    """The cases of the given classes among ``CLASSES``, or of subtypes where ``names`` is ``SUBTYPES``."""
+def class_support(units: Units, names: Sequence[str] = CLASSES, classes: Sequence[int] = ()) -> Support:
+    """The cases of all or some ``CLASSES``, or of subtypes where ``names`` is ``SUBTYPES``."""
     label = units.truth if names is SUBTYPES else units.case_class[units.case]
-    return {names[c]: np.unique(units.case[label == c], return_counts=True)[1] for c in classes}
+    chosen = classes or range(len(names))
+    return {names[c]: np.unique(units.case[label == c], return_counts=True)[1] for c in chosen}
 
 
 def too_few(support: Support) -> str | None:
@@ -175,11 +176,11 @@ def _closed_form(score: Score, units: Units, value: float) -> Pair:
 
 def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Json:
     """The interval of a defined score of known cases from (draws, C) case weights, or why there is none."""
-    by_subtype = class_support(units, range(len(SUBTYPES)), SUBTYPES) if score.averages_classes else {}
+    by_subtype = class_support(units, SUBTYPES) if score.averages_classes else {}
     if rare := [name for name, sizes in by_subtype.items() if 0 < len(sizes) < FEWEST_CASES]:
         return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
     names = SUBTYPES if score.task == "subtype" and score.classes else CLASSES
-    support = class_support(units, score.classes or (0, 1), names)
+    support = class_support(units, names, score.classes)
     if units.level == "case" and score.case_interval != EXPANDED_BCA:
         return _interval(support, _closed_form(score, units, value), score.case_interval)
     return bootstrap(units, statistic, weights, support)

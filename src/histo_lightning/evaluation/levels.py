@@ -49,10 +49,6 @@ class Units:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def cases_with(self, k: int) -> int:
-        """Number of cases with a unit of class k."""
-        return len(np.unique(self.case[self.truth == k]))
-
     def chosen(self, rows: NDArray[Any]) -> "Units":
         """Only some units (mask or indices); all cases stay listed, so case weights still fit."""
         names = ("truth", "probabilities", "decision", "correct_share", "fold", "case")

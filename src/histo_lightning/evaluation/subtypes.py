@@ -6,7 +6,7 @@ import numpy as np
 
 from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.evaluation import binary, registry, scores
-from histo_lightning.evaluation.intervals import FEWEST_CASES
+from histo_lightning.evaluation.intervals import FEWEST_CASES, class_support
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.scores import Statistic, mean_where_defined, recalls
 from histo_lightning.evaluation.table import Floats
@@ -18,7 +18,8 @@ score = partial(registry.score, task="subtype")
 
 def headline_classes(units: Units) -> list[int]:
     """Indices of the classes with at least five cases; the whole data set has F, TA, DC, MC, PC."""
-    return [k for k in range(len(SUBTYPES)) if units.grouped and units.cases_with(k) >= FEWEST_CASES]
+    by_subtype = class_support(units, SUBTYPES).values()
+    return [k for k, sizes in enumerate(by_subtype) if units.grouped and len(sizes) >= FEWEST_CASES]
 
 
 def subtype_log_error(units: Units) -> Floats:

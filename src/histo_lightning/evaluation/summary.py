@@ -30,6 +30,7 @@ def score_predictions(
     intervals: bool = True,
     draws: int = 2000,
     seed: int = 0,
+    fold: Integers | None = None,
 ) -> Json:
     """Score predictions by image, slide and case, with 95 % intervals over cases.
 
@@ -38,6 +39,7 @@ def score_predictions(
         threshold: a stored operating point in [0, 1]; the same scores at it are under ``at_threshold``.
         intervals: False leaves them null (fast: for every epoch).
         draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000; seed: of the draws.
+        fold: (N,) fold of each row, where several were pooled; see ``score_pooled``.
 
     Returns:
         ``{"image": {...}, "slide": {...}, "case": {...}}``, ready for JSON. Each level has ``n``, ``cases`` and ``kish`` by
@@ -48,10 +50,29 @@ def score_predictions(
     Raises:
         UserError: the table is refused (see ``as_table`` and ``units``), or an argument is out of range.
     """
-    checked = read_predictions(table)
+    table = read_predictions(table)
     if intervals and draws < 100:
         raise UserError(f"draws={draws}: an interval needs at least 100 draws; 2000 is the default")
-    return score_table(checked, threshold=threshold, draws=draws if intervals else 0, seed=seed)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold={threshold}: a threshold is a probability from 0 to 1")
+    result: Json = {}
+    options: Json = {"draws": draws if intervals else 0, "seed": seed, "pooled": fold is not None}
+    for level in LEVELS:
+        if level != "image" and not is_grouped(table):
+            result[level] = _ungrouped_level(level, table.task)
+            continue
+        plain = units(table, level, fold=fold)
+        scored = _about(plain) | _binary_scores(plain, **options) | {"at_threshold": None}
+        if threshold is not None:
+            moved = units(table, level, threshold=threshold, fold=fold)
+            known = {s.name: scored[s.name] for s in all_scores(level=level) if not s.decides}
+            again = _binary_scores(moved, known=known, **options)
+            scored["at_threshold"] = {"threshold": float(threshold)} | again
+        if table.task == "subtype":
+            eight = units(table, level, binary=False, fold=fold)
+            scored = _about(eight) | _subtype_scores(eight, **options) | {"binary": scored}
+        result[level] = scored
+    return result
 
 
 def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
@@ -70,54 +91,15 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
     return pooled, fold
 
 
-def score_pooled(
-    tables: Sequence[Columns | Table | str | Path],
-    *,
-    intervals: bool = True,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Json:
-    """Score the test parts of several folds together; the shape of ``score_predictions``.
+def score_pooled(tables: Sequence[Columns | Table | str | Path], **options: Any) -> Json:
+    """Score the test parts of several folds together; ``options`` and shape as of ``score_predictions``.
 
     AUROC counts only pairs of one fold, since models of different folds have different scales; beside it is
     the plain ``pooled`` one, with a ``warning`` (else null) where they differ by more than .01. AUPRC, ECE and
-    calibration are means over the folds; the others are plain.
-
-    UserError as ``score_predictions`` and ``pool``, or for a case in two folds.
+    calibration are means over the folds; the others are plain. UserError as ``pool`` too, or for a case in two folds.
     """
     table, fold = pool([read_predictions(each) for each in tables])
-    return score_table(table, draws=draws if intervals else 0, seed=seed, fold=fold)
-
-
-def score_table(
-    table: Table,
-    *,
-    threshold: float | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    fold: Integers | None = None,
-) -> Json:
-    """``score_predictions`` of a checked table; ``fold`` (N,) marks pooled folds, 0 draws means no interval."""
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UserError(f"threshold={threshold}: a threshold is a probability from 0 to 1")
-    result: Json = {}
-    options: Json = {"draws": draws, "seed": seed, "pooled": fold is not None}
-    for level in LEVELS:
-        if level != "image" and not is_grouped(table):
-            result[level] = _ungrouped_level(level, table.task)
-            continue
-        plain = units(table, level, fold=fold)
-        scored = _about(plain) | _binary_scores(plain, **options) | {"at_threshold": None}
-        if threshold is not None:
-            moved = units(table, level, threshold=threshold, fold=fold)
-            known = {s.name: scored[s.name] for s in all_scores(level=level) if not s.decides}
-            again = _binary_scores(moved, known=known, **options)
-            scored["at_threshold"] = {"threshold": float(threshold)} | again
-        if table.task == "subtype":
-            eight = units(table, level, binary=False, fold=fold)
-            scored = _about(eight) | _subtype_scores(eight, **options) | {"binary": scored}
-        result[level] = scored
-    return result
+    return score_predictions(table, fold=fold, **options)
 
 
 def score_units(
@@ -154,17 +136,13 @@ def score_units(
             entries[score.name] = {"value": value if np.isfinite(value) else None} | interval
             entries[score.name] |= score.extras(units) if score.extras else {}
             if pooled and score.pairs:
-                entries[score.name] |= _all_pairs(value, score.value(units.as_one_fold()))
+                plain, warning = score.value(units.as_one_fold()), None
+                if abs(value - plain) > LARGEST_DIFFERENCE:
+                    values = f"pairs within folds give {value:.3f}, all pairs {plain:.3f}"
+                    warning = f"{values}: the folds' models differ in scale, trust the pairs within folds"
+                all_pairs = {"pooled": plain if np.isfinite(plain) else None, "warning": warning}
+                entries[score.name] |= all_pairs
     return entries
-
-
-def _all_pairs(within: float, plain: float) -> Json:
-    """The value over all pairs, and a warning where it is far from the one within folds."""
-    warning = None
-    if abs(within - plain) > LARGEST_DIFFERENCE:
-        values = f"pairs within folds give {within:.3f}, all pairs {plain:.3f}"
-        warning = f"{values}: the folds' models differ in scale, trust the pairs within folds"
-    return {"pooled": plain if np.isfinite(plain) else None, "warning": warning}
 
 
 def _about(units: Units) -> Json:
@@ -187,13 +165,12 @@ def _binary_scores(units: Units, **options: Any) -> Json:
 
 def _subtype_scores(units: Units, **options: Any) -> Json:
     entries = score_units(units, "subtype", **options)
-    recall = {
-        name: entries.pop(RECALL + name) | {"cases": units.cases_with(k) if units.grouped else None}
-        for k, name in enumerate(SUBTYPES)
-    }
+    recall = {name: entries.pop(RECALL + name) for name in SUBTYPES}
+    counts = {name: len(sizes) for name, sizes in class_support(units, SUBTYPES).items()}
+    cases = counts if units.grouped else dict.fromkeys(SUBTYPES)
     return entries | {
-        "recall": recall,
-        "missing_classes": [name for k, name in enumerate(SUBTYPES) if not (units.truth == k).any()],
+        "recall": {name: entry | {"cases": cases[name]} for name, entry in recall.items()},
+        "missing_classes": [name for name, count in counts.items() if not count],
         "headline_classes": [SUBTYPES[k] for k in headline_classes(units)],
         "confusion": confusion(units.truth, units.decision, len(SUBTYPES)).tolist(),
         "at_threshold": None,
