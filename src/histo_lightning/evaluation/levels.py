@@ -75,17 +75,16 @@ def _groups(keys: Text, values: Integers, what: str) -> tuple[Integers, Integers
     names, first, index = np.unique(keys, return_index=True, return_inverse=True)
     mixed = values != values[first][index]
     if mixed.any():
-        raise UserError(
-            f"predictions: {what} {names[index[mixed.argmax()]]} has two classes or is in two folds; "
-            f"correct the {what} column (one {what}, one class, one fold)"
-        )
+        problem = f"{what} {names[index[mixed.argmax()]]} has two classes or is in two folds"
+        mend = f"correct the {what} column (one {what}, one class, one fold)"
+        raise UserError(f"predictions: {problem}; {mend}")
     return index.astype(np.int64), first
 
 
-def _decide(probabilities: Floats, threshold: float) -> Integers:
-    """(n,) decisions: malignant at p >= threshold; with eight classes the most probable."""
+def _decide(probabilities: Floats, threshold: float | None) -> Integers:
+    """(n,) decisions: malignant at p >= threshold, else 0.5; with eight classes the most probable."""
     if probabilities.shape[1] == len(CLASSES):
-        return (probabilities[:, 1] >= threshold).astype(np.int64)
+        return (probabilities[:, 1] >= (0.5 if threshold is None else threshold)).astype(np.int64)
     return np.asarray(probabilities.argmax(axis=1), np.int64)
 
 
@@ -114,15 +113,13 @@ def units(
     if level != "image" and not grouped:
         raise UserError("predictions: some images have no slide or case; only the image level can be scored")
     folds = np.zeros(len(table), np.int64) if fold is None else fold
-    cut = 0.5 if threshold is None else threshold
     truth = table.malignant if binary else table.label
     p = table.p_malignant
     image = np.column_stack([1 - p, p]) if binary else softmax(table.logits)
-    decision = _decide(image, cut)
+    decision = _decide(image, threshold)
     if threshold is None and (table.task == "binary" or not binary):
         decision = table.predicted
     right = (decision == truth).astype(np.float64)
-
     case_names = table.case if grouped else np.strings.add(table.class_name, folds.astype(np.str_))
     case, first = _groups(case_names, table.malignant, "case")
     _groups(case_names, folds, "case")
@@ -138,5 +135,5 @@ def units(
     sizes = np.bincount(index)
     means: Floats = np.stack([np.bincount(index, weights=column) / sizes for column in image.T], axis=1)
     right = np.bincount(index, weights=right) / sizes
-    one_each = (truth[first], means, _decide(means, cut), right, folds[first], case[first])
+    one_each = (truth[first], means, _decide(means, threshold), right, folds[first], case[first])
     return Units(level, *one_each, cases, case_class, grouped=True)

@@ -55,10 +55,9 @@ def compare_levels(
     by_pairs = standard_error == "pairs" and wanted.pairs
     scores = score_levels(predictions, layout, wanted_level, wanted, weights, pairs=by_pairs)
     pooled = scores.less_reference().over_magnifications()
-    largest = None
+    mean, largest = pooled.paired(layout.case_class), None
     if primary:
-        errors = pooled.paired(layout.case_class)
-        ses = errors.case_se, errors.seed_se
+        ses = mean.case_se, mean.seed_se
         largest = methods.largest_deviations(pooled.resampled, pooled.value, *ses, seed)
     bonferroni = largest is not None and others > 1 and not len(largest)
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
@@ -191,15 +190,11 @@ def _notes(replicates: int, by_pairs: bool, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
     notes = [sentences.CONDITIONAL] if replicates == 1 else []
     if 1 < replicates < FEWEST_REPLICATES:
-        notes.append(
-            f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "
-            f"degree(s) of freedom; the protocol asks for at least {FEWEST_REPLICATES}"
-        )
+        rests = f"the variance between training runs rests on {replicates - 1} degree(s) of freedom"
+        notes.append(f"{replicates} replicates: {rests}; the protocol asks for at least {FEWEST_REPLICATES}")
     if by_pairs:
         notes.append("standard errors by pairs of cases (standard_error=pairs)")
     if bonferroni:
-        notes.append(
-            "simultaneous intervals by Bonferroni: the score is undefined in too many resamples of cases, "
-            "or nothing varies"
-        )
+        why = "the score is undefined in too many resamples of cases, or nothing varies"
+        notes.append(f"simultaneous intervals by Bonferroni: {why}")
     return notes

@@ -154,9 +154,7 @@ class Scores(NamedTuple):
     left_out: Floats  # (A, M, R, C), finite: without one case, at every magnification at once
     by_fold: Floats  # (A, M, R, K): of one fold's cases, NaN where undefined
     resampled: Floats  # (A, M, B), mean over the replicates: in resamples of cases, NaN where undefined
-    interactions: (
-        Floats  # (A, M, R, P): of pairs of a benign and a malignant case of one fold, P = 0 if unasked
-    )
+    interactions: Floats  # (A, M, R, P): of pairs of a benign and a malignant case, P = 0 where not asked
     all_pairs: Floats  # (A, M, R): over all pairs, whatever the fold, of a score over pairs; else NaN
 
     def paired(self, case_class: Integers) -> Paired:
@@ -174,13 +172,7 @@ class Scores(NamedTuple):
 
 
 def score_levels(
-    predictions: Predictions,
-    layout: Layout,
-    level: str,
-    score: Score,
-    resamples: Floats,
-    *,
-    pairs: bool = False,
+    predictions: Predictions, layout: Layout, level: str, score: Score, resamples: Floats, *, pairs: bool
 ) -> Scores:
     """Score every level of the factor with the same case weights at all magnifications, and in (B, C) ``resamples``.
 
@@ -203,11 +195,11 @@ def score_levels(
         values[a, m, r] = statistic(weights[:, at])
         undefined = ~np.isfinite(values[a, m, r, : 1 + count])
         if undefined.any():
-            where = f"{layout.levels[a]} at {layout.magnifications[m]}, replicate {r + 1}: {level}-level {score.words} is undefined"
+            where = f"{layout.levels[a]} at {layout.magnifications[m]}, replicate {r + 1}"
             why = f"without case {layout.cases[undefined[1:].argmax()]}, so it has no standard error"
             if undefined[0]:
                 why = "(no fold with both classes, or an empty class); compare by another score"
-            raise UserError(f"{where} {why}, or give more cases")
+            raise UserError(f"{where}: {level}-level {score.words} is undefined {why}, or give more cases")
         if pairs:
             (together,) = np.nonzero(layout.fold[r][first] == layout.fold[r][second])
             without = np.ones((len(together), count))

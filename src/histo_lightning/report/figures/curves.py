@@ -12,11 +12,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, apply_temperature
+from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.intervals import case_weights, class_support, too_few, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import bin_index, why_undefined
+from histo_lightning.evaluation.thresholds import apply_temperature
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, PART_NAMES, level_scores, levels_of, part_of
