@@ -14,8 +14,7 @@ from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_group
 from histo_lightning.evaluation.registry import all_scores
 from histo_lightning.evaluation.scores import confusion, value_of, why_undefined
 from histo_lightning.evaluation.subtypes import RECALL, headline_classes
-from histo_lightning.evaluation.table import Columns, Integers, Table
-from histo_lightning.evaluation.table_csv import read_predictions
+from histo_lightning.evaluation.table import Columns, Integers, Table, read_predictions
 
 Json = dict[str, Any]
 
