@@ -118,8 +118,7 @@ def _beside_ece(units: Units) -> dict[str, Any]:
 def ece(units: Units) -> float:
     """Calibration error over at most 5 bins of equal mass.
 
-    By image it is less its bias by the jackknife over cases, C t - (C - 1) mean t_(-i) (Quenouille 1956), at least
-    0: the images of a case err together, so the plain value is mostly noise.
+    By image, where a case errs as a whole, it is less its bias by the jackknife over cases (Quenouille 1956), at least 0.
     """
     plain = scores.ece(units.truth, units.p)
     if units.level != "image":

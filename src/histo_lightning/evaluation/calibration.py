@@ -1,8 +1,7 @@
 """Logistic recalibration: how far probabilities are from the frequencies they promise.
 
-logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019 (BMC Medicine 17:230) the
-*calibration slope* is the slope of the joint fit (Cox 1958), 1 when perfect, below 1 when over-confident; the
-*calibration intercept* is fitted with the slope held at 1 (calibration in the large), 0 when perfect.
+logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019 (BMC Medicine 17:230) the *slope* is that
+of the joint fit (Cox 1958), the *intercept* is fitted with the slope held at 1 (calibration in the large).
 """
 
 import numpy as np

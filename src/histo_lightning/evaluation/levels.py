@@ -19,9 +19,8 @@ class Units:
     """The n units of one level, their truths and decisions, and the C cases that hold them.
 
     Attributes:
-        truth: (n,) int64 class indices of the task.
+        truth, decision: (n,) int64 class indices of the task.
         probabilities: (n, K) float64, K classes; column 1 is P(malignant) where K is 2.
-        decision: (n,) int64 class indices.
         correct_share: (n,) float64, share of the unit's images that are right.
         fold: (n,) int64, 0 everywhere within one run.
         case: (n,) int64 indices into ``cases``.

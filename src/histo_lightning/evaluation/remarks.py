@@ -14,8 +14,7 @@ from histo_lightning.evaluation.table import Table
 HEAVY_CASES = ("14-21998", "14-22549")
 """A fifth of all benign images, and the next: each is left out once in an influence table."""
 SCALE = 1.4
-"""Image AUROC = Phi(2 d / sqrt(2 (1.4^2 + 1.4^2))) = Phi(d / 1.4) for the separation d of the protocol's model."""
-
+"""Image AUROC = Phi(d / 1.4) for the separation d of the protocol's model."""
 SCORES = ("image_auroc", "image_balanced_accuracy", "patient_recognition_rate", "case_auroc")
 MEASURED = {
     1.0: (0.957, 0.955, 0.966, 0.957),
@@ -26,9 +25,8 @@ MEASURED = {
 }
 """Coverage of ``SCORES`` by separation d: case AUROC by Newcombe's method 5, the others by expanded BCa, 2,000 draws.
 
-Simulated with the protocol's model (``STATISTICS.md`` section 4: ICC .5, the 16 benign and 54 malignant cases of
-100X with their real sizes), 3,000 replicates with the seeds [10 d, 0], [10 d, 1], ..., so a coverage of .95 has a
-standard error of .004: ``tests/factories/coverage.py``; ``tests/statistics/test_coverage.py`` repeats it.
+Simulated with the protocol's model (``STATISTICS.md`` section 4) on the 16 benign and 54 malignant cases of 100X, 3,000
+replicates, so with a standard error of .004: ``tests/factories/coverage.py``; ``tests/statistics`` repeats it.
 """
 
 

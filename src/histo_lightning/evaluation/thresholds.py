@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped
-from histo_lightning.evaluation.scores import SMALLEST_P
+from histo_lightning.evaluation.scores import SMALLEST_P, ratio
 from histo_lightning.evaluation.table import Floats, Table, malignant_share, softmax
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
@@ -27,14 +26,16 @@ def _weighted(table: Table, apparent: bool) -> tuple[Floats, dict[str, Any]]:
             f"predictions: part {', '.join(parts)} given to fit a threshold or temperature; only validation (val) may "
             "choose them (pooled out-of-fold predictions: apparent=True, for future data)"
         )
-    weights, weighting = np.ones(len(table)), "images alike (GROUPING UNKNOWN)"
-    basis: dict[str, Any] = {"cases_malignant": None, "cases_benign": None}
-    if is_grouped(table):
-        _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
-        weights, weighting = 1.0 / counts[index], "case-balanced"
-        for name in CLASSES:
-            basis[f"cases_{name}"] = len(np.unique(table.case[table.class_name == name]))
-    return weights, {"weighting": weighting, "apparent": apparent, "images": len(table)} | basis
+    basis: dict[str, Any] = {
+        "weighting": "images alike (GROUPING UNKNOWN)",
+        "apparent": apparent,
+        "images": len(table),
+    }
+    if not is_grouped(table):
+        return np.ones(len(table)), basis | {"cases_malignant": None, "cases_benign": None}
+    _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
+    cases = {f"cases_{name}": len(np.unique(table.case[table.class_name == name])) for name in CLASSES[::-1]}
+    return 1.0 / counts[index], basis | {"weighting": "case-balanced"} | cases
 
 
 def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
@@ -62,16 +63,13 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     reached = np.cumsum(weights[malignant][order]) / weights[malignant].sum()
     # Equal probabilities are called alike, so the sensitivity at a value counts to its last image.
     threshold = float(ranked[np.argmax(reached >= sensitivity - 1e-12)])
-    called = table.p_malignant >= threshold
-
-    def share(members: NDArray[np.bool_], hits: NDArray[np.bool_]) -> float | None:
-        return float(weights[members & hits].sum() / weights[members].sum()) if members.any() else None
-
+    right = (table.p_malignant >= threshold) == malignant
+    shares = [ratio(weights[own & right].sum(), weights[own].sum()) for own in (malignant, ~malignant)]
     return {
         "threshold": threshold,
         "wanted_sensitivity": float(sensitivity),
-        "sensitivity": share(malignant, called),
-        "specificity": share(~malignant, ~called),
+        "sensitivity": float(shares[0]),
+        "specificity": None if malignant.all() else float(shares[1]),
     } | basis
 
 

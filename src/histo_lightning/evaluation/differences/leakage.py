@@ -36,9 +36,8 @@ def contrast(rows: pd.DataFrame) -> Json:
     ``slide_kfold`` is compared on the cases with several slides only: for all others it is a split by case too.
     """
     slides = rows[rows.arm.isin(CONTRAST[1:])].groupby("case").slide.nunique()
-    many = rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES})
-    pairs = _records(rows, [("image_random", "case_kfold")])
-    pairs += _records(rows.assign(among=many), [("slide_kfold", "case_kfold")])
+    many = rows.assign(among=rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES}))
+    pairs = _records(rows, [("image_random", "case_kfold")]) + _records(many, [("slide_kfold", "case_kfold")])
     return _block(rows, CONTRAST, pairs)
 
 

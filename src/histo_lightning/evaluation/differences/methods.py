@@ -132,8 +132,7 @@ def largest_deviations(
         values: (A, R) differences by replicate; case_se, seed_se: (A,) standard errors over cases and training runs.
 
     Returns:
-        (at most B,) sorted; empty where it is not needed (A = 1) or not known (fewer than 99 % defined resamples, or no
-        variation at all), and Bonferroni's bound takes its place.
+        (at most B,) sorted; empty, for Bonferroni's bound, where A = 1, resamples are undefined or nothing varies.
     """
     count, replicates = values.shape
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
