@@ -16,29 +16,18 @@ UNGROUPED = "GROUPING UNKNOWN: some images have no slide or case"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """The n units of one level, their truths and decisions, and the C cases that hold them.
-
-    Attributes:
-        truth, decision: (n,) int64 class indices of the task.
-        probabilities: (n, K) float64, K classes; column 1 is P(malignant) where K is 2.
-        correct_share: (n,) float64, share of the unit's images that are right.
-        fold: (n,) int64, 0 everywhere within one run.
-        case: (n,) int64 indices into ``cases``.
-        cases: (C,) case names; one pseudo-case a class and fold where the grouping is unknown.
-        case_class: (C,) int64, 0 benign, 1 malignant.
-        grouped: False where some image has no slide or case.
-    """
+    """The n units of one level, their truths and decisions, and the C cases that hold them."""
 
     level: str
-    truth: Integers
-    probabilities: Floats
+    truth: Integers  # (n,) class indices of the task, as ``decision``
+    probabilities: Floats  # (n, K) of K classes; column 1 is P(malignant) where K is 2
     decision: Integers
-    correct_share: Floats
-    fold: Integers
-    case: Integers
-    cases: Text
-    case_class: Integers
-    grouped: bool
+    correct_share: Floats  # (n,) share of the unit's images that are right
+    fold: Integers  # (n,), 0 everywhere within one run
+    case: Integers  # (n,) indices into ``cases``
+    cases: Text  # (C,) names; one pseudo-case a class and fold where the grouping is unknown
+    case_class: Integers  # (C,), 0 benign, 1 malignant
+    grouped: bool  # False where some image has no slide or case
 
     @property
     def p(self) -> Floats:

@@ -39,40 +39,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a score is.
-
-    Attributes:
-        meaning: one sentence, the first line of the function's docstring; formula: with its source in brackets.
-        compute: from the units of a level to a ``Statistic``, or to the value itself where ``no_interval`` is set.
-        words: the name within a sentence, ``title`` at its start; module: that registered it.
-        task: ``binary`` or ``subtype`` (eight classes); levels: where it exists.
-        better: ``higher``, ``lower``, or empty where neither is; bounds: smallest and largest possible value.
-        classes: the class indices whose units it counts; empty for all.
-        per_fold, pairs: pooled over folds, it is the mean over the folds, or of the pairs within folds.
-        decides: whether it depends on decisions, so that a threshold moves it.
-        case_interval: method of the interval at case level; elsewhere it is the expanded BCa.
-        no_interval: why there is never an interval; averages_classes: none where a class has fewer than five cases.
-        extras: further fields of its entry in ``metrics.json``, from the units.
-    """
+    """What a score is."""
 
     name: str
-    meaning: str
-    formula: str
-    compute: Callable[[Units], Any]
-    words: str
-    module: str
-    task: str = "binary"
+    meaning: str  # one sentence, the first line of the function's docstring
+    formula: str  # with its source in brackets
+    compute: Callable[[Units], Any]  # a ``Statistic``, or the value itself where ``no_interval`` is set
+    words: str  # the name within a sentence
+    module: str  # that registered it
+    task: str = "binary"  # or ``subtype`` (eight classes)
     levels: tuple[str, ...] = LEVELS
-    better: str = "higher"
+    better: str = "higher"  # or ``lower``, or empty where neither is
     bounds: tuple[float, float] = (0.0, 1.0)
-    classes: tuple[int, ...] = ()
-    per_fold: bool = False
-    pairs: bool = False
-    decides: bool = False
-    case_interval: str = EXPANDED_BCA
-    no_interval: str = ""
-    averages_classes: bool = False
-    extras: Callable[[Units], dict[str, Any]] | None = None
+    classes: tuple[int, ...] = ()  # whose units it counts; empty for all
+    per_fold: bool = False  # over pooled folds it is their mean, else a value of all units
+    pairs: bool = False  # over pooled folds it is of the pairs within folds, beside that of all pairs
+    decides: bool = False  # whether it depends on decisions, so that a threshold moves it
+    case_interval: str = EXPANDED_BCA  # method at case level; elsewhere it is the expanded BCa
+    no_interval: str = ""  # why there is never an interval
+    averages_classes: bool = False  # no interval where a class has fewer than five cases
+    extras: Callable[[Units], dict[str, Any]] | None = None  # further fields of its entry in ``metrics.json``
 
     @property
     def title(self) -> str:

@@ -82,9 +82,7 @@ def influence_table(table: Table) -> dict[str, Any]:
 def remarks(metrics: Mapping[str, Any], *, epochs: int, warmup_epochs: float) -> list[str]:
     """Sentences on an early stop, a scored epoch within warm-up and a validation AUROC below .5; empty for none.
 
-    Args:
-        metrics: as in ``metrics.json``: ``epochs`` run, ``best_epoch`` from 0, and the scores of ``val``.
-        epochs: that the configuration asked for, -1 for no limit; warmup_epochs: of the schedule.
+    ``metrics`` are those of ``metrics.json``; ``epochs`` and ``warmup_epochs`` were configured, -1 for no limit.
     """
     run, best = metrics.get("epochs"), metrics.get("best_epoch")
     sentences = []

@@ -16,6 +16,7 @@ from histo_lightning.evaluation.table import Floats, Integers, Table, Text
 
 FEWEST_CASES = 2
 """Of a class: a variance over cases needs two."""
+KEY = ["image", "case", "malignant"]
 TWO_VALUES = {
     "malignant": "classes; correct the class column",
     "fold": "folds; use a split by case, the same at every magnification",
@@ -37,22 +38,14 @@ Predictions = Mapping[str, Mapping[str, Sequence[Replicate]]]
 
 
 class Layout(NamedTuple):
-    """What A levels, M magnifications and R replicates share: C cases in K folds.
+    """What A levels, M magnifications and R replicates share: C cases in K folds."""
 
-    Attributes:
-        levels: the reference first, then the others, sorted; magnifications: sorted by size.
-        cases: (C,) names, sorted; case_class: (C,) int64, 0 benign, 1 malignant.
-        fold: (R, C) int64 fold of each case in each replicate, from 0 to K - 1.
-        partition: (R,) int64: replicates with one number have the same folds (other seeds of one split); repeats of
-            the split have 0, 1, ...
-    """
-
-    levels: tuple[str, ...]
-    magnifications: tuple[str, ...]
-    cases: Text
-    case_class: Integers
-    fold: Integers
-    partition: Integers
+    levels: tuple[str, ...]  # the reference first, then the others, sorted
+    magnifications: tuple[str, ...]  # sorted by size
+    cases: Text  # (C,) names, sorted
+    case_class: Integers  # (C,), 0 benign, 1 malignant
+    fold: Integers  # (R, C) fold of each case in each replicate, from 0 to K - 1
+    partition: Integers  # (R,): 0 for seeds of one split, which have the same folds; 0, 1, ... for repeats of the split
 
     @property
     def folds(self) -> int:
@@ -86,7 +79,8 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
         for r, replicate in enumerate(predictions[name][m]):
             names = (f"{reference} at {m}, replicate 1", f"{name} at {m}, replicate {r + 1}")
             images = _images(replicate, names[1])
-            _refuse_difference(own.setdefault((m, 0), images), images, names)
+            if not images[KEY].equals(own.setdefault((m, 0), images)[KEY]):
+                raise _difference(own[m, 0], images, names)
             if (apart := images["first"] != own.setdefault((m, r), images)["first"]).any():
                 raise UserError(
                     f"image {images['image'][apart.argmax()]} at {m}, replicate {r + 1}: the levels have different folds; "
@@ -134,17 +128,16 @@ def _images(replicate: Replicate, where: str) -> pd.DataFrame:
     return images.assign(first=images.groupby("fold")["image"].transform("first"))
 
 
-def _refuse_difference(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> None:
-    """UserError where two replicates, named for the message, do not hold the same images of the same cases."""
-    key = ["image", "case", "malignant"]
-    both = first[key].merge(second[key], how="outer", on=key, indicator="held")
+def _difference(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> UserError:
+    """Of two replicates, named for the message, that do not hold the same images of the same cases."""
+    both = first[KEY].merge(second[KEY], how="outer", on=KEY, indicator="held")
     apart = both[both["held"] != "both"]
-    for image, case, label, held in apart.itertuples(index=False):
-        raise UserError(
-            f"{names[held == 'left_only']}, and others hold different images: image {image} of the {CLASSES[label]} case "
-            f"{case} is not in it ({len(apart)} such); finish the missing folds or compare what was tested on the same "
-            "images of one copy of the data set"
-        )
+    image, case, label, held = apart.iloc[0]
+    return UserError(
+        f"{names[held == 'left_only']}, and others hold different images: image {image} of the {CLASSES[label]} case "
+        f"{case} is not in it ({len(apart)} such); finish the missing folds or compare what was tested on the same "
+        "images of one copy of the data set"
+    )
 
 
 class Scores(NamedTuple):
