@@ -5,11 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from factories.sweeps import write_sweep
 from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record, record_of
+
+# Another worker or a slow machine fails no test: what a test means is not how fast it runs.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parents[1]
 

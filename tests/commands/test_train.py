@@ -402,11 +402,11 @@ def test_two_processes_killed_between_fit_and_scores_go_on_to_one_process_s_scor
     assert first.returncode == -signal.SIGKILL
     folder = run_folder(tmp_path)
     assert not (folder / "metrics.json").exists()
-    before = (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    before = (folder / "checkpoints" / "best.ckpt").stat().st_mtime_ns
     history = (folder / "history.csv").read_text()
     assert finish(start(tmp_path, cache_dir, *line)) == 0
     assert (folder / "history.csv").read_text() == history
-    assert (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns > before  # the chosen threshold went in
+    assert (folder / "checkpoints" / "best.ckpt").stat().st_mtime_ns > before  # the chosen threshold went in
     assert read(folder / "status.json")["test_read"] == 2
     split = read(folder / "split.json")
     for part in ("val", "test"):
@@ -415,7 +415,7 @@ def test_two_processes_killed_between_fit_and_scores_go_on_to_one_process_s_scor
         assert scores_again(folder, part) == read(folder / "metrics.json")[part]
         for image, logits in logits_of(one / "predictions" / f"{part}.csv").items():
             assert logits_of(table)[image] == pytest.approx(logits, abs=1e-3)
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert state["network.bn1.num_batches_tracked"] == 0  # its batch norms have been in evaluation mode
     ours, theirs = (read(path / "metrics.json")["test"] for path in (folder, one))
     for level in ("image", "slide", "case"):

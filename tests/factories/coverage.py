@@ -3,7 +3,7 @@
 Model (protocol, section 4): an image's margin is d + b_case + e and its logit +-margin by class,
 sd_b = sd_e = 1.4. So balanced accuracy and patient recognition rate are Phi(d / sqrt(sd_b^2 + sd_e^2)) and the image
 AUROC is Phi(2 d / sqrt(2 (sd_b^2 + sd_e^2))). The case AUROC is an unbiased estimate of its own expectation, so its
-truth is the mean over the replicates. Run as a script, it measures one row of ``evaluation.coverage.MEASURED``:
+truth is the mean over the replicates. Run as a script, it measures one row of ``evaluation.remarks.MEASURED``:
 ``python tests/factories/coverage.py <d> <replicates> <draws>``.
 """
 

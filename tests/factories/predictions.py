@@ -6,8 +6,9 @@ import numpy as np
 
 from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.evaluation import Table, columns, make_table
+from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.levels import Units
+from histo_lightning.evaluation.table import columns
 
 ENTRY = {"value", "low", "high", "method", "cases", "cases_smaller_class", "kish", "draws"}
 

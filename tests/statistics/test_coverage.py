@@ -17,7 +17,7 @@ from factories.coverage import (
     true_share,
 )
 from histo_lightning.evaluation import coverage_of
-from histo_lightning.evaluation.coverage import MEASURED, SCORES, separation_of
+from histo_lightning.evaluation.remarks import MEASURED, SCORES, separation_of
 
 DRAWS = 600
 # At 2.8 the case AUROC is 1 in two fifths of the replicates. Chosen after 4 had missed the limit; docs/decisions.md.

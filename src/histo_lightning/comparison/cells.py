@@ -15,7 +15,6 @@ from histo_lightning.errors import UserError
 from histo_lightning.evaluation import pool
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_grouped, units
-from histo_lightning.evaluation.pooling import all_pairs
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import SMALLEST_P, confusion
 from histo_lightning.evaluation.summary import score_units
@@ -133,17 +132,15 @@ def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str,
     An AUROC also has ``pooled``, that of all pairs, and a ``warning`` where it is far from that within folds.
     """
     table, fold = replicate
-    wanted, grouped = named_score(score), is_grouped(table)
+    (wanted_level, wanted), grouped = named_score(score), is_grouped(table)
     entry: Json = {"value": None, "reason": UNGROUPED}
     values: dict[str, float | None] = {}
     for level in LEVELS if grouped else LEVELS[:1]:
         own = units(table, level, fold=fold)
         names = [name.removeprefix(f"{level}_") for name in SHOWN_SCORES if name.startswith(f"{level}_")]
         values |= {f"{level}_{name}": one["value"] for name, one in score_units(own, names=names).items()}
-        if level == wanted.level:
-            entry = score_units(own, draws=2000, names=[wanted.score])[wanted.score]
-            if wanted.about.pairs:
-                entry |= all_pairs(entry["value"], wanted.about.value(own.as_one_fold()))
+        if level == wanted_level:
+            entry = score_units(own, draws=2000, names=[wanted.name], pooled=True)[wanted.name]
     return entry, {name: values.get(name) for name in SHOWN_SCORES}
 
 

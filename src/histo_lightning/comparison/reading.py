@@ -21,8 +21,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import LEVELS
 from histo_lightning.evaluation.registry import score_names
-from histo_lightning.evaluation.table import Table
-from histo_lightning.evaluation.table_csv import read_predictions
+from histo_lightning.evaluation.table import Table, read_predictions
 from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
 from histo_lightning.runs import RunFolder, read_json

@@ -46,7 +46,7 @@ def select_cells(placed: pd.DataFrame, runs: pd.DataFrame, select: str, score: s
         {"world": protocol, "magnification": magnification} | _best(cells, wanted, score)
         for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False)
     ]
-    better = "smallest" if named_score(wanted).lower_is_better else "largest"
+    better = "smallest" if named_score(wanted)[1].lower_is_better else "largest"
     several = any(len(choice.get("folds", ())) > 1 for choice in choices)
     return {
         "rule": f"{better} mean validation {wanted.replace('_', ' ')}, ties by name",
@@ -68,7 +68,7 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     if common.empty:
         reason = "no fold and seed was validated for every candidate"
         return {"arm": None, "reason": reason, "left_out": left_out}
-    sign = -1 if named_score(wanted).lower_is_better else 1
+    sign = -1 if named_score(wanted)[1].lower_is_better else 1
     means: dict[Any, float] = {title: common[title].mean() for title in common}
     by_fold = common.groupby("fold").mean()
     chosen = max(means, key=lambda title: sign * means[title])

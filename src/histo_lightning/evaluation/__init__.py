@@ -1,25 +1,17 @@
 """Evaluation: predictions table -> scores, intervals, thresholds. NumPy and SciPy only."""
 
-from histo_lightning.evaluation.coverage import coverage_of
-from histo_lightning.evaluation.pooling import influence_table, pool, score_pooled
 from histo_lightning.evaluation.registry import all_scores, get_score, score
-from histo_lightning.evaluation.summary import score_predictions
-from histo_lightning.evaluation.table import Table, as_table, columns, make_table
-from histo_lightning.evaluation.table_csv import read_predictions, write_predictions
-from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
+from histo_lightning.evaluation.remarks import coverage_of, influence_table
+from histo_lightning.evaluation.summary import pool, score_pooled, score_predictions
+from histo_lightning.evaluation.table import Table, make_table, read_predictions, write_predictions
 
 __all__ = [
     "Table",
     "all_scores",
-    "apply_temperature",
-    "as_table",
-    "columns",
     "coverage_of",
-    "fit_temperature",
     "get_score",
     "influence_table",
     "make_table",
-    "operating_point",
     "pool",
     "read_predictions",
     "score",

@@ -14,6 +14,7 @@ from histo_lightning.evaluation.table import Floats
 ANY = (-np.inf, np.inf)
 _PAIRS = "P(p benign < p malignant), ties half, pairs of one fold (Hanley and McNeil 1982)"
 _SLIDES: dict[str, Any] = {"levels": ("slide",), "decides": True}
+_RATE = "patient recognition rate"
 
 
 @score(formula="right / n", case_interval=WILSON)
@@ -99,7 +100,7 @@ def calibration_slope(units: Units) -> Statistic:
 
 
 def _beside_ece(units: Units) -> dict[str, Any]:
-    """What plain ECE is expected to be under perfect calibration (mean over folds), or why it is undefined."""
+    """The ECE expected under perfect calibration (mean over folds), or why it is undefined."""
     if units.level == "image":
         return {} if units.grouped else {"reason": UNGROUPED}
     floors = [scores.ece_if_calibrated(units.p[units.fold == fold]) for fold in np.unique(units.fold)]
@@ -117,8 +118,7 @@ def _beside_ece(units: Units) -> dict[str, Any]:
 def ece(units: Units) -> float:
     """Calibration error over at most 5 bins of equal mass.
 
-    By image it is less its bias by the jackknife over cases, C t - (C - 1) mean t_(-i) (Quenouille 1956), at least
-    0: the images of a case err together, so the plain value is mostly noise.
+    By image, where a case errs as a whole, it is less its bias by the jackknife over cases (Quenouille 1956), at least 0.
     """
     plain = scores.ece(units.truth, units.p)
     if units.level != "image":
@@ -137,20 +137,13 @@ def patient_recognition_rate(units: Units) -> Statistic:
     return mean_of(units, units.correct_share)
 
 
-@score(
-    formula="the same over benign slides", words="patient recognition rate, benign", classes=(0,), **_SLIDES
-)
+@score(formula="the same over benign slides", words=f"{_RATE}, benign", classes=(0,), **_SLIDES)
 def patient_recognition_rate_benign(units: Units) -> Statistic:
     """Mean over the benign slides of the share of images called right."""
     return mean_of(units, units.correct_share, units.truth == 0)
 
 
-@score(
-    formula="the same over malignant slides",
-    words="patient recognition rate, malignant",
-    classes=(1,),
-    **_SLIDES,
-)
+@score(formula="the same over malignant slides", words=f"{_RATE}, malignant", classes=(1,), **_SLIDES)
 def patient_recognition_rate_malignant(units: Units) -> Statistic:
     """Mean over the malignant slides of the share of images called right."""
     return mean_of(units, units.correct_share, units.truth == 1)
@@ -163,10 +156,7 @@ def micro_f1(confusion: Floats) -> Floats:
 
 
 def always_malignant(units: Units) -> dict[str, float | None]:
-    """The scores of answering "malignant" to everything, at one level; None where undefined.
-
-    On the whole data set: 68.6 % of the images, 70.7 % of the slides, 77.1 % of the cases.
-    """
+    """The scores of answering "malignant" to everything, at one level; None where undefined."""
     called = scores.confusion(units.truth, np.ones_like(units.truth), 2).astype(np.float64)
     functions = (accuracy, balanced_accuracy, f1, mcc, sensitivity, specificity)
     values = {function.__name__: float(function(called)) for function in functions}

@@ -1,8 +1,7 @@
 """Logistic recalibration: how far probabilities are from the frequencies they promise.
 
-logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019 (BMC Medicine 17:230) the
-*calibration slope* is the slope of the joint fit (Cox 1958), 1 when perfect, below 1 when over-confident; the
-*calibration intercept* is fitted with the slope held at 1 (calibration in the large), 0 when perfect.
+logit P(malignant) = intercept + slope * logit(p). As in Van Calster et al. 2019 (BMC Medicine 17:230) the *slope* is that
+of the joint fit (Cox 1958), the *intercept* is fitted with the slope held at 1 (calibration in the large).
 """
 
 import numpy as np
@@ -11,9 +10,7 @@ from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.scores import SMALLEST_P, Statistic, unit_weights
 from histo_lightning.evaluation.table import Floats, Integers
 
-_STEPS = 100
-_REFIT_STEPS = 25
-_STEEPEST = 1e3
+_STEPS, _REFIT_STEPS, _STEEPEST = 100, 25, 1e3
 _SINGULAR = 1e-9
 """Determinant of the information below which a maximum counts as not finite (separated classes)."""
 
@@ -21,8 +18,7 @@ _SINGULAR = 1e-9
 def logit(p: Floats) -> Floats:
     """log(p / (1 - p)) with p clipped by ``SMALLEST_P``; (n,) in [0, 1] to (n,) finite."""
     clipped = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
-    result: Floats = np.log(clipped) - np.log1p(-clipped)
-    return result
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -66,14 +62,10 @@ def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
 
 
 def refit(truth: Integers, offset: Floats, design: Floats, weights: Floats, start: Floats) -> Floats:
-    """The coefficients of many weighted logistic regressions at once, by Newton steps from a common start.
+    """(k, B) coefficients of many weighted regressions at once, by Newton steps; NaN without a finite maximum.
 
     Args:
-        truth, offset, design: as ``fit``; weights: (n, B) of each unit in each regression; start: (k,), the
-            unweighted fit.
-
-    Returns:
-        (k, B) coefficients, NaN for a regression without a finite maximum.
+        truth, offset, design: as ``fit``; weights: (n, B); start: (k,), the unweighted fit.
     """
     width = design.shape[1]
     products = (design[:, :, None] * design[:, None, :]).reshape(len(design), width * width)

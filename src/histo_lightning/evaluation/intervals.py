@@ -6,7 +6,7 @@ Donner 2008) for the balanced accuracy, Newcombe 2006 (Stat Med 25:559-573, meth
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from histo_lightning.evaluation.table import Floats, Integers
 
 Pair = tuple[float, float]
 Json = dict[str, Any]
+Support = dict[str, Integers]
+"""The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
 
 FEWEST_CASES = 5
 """A class with fewer cases has no bootstrap interval and counts in no headline average."""
@@ -54,10 +56,9 @@ def mover_mean(first: float, second: float, first_interval: Pair, second_interva
 def newcombe_auroc(auroc: float, benign: int, malignant: int) -> Pair:
     """Interval of an AUROC over independent units (Newcombe 2006, method 5).
 
-    The ends are the t with (t - auroc)^2 = z^2 V(t),
-    V(t) = t (1 - t) (1 + N (1 - t)/(2 - t) + N t/(1 + t)) / (m n), N = (m + n)/2 - 1: Hanley and McNeil's variance
-    with both class sizes replaced by their mean. Times (2 - t)(1 + t) it is a quartic that changes sign on
-    [-1, 0], [0, auroc], [auroc, 1] and [1, 2]; the middle two roots are the ends.
+    The ends are the t with (t - auroc)^2 = z^2 V(t), V(t) = t (1 - t) (1 + N (1 - t)/(2 - t) + N t/(1 + t)) / (m n),
+    N = (m + n)/2 - 1. Times (2 - t)(1 + t) it is a quartic that changes sign on [-1, 0], [0, auroc], [auroc, 1] and
+    [1, 2]; the middle two roots are the ends.
     """
     from numpy.polynomial import Polynomial
 
@@ -73,10 +74,8 @@ def case_weights(case_class: Integers, draws: int, seed: int) -> Floats:
     """(draws, C) counts of each case in bootstrap draws of as many cases within each class."""
     random = np.random.default_rng(seed)
     weights = np.zeros((draws, len(case_class)))
-    for c in np.unique(case_class):
-        members = np.flatnonzero(case_class == c)
-        chances = np.full(len(members), 1 / len(members))
-        weights[:, members] = random.multinomial(len(members), chances, size=draws)
+    for c, n in zip(*np.unique(case_class, return_counts=True), strict=True):
+        weights[:, case_class == c] = random.multinomial(n, np.full(n, 1 / n), size=draws)
     return weights
 
 
@@ -118,44 +117,32 @@ def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
     return limit(-z), limit(z)
 
 
-class Support(NamedTuple):
-    """The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
-
-    names: Sequence[str]
-    sizes: Sequence[Integers]
-
-    @property
-    def kish(self) -> float:
-        """The smaller Kish number among the groups."""
-        return min(kish(sizes) for sizes in self.sizes)
-
-    def too_few(self) -> str | None:
-        """The reason against a bootstrap, if a group is too small for one."""
-        groups = zip(self.sizes, self.names, strict=True)
-        few = [f"{len(sizes)} {name}" for sizes, name in groups if len(sizes) < FEWEST_CASES]
-        return f"fewer than {FEWEST_CASES} cases of a class here ({', '.join(few)})" if few else None
-
-    def interval(self, ends: Pair, method: str, draws: int | None = None) -> Json:
-        """The fields of an interval in ``metrics.json``: cases of all groups and of the smallest, its Kish number."""
-        counts = [len(sizes) for sizes in self.sizes]
-        values = (*ends, method, sum(counts), min(counts), self.kish, draws)
-        return dict(zip(_FIELDS, values, strict=True))
+def class_support(units: Units, names: Sequence[str] = CLASSES, classes: Sequence[int] = ()) -> Support:
+    """The cases of all or some ``CLASSES``, or of subtypes where ``names`` is ``SUBTYPES``."""
+    label = units.truth if names is SUBTYPES else units.case_class[units.case]
+    chosen = classes or range(len(names))
+    return {names[c]: np.unique(units.case[label == c], return_counts=True)[1] for c in chosen}
 
 
-def class_support(units: Units, classes: Sequence[int] = (0, 1)) -> Support:
-    """The cases of the given classes (0 benign, 1 malignant)."""
-    sizes = units.units_by_case()
-    by_class = [sizes[(units.case_class == c) & (sizes > 0)] for c in classes]
-    return Support([CLASSES[c] for c in classes], by_class)
+def too_few(support: Support) -> str | None:
+    """The reason against a bootstrap, if a group is too small for one."""
+    few = [f"{len(sizes)} {name}" for name, sizes in support.items() if len(sizes) < FEWEST_CASES]
+    return f"fewer than {FEWEST_CASES} cases of a class here ({', '.join(few)})" if few else None
+
+
+def _interval(support: Support, ends: Pair, method: str, draws: int | None = None) -> Json:
+    """The fields of an interval in ``metrics.json``."""
+    counts = [len(sizes) for sizes in support.values()]
+    values = (*ends, method, sum(counts), min(counts), min(map(kish, support.values())), draws)
+    return dict(zip(_FIELDS, values, strict=True))
 
 
 def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Support) -> Json:
     """The expanded BCa interval of a statistic from (draws, C) case weights, or the reason why there is none.
 
-    kappa of the expansion is the smaller Kish number among the score's classes at image level (benign on
-    BreakHis), and the smaller number of cases at slide and case level.
+    kappa is the smallest Kish number among the score's classes by image, the smallest number of cases else.
     """
-    if reason := support.too_few():
+    if reason := too_few(support):
         return no_interval(reason)
     draws = statistic(weights)
     usable = draws[np.isfinite(draws)]
@@ -163,45 +150,37 @@ def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Supp
         return no_interval(f"undefined in {len(draws) - len(usable)} of {len(draws)} draws")
     if np.ptp(usable) < SMALLEST_SPREAD:
         return no_interval("zero spread: every draw of cases gives the same value")
-    kappa = support.kish if units.level == "image" else float(min(map(len, support.sizes)))
+    kappa = float(min(map(kish if units.level == "image" else len, support.values())))
     if kappa < 2:
         return no_interval(f"one case dominates its class (effectively {kappa:.1f} cases)")
     left_out = statistic(1 - np.eye(len(units.cases)))
     defined = np.isfinite(left_out)
     by_class = [left_out[(units.case_class == c) & defined] for c in np.unique(units.case_class)]
     ends = bca(value_of(statistic, units), usable, acceleration(by_class), expanded_z(kappa))
-    return support.interval(ends, EXPANDED_BCA, len(draws))
+    return _interval(support, ends, EXPANDED_BCA, len(draws))
 
 
 def _closed_form(score: Score, units: Units, value: float) -> Pair:
     """The ends of Newcombe's, the MOVER or the Wilson interval of a defined score of independent cases."""
     right = units.decision == units.truth
-    benign, malignant = (units.truth == c for c in (0, 1))
+    (b, n), (a, m) = (
+        (int(right[among].sum()), int(among.sum())) for among in (units.truth == 0, units.truth == 1)
+    )
     if score.case_interval == NEWCOMBE:
-        return newcombe_auroc(value, int(benign.sum()), int(malignant.sum()))
+        return newcombe_auroc(value, n, m)
     if score.case_interval == MOVER:
-        (a, m), (b, n) = ((int(right[among].sum()), int(among.sum())) for among in (malignant, benign))
         return mover_mean(a / m, b / n, wilson(a, m), wilson(b, n))
     counted = right[np.isin(units.truth, score.classes)] if score.classes else right
     return wilson(int(counted.sum()), len(counted))
 
 
 def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Json:
-    """The interval of a defined score of known cases, or the reason why there is none.
-
-    Args:
-        statistic, value: the score's; weights: (draws, C) case weights.
-    """
-    if score.averages_classes:
-        counts = [units.cases_with(k) for k in range(len(SUBTYPES))]
-        if rare := [name for name, n in zip(SUBTYPES, counts, strict=True) if 0 < n < FEWEST_CASES]:
-            return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
-    if score.task == "subtype" and score.classes:
-        k = score.classes[0]
-        sizes = np.bincount(units.case[units.truth == k]).astype(np.int64)
-        support = Support([SUBTYPES[k]], [sizes[sizes > 0]])
-    else:
-        support = class_support(units, score.classes or (0, 1))
+    """The interval of a defined score of known cases from (draws, C) case weights, or why there is none."""
+    by_subtype = class_support(units, SUBTYPES) if score.averages_classes else {}
+    if rare := [name for name, sizes in by_subtype.items() if 0 < len(sizes) < FEWEST_CASES]:
+        return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
+    names = SUBTYPES if score.task == "subtype" and score.classes else CLASSES
+    support = class_support(units, names, score.classes)
     if units.level == "case" and score.case_interval != EXPANDED_BCA:
-        return support.interval(_closed_form(score, units, value), score.case_interval)
+        return _interval(support, _closed_form(score, units, value), score.case_interval)
     return bootstrap(units, statistic, weights, support)

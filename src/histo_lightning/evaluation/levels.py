@@ -16,30 +16,18 @@ UNGROUPED = "GROUPING UNKNOWN: some images have no slide or case"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """The n units of one level, their truths and decisions, and the C cases that hold them.
-
-    Attributes:
-        truth: (n,) int64 class indices of the task.
-        probabilities: (n, K) float64, K classes; column 1 is P(malignant) where K is 2.
-        decision: (n,) int64 class indices.
-        correct_share: (n,) float64, share of the unit's images that are right.
-        fold: (n,) int64, 0 everywhere within one run.
-        case: (n,) int64 indices into ``cases``.
-        cases: (C,) case names; one pseudo-case a class and fold where the grouping is unknown.
-        case_class: (C,) int64, 0 benign, 1 malignant.
-        grouped: False where some image has no slide or case.
-    """
+    """The n units of one level, their truths and decisions, and the C cases that hold them."""
 
     level: str
-    truth: Integers
-    probabilities: Floats
+    truth: Integers  # (n,) class indices of the task, as ``decision``
+    probabilities: Floats  # (n, K) of K classes; column 1 is P(malignant) where K is 2
     decision: Integers
-    correct_share: Floats
-    fold: Integers
-    case: Integers
-    cases: Text
-    case_class: Integers
-    grouped: bool
+    correct_share: Floats  # (n,) share of the unit's images that are right
+    fold: Integers  # (n,), 0 everywhere within one run
+    case: Integers  # (n,) indices into ``cases``
+    cases: Text  # (C,) names; one pseudo-case a class and fold where the grouping is unknown
+    case_class: Integers  # (C,), 0 benign, 1 malignant
+    grouped: bool  # False where some image has no slide or case
 
     @property
     def p(self) -> Floats:
@@ -48,14 +36,6 @@ class Units:
 
     def __len__(self) -> int:
         return len(self.truth)
-
-    def units_by_case(self) -> Integers:
-        """(C,) number of units of each case."""
-        return np.bincount(self.case, minlength=len(self.cases)).astype(np.int64)
-
-    def cases_with(self, k: int) -> int:
-        """Number of cases with a unit of class k."""
-        return len(np.unique(self.case[self.truth == k]))
 
     def chosen(self, rows: NDArray[Any]) -> "Units":
         """Only some units (mask or indices); all cases stay listed, so case weights still fit."""
@@ -83,17 +63,16 @@ def _groups(keys: Text, values: Integers, what: str) -> tuple[Integers, Integers
     names, first, index = np.unique(keys, return_index=True, return_inverse=True)
     mixed = values != values[first][index]
     if mixed.any():
-        raise UserError(
-            f"predictions: {what} {names[index[mixed.argmax()]]} has two classes or is in two folds; "
-            f"correct the {what} column (one {what}, one class, one fold)"
-        )
+        problem = f"{what} {names[index[mixed.argmax()]]} has two classes or is in two folds"
+        mend = f"correct the {what} column (one {what}, one class, one fold)"
+        raise UserError(f"predictions: {problem}; {mend}")
     return index.astype(np.int64), first
 
 
-def _decide(probabilities: Floats, threshold: float) -> Integers:
-    """(n,) decisions: malignant at p >= threshold; with eight classes the most probable."""
+def _decide(probabilities: Floats, threshold: float | None) -> Integers:
+    """(n,) decisions: malignant at p >= threshold, else 0.5; with eight classes the most probable."""
     if probabilities.shape[1] == len(CLASSES):
-        return (probabilities[:, 1] >= threshold).astype(np.int64)
+        return (probabilities[:, 1] >= (0.5 if threshold is None else threshold)).astype(np.int64)
     return np.asarray(probabilities.argmax(axis=1), np.int64)
 
 
@@ -114,8 +93,7 @@ def units(
         fold: (N,) fold of each image, for pooled predictions.
 
     Raises:
-        UserError: unknown level, a slide or case with two classes or in two folds, or a slide or case level
-            asked for where some image has no group.
+        UserError: unknown level, a slide or case with two classes or in two folds, or level without a known grouping.
     """
     if level not in LEVELS:
         raise UserError(f"level={level}: levels are {', '.join(LEVELS)}")
@@ -123,15 +101,13 @@ def units(
     if level != "image" and not grouped:
         raise UserError("predictions: some images have no slide or case; only the image level can be scored")
     folds = np.zeros(len(table), np.int64) if fold is None else fold
-    cut = 0.5 if threshold is None else threshold
     truth = table.malignant if binary else table.label
     p = table.p_malignant
     image = np.column_stack([1 - p, p]) if binary else softmax(table.logits)
-    decision = _decide(image, cut)
+    decision = _decide(image, threshold)
     if threshold is None and (table.task == "binary" or not binary):
         decision = table.predicted
     right = (decision == truth).astype(np.float64)
-
     case_names = table.case if grouped else np.strings.add(table.class_name, folds.astype(np.str_))
     case, first = _groups(case_names, table.malignant, "case")
     _groups(case_names, folds, "case")
@@ -147,5 +123,5 @@ def units(
     sizes = np.bincount(index)
     means: Floats = np.stack([np.bincount(index, weights=column) / sizes for column in image.T], axis=1)
     right = np.bincount(index, weights=right) / sizes
-    one_each = (truth[first], means, _decide(means, cut), right, folds[first], case[first])
+    one_each = (truth[first], means, _decide(means, threshold), right, folds[first], case[first])
     return Units(level, *one_each, cases, case_class, grouped=True)

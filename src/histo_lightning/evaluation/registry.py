@@ -1,17 +1,8 @@
 """The one list of scores: results, intervals, comparisons and pages ask it which scores exist and what they mean.
 
-A score is one function below ``@score``. One of your own, in a module that ``imports=[my_module]`` names:
-
-    from histo_lightning.evaluation import score
-
-    @score(formula="sensitivity + specificity - 1 (Youden 1950)", words="Youden's J", bounds=(-1, 1))
-    def youden(labels, decisions, weights):
-        "Share of the malignant ones called malignant less the share of the benign ones called malignant."
-        called = [np.average(decisions[labels == c], weights=weights[labels == c]) for c in (0, 1)]
-        return called[1] - called[0]
-
-It is then in ``metrics.json`` at its levels, with an interval, and ``case_youden`` is a score to compare models by.
-The names of the arguments say what a function is of:
+A score is one function below ``@score``, also in a module of one's own (``docs/extend.md``). It is then in ``metrics.json``
+at its levels, with an interval, and ``case_<name>`` is a score to compare models by. The names of the arguments say what a
+function is of:
 
 - ``labels`` (n,) int64 class indices, ``probabilities`` (n,) float64 of malignant or (n, 8), ``decisions`` (n,) int64,
   ``weights`` (n,) float64, how often each unit counts: as many as it needs. It returns a number; NaN or a division by
@@ -24,14 +15,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import scores
 from histo_lightning.evaluation.levels import LEVELS, Units
-from histo_lightning.evaluation.scores import Statistic, confusions, mean_over_folds_of, value_of
+from histo_lightning.evaluation.scores import Statistic, mean_over_folds_of, of_confusion, value_of
 from histo_lightning.evaluation.table import Floats
 
 EXPANDED_BCA = "expanded BCa over cases"
@@ -47,47 +39,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a score is.
-
-    Attributes:
-        meaning: one sentence, the first line of the function's docstring; formula: with its source in brackets.
-        compute: from the units of a level to a ``Statistic``, or to the value itself where ``no_interval`` is set.
-        words: the name within a sentence, ``title`` at its start; module: that registered it.
-        task: ``binary`` or ``subtype`` (eight classes); levels: where it exists.
-        better: ``higher``, ``lower``, or empty where neither is; bounds: smallest and largest possible value.
-        classes: the class indices whose units it counts; empty for all.
-        per_fold: pooled over folds, the mean over the folds; else a value of all units.
-        pairs: pooled over folds, its pairs within folds; the value of all pairs is written beside it.
-        decides: whether it depends on decisions, so that a threshold moves it.
-        case_interval: method of the interval at case level; elsewhere it is the expanded BCa.
-        no_interval: why there is never an interval.
-        averages_classes: no interval where a class has fewer than five cases.
-        extras: further fields of its entry in ``metrics.json``, from the units.
-    """
+    """What a score is."""
 
     name: str
-    meaning: str
-    formula: str
-    compute: Callable[[Units], Any]
-    words: str
-    module: str
-    task: str = "binary"
+    meaning: str  # one sentence, the first line of the function's docstring
+    formula: str  # with its source in brackets
+    compute: Callable[[Units], Any]  # a ``Statistic``, or the value itself where ``no_interval`` is set
+    words: str  # the name within a sentence
+    module: str  # that registered it
+    task: str = "binary"  # or ``subtype`` (eight classes)
     levels: tuple[str, ...] = LEVELS
-    better: str = "higher"
+    better: str = "higher"  # or ``lower``, or empty where neither is
     bounds: tuple[float, float] = (0.0, 1.0)
-    classes: tuple[int, ...] = ()
-    per_fold: bool = False
-    pairs: bool = False
-    decides: bool = False
-    case_interval: str = EXPANDED_BCA
-    no_interval: str = ""
-    averages_classes: bool = False
-    extras: Callable[[Units], dict[str, Any]] | None = None
+    classes: tuple[int, ...] = ()  # whose units it counts; empty for all
+    per_fold: bool = False  # over pooled folds it is their mean, else a value of all units
+    pairs: bool = False  # over pooled folds it is of the pairs within folds, beside that of all pairs
+    decides: bool = False  # whether it depends on decisions, so that a threshold moves it
+    case_interval: str = EXPANDED_BCA  # method at case level; elsewhere it is the expanded BCa
+    no_interval: str = ""  # why there is never an interval
+    averages_classes: bool = False  # no interval where a class has fewer than five cases
+    extras: Callable[[Units], dict[str, Any]] | None = None  # further fields of its entry in ``metrics.json``
 
     @property
     def title(self) -> str:
         """For a heading, e.g. ``Balanced accuracy``."""
         return self.words[0].upper() + self.words[1:]
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True for errors, which are given in their own units instead of points."""
+        return self.better == "lower"
 
     def statistic(self, units: Units) -> Statistic:
         """The score as a function of case weights; only where ``no_interval`` is empty."""
@@ -127,22 +108,11 @@ def _of_arrays(function: Callable[..., float], names: list[str]) -> Callable[[Un
     return compute
 
 
-def _of_confusion(function: Statistic) -> Callable[[Units], Statistic]:
-    """``Score.compute`` of a function of weighted counts."""
-
-    def compute(units: Units) -> Statistic:
-        counts = confusions(units)
-        return lambda weights: function(counts(weights))
-
-    return compute
-
-
 def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]:
     """Register the function below as a score; the function itself stays as it is.
 
     Args:
-        name: else the function's name; words: else the name with spaces.
-        fields: the other attributes of ``Score``; ``formula`` must be among them.
+        name: else the function's name; words: else the name with spaces; fields: of ``Score``, ``formula`` at least.
 
     Raises:
         UserError: a name that is taken or impossible, no docstring, or an unknown argument.
@@ -154,7 +124,7 @@ def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]
         names = list(inspect.signature(function).parameters)
         about: dict[str, Any] = {"words": words or key.replace("_", " "), "compute": function}
         if names == ["confusion"]:
-            about |= {"compute": _of_confusion(function), "decides": True}
+            about |= {"compute": partial(of_confusion, function), "decides": True}
         elif names != ["units"]:
             if unknown := [argument for argument in names if argument not in _ARRAYS]:
                 takes = f"a score takes {', '.join(_ARRAYS)}, or confusion, or units"
@@ -185,24 +155,6 @@ def get_score(name: str, task: str = "binary") -> Score | None:
     return _SCORES.get((task, name))
 
 
-class NamedScore(NamedTuple):
-    """A score at a level, as models are compared by it: ``case_auroc`` or ``image_log_loss``."""
-
-    level: str
-    score: str
-    about: Score
-
-    @property
-    def lower_is_better(self) -> bool:
-        """True for errors, which are given in their own units instead of points."""
-        return self.about.better == "lower"
-
-    @property
-    def words(self) -> str:
-        """For a sentence, e.g. ``case-level AUROC``."""
-        return f"{self.level}-level {self.about.words}"
-
-
 def _compared(level: str | None = None) -> list[Score]:
     """The scores that models can be compared by: one end is better, and cases can be weighted."""
     return [score for score in all_scores(level=level) if score.better and not score.no_interval]
@@ -213,16 +165,12 @@ def score_names() -> tuple[str, ...]:
     return tuple(f"{level}_{score.name}" for level in LEVELS for score in _compared(level))
 
 
-def named_score(name: str) -> NamedScore:
-    """The score of a name among ``score_names``.
-
-    Raises:
-        UserError: another name.
-    """
+def named_score(name: str) -> tuple[str, Score]:
+    """The level and the score of a name among ``score_names``; UserError for another name."""
     level, _, key = name.partition("_")
     for score in _compared(level):
         if score.name == key:
-            return NamedScore(level, key, score)
+            return level, score
     near = get_close_matches(name, score_names(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     keys = (s.name if s.levels == LEVELS else f"{s.name} ({', '.join(s.levels)})" for s in _compared())

@@ -74,10 +74,7 @@ def ece(truth: Integers, p: Floats) -> float:
 
 
 def ece_if_calibrated(p: Floats) -> float:
-    """Expected ``ece`` if each truth were an independent draw with probability p: its floor at this size.
-
-    Exact: mean absolute deviation of a Poisson-binomial count in each bin, by convolution.
-    """
+    """Expected ``ece`` if each truth were an independent draw with probability p: exact, by convolution in each bin."""
     total, bins = 0.0, bin_index(p)
     for members in (p[bins == b] for b in np.unique(bins)):
         chances = np.ones(1)
@@ -112,12 +109,12 @@ def unit_weights(units: Units, weights: Floats) -> Iterator[Floats]:
         yield weights[start : start + _CHUNK].T[units.case]
 
 
-def confusions(units: Units) -> Statistic:
-    """(B, C) case weights to (B, K, K) weighted counts of K classes; rows are the truth."""
+def of_confusion(function: Statistic, units: Units) -> Statistic:
+    """A function of (B, K, K) weighted counts of K classes, rows the truth, as one of (B, C) case weights."""
     classes = units.probabilities.shape[1]
     cells = (units.case * classes + units.truth) * classes + units.decision
     flat = np.bincount(cells, minlength=len(units.cases) * classes**2).reshape(-1, classes**2)
-    return lambda weights: (weights @ flat).reshape(-1, classes, classes)
+    return lambda weights: function((weights @ flat).reshape(-1, classes, classes))
 
 
 def mean_of(units: Units, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Statistic:
@@ -128,11 +125,7 @@ def mean_of(units: Units, values: NDArray[Any], among: NDArray[np.bool_] | None 
 
 
 def right_pairs(units: Units, positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
-    """Pairs of a negative and a positive unit of one fold, by the cases they belong to.
-
-    Returns:
-        (C, C) counts of pairs ordered rightly (ties half) and of all pairs; rows are the negatives' cases.
-    """
+    """(C, C) counts of rightly ordered pairs (ties half) and of all pairs of a negative (rows) and a positive in one fold."""
     right = np.zeros((len(units.cases), len(units.cases)))
     pairs = np.zeros_like(right)
     for row in np.unique(units.case[~positive]):

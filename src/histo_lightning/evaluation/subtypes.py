@@ -6,9 +6,9 @@ import numpy as np
 
 from histo_lightning.data.breakhis.names import SUBTYPES
 from histo_lightning.evaluation import binary, registry, scores
-from histo_lightning.evaluation.intervals import FEWEST_CASES
+from histo_lightning.evaluation.intervals import FEWEST_CASES, class_support
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.scores import Statistic, confusions, mean_where_defined, recalls
+from histo_lightning.evaluation.scores import Statistic, mean_where_defined, recalls
 from histo_lightning.evaluation.table import Floats
 
 RECALL = "recall_"
@@ -18,7 +18,8 @@ score = partial(registry.score, task="subtype")
 
 def headline_classes(units: Units) -> list[int]:
     """Indices of the classes with at least five cases; the whole data set has F, TA, DC, MC, PC."""
-    return [k for k in range(len(SUBTYPES)) if units.grouped and units.cases_with(k) >= FEWEST_CASES]
+    by_subtype = class_support(units, SUBTYPES).values()
+    return [k for k, sizes in enumerate(by_subtype) if units.grouped and len(sizes) >= FEWEST_CASES]
 
 
 def subtype_log_error(units: Units) -> Floats:
@@ -39,8 +40,8 @@ def balanced_accuracy(confusion: Floats) -> Floats:
 @score(formula="mean recall of classes with 5 cases", words="balanced accuracy, headline", decides=True)
 def balanced_accuracy_headline(units: Units) -> Statistic:
     """Mean of the shares called right, over the subtypes with at least 5 cases."""
-    counts, headline = confusions(units), headline_classes(units)
-    return lambda weights: mean_where_defined(recalls(counts(weights))[:, headline])
+    headline = headline_classes(units)
+    return scores.of_confusion(lambda counts: mean_where_defined(recalls(counts)[:, headline]), units)
 
 
 @score(formula="mean of one-against-rest AUROCs", words="AUROC", pairs=True, averages_classes=True)

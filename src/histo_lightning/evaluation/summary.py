@@ -1,6 +1,6 @@
-"""``score_predictions``: a predictions table in, every score of every level out, ready for JSON."""
+"""``score_predictions`` and ``score_pooled``: predictions tables in, every score of every level out, ready for JSON."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_group
 from histo_lightning.evaluation.registry import all_scores
 from histo_lightning.evaluation.scores import confusion, value_of, why_undefined
 from histo_lightning.evaluation.subtypes import RECALL, headline_classes
-from histo_lightning.evaluation.table import Columns, Integers, Table
-from histo_lightning.evaluation.table_csv import read_predictions
+from histo_lightning.evaluation.table import Columns, Integers, Table, read_predictions
 
 Json = dict[str, Any]
+
+LARGEST_DIFFERENCE = 0.01
+"""Of a pooled score within folds and over all pairs: beyond it a warning is due."""
 
 
 def score_predictions(
@@ -27,6 +29,7 @@ def score_predictions(
     intervals: bool = True,
     draws: int = 2000,
     seed: int = 0,
+    fold: Integers | None = None,
 ) -> Json:
     """Score predictions by image, slide and case, with 95 % intervals over cases.
 
@@ -35,51 +38,67 @@ def score_predictions(
         threshold: a stored operating point in [0, 1]; the same scores at it are under ``at_threshold``.
         intervals: False leaves them null (fast: for every epoch).
         draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000; seed: of the draws.
+        fold: (N,) fold of each row, where several were pooled; see ``score_pooled``.
 
     Returns:
-        ``{"image": {...}, "slide": {...}, "case": {...}}`` of plain Python values without NaN. Each level has
-        ``n``, ``cases`` and ``kish`` by class, ``always_malignant``, ``confusion`` (rows are the truth),
-        ``at_threshold`` and each score as ``{"value", "low", "high", "method", "cases", "cases_smaller_class",
-        "kish", "draws"}``; a null comes with a ``reason``. Eight-class tables have their binary scores under
-        ``binary`` and recall by subtype under ``recall``.
+        ``{"image": {...}, "slide": {...}, "case": {...}}``, ready for JSON. Each level has ``n``, ``cases`` and ``kish`` by
+        class, ``always_malignant``, ``confusion`` (rows are the truth), ``at_threshold`` and each score as ``{"value",
+        "low", "high", "method", "cases", "cases_smaller_class", "kish", "draws"}``; a null comes with a ``reason``.
+        Eight-class tables have their binary scores under ``binary`` and recall by subtype under ``recall``.
 
     Raises:
         UserError: the table is refused (see ``as_table`` and ``units``), or an argument is out of range.
     """
-    checked = read_predictions(table)
+    table = read_predictions(table)
     if intervals and draws < 100:
         raise UserError(f"draws={draws}: an interval needs at least 100 draws; 2000 is the default")
-    return score_table(checked, threshold=threshold, draws=draws if intervals else 0, seed=seed)
-
-
-def score_table(
-    table: Table,
-    *,
-    threshold: float | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    fold: Integers | None = None,
-) -> Json:
-    """``score_predictions`` of a checked table; ``fold`` (N,) marks pooled folds, 0 draws means no interval."""
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold={threshold}: a threshold is a probability from 0 to 1")
     result: Json = {}
+    options: Json = {"draws": draws if intervals else 0, "seed": seed, "pooled": fold is not None}
     for level in LEVELS:
         if level != "image" and not is_grouped(table):
             result[level] = _ungrouped_level(level, table.task)
             continue
         plain = units(table, level, fold=fold)
-        scored = _about(plain) | _binary_scores(plain, draws, seed) | {"at_threshold": None}
+        scored = _about(plain) | _binary_scores(plain, **options) | {"at_threshold": None}
         if threshold is not None:
             moved = units(table, level, threshold=threshold, fold=fold)
             known = {s.name: scored[s.name] for s in all_scores(level=level) if not s.decides}
-            again = _binary_scores(moved, draws, seed, known)
+            again = _binary_scores(moved, known=known, **options)
             scored["at_threshold"] = {"threshold": float(threshold)} | again
         if table.task == "subtype":
             eight = units(table, level, binary=False, fold=fold)
-            scored = _about(eight) | _subtype_scores(eight, draws, seed) | {"binary": scored}
+            scored = _about(eight) | _subtype_scores(eight, **options) | {"binary": scored}
         result[level] = scored
     return result
+
+
+def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
+    """One table from the test parts of several folds, and the (N,) fold of each row.
+
+    UserError for no table, tables of different tasks, or an image in two of them.
+    """
+    if not tables or len({table.task for table in tables}) > 1:
+        raise UserError("pooled predictions: give at least one table, all of one task")
+    pooled = Table(*(np.concatenate([getattr(each, name) for each in tables]) for name in Table.__slots__))
+    fold = np.repeat(np.arange(len(tables), dtype=np.int64), [len(table) for table in tables])
+    names, counts = np.unique(pooled.image, return_counts=True)
+    if counts.max() > 1:
+        mend = "pool disjoint test parts (average repeats and seeds first)"
+        raise UserError(f"pooled predictions: image {names[counts.argmax()]} is in two folds; {mend}")
+    return pooled, fold
+
+
+def score_pooled(tables: Sequence[Columns | Table | str | Path], **options: Any) -> Json:
+    """Score the test parts of several folds together; ``options`` and shape as of ``score_predictions``.
+
+    AUROC counts only pairs of one fold, since models of different folds have different scales; beside it is
+    the plain ``pooled`` one, with a ``warning`` (else null) where they differ by more than .01. AUPRC, ECE and
+    calibration are means over the folds; the others are plain. UserError as ``pool`` too, or for a case in two folds.
+    """
+    table, fold = pool([read_predictions(each) for each in tables])
+    return score_predictions(table, fold=fold, **options)
 
 
 def score_units(
@@ -90,12 +109,11 @@ def score_units(
     seed: int = 0,
     names: Collection[str] | None = None,
     known: Mapping[str, Json] | None = None,
+    pooled: bool = False,
 ) -> Json:
-    """The scores of one level as ``metrics.json`` has them.
+    """The scores of one level as ``metrics.json`` has them; of some ``names`` only, ``known`` entries taken over.
 
-    Args:
-        units: of the task; draws: of the bootstrap, 0 for no interval; seed: of the draws.
-        names: of the scores wanted, None for all; known: entries that are taken over.
+    Of ``pooled`` folds, scores over pairs also have the value over all pairs, and a warning where the two are far apart.
     """
     weights = case_weights(units.case_class, draws, seed) if draws and units.grouped else None
     undefined = why_undefined(units.truth) if task == "binary" else "too few classes or cases here"
@@ -114,15 +132,21 @@ def score_units(
                 interval = no_interval(score.no_interval)
             else:
                 interval = interval_of(score, units, statistic, value, weights)
-            number = value if np.isfinite(value) else None
-            extras = score.extras(units) if score.extras else {}
-            entries[score.name] = {"value": number} | interval | extras
+            entries[score.name] = {"value": value if np.isfinite(value) else None} | interval
+            entries[score.name] |= score.extras(units) if score.extras else {}
+            if pooled and score.pairs:
+                plain, warning = score.value(units.as_one_fold()), None
+                if abs(value - plain) > LARGEST_DIFFERENCE:
+                    values = f"pairs within folds give {value:.3f}, all pairs {plain:.3f}"
+                    warning = f"{values}: the folds' models differ in scale, trust the pairs within folds"
+                all_pairs = {"pooled": plain if np.isfinite(plain) else None, "warning": warning}
+                entries[score.name] |= all_pairs
     return entries
 
 
 def _about(units: Units) -> Json:
     """What a level's scores rest on."""
-    by_class = dict(zip(CLASSES, class_support(units).sizes, strict=True))
+    by_class = class_support(units)
     return {
         "n": len(units),
         "units": {name: int(sizes.sum()) for name, sizes in by_class.items()},
@@ -131,22 +155,21 @@ def _about(units: Units) -> Json:
     }
 
 
-def _binary_scores(units: Units, draws: int, seed: int, known: Mapping[str, Json] | None = None) -> Json:
-    return score_units(units, draws=draws, seed=seed, known=known) | {
+def _binary_scores(units: Units, **options: Any) -> Json:
+    return score_units(units, **options) | {
         "always_malignant": always_malignant(units),
         "confusion": confusion(units.truth, units.decision, len(CLASSES)).tolist(),
     }
 
 
-def _subtype_scores(units: Units, draws: int, seed: int) -> Json:
-    entries = score_units(units, "subtype", draws=draws, seed=seed)
-    recall = {
-        name: entries.pop(RECALL + name) | {"cases": units.cases_with(k) if units.grouped else None}
-        for k, name in enumerate(SUBTYPES)
-    }
+def _subtype_scores(units: Units, **options: Any) -> Json:
+    entries = score_units(units, "subtype", **options)
+    recall = {name: entries.pop(RECALL + name) for name in SUBTYPES}
+    counts = {name: len(sizes) for name, sizes in class_support(units, SUBTYPES).items()}
+    cases = counts if units.grouped else dict.fromkeys(SUBTYPES)
     return entries | {
-        "recall": recall,
-        "missing_classes": [name for k, name in enumerate(SUBTYPES) if not (units.truth == k).any()],
+        "recall": {name: entry | {"cases": cases[name]} for name, entry in recall.items()},
+        "missing_classes": [name for name, count in counts.items() if not count],
         "headline_classes": [SUBTYPES[k] for k in headline_classes(units)],
         "confusion": confusion(units.truth, units.decision, len(SUBTYPES)).tolist(),
         "at_threshold": None,

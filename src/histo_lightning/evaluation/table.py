@@ -1,11 +1,14 @@
-"""The predictions table: one checked row an image, everything that any score, interval or picture needs.
+"""The predictions table and its CSV file: one checked row an image, all that any score, interval or picture needs.
 
 Columns, in the order of the file (``predictions/*.csv``): ``image, path, class, subtype, slide, case,
 magnification, part, label``, one ``logit_<class>`` a class, ``p_malignant, predicted``.
 """
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
+from histo_lightning.runs import unquote_cell, write_csv
 
 Text = NDArray[np.str_]
 Integers = NDArray[np.int64]
@@ -96,15 +100,13 @@ class Table:
 def softmax(logits: Floats) -> Floats:
     """Softmax over the last axis; (..., K) float64 to the same shape, rows sum to 1."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def malignant_share(probabilities: Floats) -> Floats:
     """P(malignant) from class probabilities: (..., 2) or (..., 8), four malignant subtypes last, to (...)."""
     half = probabilities.shape[-1] // 2
-    total: Floats = probabilities[..., half:].sum(axis=-1)
-    return np.minimum(total, 1.0)
+    return np.asarray(np.minimum(probabilities[..., half:].sum(axis=-1), 1.0))
 
 
 def _text(cell: Any) -> str:
@@ -157,9 +159,7 @@ def as_table(source: Columns | Table, where: str = "predictions") -> Table:
     """Check a mapping of columns (or a DataFrame) and make a Table of it; eight-class where it has ``logit_A``.
 
     Raises:
-        UserError: no row, a missing or short column, an unknown class or subtype, a non-finite logit or
-            probability, a probability outside [0, 1], a duplicate image, a label that disagrees with the class,
-            a ``predicted`` that is not the largest logit. One line: what, which row, how to mend.
+        UserError: no row, a missing or short column, or what ``_checks`` finds: what, in which row, how to mend it.
     """
     if isinstance(source, Table):
         return source
@@ -167,19 +167,17 @@ def as_table(source: Columns | Table, where: str = "predictions") -> Table:
     cells: dict[str, NDArray[Any]] = {}
     for name in columns(task):
         if name not in source:
-            raise UserError(
-                f"{where}: column {name} is missing; a predictions table needs {', '.join(columns('binary'))} "
-                "(eight classes: one logit_<subtype> a subtype)"
-            )
+            needs = f"{', '.join(columns('binary'))} (eight classes: one logit_<subtype> a subtype)"
+            raise UserError(f"{where}: column {name} is missing; a predictions table needs {needs}")
         if name in TEXT_COLUMNS:
             cells[name] = np.array([_text(cell) for cell in source[name]], dtype=np.str_)
-        elif name == "magnification":
-            cells[name] = np.array([_number(_text(cell) or 0) for cell in source[name]], dtype=np.float64)
         else:
-            cells[name] = np.array([_number(cell) for cell in source[name]], dtype=np.float64)
-        if (count := len(cells[name])) != len(cells["image"]):
-            counts = f"has {count} cells for {len(cells['image'])} images"
-            raise UserError(f"{where}: column {name} {counts}; give one an image")
+            given = [_text(cell) or 0 for cell in source[name]] if name == "magnification" else source[name]
+            cells[name] = np.array([_number(cell) for cell in given], dtype=np.float64)
+        if (count := len(cells[name])) != (images := len(cells["image"])):
+            raise UserError(
+                f"{where}: column {name} has {count} cells for {images} images; give one an image"
+            )
     if not len(cells["image"]):
         raise UserError(f"{where}: the table has no row; predict at least one image")
     for bad, what, mend in _checks(cells, task):
@@ -205,16 +203,13 @@ def make_table(
     Args:
         task: ``binary`` or ``subtype``; logits: (N, 2) or (N, 8), finite; part: one part for all rows, or N.
         class_name, others: N values of each of ``image, path, subtype, slide, case`` (texts, as in a ``Record``) and
-            ``magnification`` (integers, 0 for unknown).
-
-    Raises:
-        UserError: anything ``as_table`` refuses.
+            ``magnification`` (integers, 0 for unknown); UserError for anything that ``as_table`` refuses.
     """
     values, names = np.asarray(logits, dtype=np.float64), TASK_CLASSES[task]
     if values.shape != (len(class_name), len(names)):
+        sizes = f"{len(class_name)} images and {len(names)} classes"
         raise UserError(
-            f"predictions: logits of shape {values.shape} for {len(class_name)} images and {len(names)} classes; "
-            f"give one logit a class and image"
+            f"predictions: logits of shape {values.shape} for {sizes}; give one logit a class and image"
         )
     truth = class_name if task == "binary" else others.get("subtype", ())
     derived: dict[str, Any] = {
@@ -225,3 +220,41 @@ def make_table(
         "predicted": values.argmax(axis=1) if len(values) else [],
     }
     return as_table({**others, **derived, **dict(zip(_logit_columns(task), values.T, strict=True))})
+
+
+def write_predictions(path: str | Path, table: Table) -> None:
+    """Write a table as CSV, all of it or nothing; floats come back bit-identical. UserError where it cannot be written."""
+    names = columns(table.task)
+    cells = {name: table[name].tolist() for name in names}
+    cells["magnification"] = [value or None for value in cells["magnification"]]
+    write_csv(Path(path), [names, *zip(*cells.values(), strict=True)])
+
+
+def read_predictions(source: Columns | Table | str | Path) -> Table:
+    """Read a table that ``write_predictions`` (or another program, same columns) wrote; what is no path is only checked.
+
+    Raises:
+        UserError: no such file, not a CSV text, a row of the wrong length, or anything ``as_table`` refuses.
+    """
+    if not isinstance(source, str | Path):
+        return as_table(source)
+    try:
+        text = Path(source).read_bytes().decode("utf-8-sig", "surrogateescape")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); give a predictions CSV") from error
+    except csv.Error as error:
+        raise UserError(f"{source}: not a CSV file ({error}); give a predictions CSV") from error
+    if not rows:
+        raise UserError(f"{source}: the file is empty; give a predictions CSV")
+    header, body = rows[0], rows[1:]
+    if len(set(header)) != len(header):
+        raise UserError(f"{source}: a column appears twice in the first line; keep one of them")
+    for number, row in enumerate(body, start=1):
+        if len(row) != len(header):
+            cells = f"row {number} has {len(row)} cells, the first line has {len(header)}"
+            raise UserError(f"{source}: {cells}; the file is damaged, predict again")
+    by_name = {name: [row[i] for row in body] for i, name in enumerate(header)}
+    for name in set(TEXT_COLUMNS) & set(header):
+        by_name[name] = [unquote_cell(cell) for cell in by_name[name]]
+    return as_table(by_name, where=str(source))

@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped
-from histo_lightning.evaluation.scores import SMALLEST_P
+from histo_lightning.evaluation.scores import SMALLEST_P, ratio
 from histo_lightning.evaluation.table import Floats, Table, malignant_share, softmax
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
@@ -27,15 +26,16 @@ def _weighted(table: Table, apparent: bool) -> tuple[Floats, dict[str, Any]]:
             f"predictions: part {', '.join(parts)} given to fit a threshold or temperature; only validation (val) may "
             "choose them (pooled out-of-fold predictions: apparent=True, for future data)"
         )
-    weights, weighting = np.ones(len(table)), "images alike (GROUPING UNKNOWN)"
-    cases: dict[str, int | None] = {"cases_malignant": None, "cases_benign": None}
-    if is_grouped(table):
-        _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
-        weights, weighting = 1.0 / counts[index], "case-balanced"
-        cases = {
-            f"cases_{name}": len(np.unique(table.case[table.class_name == name])) for name in CLASSES[::-1]
-        }
-    return weights, {"weighting": weighting, "apparent": apparent, "images": len(table)} | cases
+    basis: dict[str, Any] = {
+        "weighting": "images alike (GROUPING UNKNOWN)",
+        "apparent": apparent,
+        "images": len(table),
+    }
+    if not is_grouped(table):
+        return np.ones(len(table)), basis | {"cases_malignant": None, "cases_benign": None}
+    _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
+    cases = {f"cases_{name}": len(np.unique(table.case[table.class_name == name])) for name in CLASSES[::-1]}
+    return 1.0 / counts[index], basis | {"weighting": "case-balanced"} | cases
 
 
 def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
         apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
 
     Returns:
-        ``threshold`` in [0, 1] (malignant at p >= threshold), ``wanted_sensitivity``, the ``sensitivity`` and
-        ``specificity`` reached on these predictions (null without benign images), and what they rest on.
+        ``threshold`` (malignant at p >= it), ``wanted_sensitivity``, the ``sensitivity`` and ``specificity`` reached
+        (null without benign images), and what they rest on.
 
     Raises:
         UserError: another part than val, no malignant image, or a sensitivity out of range.
@@ -63,16 +63,13 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     reached = np.cumsum(weights[malignant][order]) / weights[malignant].sum()
     # Equal probabilities are called alike, so the sensitivity at a value counts to its last image.
     threshold = float(ranked[np.argmax(reached >= sensitivity - 1e-12)])
-    called = table.p_malignant >= threshold
-
-    def share(members: NDArray[np.bool_], hits: NDArray[np.bool_]) -> float | None:
-        return float(weights[members & hits].sum() / weights[members].sum()) if members.any() else None
-
+    right = (table.p_malignant >= threshold) == malignant
+    shares = [ratio(weights[own & right].sum(), weights[own].sum()) for own in (malignant, ~malignant)]
     return {
         "threshold": threshold,
         "wanted_sensitivity": float(sensitivity),
-        "sensitivity": share(malignant, called),
-        "specificity": share(~malignant, ~called),
+        "sensitivity": float(shares[0]),
+        "specificity": None if malignant.all() else float(shares[1]),
     } | basis
 
 
@@ -83,10 +80,7 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
 
     Returns:
         ``temperature``, ``at_bound`` (no optimum inside: e.g. every image is right), ``log_loss_before`` and
-        ``log_loss_after`` in nats, and what it rests on as in ``operating_point``.
-
-    Raises:
-        UserError: another part than val.
+        ``log_loss_after`` in nats, and what it rests on; UserError for another part than val.
     """
     weights, basis = _weighted(table, apparent)
     rows = np.arange(len(table))
@@ -111,11 +105,7 @@ def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
 
 
 def apply_temperature(table: Table, temperature: float) -> Table:
-    """The table with ``p_malignant`` from tempered logits; logits and decisions stay as they are.
-
-    Raises:
-        UserError: a temperature that is not positive and finite.
-    """
+    """The table with ``p_malignant`` from tempered logits; UserError unless the temperature is positive and finite."""
     if not (np.isfinite(temperature) and temperature > 0):
         raise UserError(f"temperature={temperature}: a temperature is a positive number")
     return replace(table, p_malignant=malignant_share(softmax(table.logits / temperature)))

@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,10 +88,10 @@ def test_a_score_without_weights_has_its_value_and_the_reason_against_an_interva
 @pytest.mark.usefixtures("stranger")
 def test_a_strangers_score_is_there_where_scores_are_listed() -> None:
     assert {"case_youden", "image_youden"} <= set(score_names())
-    named = named_score("case_youden")
-    assert (named.words, named.lower_is_better) == ("case-level Youden's J", False)
+    level, named = named_score("case_youden")
+    assert (level, named.words, named.lower_is_better) == ("case", "Youden's J", False)
     here = units(random_table(9, 12, 2), "case")
-    assert named.about.value(here) == pytest.approx(get_score("youden").value(here))
+    assert named.value(here) == pytest.approx(get_score("youden").value(here))
     with pytest.raises(UserError, match=r"did you mean case_youden\?"):
         named_score("case_youdem")
     for unnamed in ("image_spread", "image_ece", "case_calibration_slope", "case_patient_recognition_rate"):
@@ -117,8 +116,9 @@ def test_a_strangers_score_where_something_is_unknown_or_of_eight_classes() -> N
 
 def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
-    lines = [line for line in (registry.__doc__ or "").splitlines() if line.startswith("    ") or not line]
-    exec(textwrap.dedent("\n".join(lines)), {"np": np, "__name__": "example"})
+    page = (Path(__file__).parents[3] / "docs" / "extend.md").read_text(encoding="utf-8")
+    code = page[page.index("@score(") : page.index("@register_split\n")]
+    exec(code, {"np": np, "score": score, "__name__": "example"})
     result = score_predictions(random_table(9, 12, 2), draws=150)
     for level in LEVELS:
         assert result[level]["youden"]["value"] == pytest.approx(
@@ -127,6 +127,17 @@ def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch)
     one_class = score_predictions(random_table(0, 7, 2), draws=150)
     assert one_class["image"]["youden"]["value"] is None
     assert one_class["image"]["youden"]["reason"] == "only malignant cases here"
+
+
+def test_a_division_by_zero_is_an_undefined_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
+
+    @score(formula="mean label of no unit")
+    def empty(labels: np.ndarray, weights: np.ndarray) -> float:
+        """Never defined."""
+        return float(np.average(labels, weights=0 * weights))
+
+    assert score_predictions(random_table(9, 12, 2), draws=150)["case"]["empty"]["value"] is None
 
 
 def test_a_score_may_be_a_function_of_the_confusion_matrix(monkeypatch: pytest.MonkeyPatch) -> None:

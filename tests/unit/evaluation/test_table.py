@@ -15,13 +15,12 @@ from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import (
     Table,
-    as_table,
-    columns,
     make_table,
     read_predictions,
     score_predictions,
     write_predictions,
 )
+from histo_lightning.evaluation.table import as_table, columns
 from histo_lightning.runs import quote_cell, unquote_cell
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.evaluation.differences import methods, sentences
 from histo_lightning.evaluation.differences.layout import Layout, Predictions, Scores, layout_of, score_levels
-from histo_lightning.evaluation.differences.methods import LEVEL, Paired, number, paired
+from histo_lightning.evaluation.differences.methods import LEVEL, number
 from histo_lightning.evaluation.intervals import case_weights
-from histo_lightning.evaluation.registry import NamedScore, named_score
+from histo_lightning.evaluation.registry import Score, named_score
 from histo_lightning.evaluation.table import Floats
 
 Json = dict[str, Any]
@@ -44,25 +45,22 @@ def compare_levels(
         What ``docs/statistics.md`` describes. Differences are level minus reference, in units of the score.
 
     Raises:
-        UserError: unknown score or reference; levels that may not be compared (see ``layout_of``); a score that is
-            undefined for a level.
+        UserError: an unknown score, a level without it, or levels that may not be compared (see ``layout_of``).
     """
-    wanted = named_score(score)
+    wanted_level, wanted = named_score(score)
     layout = layout_of(predictions, reference)
     others, replicates = len(layout.levels) - 1, len(layout.fold)
     resamples = draws if primary and others > 1 else 0
     weights = case_weights(layout.case_class, resamples, seed)
-    by_pairs = standard_error == "pairs" and wanted.about.pairs
-    scores = score_levels(predictions, layout, wanted, weights, pairs=by_pairs)
+    by_pairs = standard_error == "pairs" and wanted.pairs
+    scores = score_levels(predictions, layout, wanted_level, wanted, weights, pairs=by_pairs)
     pooled = scores.less_reference().over_magnifications()
-    largest = None
+    mean, largest = pooled.paired(layout.case_class), None
     if primary:
-        errors = _paired(pooled, layout)
-        largest = methods.largest_deviations(
-            pooled.resampled, pooled.value, errors.case_se, errors.seed_se, seed
-        )
+        ses = mean.case_se, mean.seed_se
+        largest = methods.largest_deviations(pooled.resampled, pooled.value, *ses, seed)
+    bonferroni = largest is not None and others > 1 and not len(largest)
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
-    benign, malignant = (int(count) for count in np.bincount(layout.case_class, minlength=2))
     record: Json = {
         "score": score,
         "reference": reference,
@@ -72,13 +70,11 @@ def compare_levels(
         "replicates": replicates,
         "replicates_are": "repeats of the split" if layout.partition.any() else "seeds",
         "folds": layout.folds,
-        "cases": {"benign": benign, "malignant": malignant},
+        "cases": {name: int((layout.case_class == c).sum()) for c, name in enumerate(CLASSES)},
         "level": LEVEL,
         "standard_error": "pairs" if by_pairs else "jackknife",
         "draws": resamples,
-        "notes": _notes(
-            replicates, by_pairs, bonferroni=largest is not None and others > 1 and not len(largest)
-        ),
+        "notes": _notes(replicates, by_pairs, bonferroni),
         "arms": {name: by_level[name] for name in predictions},
         "pairs": [pairs[name] for name in predictions if name != reference],
         "friedman": _rank_record(scores, layout, wanted),
@@ -88,52 +84,39 @@ def compare_levels(
     return record
 
 
-def _paired(scores: Scores, layout: Layout) -> Paired:
-    """Scores or differences with their standard errors, by the interactions of pairs where they were asked for."""
-    interactions = scores.interactions if scores.interactions.shape[-1] else None
-    return paired(scores.value, scores.left_out, layout.case_class, interactions)
-
-
-def _sd(values: Floats) -> float | None:
-    """Standard deviation of (n,) values, null where there are fewer than two or one is undefined."""
-    return number(values.std(ddof=1)) if len(values) > 1 else None
-
-
 def _by_partition(by_fold: Floats, layout: Layout) -> Floats:
     """(..., P K) scores by fold, averaged over the replicates of each of P partitions, from (..., R, K)."""
     kinds = [by_fold[..., layout.partition == kind, :].mean(axis=-2) for kind in np.unique(layout.partition)]
     return np.concatenate(kinds, axis=-1)
 
 
-def _level_records(scores: Scores, layout: Layout, score: NamedScore) -> dict[str, Json]:
-    """Every level's own score, with its spread over training runs and folds and its SE over cases apart."""
+def _level_records(scores: Scores, layout: Layout, score: Score) -> dict[str, Json]:
+    """Every level's own score, with its spread over training runs and folds, and its SE over cases."""
     pooled = scores.over_magnifications()
-    case_se = _paired(pooled, layout).case_se
+    case_se = pooled.paired(layout.case_class).case_se
     records = {}
     for a, name in enumerate(layout.levels):
         means = [float(each.mean()) for each in scores.value[a]]
         records[name] = {
             "value": float(pooled.value[a].mean()),
             "by_magnification": dict(zip(layout.magnifications, means, strict=True)),
-            "seed_sd": _sd(pooled.value[a]),
-            "fold_sd": _sd(_by_partition(pooled.by_fold[a], layout)),
+            "seed_sd": methods.sd(pooled.value[a]),
+            "fold_sd": methods.sd(_by_partition(pooled.by_fold[a], layout)),
             "case_se": float(case_se[a]),
         }
-        if score.about.pairs:
-            within = {f"within_fold_{score.score}": records[name]["value"]}
-            records[name] |= within | {f"pooled_{score.score}": number(pooled.all_pairs[a].mean())}
+        if score.pairs:
+            records[name][f"within_fold_{score.name}"] = records[name]["value"]
+            records[name][f"pooled_{score.name}"] = number(pooled.all_pairs[a].mean())
     return records
 
 
-def _pair_records(
-    scores: Scores, largest: Floats | None, layout: Layout, score: NamedScore
-) -> dict[str, Json]:
+def _pair_records(scores: Scores, largest: Floats | None, layout: Layout, score: Score) -> dict[str, Json]:
     """Every comparison with the reference, but for its ``words``; ``largest_deviations`` of a primary family."""
     differences = scores.less_reference()
     pooled = differences.over_magnifications()
-    each, mean = (_paired(own, layout) for own in (differences, pooled))
+    each, mean = (own.paired(layout.case_class) for own in (differences, pooled))
     by_fold = _by_partition(pooled.by_fold, layout)
-    p_simultaneous, wide = np.full_like(mean.p, np.nan), np.full_like(mean.p, np.nan)
+    p_simultaneous = wide = np.full_like(mean.p, np.nan)
     if largest is not None:
         p_simultaneous = methods.simultaneous_p(largest, mean.p)
         wide = mean.half_width(methods.single_level(largest, len(mean.p), LEVEL))
@@ -166,7 +149,7 @@ def _pair_records(
     return records
 
 
-def _over_folds(differences: Floats, layout: Layout, score: NamedScore) -> Json:
+def _over_folds(differences: Floats, layout: Layout, score: Score) -> Json:
     """The two secondary lines from (J,) differences by fold."""
     reason, line = "the difference is the same in every fold (zero spread)", None
     if layout.folds < methods.FEWEST_FOLDS:
@@ -187,16 +170,14 @@ def _over_folds(differences: Floats, layout: Layout, score: NamedScore) -> Json:
     }
 
 
-def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
+def _rank_record(scores: Scores, layout: Layout, score: Score) -> Json:
     """Friedman's test over the folds of one partition, magnifications and replicates averaged."""
     blocks = _by_partition(scores.over_magnifications().by_fold, layout).T
-    reason = None
+    reason = None if np.isfinite(blocks).all() else "the score is undefined in a fold"
     if layout.partition.any():
         reason = "the replicates are repeats of the split: their folds differ, so they are no blocks"
     elif layout.folds < 2:
         reason = "fewer than 2 folds"
-    elif not np.isfinite(blocks).all():
-        reason = "the score is undefined in a fold"
     record: Json = {"descriptive": True, "blocks": layout.folds, "reason": reason}
     if reason:
         return record | dict.fromkeys(("statistic", "p", "mean_ranks", "critical_difference"))
@@ -205,19 +186,15 @@ def _rank_record(scores: Scores, layout: Layout, score: NamedScore) -> Json:
     return record | ranks | {"mean_ranks": mean_ranks}
 
 
-def _notes(replicates: int, by_pairs: bool, *, bonferroni: bool) -> list[str]:
+def _notes(replicates: int, by_pairs: bool, bonferroni: bool) -> list[str]:
     """What a reader must know before the numbers."""
     notes = [sentences.CONDITIONAL] if replicates == 1 else []
     if 1 < replicates < FEWEST_REPLICATES:
-        notes.append(
-            f"{replicates} replicates: the variance between training runs rests on {replicates - 1} "
-            f"degree(s) of freedom; the protocol asks for at least {FEWEST_REPLICATES}"
-        )
+        rests = f"the variance between training runs rests on {replicates - 1} degree(s) of freedom"
+        notes.append(f"{replicates} replicates: {rests}; the protocol asks for at least {FEWEST_REPLICATES}")
     if by_pairs:
         notes.append("standard errors by pairs of cases (standard_error=pairs)")
     if bonferroni:
-        notes.append(
-            "simultaneous intervals by Bonferroni: the score is undefined in too many resamples of cases, "
-            "or nothing varies"
-        )
+        why = "the score is undefined in too many resamples of cases, or nothing varies"
+        notes.append(f"simultaneous intervals by Bonferroni: {why}")
     return notes

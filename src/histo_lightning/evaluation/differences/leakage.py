@@ -1,13 +1,11 @@
 """The arms of the leakage study: image-level scores and their differences, clustered by case, with seed variance.
 
-``compare_levels`` cannot take these arms: with ``image_random`` and ``slide_kfold`` one case is in several folds,
-official folds test a case several times, and an arm is compared on parts of the images. A contrast is a weighted sum of
-scores; its variance is section 5's (``paired``).
+``compare_levels`` cannot take these arms: one case is in several folds, official folds test a case several times, and an
+arm is compared on parts of the images. A contrast is a weighted sum of scores; its variance is section 5's (``paired``).
 
 All functions take one frame of predictions, a row an image of a run's test set: ``arm, seed, magnification, fold, image,
 slide, case, malignant`` (0 or 1) and ``p``, P(malignant). ``contrast``, ``injection`` and ``official`` return ``arms`` and
-``pairs``: records of ``arm, reference, among``, an ``estimate`` for each of ``SCORES`` (of pairs with ``p_holm`` over all
-pairs) and ``coverage``.
+``pairs``: records of ``arm, reference, among``, an ``estimate`` for each of ``SCORES`` and ``coverage``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from histo_lightning.data.splits.official import ARMS
-from histo_lightning.evaluation.differences.methods import holm, number, paired
+from histo_lightning.evaluation.differences.methods import holm, number, paired, sd
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.registry import named_score
@@ -38,9 +36,8 @@ def contrast(rows: pd.DataFrame) -> Json:
     ``slide_kfold`` is compared on the cases with several slides only: for all others it is a split by case too.
     """
     slides = rows[rows.arm.isin(CONTRAST[1:])].groupby("case").slide.nunique()
-    many = rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES})
-    pairs = _records(rows, [("image_random", "case_kfold")])
-    pairs += _records(rows.assign(among=many), [("slide_kfold", "case_kfold")])
+    many = rows.assign(among=rows.case.isin(slides.index[slides > 1]).map({True: MANY_SLIDES}))
+    pairs = _records(rows, [("image_random", "case_kfold")]) + _records(many, [("slide_kfold", "case_kfold")])
     return _block(rows, CONTRAST, pairs)
 
 
@@ -51,9 +48,9 @@ def injection(rows: pd.DataFrame) -> Json:
 
 
 def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
-    """C: touched and untouched test images of the authors' folds, and what the shared cases do to either.
+    """C: touched test images of the authors' folds, of cases ``shared`` with train (by fold), and untouched ones.
 
-    Touched are the images of the ``shared`` cases of train and test, by fold. The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
+    The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
     size-matched control tells how much of either is the size of the training part.
     """
     is_touched = [case in shared.get(fold, ()) for fold, case in zip(rows.fold, rows.case, strict=True)]
@@ -79,17 +76,14 @@ def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> lis
         common, coverage = side_by_side(rows, list(signs))
         if "among" not in common:
             common = common.assign(among="all images")
-        groups = {
-            key: {(name, key): sign for name, sign in signs.items()}
-            for key in sorted(common.among.dropna().unique())
-        }
+        kinds = sorted(common.among.dropna().unique())
+        groups = {key: {(name, key): sign for name, sign in signs.items()} for key in kinds}
         if {TOUCHED, UNTOUCHED} <= set(groups):
             groups[APART] = groups[TOUCHED] | {key: -sign for key, sign in groups[UNTOUCHED].items()}
         for key, weights in groups.items():
-            estimates = {score: estimate(common, weights, score) for score in SCORES}
-            records.append(
-                {"arm": arm, "reference": reference, "among": key, **estimates, "coverage": coverage}
-            )
+            about: Json = {"arm": arm, "reference": reference, "among": key}
+            about |= {score: estimate(common, weights, score) for score in SCORES}
+            records.append(about | {"coverage": coverage})
     return records
 
 
@@ -111,10 +105,9 @@ def side_by_side(rows: pd.DataFrame, arms: Sequence[str]) -> tuple[pd.DataFrame,
 
 
 def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
-    """The (seed, magnification, fold) by which ``runs`` are indexed, without those that leave a seed on other images.
+    """The (seed, magnification, fold) by which ``runs`` are indexed, made a product of seeds and (magnification, fold).
 
-    What is left is a product of seeds and (magnification, fold). Where a run is missing, the seed or the fold that loses
-    the fewest finished runs is left out, in turn.
+    Where a run is missing, the seed or the fold that loses the fewest finished runs is left out, in turn.
     """
     present = (runs > 0).unstack(["magnification", "fold"], fill_value=False).sort_index()
     while not present.all(axis=None):
@@ -127,10 +120,9 @@ def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
 
 
 def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score: str) -> Json:
-    """A weighted sum of scores, e.g. leaky minus clean, with its standard error and 95 % interval.
+    """A weighted sum of scores, e.g. leaky minus clean, with its standard error (``paired``) and 95 % interval.
 
-    A score is averaged over magnifications, then over seeds; the variance is that of cases (jackknife by class) plus
-    s_seed^2 / R, with Satterthwaite's degrees of freedom. The interval of a single score (one weight of 1) is made on
+    A score is averaged over magnifications, then over seeds. The interval of a single score (one weight of 1) is made on
     the logit scale, so that it stays within 0 and 1.
 
     Args:
@@ -144,9 +136,8 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
     cases = case_class.index.to_numpy()
 
     def weighted(*run: int) -> Floats:
-        each = [
-            w * image_scores(cells.get((*run, *term), rows[:0]), cases, score) for term, w in weights.items()
-        ]
+        parts = {term: cells.get((*run, *term), rows[:0]) for term in weights}
+        each = [w * image_scores(parts[term], cases, score) for term, w in weights.items()]
         return np.asarray(np.sum(each, axis=0))
 
     scores = np.stack([np.mean([weighted(s, m) for m in magnifications], axis=0) for s in seeds])
@@ -172,18 +163,17 @@ def image_scores(rows: pd.DataFrame, cases: Text, score: str) -> Floats:
     predicted = (np.column_stack([1 - p, p]), decision, (decision == truth).astype(np.float64))
     here = Units("image", truth, *predicted, fold, case, owner, truth[first.to_numpy()], grouped=True)
     weights = np.concatenate([np.ones((1, len(owner))), (owner != cases[:, None]).astype(np.float64)])
-    return named_score(f"image_{score}").about.statistic(here)(weights)
+    return named_score(f"image_{score}")[1].statistic(here)(weights)
 
 
 def _inferred(scores: Floats, case_class: Integers, *, single: bool) -> Json:
     """Value, errors and interval of (R, 1 + C) scores: of all cases, then without each case."""
     values, left_out = scores[:, 0], scores[:, 1:]
     names = ("value", "low", "high", "se", "case_se", "seed_se", "seed_sd", "df", "t", "p", "reason")
-    record: Json = dict.fromkeys(names)
-    if not np.isfinite(values).all():
+    value, record = float(values.mean()), dict[str, Any].fromkeys(names)
+    if not np.isfinite(value):
         return record | {"reason": "these images are of one class only"}
-    value = float(values.mean())
-    record |= {"value": value, "seed_sd": float(values.std(ddof=1)) if len(values) > 1 else None}
+    record |= {"value": value, "seed_sd": sd(values)}
     if np.unique(case_class, return_counts=True)[1].min() < 2:
         return record | {"reason": "a class has a single case here: no standard error over cases"}
     if not np.isfinite(left_out).all():

@@ -3,12 +3,11 @@
 - ``paired`` (``STATISTICS.md`` section 5): SE^2 = sum over classes (n_c - 1)/n_c sum_i (D_(-i) - mean)^2 + s_seed^2 / R, a
   stratified jackknife over cases (Efron and Tibshirani 1993, ch. 11) and the variance over R training runs.
 - ``paired`` with the interactions of pairs: of a score over pairs of a benign and a malignant case, the jackknife counts twice
-  what only a pair of cases has, and what training adds to a case counts again in s_seed^2 / R. The sum over classes less the
-  squares of the pairs' interactions is the unbiased one of a two-sample U-statistic (Cameron, Gelbach and Miller 2011, J. Bus.
-  Econ. Stat. 29:238-249, two-way clusters), and of s_seed^2 / R only what exceeds the runs' own variance over cases is added.
+  what only a pair of cases has, and what training adds to a case counts again in s_seed^2 / R. Less the squares of the pairs'
+  interactions it is the unbiased variance of a two-sample U-statistic (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat.
+  29:238-249, two-way clusters), and of s_seed^2 / R only what exceeds the runs' own variance over cases is added.
 - ``correlated_t``: variance s^2 (1/J + n_test/n_train) of J differences by fold (Nadeau and Bengio 2003, Machine Learning
-  52:239-281); with rho = n_test/(n_test + n_train) that is the posterior scale s^2 (1/J + rho/(1 - rho)) of Corani and
-  Benavoli (2015, Machine Learning 100:285-304).
+  52:239-281); it is the posterior scale of Corani and Benavoli (2015, Machine Learning 100:285-304) as well.
 - ``friedman`` (Demsar 2006, JMLR 7) is descriptive only: five folds are few blocks.
 """
 
@@ -25,7 +24,7 @@ ROPE = 0.01
 FEWEST_FOLDS = 3
 """Test, validation and train each need one."""
 SMALLEST_SE = 1e-12
-"""Below it two levels agree on every case and in every run, up to rounding; nothing can be inferred."""
+"""Below it two levels agree on every case and in every run, up to rounding."""
 USABLE = 0.99
 """Share of the resamples in which every difference must be defined."""
 
@@ -35,21 +34,19 @@ def number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def sd(values: Floats) -> float | None:
+    """Standard deviation of (n,) values, null where there are fewer than two or one is undefined."""
+    return number(values.std(ddof=1)) if len(values) > 1 else None
+
+
 class Paired(NamedTuple):
-    """Differences with their variance components; every array has the shape (...) of the differences.
+    """Differences with their variance components; every array has the shape (...) of the differences."""
 
-    Attributes:
-        difference: mean over the R replicates.
-        case_se, seed_se: square roots of the variance over cases, and of what training runs add (NaN for R = 1).
-        se: square root of the sum of both variances; 0 where it is below ``SMALLEST_SE``.
-        df: Satterthwaite's degrees of freedom, NaN where se is 0, as is all that follows from it.
-    """
-
-    difference: Floats
-    case_se: Floats
-    seed_se: Floats
-    se: Floats
-    df: Floats
+    difference: Floats  # mean over the R replicates
+    case_se: Floats  # square root of the variance over cases
+    seed_se: Floats  # square root of what training runs add, NaN for R = 1
+    se: Floats  # square root of the sum of both variances, 0 where it is below ``SMALLEST_SE``
+    df: Floats  # Satterthwaite's degrees of freedom, NaN where se is 0, as is all that follows from it
 
     @property
     def t(self) -> Floats:
@@ -77,9 +74,9 @@ def paired(
 ) -> Paired:
     """The mean difference, its standard error and degrees of freedom.
 
-    The df follow Satterthwaite (1946): se^4 / sum of V^2 / df(V) over the components V, which have n_c - 1 (the
-    cases of class c) and R - 1 (the training runs) degrees of freedom. Where a part of s_seed^2 / R is taken off, its V^2 is
-    what is left times the whole: calibrated by simulation (``tests/statistics``).
+    The df follow Satterthwaite (1946): se^4 / sum of V^2 / df(V) over the components V, with n_c - 1 (class c) and R - 1
+    (training runs) df. Where a part of s_seed^2 / R is taken off, its V^2 is what is left times the whole: calibrated by
+    simulation (``tests/statistics``).
 
     Args:
         values: (..., R) differences, one a replicate; left_out: (..., R, C) the same without each case.
@@ -102,21 +99,15 @@ def paired(
 
 def _over_cases(left_out: Floats, case_class: Integers, interactions: Floats | None) -> tuple[Floats, Floats]:
     """(...) variance over cases of the mean over R replicates, and the sum of V^2 / df(V) of its components."""
-    total, spread, shrink, components = np.float64(0), np.float64(0), 1.0, []
-    for c in np.unique(case_class):
-        t = left_out.mean(axis=-2)[..., case_class == c]
-        count = t.shape[-1]
-        component = (count - 1) / count * ((t - t.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
-        total, spread, shrink = (
-            total + component,
-            spread + component**2 / (count - 1),
-            shrink * (count - 1) / count,
-        )
-        components.append(component)
+    classes, counts = np.unique(case_class, return_counts=True)
+    by_class = [left_out.mean(axis=-2)[..., case_class == c] for c in classes]
+    squares = [((t - t.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1) for t in by_class]
+    components = (counts - 1) / counts * np.stack(squares, axis=-1)
+    total = components.sum(axis=-1)
     if interactions is not None:  # never below what the cases of one class vary
-        total = total - shrink * (interactions.mean(axis=-2) ** 2).sum(axis=-1)
-        total = np.maximum(total, np.max(components, axis=0))
-    return np.asarray(total), np.asarray(spread)
+        total = total - np.prod((counts - 1) / counts) * (interactions.mean(axis=-2) ** 2).sum(axis=-1)
+        total = np.maximum(total, components.max(axis=-1))
+    return np.asarray(total), np.asarray((components**2 / (counts - 1)).sum(axis=-1))
 
 
 def _of_runs(left_out: Floats, case_class: Integers, interactions: Floats) -> Floats:
@@ -132,17 +123,16 @@ def largest_deviations(
 ) -> Floats:
     """The joint null distribution of A differences: the largest |deviation| / SE among them in each resample.
 
-    Each resample of cases deviates from the mean resample jointly over the levels; the deviations are scaled to the
-    case SE, and a normal deviation with the covariance S/R of the differences over the R training runs, scaled to the
-    seed SE, is added. So levels that share a reference and cases stay correlated as they are.
+    The joint deviations of the resamples of cases from their mean are scaled to the case SE, and normal ones with the
+    covariance of the differences over the R training runs, scaled to the seed SE, are added. So levels that share a
+    reference and cases stay correlated as they are.
 
     Args:
         resampled: (A, B) differences in resamples of cases, NaN where undefined.
         values: (A, R) differences by replicate; case_se, seed_se: (A,) standard errors over cases and training runs.
 
     Returns:
-        (at most B,) sorted; empty where it is not needed (A = 1) or not known (fewer than 99 % defined resamples, or no
-        variation at all), and Bonferroni's bound takes its place.
+        (at most B,) sorted; empty, for Bonferroni's bound, where A = 1, resamples are undefined or nothing varies.
     """
     count, replicates = values.shape
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
@@ -150,12 +140,10 @@ def largest_deviations(
         return np.zeros(0)
     centred = usable - usable.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1)
-    scale = np.divide(case_se, spread, out=np.zeros(count), where=spread > 0)
-    deviations, variance = centred * scale[:, None], case_se**2
+    deviations, variance = centred * np.nan_to_num(ratio(case_se, spread))[:, None], case_se**2
     if replicates > 1:
         covariance = np.cov(values) / replicates
-        sd = np.sqrt(np.diag(covariance))
-        shrink = np.divide(seed_se, sd, out=np.zeros(count), where=sd > 0)
+        shrink = np.nan_to_num(ratio(seed_se, np.sqrt(np.diag(covariance))))
         covariance = covariance * np.outer(shrink, shrink)
         sizes, axes = np.linalg.eigh(covariance)
         # The symmetric root does not depend on the order of the replicates.
@@ -163,22 +151,17 @@ def largest_deviations(
         noise = np.random.default_rng([seed, 1]).standard_normal((deviations.shape[1], count))
         deviations, variance = deviations + root @ noise.T, variance + np.diag(covariance)
     moving = variance > 0
-    if not moving.any():
-        return np.zeros(0)
-    return np.sort(np.abs(deviations[moving] / np.sqrt(variance[moving])[:, None]).max(axis=0))
+    t = np.abs(deviations[moving] / np.sqrt(variance[moving])[:, None])
+    return np.sort(t.max(axis=0)) if moving.any() else np.zeros(0)
 
 
 def single_level(largest: Floats, comparisons: int, level: float) -> float:
-    """Confidence level of each comparison at which all of them hold together at ``level``.
+    """Confidence level of each comparison, by its own t distribution, at which all of them hold together at ``level``.
 
-    The max-t critical value z gives the error 2 Phi(-z) to each comparison, which then is read off each difference's
-    own t distribution. It lies between the error of one comparison (A = 1, or levels that move together) and
-    Bonferroni's, which always is enough.
+    The max-t critical value z gives each the error 2 Phi(-z), between that of one comparison and Bonferroni's.
     """
     error = 1 - level
-    if not len(largest):
-        return 1 - error / comparisons
-    critical = np.quantile(largest, level, method="higher")
+    critical = np.quantile(largest, level, method="higher") if len(largest) else np.inf
     return 1 - float(np.clip(2 * scipy.special.ndtr(-critical), error / comparisons, error))
 
 
@@ -211,9 +194,8 @@ def correlated_t(differences: Floats, n_test_by_n_train: float) -> dict[str, flo
     """The t distribution of the true difference from (J,) differences by fold and n_test / n_train in cases.
 
     Returns:
-        ``scale`` and ``variance_factor`` of its variance, ``t``, ``df`` (J - 1), two-sided ``p``, ``low`` and ``high`` at
-        ``LEVEL``, and the posterior probabilities ``below`` -``ROPE``, ``within`` +-``ROPE`` and ``above`` it; None
-        where the differences do not vary.
+        ``scale, variance_factor, t, df`` (J - 1), two-sided ``p``, ``low`` and ``high`` at ``LEVEL``, and the posterior
+        probabilities ``below, within`` and ``above`` +-``ROPE``; None where the differences do not vary.
     """
     count, factor = len(differences), 1 / len(differences) + n_test_by_n_train
     spread = float(differences.std(ddof=1))
@@ -232,7 +214,8 @@ def correlated_t(differences: Floats, n_test_by_n_train: float) -> dict[str, flo
 def friedman(blocks: Floats, *, lower_is_better: bool = False) -> dict[str, Any]:
     """Friedman (1937) and Nemenyi (1963) over (n, k) scores of n >= 2 blocks and k >= 2 models.
 
-    ``mean_rank`` is 1 for the best score; ``statistic`` a chi-square with k - 1 degrees of freedom, corrected for ties.
+    ``mean_rank`` is 1 for the best score; ``statistic`` a chi-square with k - 1 degrees of freedom, corrected for ties;
+    ``critical_difference`` of mean ranks q sqrt(k (k + 1) / 6 n), with q of the studentised range / sqrt 2.
     """
     n, k = blocks.shape
     # Scores that differ by rounding alone are tied.
@@ -242,11 +225,6 @@ def friedman(blocks: Floats, *, lower_is_better: bool = False) -> dict[str, Any]
     spread = 12 / (n * k * (k + 1)) * float((ranks.sum(axis=0) ** 2).sum()) - 3 * n * (k + 1)
     statistic = max(0.0, spread / correction) if correction > 1e-12 else 0.0
     p = float(scipy.special.chdtrc(k - 1, statistic))
-    test = {"mean_rank": ranks.mean(axis=0).tolist(), "statistic": statistic, "p": p}
-    return test | {"critical_difference": critical_difference(k, n)}
-
-
-def critical_difference(models: int, blocks: int) -> float:
-    """Nemenyi's critical difference of mean ranks: q sqrt(k (k + 1) / 6 n), q of the studentised range / sqrt 2."""
-    q = float(scipy.stats.studentized_range.ppf(LEVEL, models, np.inf)) / np.sqrt(2)
-    return float(q * np.sqrt(models * (models + 1) / (6 * blocks)))
+    q = float(scipy.stats.studentized_range.ppf(LEVEL, k, np.inf)) / np.sqrt(2)
+    nemenyi = {"critical_difference": float(q * np.sqrt(k * (k + 1) / (6 * n)))}
+    return {"mean_rank": ranks.mean(axis=0).tolist(), "statistic": statistic, "p": p} | nemenyi

@@ -5,7 +5,7 @@ from typing import Any
 
 import scipy
 
-from histo_lightning.evaluation.registry import NamedScore, named_score
+from histo_lightning.evaluation.registry import Score, named_score
 
 REGIONS = (0.01, 0.03, 0.05)
 """Half widths of the regions of practical equivalence: 1, 3 and 5 points."""
@@ -19,16 +19,13 @@ NO_SPREAD = "both agree on every case and in every run (zero spread), so there i
 
 def sentence(pair: Mapping[str, Any], record: Mapping[str, Any], *, equal_budget: bool) -> str:
     """The two-sided conclusion of a pair of a record of ``compare_levels``, as section 5 of ``STATISTICS.md`` has it."""
-    score, count, replicates = (
-        named_score(record["score"]),
-        len(record["magnifications"]),
-        record["replicates"],
-    )
+    level, score = named_score(record["score"])
+    count, replicates = len(record["magnifications"]), record["replicates"]
     kind, prefix = ("simultaneous", "simultaneous_") if record["primary"] else ("exploratory", "")
     low, high = pair[f"{prefix}low"], pair[f"{prefix}high"]
     unit = "" if score.lower_is_better else " points"
     over = f", mean over {count} magnifications" if count > 1 else ""
-    text = f"{score.words[0].upper()}{score.words[1:]}{over}: {'at equal budget ' if equal_budget else ''}"
+    text = f"{level.capitalize()}-level {score.words}{over}: {'at equal budget ' if equal_budget else ''}"
     text += f"{pair['arm']} minus {pair['reference']} is {_signed(pair['difference'], score)}{unit}"
     seeds = str(record["replicates_are"])
     seeds = seeds.replace("repeats", "repeat").replace("seeds", "seed") if replicates == 1 else seeds
@@ -48,39 +45,39 @@ def sentence(pair: Mapping[str, Any], record: Mapping[str, Any], *, equal_budget
     return text + SCOPE
 
 
-def _size(value: float, score: NamedScore, decimals: int = 1) -> str:
+def _size(value: float, score: Score, decimals: int = 1) -> str:
     """A magnitude without its unit: points (100 x score), or the score's own unit for errors."""
     return f"{abs(value):.3f}" if score.lower_is_better else f"{100 * abs(value):.{decimals}f}"
 
 
-def _signed(value: float, score: NamedScore) -> str:
+def _signed(value: float, score: Score) -> str:
     size = _size(value, score)
     return size if not float(size) else ("-" if value < 0 else "+") + size
 
 
-def _limits(low: float, high: float, score: NamedScore, unit: str) -> str:
+def _limits(low: float, high: float, score: Score, unit: str) -> str:
     """What lies outside the interval, on both sides."""
-    up, down = ("increase", "decrease") if score.lower_is_better else ("gain", "loss")
-    article = "An" if score.lower_is_better else "A"
-    top, bottom = _size(high, score), _size(low, score)
-    if low > 0:
-        return f"{article} {up} above {top}{unit}, {article.lower()} {up} below {bottom}{unit} and any {down}"
+    up, down = ("an increase", "a decrease") if score.lower_is_better else ("a gain", "a loss")
+    far, near = _size(high, score), _size(low, score)
     if high < 0:
-        return f"A {down} above {bottom}{unit}, a {down} below {top}{unit} and any {up}"
-    return f"{article} {up} above {top} and a {down} above {bottom}{unit}"
+        up, down, far, near = down, up, near, far
+    other = f", {up} below {near}{unit} and any {down.split()[1]}"
+    text = (
+        f"{up} above {far} and {down} above {near}{unit}"
+        if low <= 0 <= high
+        else f"{up} above {far}{unit}{other}"
+    )
+    return text[0].upper() + text[1:]
 
 
-def equivalence(difference: float, se: float, df: float, region: float, score: NamedScore) -> dict[str, Any]:
+def equivalence(difference: float, se: float, df: float, region: float, score: Score) -> dict[str, Any]:
     """Judge a region of practical equivalence (half width in units of the score) from a difference, its SE and df.
 
     ``p_region`` is the probability of a true difference inside it, the t distribution read as a posterior (flat prior);
     ``largest_reachable`` the same if the difference were 0: the most that these cases can show. None without an SE.
     """
-    size = (
-        f"{region:g}"
-        if score.lower_is_better
-        else f"{100 * region:g} point{'s' * (round(100 * region) != 1)}"
-    )
+    points = f"{100 * region:g} point{'s' * (round(100 * region) != 1)}"
+    size = f"{region:g}" if score.lower_is_better else points
     inside = reachable = None
     verdict = f"is not judged: {NO_SPREAD}"
     if se > 0:

@@ -12,11 +12,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, apply_temperature
-from histo_lightning.evaluation.intervals import case_weights, class_support, wilson
+from histo_lightning.evaluation import Table
+from histo_lightning.evaluation.intervals import case_weights, class_support, too_few, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import bin_index, why_undefined
+from histo_lightning.evaluation.thresholds import apply_temperature
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, PART_NAMES, level_scores, levels_of, part_of
@@ -108,7 +109,7 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
     """The pointwise 95 % band at ``GRID``, (101,) each end, of a curve over draws of cases by class; or why there is none."""
     if not level_units.grouped:
         return UNGROUPED
-    if reason := class_support(level_units).too_few():
+    if reason := too_few(class_support(level_units)):
         return reason
     weights = case_weights(level_units.case_class, draws, seed)
     curves: list[Floats] = []
@@ -145,7 +146,7 @@ def ranking_figure(kind: str, table: Table, scores: Mapping[str, Any], draws: in
     for level in levels_of(table):
         level_units, (colour, line) = units(table, level), style.LEVEL_STYLES[level]
         truth, p = level_units.truth, level_units.p
-        value = named_score(f"{level}_{score}").about.value(level_units)
+        value = named_score(f"{level}_{score}")[1].value(level_units)
         if kind == "roc":
             points = roc_points(truth, p)
             chance["chance: area 0.50"] = ([0, 1], ":")

@@ -77,13 +77,13 @@ def test_the_difference_and_its_error_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("name", score_names())
 def test_a_named_score_is_the_runs_own(name: str) -> None:
-    score = named_score(name)
-    assert f"{score.level}_{score.score}" == name
-    assert score.about is get_score(score.score)
+    level, score = named_score(name)
+    assert f"{level}_{score.name}" == name
+    assert score is get_score(score.name)
     r = replicate(5)
-    here = units(r.table, score.level, fold=r.fold)
+    here = units(r.table, level, fold=r.fold)
     found = compare_levels({"a": {"40x": [r]}, "b": {"40x": [replicate(6)]}}, reference="a", score=name)
-    assert found["arms"]["a"]["value"] == pytest.approx(score.about.value(here), rel=1e-12)
+    assert found["arms"]["a"]["value"] == pytest.approx(score.value(here), rel=1e-12)
 
 
 def test_arms_report_their_own_score_and_its_spreads() -> None:

@@ -10,7 +10,6 @@ from statsmodels.stats.multitest import multipletests
 
 from histo_lightning.evaluation.differences.methods import (
     correlated_t,
-    critical_difference,
     friedman,
     holm,
     largest_deviations,
@@ -117,7 +116,8 @@ def test_friedman_equals_scipy_and_nemenyi_scikit_posthocs() -> None:
 
 def test_the_critical_difference_is_demsars() -> None:
     """Demsar 2006, section 3.2.3: four classifiers on 14 data sets, q = 2.569, CD = 1.25."""
-    assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
+    blocks = np.random.default_rng(0).normal(size=(14, 4))
+    assert friedman(blocks)["critical_difference"] == pytest.approx(1.25, abs=0.005)
 
 
 def test_friedman_of_two_arms_and_of_tied_arms() -> None:

@@ -69,7 +69,7 @@ def test_no_sentence_says_what_the_data_cannot() -> None:
 
 
 def test_equivalence_judges_what_can_be_shown() -> None:
-    score = named_score("case_auroc")
+    _, score = named_score("case_auroc")
     wide = equivalence(0.0, 0.02, 20, 0.01, score)
     assert wide["words"] == "equivalence within +-1 point cannot be shown with these cases"
     assert (wide["p_region"], wide["largest_reachable"]) == pytest.approx((2 * stats.t.cdf(0.5, 20) - 1,) * 2)
@@ -81,6 +81,6 @@ def test_equivalence_judges_what_can_be_shown() -> None:
     assert off["largest_reachable"] is not None
     assert off["largest_reachable"] > 0.95
     assert off["words"].startswith("equivalence within +-5 points is not shown")
-    assert equivalence(0.0, 0.001, 12, 0.01, named_score("case_brier"))["words"].startswith(
+    assert equivalence(0.0, 0.001, 12, 0.01, named_score("case_brier")[1])["words"].startswith(
         "equivalence within +-0.01 is"
     )
