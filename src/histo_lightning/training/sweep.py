@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,11 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
     placed = _placed({name: jobs[name] for name in waiting}, command.launcher)
     for name, config in placed.items():
         folder.write_job(name, config, jobs[name].hydra)
-    if waiting and shown:
+    if waiting and shown and command.launcher != "submitit_slurm":  # whose jobs run elsewhere
         at_once = min(jobs_at_once(), len(waiting)) if command.launcher in PARALLEL else 1
         runs = [(placed[name], sizes) for name, sizes in waiting.items()]
-        print(cost_line(runs, at_once, folder.path), flush=True)
+        with suppress(UserError):  # this machine lacks their GPU: each job says so, or runs on another one
+            print(cost_line(runs, at_once, folder.path), flush=True)
     with watched(folder, list(jobs), list(waiting)) if shown else nullcontext():
         if waiting:
             _launch(command, folder, list(waiting))
