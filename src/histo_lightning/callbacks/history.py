@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from histo_lightning.classifier import Classifier
-from histo_lightning.runs import write_atomic
+from histo_lightning.runs import write_csv
 
 COLUMNS = (
     *("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
@@ -49,7 +48,9 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.
-        torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank)
+        seed = (self.seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank
+        on_cpu = pl_module.device.type == "cpu"  # torch.manual_seed asks after every kind of device, which takes time
+        (torch.default_generator if on_cpu else torch).manual_seed(seed)
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._start, self._seconds = time.perf_counter(), None
 
@@ -62,13 +63,15 @@ class History(Callback):
         seconds = time.perf_counter() - self._start
         scores = {name.replace("/", "_", 1): x for name, x in epoch_scores(trainer, pl_module).items()}
         rate = self.images_per_epoch / max(self._seconds or seconds, 1e-9)
-        pl_module.log("images_per_second", rate, sync_dist=trainer.world_size > 1)
+        for logger in trainer.loggers:
+            logger.log_metrics({"images_per_second": rate}, step=trainer.global_step - 1)
         scores |= {"epoch": trainer.current_epoch, "lr": self._lr, "images_per_second": rate}
         self.rows.append({name: scores.get(name, float("nan")) for name in COLUMNS})
         self.monitored.append(scores.get(self.monitor, float("nan")))
         self.seconds.append(seconds)
         if trainer.is_global_zero:
-            write_atomic(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+            rows = [[row[name] for name in COLUMNS] for row in self.rows]
+            write_csv(self.path, [COLUMNS, *rows], durable=False)  # a checkpoint holds the rows too
 
 
 class Pruned(Exception):

@@ -14,15 +14,19 @@ _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that takes the place of ``path`` (fsync, rename) if the body succeeds, and is removed if not."""
+def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """A temporary file that takes the place of ``path`` (fsync, rename) if the body succeeds, and is removed if not.
+
+    Without ``durable`` there is no fsync: a file that a crash of the machine may cost, since it can be made again.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):  # the folder itself may be what is wrong
@@ -30,14 +34,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a file in one step, or nothing; UserError without permission or on a full disk."""
     data = content.encode() if isinstance(content, str) else content
     try:
         if path.exists() and not path.is_file():  # /dev/stdout: nothing to be replaced
             path.write_bytes(data)
             return
-        with replacing(path) as file:
+        with replacing(path, durable) as file:
             file.write(data)
     except OSError as error:
         raise UserError(
@@ -91,8 +95,8 @@ def _csv_cell(value: Any) -> str:
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
 
 
-def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+def write_csv(path: Path, rows: Iterable[Iterable[Any]], durable: bool = True) -> None:
     """Write rows as CSV in one step: None and NaN are empty cells, floats come back bit-identical, texts unchanged."""
     text = "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
     # surrogateescape: a file name that is not UTF-8 keeps its bytes.
-    write_atomic(path, text.encode("utf-8", "surrogateescape"))
+    write_atomic(path, text.encode("utf-8", "surrogateescape"), durable)
