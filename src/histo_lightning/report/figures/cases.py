@@ -142,8 +142,8 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
     figure, grid = style.new_grid(lines, COLUMNS, INCHES, title)
     figure.set_figheight(lines * (0.66 * INCHES + 0.4) + 0.6)  # fields are 1.5 times as wide as high
     panels = [panel for line in grid for panel in line]
-    for panel in panels[len(rows) :]:
-        panel.set_visible(False)
+    for panel in panels:
+        panel.set_axis_off()  # without ticks to lay out
     for panel, row in zip(panels, rows.tolist(), strict=False):
         pixels = read_image(str(table.path[row]))
         if pixels is None:
