@@ -166,6 +166,7 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
             warnings.simplefilter("ignore")  # of torch's tracer, about itself
             # Of a copy: frozen batch norms have a mode of their own. Traced here, for the writer would trace three times.
             network, image = copy.deepcopy(network).eval(), image.detach().float()
-            writer.add_graph(torch.jit.trace(network, image, check_trace=False), image)
+            trace: Any = torch.jit.trace
+            writer.add_graph(trace(network, image, check_trace=False), image)
     except Exception as error:  # tracing runs a network of anybody's: none of its errors may end a fit
         writer.add_text("graph", f"it cannot be traced: {type(error).__name__}", 0)

@@ -49,7 +49,9 @@ class History(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.
         seed = (self.seed * 100_003 + trainer.current_epoch) * 1009 + trainer.global_rank
-        on_cpu = pl_module.device.type == "cpu"  # torch.manual_seed asks after every kind of device, which takes time
+        on_cpu = (
+            pl_module.device.type == "cpu"
+        )  # torch.manual_seed asks after every kind of device, which takes time
         (torch.default_generator if on_cpu else torch).manual_seed(seed)
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._start, self._seconds = time.perf_counter(), None

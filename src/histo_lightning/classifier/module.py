@@ -184,7 +184,9 @@ class Classifier(LightningModule):
             )
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.log_dict(values, sync_dist=self.trainer.world_size > 1)  # the same on every process already
-        elif not self.trainer.sanity_checking:  # what self.log does in .4 ms a value, as LearningRateMonitor does it
+        elif (
+            not self.trainer.sanity_checking
+        ):  # what self.log does in .4 ms a value, as LearningRateMonitor does it
             self.trainer.callback_metrics.update(values)
             self.trainer.logged_metrics.update(values)
             numbers = {"epoch": self.current_epoch} | {name: float(value) for name, value in values.items()}

@@ -26,17 +26,17 @@ Json = dict[str, Any]
 KEY = [*CELL, "replicate"]
 NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stratum",
          "magnification": "magnification"}  # fmt: skip
-"""Columns of a placed run: what the record calls them."""
+"""Columns of a described run: what the record calls them."""
 
 
-def pool_runs(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def pool_runs(described: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
 
     A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several times,
     the newest first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is pooled. And notes.
     """
     rows, notes = [], []
-    for key, runs in placed.groupby(KEY, sort=False):
+    for key, runs in described.groupby(KEY, sort=False):
         title = runs["title"].iloc[0]
         row: Json = dict(zip(KEY, key, strict=True)) | {"title": title, "pooled": []}
         where = f"{title} {runs['magnification'].iloc[0]} {replicate_text(row['replicate'])}"
@@ -155,13 +155,13 @@ def _mean_of_all(values: Any) -> float | None:
     return mean(values) if all(pd.notna(value) for value in values) else None
 
 
-def summarise(placed: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
+def summarise(described: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
     """Everything that the tables and pictures say about each cell.
 
     ``low, high`` are means over the replicates: a little too wide, since the mean of several trainings varies less.
     """
     rows = dict(list(pools.groupby(CELL)))
-    return [_cell(runs, rows[key], score) for key, runs in placed.groupby(CELL, sort=False)]
+    return [_cell(runs, rows[key], score) for key, runs in described.groupby(CELL, sort=False)]
 
 
 def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:

@@ -22,15 +22,15 @@ UNEQUAL = ["*"]  # settings that were never equal, and are compared all the same
 
 
 def compare_protocol(
-    placed: pd.DataFrame, pools: pd.DataFrame, question: Json
+    described: pd.DataFrame, pools: pd.DataFrame, question: Json
 ) -> tuple[list[Json], list[str], list[str]]:
     """Compare every level of one protocol with the reference: ``question`` holds ``factor, reference, score, held``.
 
     Families, the main one first (simultaneous intervals), then one for each of several other settings that were crossed with
     the factor; the reasons why something is not compared; and warnings.
     """
-    levels, reference = list(dict.fromkeys(placed["level"])), question["reference"]
-    settings, warnings = _shared_settings(placed, question)
+    levels, reference = list(dict.fromkeys(described["level"])), question["reference"]
+    settings, warnings = _shared_settings(described, question)
     if reference not in levels:
         return [], [f"no run of the reference {reference}; it holds {', '.join(levels)}"], warnings
     if len(levels) < 2:
@@ -53,16 +53,16 @@ def compare_protocol(
     return families, list(dict.fromkeys(refusals)), warnings
 
 
-def _shared_settings(placed: pd.DataFrame, question: Json) -> tuple[list[str], list[str]]:
+def _shared_settings(described: pd.DataFrame, question: Json) -> tuple[list[str], list[str]]:
     """The settings of the reference and another level, ``UNEQUAL`` where none is; and warnings that name what differs."""
-    cells = placed.drop_duplicates(["level", "setting"])
+    cells = described.drop_duplicates(["level", "setting"])
     factor, is_reference = question["factor"], cells["level"] == question["reference"]
     first, others = cells[is_reference], cells[~is_reference]
     own = first["setting"].tolist()
     shared = [setting for setting in own if setting in set(others["setting"])]
     warnings = []
     for index in others.index[~others["setting"].isin(own)] if own else ():
-        pair = placed.loc[[index, first.index[0]]]
+        pair = described.loc[[index, first.index[0]]]
         settings = settings_of(pair)
         differences = ", ".join(
             f"{key} {' and '.join(map(value_text, settings[key]))}"
@@ -80,12 +80,12 @@ def _family(
     """The largest fair comparison at ``settings``: the levels that are complete wherever the reference was run; and gaps."""
     reference = question["reference"]
     rows = pools.assign(setting="") if settings is UNEQUAL else pools[pools["setting"].isin(["", *settings])]
-    rows = rows.assign(place=(rows["magnification"] + " " + rows["setting"]).str.strip())
+    rows = rows.assign(block=(rows["magnification"] + " " + rows["setting"]).str.strip())
     own, others = rows[rows["level"] == reference], rows[rows["level"] != reference]
-    places = [place for place in own["place"].unique() if place in set(others["place"])]
-    if not places:
+    blocks = [block for block in own["block"].unique() if block in set(others["block"])]
+    if not blocks:
         raise UserError(f"no other level was run where {reference} was")
-    rows, own, others = (each[each["place"].isin(places)] for each in (rows, own, others))
+    rows, own, others = (each[each["block"].isin(blocks)] for each in (rows, own, others))
     mine, theirs = set(own["replicate"]), set(others["replicate"])
     notes = {
         f"{reference} {_listed(mine - theirs)} has no counterpart and is left out": mine - theirs,
@@ -93,7 +93,7 @@ def _family(
     }
     if not mine & theirs:
         raise UserError(f"no replicate (seed and repeat of the split) of {reference} has a counterpart")
-    at = {(row["level"], row["place"], row["replicate"]): row for row in rows.to_dict("records")}
+    at = {(row["level"], row["block"], row["replicate"]): row for row in rows.to_dict("records")}
     problems = {key: row["problem"] for key, row in at.items()}
     begun = {key[:2] for key in at}
     levels = [reference, *others["level"].unique()]
@@ -101,9 +101,9 @@ def _family(
     def gaps(level: str, replicates: Sequence[Any]) -> list[str]:
         """Why a level is incomplete."""
         texts = []
-        for place, one in product(places, replicates):
-            name = f" {replicate_text(one)}" if (level, place) in begun else ""
-            texts.append(problems.get((level, place, one), f"{level} {place}{name}: no run"))
+        for block, one in product(blocks, replicates):
+            name = f" {replicate_text(one)}" if (level, block) in begun else ""
+            texts.append(problems.get((level, block, one), f"{level} {block}{name}: no run"))
         return list(dict.fromkeys(filter(None, texts)))
 
     # All replicates; those at which the reference is complete; those at which another level is too.
@@ -115,7 +115,7 @@ def _family(
         missing = {level: gaps(level, replicates) for level in levels}
         taken: Json = {}
         for level in [level for level in levels if not missing[level]]:
-            tested = {place: [at[level, place, one] for one in replicates] for place in places}
+            tested = {block: [at[level, block, one] for one in replicates] for block in blocks}
             if reference in taken and (problem := _mismatch(taken[reference], tested, reference, level)):
                 missing[level] = [problem]
             else:
@@ -144,19 +144,19 @@ def _listed(replicates: Iterable[Any]) -> str:
 
 def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
     """Why two levels were not tested on the same images in the same folds; empty where they were."""
-    for place in mine:
-        for rows in zip(mine[place], theirs[place], strict=True):
+    for block in mine:
+        for rows in zip(mine[block], theirs[block], strict=True):
             pooled = [row["pooled"][0] for row in rows]
             tested = [{*zip(one.table.image.tolist(), one.fold.tolist(), strict=True)} for one in pooled]
             if tested[0] != tested[1]:
-                return f"{level} {place} was not tested on the same images in the same folds as {reference}"
+                return f"{level} {block} was not tested on the same images in the same folds as {reference}"
             if rows[0]["fingerprint"] != rows[1]["fingerprint"]:
-                return f"{level} {place} and {reference} saw different pixels under the same names (data_fingerprint)"
+                return f"{level} {block} and {reference} saw different pixels under the same names (data_fingerprint)"
     return ""
 
 
-def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
-    counts = [len({row["partition"] for row in own}) for own in zip(*places.values(), strict=True)]
+def _other_partitions(blocks: Json, replicates: Sequence[Any]) -> list[str]:
+    counts = [len({row["partition"] for row in own}) for own in zip(*blocks.values(), strict=True)]
     return [
         f"{replicate_text(one)}: the magnifications were split by {count} different partitions of the cases, so they "
         "cannot be averaged; train them on one copy of the data set"
@@ -166,17 +166,17 @@ def _other_partitions(places: Json, replicates: Sequence[Any]) -> list[str]:
 
 
 def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bool) -> Json:
-    """The record of a family: ``levels`` is level -> place (magnification and setting) -> rows of the pools."""
+    """The record of a family: ``levels`` is level -> block (magnification and setting) -> rows of the pools."""
     blocks = {
-        level: {place: [row["pooled"][0] for row in rows] for place, rows in places.items()}
-        for level, places in levels.items()
+        level: {block: [row["pooled"][0] for row in rows] for block, rows in pools.items()}
+        for level, pools in levels.items()
     }
     factor, reference, score, held = (question[key] for key in ("factor", "reference", "score", "held"))
     alike = settings is not UNEQUAL and factor != "epochs"
     options = {"primary": main, "equal_budget": alike, "standard_error": question["standard_error"]}
     comparison = compare_levels(blocks, reference=reference, score=score, **options)
-    places = levels[reference]
-    magnifications = list(dict.fromkeys(rows[0]["magnification"] for rows in places.values()))
+    blocks = levels[reference]
+    magnifications = list(dict.fromkeys(rows[0]["magnification"] for rows in blocks.values()))
     own = [setting for setting in settings if setting not in ("", *UNEQUAL)]
     # Two settings by name, more by their number; the report's first lines name them all.
     over = " and ".join(own) if len(own) < 3 else f"{len(own)} settings of {' and '.join(held)}"
@@ -185,7 +185,7 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
         suffix = f", mean over {over}"
         several = f"{len(magnifications)} magnifications and " if len(magnifications) > 1 else ""
         for pair in comparison["pairs"]:
-            average = f"mean over {len(places)} magnifications"
+            average = f"mean over {len(blocks)} magnifications"
             pair["words"] = pair["words"].replace(average, f"mean over {several}{over}")
     runs = {run for each in levels.values() for rows in each.values() for row in rows for run in row["runs"]}
     return {
@@ -195,6 +195,6 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
         "title": f"{factor} against {reference}{suffix}",
         "magnifications": magnifications,
         "runs": sorted(runs),
-        "places": list(places),
+        "blocks": list(blocks),
         "comparison": comparison,
     }

@@ -81,13 +81,13 @@ def analyse(
     if select is not None:
         checked_selection(select, score, runs["run"].tolist())  # refused before any work
     factor = _factor(factor, planned.get("factor"), configs)
-    placed, held = settings.place_runs(runs, factor)
+    described, held = settings.describe_runs(runs, factor)
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
-    reference = _reference(reference, named, factor, list(dict.fromkeys(placed["level"])))
-    pools, notes = pool_runs(placed)
-    states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in placed.iterrows())
+    reference = _reference(reference, named, factor, list(dict.fromkeys(described["level"])))
+    pools, notes = pool_runs(described)
+    states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in described.iterrows())
     columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
-    curves = placed.loc[placed["train_loss"].notna(), columns].rename(columns=NAMES)
+    curves = described.loc[described["train_loss"].notna(), columns].rename(columns=NAMES)
     results: Json = {
         "schema": 1,
         "data": settings.SYNTHETIC if drawn else None,
@@ -95,21 +95,21 @@ def analyse(
         "reference": reference,
         "score": score,
         "standard_error": standard_error or str(planned.get("standard_error") or "jackknife"),
-        "levels": sorted(set(placed["level"]), key=settings.natural),
+        "levels": sorted(set(described["level"]), key=settings.natural),
         "held": held,
         "runs": {"found": len(runs)} | {state: states.count(state) for state in reading.STATES},
         "worlds": [],
         "plans": plans,
         "warnings": _warnings(runs, factor),
         "notes": notes,
-        "cells": summarise(placed, pools, score),
+        "cells": summarise(described, pools, score),
         "families": [],
         "refusals": [],
     }
-    finished = (placed["state"] == reading.FINISHED).groupby(placed["protocol"]).sum()
+    finished = (described["state"] == reading.FINISHED).groupby(described["protocol"]).sum()
     for protocol in sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol)):
         results["worlds"].append(protocol)
-        own, own_pools = (rows[rows["protocol"] == protocol] for rows in (placed, pools))
+        own, own_pools = (rows[rows["protocol"] == protocol] for rows in (described, pools))
         families, reasons, warnings = compare_protocol(own, own_pools, results)
         results["families"] += [{"world": protocol} | family for family in families]
         results["refusals"] += [{"world": protocol, "reasons": reasons}] if reasons else []
@@ -125,7 +125,7 @@ def analyse(
         "curves": curves.to_dict("records"),
         "decisions": decisions_of(pools),
         "tuning": [_study(folder, read_json(folder / STUDY)) for folder in below.studies],
-        "selection": None if select is None else select_cells(placed, runs, select, score),
+        "selection": None if select is None else select_cells(described, runs, select, score),
     }, runs
 
 
@@ -207,8 +207,8 @@ def _study(folder: Path, study: Mapping[str, Any]) -> Json:
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The columns of ``results.csv``; NaN or None is an empty cell."""
     configs = settings.settings_of(runs)
-    places = [key for key in settings.PLACE_KEYS if configs[key].map(settings.value_text).nunique() > 1]
-    own = [key for key in [*places, *settings.varying(configs)] if key not in FIRST]
+    varied = [key for key in settings.REPETITION_KEYS if configs[key].map(settings.value_text).nunique() > 1]
+    own = [key for key in [*varied, *settings.varying(configs)] if key not in FIRST]
     names = [f"{part}_{name}" for part in ("test", "val") for name in reading.SHOWN_SCORES]
     scores = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
     reads = pd.Series([status.get("test_read") for status in runs["status"]], runs.index, dtype=object)

@@ -37,14 +37,14 @@ def checked_selection(select: str, score: str, runs: Sequence[str]) -> str:
     return wanted
 
 
-def select_cells(placed: pd.DataFrame, runs: pd.DataFrame, select: str, score: str) -> Json:
+def select_cells(described: pd.DataFrame, runs: pd.DataFrame, select: str, score: str) -> Json:
     """What is best by validation, in each protocol and magnification; or one run, where its name was given."""
     wanted = checked_selection(select, score, runs["run"].tolist())
     for _, run in runs[runs["run"] == wanted].iterrows():
         return {"rule": f"the run {wanted}", "choices": [], "run": _next(run, score), "warning": None}
     choices: list[Json] = [
         {"world": protocol, "magnification": magnification} | _best(cells, wanted, score)
-        for (protocol, magnification), cells in placed.groupby(["protocol", "magnification"], sort=False)
+        for (protocol, magnification), cells in described.groupby(["protocol", "magnification"], sort=False)
     ]
     better = "smallest" if named_score(wanted)[1].lower_is_better else "largest"
     several = any(len(choice.get("folds", ())) > 1 for choice in choices)

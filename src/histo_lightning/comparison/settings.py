@@ -19,7 +19,7 @@ from histo_lightning.evaluation.levels import LEVELS
 
 CELL = ["protocol", "level", "setting", "magnification"]
 REPLICATE_KEYS = ("seed", "split.repeat", "split.seed")
-PLACE_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
+REPETITION_KEYS = ("magnification", "split.fold", *REPLICATE_KEYS)
 UNREAD_KEYS = ("test", "target_sensitivity")  # what is done after the training, not the training
 ENVIRONMENT = "trainer."  # how fast, and on what: differences are warned about, not compared
 K_FOLDS = ("case_kfold", "slide_kfold", "image_random")
@@ -42,8 +42,8 @@ def is_of(key: str, factor: str) -> bool:
 
 
 def varying(settings: pd.DataFrame) -> list[str]:
-    """Keys with more than one value, without those of place and of where things go, sorted; a name says its target."""
-    left_out = {*PLACE_KEYS, *UNREAD_KEYS, *unhashed_keys()}
+    """Keys with more than one value, without those of repetitions and of where things go, sorted; a name says its target."""
+    left_out = {*REPETITION_KEYS, *UNREAD_KEYS, *unhashed_keys()}
     keys = [str(key) for key in settings if key not in left_out and not str(key).endswith("._target_")]
     texts = {
         key: {json.dumps(value, sort_keys=True, default=str) for value in settings[key] if value == value}
@@ -90,14 +90,14 @@ def names_of(
     return names
 
 
-def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+def describe_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Runs of known settings with the columns of ``CELL``, ``title``, ``replicate`` and ``fold``, sorted by them.
 
-    Of several runs of one place a finished one is first, then the newest. And the other settings that differ: key or group
+    Of several runs of one cell, replicate and fold a finished one is first, then the newest. And the other settings that differ: key or group
     to its values. ``title`` is level and setting in one text.
     """
     settings = settings_of(runs)
-    placed = runs.loc[settings.index].copy()
+    described = runs.loc[settings.index].copy()
     differing = [key for key in varying(settings) if not key.startswith(ENVIRONMENT) or is_of(key, factor)]
     others = [key for key in differing if not is_of(key, factor)]
     crossed = [key for key in others if not _is_fixed(key)]
@@ -106,16 +106,16 @@ def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str,
         group: names_of(settings, group, [key for key in crossed if is_of(key, group)], [factor, *groups])
         for group in groups
     }
-    placed["level"] = names_of(settings, factor, [key for key in differing if is_of(key, factor)])
-    placed["setting"] = [" ".join(each) for each in zip(*names.values(), strict=True)] if names else ""
-    placed["title"] = (placed["level"].astype(object) + " " + placed["setting"]).str.strip()
-    placed["protocol"] = _protocols(placed, [key for key in others if _is_fixed(key)])
-    keys = placed[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
-    placed["replicate"] = list(keys.itertuples(index=False, name=None))
-    placed["fold"] = [int(fold or 0) for fold in placed["split.fold"]]
-    rows = placed.to_dict("index")
+    described["level"] = names_of(settings, factor, [key for key in differing if is_of(key, factor)])
+    described["setting"] = [" ".join(each) for each in zip(*names.values(), strict=True)] if names else ""
+    described["title"] = (described["level"].astype(object) + " " + described["setting"]).str.strip()
+    described["protocol"] = _protocols(described, [key for key in others if _is_fixed(key)])
+    keys = described[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
+    described["replicate"] = list(keys.itertuples(index=False, name=None))
+    described["fold"] = [int(fold or 0) for fold in described["split.fold"]]
+    rows = described.to_dict("index")
 
-    def place(index: Any) -> tuple[Any, ...]:
+    def order(index: Any) -> tuple[Any, ...]:
         run = rows[index]
         size = run["magnification"].rstrip("x")
         magnification = int(size) if size.isdigit() else float("inf")  # "all" is last
@@ -126,7 +126,7 @@ def place_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str,
         return rows[index]["state"] == FINISHED, str(rows[index]["status"].get("started") or "")
 
     held = {group: sorted(set(own), key=natural) for group, own in names.items()}
-    return placed.loc[sorted(sorted(rows, key=newest, reverse=True), key=place)], held
+    return described.loc[sorted(sorted(rows, key=newest, reverse=True), key=order)], held
 
 
 def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:

@@ -82,13 +82,13 @@ def draw_leakage(study: Json, stem: Path, formats: Sequence[str] = ("png",)) -> 
     return save_picture(figure, stem, formats)
 
 
-def _draw_arms(axes: Axes, study: Json, block: str, place: Callable[[Json], float], apart: float) -> None:
-    """AUROC of each arm at its place, with true labels left of it and with shuffled ones right; seeds beside."""
+def _draw_arms(axes: Axes, study: Json, block: str, position: Callable[[Json], float], apart: float) -> None:
+    """AUROC of each arm at its position, with true labels left of it and with shuffled ones right; seeds beside."""
     heights: list[float] = []
     for labels, (colour, marker, side) in zip((study["blocks"], study["control"]), LOOKS, strict=True):
         points = []
         for record in labels[block]["arms"]:
-            score, x = record["auroc"], place(record) + side * apart
+            score, x = record["auroc"], position(record) + side * apart
             if score["value"] is None:
                 continue
             ends = [] if score["low"] is None else [score["low"], score["high"]]
