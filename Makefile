@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep bench docs dashboard browser test test-long format clean
+.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,15 +41,21 @@ dashboard: setup ## serve TensorBoard over all runs in outputs/
 browser: ## install Debian's chromium and its driver, for the browser tests (needs root)
 	test -x /usr/bin/chromedriver || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
 
+slurm: ## install Debian's Slurm and munge, for the tests on a real Slurm (needs root)
+	command -v slurmctld >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends slurmctld slurmd slurm-client munge; }
+
 test: setup ## everything CI runs: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take long: kills, soak
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-slurm: setup ## sweeps on a real Slurm of one node, set up on 127.0.0.1 (`make slurm` installs it)
+	$(BIN)/python -m pytest -m slurm $(ARGS)
 
 format: setup ## format and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -125,7 +125,7 @@ def test_a_sweep_that_was_killed_ends_in_the_same_results(swept, cache_dir: Path
 def test_slurm_without_slurm_is_one_line(
     tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun in it
     given = [f"output_dir={tmp_path}", f"cache_dir={cache_dir / 'histo_lightning'}", "trainer.progress=none"]
     assert main_here("train", "-m", *SMALL, "seed=0,1", "hydra/launcher=submitit_slurm", *given) == 2
     err = capsys.readouterr().err

@@ -195,6 +195,6 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
         "title": f"{factor} against {reference}{suffix}",
         "magnifications": magnifications,
         "runs": sorted(runs),
-        "blocks": list(blocks),
+        "places": list(blocks),
         "comparison": comparison,
     }

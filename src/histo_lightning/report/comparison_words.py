@@ -156,7 +156,7 @@ def main_table(cells: Sequence[Json], score: str) -> Table:
     def text(cell: Json | None) -> str:
         if cell is None:
             return "not run"
-        marks = "".join(notes.mark(reasons[problem]) for problem in cell["problems"])
+        marks = "".join(dict.fromkeys(notes.mark(reasons[problem]) for problem in cell["problems"]))
         value, seeds = cell[basis.key], f"; {_seeds(cell)}" * (several and basis is POOLED)
         low, high = (cell[end] for end in ends) if ends else (None, None)
         if value is None and cell[RUNS.key] is None:

@@ -5,6 +5,7 @@ the latter too, and needs a cloudpickle that joblib refuses. Engines are submiti
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,17 +107,46 @@ class LocalLauncher(_SubmititLauncher):
         return _outcomes(started, lambda job: job.result(), job_overrides)
 
 
+def _queue_watcher() -> Any:
+    """submitit's watcher of jobs for a Slurm without accounting, where its ``sacct`` fails: it asks ``squeue``."""
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+    class QueueWatcher(SlurmInfoWatcher):
+        def _make_command(self) -> list[str] | None:
+            waiting = self._registered - self._finished
+            return ["squeue", "--me", "--states=all", "--format=%i|%T|%N"] if waiting else None
+
+        def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+            rows = string.decode() if isinstance(string, bytes) else string
+            known = super().read_info("\n".join(["JobID|State|NodeList", *rows.splitlines()[1:]]))
+            ended = {"State": "COMPLETED", "NodeList": ""}  # so long ago that Slurm has forgotten it
+            return {job: known.get(job, ended) for job in self._registered}
+
+    return QueueWatcher(delay_s=60)
+
+
 class SlurmLauncher(_SubmititLauncher):
     """submitit on Slurm: one job array; Slurm's ``array_parallelism`` limits how many run at once."""
 
     _EXECUTOR = "slurm"
 
     def launch(self, job_overrides: Overrides, initial_job_idx: int) -> Sequence[JobReturn]:
+        from submitit import SlurmJob
+        from submitit.core.utils import FailedJobError
+
         try:
             executor = self._executor()
         except RuntimeError as error:  # submitit looks for sbatch
             raise UserError(f"hydra/launcher=submitit_slurm: {error}; start on a Slurm login node") from error
-        jobs = executor.map_array(self, *zip(*self._calls(job_overrides, initial_job_idx), strict=True))
+        if subprocess.run(["sacct", "--allocations"], capture_output=True).returncode:
+            SlurmJob.watcher = _queue_watcher()
+        try:
+            jobs = executor.map_array(self, *zip(*self._calls(job_overrides, initial_job_idx), strict=True))
+        except FailedJobError as error:  # sbatch's own words are its last line
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"hydra/launcher=submitit_slurm: {reason}; set hydra.launcher.* for your cluster"
+            ) from error
         return _outcomes(jobs, lambda job: job.results()[0], job_overrides)  # of its first process
 
 
