@@ -16,7 +16,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
 SECONDS = 60  # until the node is idle
-NODE = "histo"
+NODE = "localhost"  # jobs of several processes meet at the name of the first node: it must resolve
 CONF = """\
 ClusterName=histo
 SlurmctldHost={host}(127.0.0.1)

@@ -121,7 +121,7 @@ def test_a_cancelled_job_costs_no_other_and_the_same_command_finishes_it(
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(tmp_path: Path, cluster: dict[str, str]) -> None:
     times = (
         "hydra.launcher.timeout_min=1",
-        "hydra.launcher.signal_delay_s=30",
+        "hydra.launcher.signal_delay_s=15",
         "hydra.launcher.max_num_timeout=30",
     )
     printed = finished(tmp_path, cluster, "seed=0", "epochs=1000", *LAUNCHER, *times)
