@@ -1,6 +1,7 @@
 """One run: data, run folder, fit, scores, pictures, report."""
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from pytorch_lightning import Callback
 from histo_lightning.classifier.checkpoint import keep_weights
 from histo_lightning.classifier.hardware import cores, resolve
 from histo_lightning.config.checks import to_config
+from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.identity import hashed, readable_name, shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
@@ -77,6 +79,8 @@ def run_training(
         folder = folder_of_first(parent, readable_name(config))
         try:
             fit_and_predict(config, folder, data, callbacks)
+        except KeyboardInterrupt:  # the first process says so
+            sys.exit(EXIT_INTERRUPTED)
         finally:
             leave_group()
         return folder
