@@ -45,3 +45,4 @@ class BestAndLast(ModelCheckpoint):
         own = {"dirpath": self.dirpath} | {name: moved(state_dict[name]) for name in paths}
         best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict | own | {"best_k_models": best})
+        self.current_score = state_dict["current_score"]  # Lightning writes it, and forgets it
