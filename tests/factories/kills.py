@@ -32,6 +32,7 @@ OVERRIDES = (
 HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_start", "on_train_epoch_end")
 HOOKS += ("on_predict_batch_start",)
 MEASURED = {"seconds", "begun", "train_seconds", "cost", "images_per_second", "started", "dirpath"}
+MEASURED |= {"git_commit", "versions"}
 
 
 class Moments(Callback):
@@ -64,8 +65,8 @@ class Moments(Callback):
 
     def watch(self) -> list[Any]:
         """Patches of what writes, and of what decodes an image."""
-        writes = [self.around(os, name) for name in ("fsync", "rename", "replace", "unlink")]
-        return [*writes, self.around(Path, "open"), self.around(cache, "decode")]
+        writes = [self.around(os, name) for name in ("fsync", "rename", "replace", "unlink", "mkdir")]
+        return [*writes, self.around(torch, "save"), self.around(cache, "decode")]
 
 
 def attempt(
@@ -163,18 +164,24 @@ def _files(folder: Path) -> set[str]:
 
 
 def trial(
-    root: Path, whole: Path, cache_dir: Path, generator: random.Random, moments: int, pictures: bool = False
+    root: Path, whole: Path, cache_dir: Path, generator: random.Random, moments: Sequence[str], pictures: bool
 ) -> dict[str, Any]:
-    """Kill a run one to three times, each at a moment drawn from those of a whole run; go on; what differs in the end."""
-    kills = []
+    """Kill a run one to three times, each at a moment drawn from those of a whole run; go on; what differs in the end.
+
+    Every kind of moment is as likely as the others; where images are decoded, the cache is a cold one.
+    """
+    kills, counts = list[str](), Counter(moments)
     for _ in range(generator.randint(1, 3)):
-        status, reached = attempt(root, cache_dir, at=generator.randint(1, moments), pictures=pictures)
-        if status == -signal.SIGKILL:
-            kills.append({"moment": len(reached), "name": reached[-1]})
-        elif status:
-            return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
-        else:
+        name = generator.choice(sorted(counts))
+        if "decode" in name:
+            cache_dir = root / "cache"
+        at = generator.randint(1, counts[name])
+        status, _ = attempt(root, cache_dir, at=at, hook=name, pictures=pictures)
+        if status == 0:
             break
+        if status != -signal.SIGKILL:
+            return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
+        kills.append(f"{name} {at}")
     status, _ = attempt(root, cache_dir, pictures=pictures)
     if status:
         return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
@@ -192,18 +199,18 @@ def soak(
     generator, outcomes, start = random.Random(seed), [], time.monotonic()
     with tempfile.TemporaryDirectory() as parent:
         root = Path(parent)
-        status, reached = attempt(root / "whole", cache_dir, pictures=pictures)
+        status, reached = attempt(root / "whole", root / "whole" / "cache", pictures=pictures)
         assert status == 0, _last_line(root / "whole")
         whole = run_folder(root / "whole")
         for number in range(trials):
             if time.monotonic() - start > seconds:
                 break
             folder = root / "trial"
-            outcomes.append(trial(folder, whole, cache_dir, generator, len(reached), pictures))
+            outcomes.append(trial(folder, whole, cache_dir, generator, reached, pictures))
             if outcomes[-1]["differences"]:
                 print(number, outcomes[-1], flush=True)
             shutil.rmtree(folder)
-    names = Counter(kill["name"] for outcome in outcomes for kill in outcome["kills"])
+    names = Counter(kill.rpartition(" ")[0] for outcome in outcomes for kill in outcome["kills"])
     return {
         "seed": seed,
         "moments": len(reached),

@@ -31,7 +31,8 @@ def stop_on_signals() -> None:
         if len(arrived) == 1:
             raise KeyboardInterrupt
 
-    for number in SIGNALS[:3]:
+    main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    for number in SIGNALS[:3] if main else ():
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not of an engine
             signal.signal(number, interrupt)
 

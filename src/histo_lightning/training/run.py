@@ -106,9 +106,9 @@ def run_training(
                     draw_run(config, run.path, data)
                 else:
                     write_board(config, run.path)
-            if config.keep == "weights":  # not before the run counts as finished
-                keep_weights(fitted.scored)
-        elif pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
+        if config.keep == "weights" and (run.path / "checkpoints" / "last.ckpt").is_file():
+            keep_weights(run.path / "checkpoints" / "best.ckpt")  # not before the run counts as finished
+        if finished and pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
             draw_run(config, run.path, data)
     shown = config.trainer.progress != "none"
     if finished and shown:
