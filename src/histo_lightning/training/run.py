@@ -1,7 +1,6 @@
 """One run: data, run folder, fit, scores, pictures, report."""
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -80,7 +79,7 @@ def run_training(
         try:
             fit_and_predict(config, folder, data, callbacks)
         except KeyboardInterrupt:  # the first process says so
-            sys.exit(EXIT_INTERRUPTED)
+            raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             leave_group()
         return folder
