@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from factories.kills import OVERRIDES, Moments, attempt, differing, soak
-from factories.runs import read, run_folder, train_here
+from factories.runs import SMALL, finish, read, run_folder, start, train_here, wait_for_epoch
+from histo_lightning.config.exits import INTERRUPTED
 from histo_lightning.runs.files import replacing, write_atomic
 
 STEPS = 6  # an epoch
@@ -101,7 +102,7 @@ def test_killed_runs_end_like_whole_ones(
 ) -> None:
     """One run, killed at ever later moments; a long soak of many: ``python -m factories.kills``."""
     generator, kills = random.Random(0), list[str]()
-    for _ in range(6):
+    for _ in range(4):
         status, reached = attempt(tmp_path, cache_dir, at=generator.randint(1, len(whole[1])))
         assert status in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
         kills += reached[-1:] if status else []
@@ -160,3 +161,27 @@ def test_a_living_writer_keeps_its_temporary_file(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert path.read_text() == "slow"
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_two_processes_stop_at_the_same_step_and_go_on(
+    tmp_path: Path, cache_dir: Path, number: signal.Signals
+) -> None:
+    """The signal reaches the first process alone, twice."""
+    line = (*SMALL[:3], *OVERRIDES, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    line += ("trainer.threads=1", "trainer.progress=none", "epochs=4")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    assert finish(start(whole, cache_dir, *line)) == 0
+    process = start(stopped, cache_dir, *line)
+    wait_for_epoch(stopped, process, 0)
+    process.send_signal(number)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (75, f"{INTERRUPTED}\n")
+    state = torch.load(run_folder(stopped) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 0 < state["global_step"] < 4 * STEPS
+    assert finish(start(stopped, cache_dir, *line)) == 0
+    assert differing(run_folder(whole), run_folder(stopped)) == []

@@ -28,6 +28,7 @@ from histo_lightning.data.pixels import cache
 OVERRIDES = (
     *("head=mlp", "callbacks=[default,ema]", "callbacks.ema.decay=0.9", "scored_weights=best"),
     *("epochs=2", "trainer.progress=none"),
+    *("callbacks.dashboard.graph=false", "callbacks.dashboard.images=false", "callbacks.dashboard.gradcam=0"),
 )
 HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_start", "on_train_epoch_end")
 HOOKS += ("on_predict_batch_start",)

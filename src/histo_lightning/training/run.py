@@ -112,7 +112,9 @@ def run_training(
     shown = config.trainer.progress != "none"
     if finished and shown:
         console().print("this experiment is finished already (resume=never runs it again in a new folder)")
-    elif pictures and not finished:
+    pages = run.path / "status.json", run.path / "report.html", Path(config.output_dir) / "index.html"
+    times = [page.stat().st_mtime_ns if page.is_file() else 0 for page in pages]
+    if pictures and (not finished or times != sorted(times)):  # it was killed before its pages were written
         write_report(run.path)  # again: the report shows the finished status
         refresh_index(Path(config.output_dir))
     metrics = read_json(run.path / "metrics.json")
