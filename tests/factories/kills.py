@@ -1,6 +1,6 @@
 """Runs that are killed or stopped at chosen moments, and what may differ afterwards: nothing.
 
-``PYTHONPATH=tests python -m factories.kills trials=100 seed=0 json=outputs/soak/kills.json`` kills runs at random moments, goes on
+``make soak ARGS="trials=100 seed=0 seconds=1500 json=outputs/soak/kills.json"`` kills runs at random moments, goes on
 with them, compares them with one that nobody disturbed, and writes what it found.
 """
 
