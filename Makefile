@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm format clean
+.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm soak format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ test-long: setup ## the tests that take long: kills, soak
 
 test-slurm: setup ## sweeps on a real Slurm of one node, set up on 127.0.0.1 (`make slurm` installs it)
 	$(BIN)/python -m pytest -m slurm $(ARGS)
+
+soak: setup ## kill runs at random moments and compare them with whole ones; ARGS="trials=300 seed=0 seconds=1500"
+	PYTHONPATH=tests $(BIN)/python -m factories.kills $(ARGS)
 
 format: setup ## format and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,12 @@
 """``python -m histo_lightning.train``: one run, or with ``-m`` a sweep of runs."""
 
 from histo_lightning.config.command_line import read_command
-from histo_lightning.config.exits import EXIT_FOUND, start_program, stop_on_sigterm
+from histo_lightning.config.exits import EXIT_FOUND, start_program, stop_on_signals
 from histo_lightning.training.checks import check_runs
 
 
 def main() -> int:
-    stop_on_sigterm()
+    stop_on_signals()
     command = read_command("train", check_runs)
     if command is None:
         return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from histo_lightning.config.command_line import read_command
-from histo_lightning.config.exits import EXIT_FOUND, start_program, stop_on_sigterm
+from histo_lightning.config.exits import EXIT_FOUND, start_program, stop_on_signals
 from histo_lightning.errors import UserError
 from histo_lightning.training.checks import check_runs
 
@@ -25,7 +25,7 @@ def check(configs: Sequence[Any]) -> None:
 
 
 def main() -> int:
-    stop_on_sigterm()
+    stop_on_signals()
     command = read_command("tune", check)
     if command is None:
         return 0

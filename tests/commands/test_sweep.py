@@ -96,30 +96,37 @@ def test_the_same_sweep_again_leaves_what_is_finished(swept, command) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
-def test_a_sweep_that_was_killed_ends_in_the_same_results(swept, cache_dir: Path, tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_and_moved_ends_in_the_same_results(
+    swept, cache_dir: Path, tmp_path: Path
+) -> None:
     whole, _ = swept
     env = os.environ | {"XDG_CACHE_HOME": str(cache_dir)}
     line = [sys.executable, "-m", "histo_lightning.train", *SWEEP, "optimizer.lr=1e-3", "split.fold=0"]
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
     first = subprocess.Popen(
         line,
-        cwd=tmp_path,
+        cwd=before,
         env=env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     while first.poll() is None:  # in the middle of the second job
-        if any(
-            len(p.read_text().splitlines()) > 1 for p in sweep_folder(tmp_path).glob("*_s1_*/history.csv")
-        ):
+        if any(len(p.read_text().splitlines()) > 1 for p in sweep_folder(before).glob("*_s1_*/history.csv")):
             os.killpg(first.pid, signal.SIGKILL)
         time.sleep(0.01)
     assert first.returncode == -signal.SIGKILL
-    assert "finished" in states(tmp_path).values()
-    again = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert "finished" in states(before).values()
+    before.rename(after)
+    again = subprocess.run(line, cwd=after, env=env, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert predictions(tmp_path) == predictions(whole)
-    assert {row["state"] for row in results(tmp_path)} == {"finished"}
+    assert predictions(after) == predictions(whole)
+    assert {row["state"] for row in results(after)} == {"finished"}
+    assert not before.exists()
+    assert not list(after.rglob(".*.tmp"))
+    kept = [path.name for path in sweep_folder(after).glob("*/checkpoints/*")]
+    assert kept == ["best.ckpt"] * 2
 
 
 def test_slurm_without_slurm_is_one_line(

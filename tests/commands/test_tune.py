@@ -184,6 +184,7 @@ def test_kill_9_at_any_moment_and_the_same_command_gives_the_same(
     wait_for(cut, f"outputs/studies/*/{moment}", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    cut = cut.rename(tmp_path / "moved")
     again = tune(cut, cache_dir, *LONGER)
     assert again.returncode == 0, again.stderr
     one, other = undisturbed, study_folder(cut)

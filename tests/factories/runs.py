@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from factories.configs import composed
-from histo_lightning.config.exits import guard
+from histo_lightning.config.exits import SIGNALS, guard
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.training.results import mark_apparent
 from histo_lightning.training.run import run_training
@@ -65,13 +65,14 @@ def scores_again(folder: Path, part: str) -> dict[str, Any]:
 def restored() -> Iterator[None]:
     """What a run sets for its whole process is set back."""
     threads = torch.get_num_threads()
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
         torch.set_num_threads(threads)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def train_here(

@@ -37,11 +37,8 @@ class BestAndLast(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, and look for its file in this folder, wherever it was written."""
-
-        def moved(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
-
-        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        own = {"dirpath": self.dirpath} | {name: moved(state_dict[name]) for name in paths}
-        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | own | {"best_k_models": best})
+        for name in ("best_model_score", "kth_value", "current_score"):
+            setattr(self, name, state_dict[name])
+        for score in state_dict["best_k_models"].values():
+            self.best_model_path = self.kth_best_model_path = str(Path(str(self.dirpath)) / "best.ckpt")
+            self.best_k_models = {self.best_model_path: score}

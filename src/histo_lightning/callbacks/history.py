@@ -40,11 +40,14 @@ class History(Callback):
         self._seconds: float | None = None  # of the epoch's training
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "monitored": self.monitored, "seconds": self.seconds}
+        begun = self._lr, self._seconds or time.perf_counter() - self._start
+        return {"rows": self.rows, "monitored": self.monitored, "seconds": self.seconds, "begun": begun}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("rows", "monitored", "seconds"):
             setattr(self, name, list(state_dict[name]))
+        self._lr, spent = state_dict.get("begun", (0.0, 0.0))  # an epoch that was left, and goes on
+        self._start = time.perf_counter() - spent
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Dropout draws from torch's generator: seeded here, an epoch is the same after a resume.

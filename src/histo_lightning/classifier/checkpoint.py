@@ -1,9 +1,5 @@
 """Checkpoint files: read safely, written in one step or not at all."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +8,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from lightning_fabric.utilities.types import _PATH
 from torch import nn
 
+from histo_lightning.config.exits import signals_held
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import replacing
 
@@ -55,34 +52,11 @@ def load_state(module: nn.Module, state: dict[str, Any], path: str | Path) -> No
         raise UserError(f"{path}: its weights do not fit this network ({problem}); {advice}") from error
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the body is done.
-
-    An exception raised inside ``torch.save`` comes out of its C++ writer as a RuntimeError, like a full disk; and a thread
-    that writes instead can be interrupted between its start and its being waited for.
-    """
-    if threading.current_thread() is not threading.main_thread():  # signals only ever reach the main one
-        yield
-        return
-    arrived: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if arrived:
-            signal.raise_signal(arrived[0])
-
-
 def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
     """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
     try:
-        with _uninterrupted(), replacing(path) as file:
+        # An exception of a signal's handler comes out of the C++ writer of torch.save like a full disk.
+        with signals_held(), replacing(path) as file:
             torch.save(checkpoint, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         problem = f"the checkpoint cannot be written ({error}); free space, the same command goes on"

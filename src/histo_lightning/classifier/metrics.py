@@ -28,6 +28,10 @@ class TrainingMetrics(Metric):
         count = torch.full_like(loss, labels.shape[0])
         self.totals += torch.stack([loss * count, correct.to(loss.dtype), count])
 
+    def restore(self, totals: Tensor) -> None:
+        """Go on from the ``totals`` (float64, 3) of an earlier object."""
+        self.totals, self._update_count = totals.to(self.totals), 1
+
     def compute(self) -> dict[str, Tensor]:
         loss, correct, count = self.totals
         return {"loss": (loss / count).float(), "accuracy": (correct / count).float()}

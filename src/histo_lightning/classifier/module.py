@@ -104,6 +104,7 @@ class Classifier(LightningModule):
         self.val_metrics = EvaluationMetrics(num_classes)
         self.test_metrics = EvaluationMetrics(num_classes)
         self.metadata: dict[str, Any] = {}
+        self.asked = False  # a schedule, at this epoch's end
         self.train()  # Lightning keeps the modes that it finds: a frozen batch norm must be in its own by now
 
     @property
@@ -158,6 +159,16 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_metrics)  # once an epoch, where numbers leave the device anyway
+        # Lightning asks a schedule that waits for improvement when the epoch's checkpoint is written, which then lacks it.
+        self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        self.asked = True
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if metric is None or not self.asked:
+            super().lr_scheduler_step(scheduler, metric)
+        else:
+            self.asked = False
+            self.trainer.fit_loop.epoch_loop.scheduler_progress.increment_by(-1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_metrics.update(self.logits(batch["image"]), batch["label"], batch["case"], batch["index"])

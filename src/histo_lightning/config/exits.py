@@ -3,13 +3,17 @@
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from histo_lightning.errors import UserError
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
-INTERRUPTED = "interrupted: the same command goes on (training: from its last finished epoch)"
+INTERRUPTED = "interrupted: the same command goes on (training: from the step where it stopped)"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last is submitit's
 
 
 def start_program(main: Callable[[], int], module: str) -> None:
@@ -18,9 +22,38 @@ def start_program(main: Callable[[], int], module: str) -> None:
         sys.exit(guard(main))
 
 
-def stop_on_sigterm() -> None:
-    """A stopped command is resumed later, like one ended by Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def stop_on_signals() -> None:
+    """SIGTERM and SIGUSR1 end a program like Ctrl-C, to be resumed later; further signals do not disturb its end."""
+    arrived = []
+
+    def interrupt(number: int, frame: object) -> None:
+        arrived.append(number)
+        if len(arrived) == 1:
+            raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    for number in SIGNALS[:3] if main else ():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not of an engine
+            signal.signal(number, interrupt)
+
+
+@contextmanager
+def signals_held() -> Iterator[list[int]]:
+    """Hold signals back until the body is done, which sees those that have arrived; then the first one has its effect."""
+    arrived, former = list[int](), dict[int, Any]()
+    if threading.current_thread() is threading.main_thread():  # signals only ever reach the main one
+        former = {number: signal.getsignal(number) for number in SIGNALS}
+    # Left alone: what is ignored, and an engine's signal where there is no such engine.
+    former = {k: v for k, v in former.items() if callable(v) or (v == signal.SIG_DFL and k != signal.SIGUSR2)}
+    for number in former:
+        signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        yield arrived
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 def guard(run: Callable[[], int]) -> int:

@@ -122,7 +122,7 @@ class Batches:
 
     Training batches have ``batch_size`` images: the rest of an epoch's order is left out. Evaluation covers every image in
     batches of one shape, at most as large; the last one repeats images of its own, which whoever collects results drops
-    by their index. ``with_epoch`` makes indices pairs of epoch and index.
+    by their index. ``with_epoch`` makes indices pairs of epoch and index. The next pass leaves out ``start`` batches.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Batches:
     ) -> None:  # fmt: skip
         self.count, self.order, self.seed, self.epoch, self.repeats = len(records), order, seed, 0, repeats
         self.training, self.rank, self.processes, self.with_epoch = training, rank, processes, with_epoch
-        self.sampler = self  # Lightning looks for set_epoch here
+        self.start, self.sampler = 0, self  # Lightning looks for set_epoch here
         self.batch_size = min(batch_size, self.count)
         if not training:
             self.batch_size = math.ceil(self.count / math.ceil(self.count / batch_size))
@@ -160,8 +160,8 @@ class Batches:
 
     def shares(self) -> Iterator[NDArray[np.int64]]:
         """This process's indices, batch by batch."""
-        indices = self.indices()
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        indices, (first, self.start) = self.indices(), (self.start, 0)
+        for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
             members = indices[start : start + self.batch_size]
             yield np.resize(members, self.batch_size)[
                 self.rank :: self.processes

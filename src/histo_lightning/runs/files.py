@@ -1,9 +1,11 @@
 """Files written in one step or not at all; JSON that is never silently empty; CSV that is safe in a spreadsheet."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from numbers import Number
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,16 +20,23 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """A temporary file that takes the place of ``path`` (fsync, rename) if the body succeeds, and is removed if not.
 
     Without ``durable`` there is no fsync: a file that a crash of the machine may cost, since it can be made again.
+    What killed writers have left is removed: a living one holds a lock on its file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+            with suppress(OSError), left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
         with temporary.open("wb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except BaseException:
         with suppress(OSError):  # the folder itself may be what is wrong
             temporary.unlink(missing_ok=True)

@@ -14,8 +14,10 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 
+from histo_lightning.callbacks.checkpoints import BestAndLast
 from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.predictions import PredictionWriter, Rows
+from histo_lightning.callbacks.stopping import Stopping
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.exits import EXIT_INTERRUPTED
@@ -57,10 +59,11 @@ def fit_and_predict(
         classifier = objects.build_classifier(config, data)
         loggers = objects.build_loggers(config, folder)
         own = [history, PredictionWriter(rows.extend)]
-        callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks]
-        trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
         last, scored = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
-        if not run.status.get("fitted"):
+        callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks, Stopping(last)]
+        trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
+        fitted = bool(run.status.get("fitted"))
+        if not fitted:
             if hardware.compile:
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
@@ -70,7 +73,7 @@ def fit_and_predict(
             trainer.strategy.barrier()
         facts = _restored(classifier, config, last, scored)
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not fitted:  # predicted again, the same weights tell nothing new
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
             trainer.predict(classifier, datamodule=data, return_predictions=False)
@@ -94,7 +97,8 @@ def _fit(
             raise UserError(f"resume={start}: it has {trained} epochs behind it; {mend}")
     with _interruptible(trainer):
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-    if not last.is_file():  # Lightning's fast_dev_run, or no callback that writes checkpoints
+    saved = any(isinstance(callback, BestAndLast) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if not saved or not last.is_file():  # or Lightning's fast_dev_run
         trainer.save_checkpoint(last)
 
 

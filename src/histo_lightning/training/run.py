@@ -15,6 +15,7 @@ from pytorch_lightning import Callback
 from histo_lightning.classifier.checkpoint import keep_weights
 from histo_lightning.classifier.hardware import cores, resolve
 from histo_lightning.config.checks import to_config
+from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.identity import hashed, readable_name, shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
@@ -77,6 +78,8 @@ def run_training(
         folder = folder_of_first(parent, readable_name(config))
         try:
             fit_and_predict(config, folder, data, callbacks)
+        except KeyboardInterrupt:  # the first process says so
+            raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             leave_group()
         return folder
@@ -102,14 +105,16 @@ def run_training(
                     draw_run(config, run.path, data)
                 else:
                     write_board(config, run.path)
-            if config.keep == "weights":  # not before the run counts as finished
-                keep_weights(fitted.scored)
-        elif pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
+        if config.keep == "weights" and (run.path / "checkpoints" / "last.ckpt").is_file():
+            keep_weights(run.path / "checkpoints" / "best.ckpt")  # not before the run counts as finished
+        if finished and pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
             draw_run(config, run.path, data)
     shown = config.trainer.progress != "none"
     if finished and shown:
         console().print("this experiment is finished already (resume=never runs it again in a new folder)")
-    elif pictures and not finished:
+    pages = run.path / "status.json", run.path / "report.html", Path(config.output_dir) / "index.html"
+    times = [page.stat().st_mtime_ns if page.is_file() else 0 for page in pages]
+    if pictures and (not finished or times != sorted(times)):  # it was killed before its pages were written
         write_report(run.path)  # again: the report shows the finished status
         refresh_index(Path(config.output_dir))
     metrics = read_json(run.path / "metrics.json")

@@ -21,6 +21,7 @@ from histo_lightning.comparison.results import compare_runs
 from histo_lightning.comparison.settings import level_text, value_text
 from histo_lightning.config.checks import flatten
 from histo_lightning.config.compose import Composition, Job, config_tree, one_line, quoted
+from histo_lightning.config.exits import stop_on_signals
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
@@ -167,7 +168,10 @@ def _unfinished(jobs: Jobs, folder: SweepFolder) -> dict[str, Sizes]:
             continue
         identity, sizes = content
         run = choose_folder(folder.path, name, config.resume, identity | {"config_hash": name[-8:]})
-        if run.status.get("state") != "finished":
+        left = (
+            run.path / "checkpoints" / "last.ckpt"
+        ).is_file() and config.keep != "all"  # killed at its end
+        if left or run.status.get("state") != "finished":
             waiting[name] = sizes
     errors = [error for error in prepared.values() if isinstance(error, UserError)]
     if len(errors) == len(prepared):
@@ -195,6 +199,7 @@ def run_job(composed: DictConfig) -> None:
     """One job, in the process that the launcher started. What goes wrong is recorded and stops no other job."""
     folder, name = SweepFolder(Path(str(composed.sweep))), str(composed.job)
     config, hydra = folder.read_job(name)
+    stop_on_signals()
     try:
         import_modules(config.imports)
         run_training(config, folder.path, hydra, pictures=False, wait=True)

@@ -1,0 +1,244 @@
+"""Runs that are killed or stopped at chosen moments, and what may differ afterwards: nothing.
+
+``make soak ARGS="trials=100 seed=0 seconds=1500 json=outputs/soak/kills.json"`` kills runs at random moments, goes on
+with them, compares them with one that nobody disturbed, and writes what it found.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from pytorch_lightning import Callback
+
+from factories.runs import read, rows, run_folder, train_here
+from histo_lightning.data.pixels import cache
+
+# Dropout, averaged weights, a warm-up and the best epoch: all that a checkpoint has to carry.
+OVERRIDES = (
+    *("head=mlp", "callbacks=[default,ema]", "callbacks.ema.decay=0.9", "scored_weights=best"),
+    *("epochs=2", "trainer.progress=none"),
+    *("callbacks.dashboard.graph=false", "callbacks.dashboard.images=false", "callbacks.dashboard.gradcam=0"),
+)
+HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_start", "on_train_epoch_end")
+HOOKS += ("on_predict_batch_start",)
+MEASURED = {"seconds", "begun", "train_seconds", "cost", "images_per_second", "started", "dirpath"}
+MEASURED |= {"git_commit", "versions"}
+
+
+class Moments(Callback):
+    """Counts what a run does, and at number ``at`` (from 1) calls ``act``: steps, and both sides of every write."""
+
+    def __init__(self, at: int, act: Callable[[], None], names: Sequence[str] = ()) -> None:
+        self.at, self.act, self.chosen = at, act, names
+        self.names: list[str] = []
+        self.process = os.getpid()
+        for hook in HOOKS:
+            setattr(self, hook, lambda *_, name=hook, **__: self.reach(name))
+
+    def reach(self, name: str) -> None:
+        if os.getpid() != self.process or (self.chosen and name not in self.chosen):
+            return
+        self.names.append(name)
+        if len(self.names) == self.at:
+            self.act()
+
+    def around(self, owner: Any, name: str) -> Any:
+        original = getattr(owner, name)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            self.reach(f"before {name}")
+            value = original(*args, **options)
+            self.reach(f"after {name}")
+            return value
+
+        return mock.patch.object(owner, name, watched)
+
+    def watch(self) -> list[Any]:
+        """Patches of what writes, and of what decodes an image."""
+        writes = [self.around(os, name) for name in ("fsync", "rename", "replace", "unlink", "mkdir")]
+        return [*writes, self.around(torch, "save"), self.around(cache, "decode")]
+
+
+def attempt(
+    root: Path, cache_dir: Path, *overrides: str, at: int = 0, hook: str = "", pictures: bool = False
+) -> tuple[int, list[str]]:
+    """A run in a process of its own that kills itself at moment ``at`` (0: never); its status, and the moments it reached."""
+    root.mkdir(parents=True, exist_ok=True)
+    report = root / "moments"
+    report.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with (root / "log").open("ab") as log:
+                for stream in (1, 2):
+                    os.dup2(log.fileno(), stream)
+            moments = Moments(at, lambda: None, (hook,) if hook else ())
+
+            def die() -> None:
+                moments.process = 0
+                report.write_text("\n".join(moments.names))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            moments.act = die
+            for patch in moments.watch():
+                patch.start()
+            train_here(root, cache_dir, *OVERRIDES, *overrides, callbacks=[moments], pictures=pictures)
+            moments.process = 0
+            report.write_text("\n".join(moments.names))
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    reached = report.read_text().splitlines() if report.is_file() else []
+    report.unlink(missing_ok=True)
+    return os.waitstatus_to_exitcode(status), reached
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two values differ, down to the last bit of every tensor; times and folders aside."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        one, other = ({_name(key): value for key, value in each.items()} for each in (one, other))
+        found = [f"{where}/{key}: in one only" for key in sorted(map(str, one.keys() ^ other.keys()))]
+        for key in one.keys() & other.keys() - MEASURED:
+            found += differences(one[key], other[key], f"{where}/{key}")
+        return found
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for i, (a, b) in pairs for line in differences(a, b, f"{where}/{i}")]
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        same = one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+        return [] if same else [where]
+    if isinstance(one, str) and one.endswith(".ckpt"):
+        one, other = _name(one), _name(other)
+    return [] if one == other or (one != one and other != other) else [f"{where}: {one} and {other}"]
+
+
+def _name(key: Any) -> Any:
+    return Path(key).name if isinstance(key, str) and key.endswith(".ckpt") else key
+
+
+def differing(whole: Path, disturbed: Path) -> list[str]:
+    """What differs between an undisturbed run folder and another one of the same run, and what does not belong there."""
+    found = []
+    for name in ("predictions/val.csv", "predictions/test.csv", "split.json"):
+        if (whole / name).read_bytes() != (disturbed / name).read_bytes():
+            found.append(name)
+    found += differences(rows(whole / "history.csv"), rows(disturbed / "history.csv"), "history")
+    for name in ("last", "best"):
+        states = []
+        for folder in (whole, disturbed):
+            state = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+            state["histo_lightning"].pop("config")
+            states.append(state)
+        found += differences(*states, name)
+    found += differences(read(whole / "metrics.json"), read(disturbed / "metrics.json"), "metrics")
+    one, other = (read(folder / "status.json") for folder in (whole, disturbed))
+    found += differences(one, other, "status")
+    files = [_files(folder) for folder in (whole, disturbed)]
+    found += [f"file in one only: {name}" for name in sorted(files[0] ^ files[1])]
+    root = disturbed.parents[2]
+    return found + [f"left: {path.relative_to(root)}" for path in sorted(root.rglob(".*.tmp"))]
+
+
+def _files(folder: Path) -> set[str]:
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {name for name in names if "tfevents" not in name}
+
+
+def trial(
+    root: Path, whole: Path, cache_dir: Path, generator: random.Random, moments: Sequence[str], pictures: bool
+) -> dict[str, Any]:
+    """Kill a run one to three times, each at a moment drawn from those of a whole run; go on; what differs in the end.
+
+    Every kind of moment is as likely as the others; where images are decoded, the cache is a cold one.
+    """
+    kills, counts = list[str](), Counter(moments)
+    for _ in range(generator.randint(1, 3)):
+        name = generator.choice(sorted(counts))
+        if "decode" in name:
+            cache_dir = root / "cache"
+        at = generator.randint(1, counts[name])
+        status, _ = attempt(root, cache_dir, at=at, hook=name, pictures=pictures)
+        if status == 0:
+            break
+        if status != -signal.SIGKILL:
+            return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
+        kills.append(f"{name} {at}")
+    status, _ = attempt(root, cache_dir, pictures=pictures)
+    if status:
+        return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
+    return {"kills": kills, "differences": differing(whole, run_folder(root))}
+
+
+def _last_line(root: Path) -> str:
+    return ((root / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
+
+
+def soak(
+    trials: int, seed: int, cache_dir: Path, pictures: bool = True, seconds: float = 1e9
+) -> dict[str, Any]:
+    """``trials`` of :func:`trial` at most, begun within ``seconds``; the outcomes."""
+    generator, outcomes, start = random.Random(seed), [], time.monotonic()
+    with tempfile.TemporaryDirectory() as parent:
+        root = Path(parent)
+        status, reached = attempt(root / "whole", root / "whole" / "cache", pictures=pictures)
+        assert status == 0, _last_line(root / "whole")
+        whole = run_folder(root / "whole")
+        for number in range(trials):
+            if time.monotonic() - start > seconds:
+                break
+            folder = root / "trial"
+            outcomes.append(trial(folder, whole, cache_dir, generator, reached, pictures))
+            if outcomes[-1]["differences"]:
+                print(number, outcomes[-1], flush=True)
+            shutil.rmtree(folder)
+    names = Counter(kill.rpartition(" ")[0] for outcome in outcomes for kill in outcome["kills"])
+    return {
+        "seed": seed,
+        "moments": len(reached),
+        "trials": len(outcomes),
+        "kills": sum(names.values()),
+        "kills_by_moment": dict(sorted(names.items())),
+        "differing": sum(bool(outcome["differences"]) for outcome in outcomes),
+        "outcomes": outcomes,
+    }
+
+
+def main() -> int:
+    given = {
+        "trials": "100",
+        "seed": "0",
+        "json": "outputs/soak/kills.json",
+        "cache_dir": "",
+        "seconds": "1e9",
+    }
+    given |= dict(argument.split("=", 1) for argument in sys.argv[1:])
+    cache_dir = Path(given["cache_dir"] or os.environ.get("HISTO_TEST_CACHE") or tempfile.gettempdir())
+    found = soak(int(given["trials"]), int(given["seed"]), cache_dir, seconds=float(given["seconds"]))
+    path = Path(given["json"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{found['kills']} kills in {found['trials']} runs, {found['differing']} differ: {path}")
+    return 1 if found["differing"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
