@@ -119,12 +119,15 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
             overrides = [[options[-1], f"job='{name}'"] for name in names]
             for job in launcher.launch(overrides, initial_job_idx=0):
                 if job.status == JobStatus.FAILED and isinstance(job._return_value, Exception):
-                    print(f"a job could not be started: {job._return_value}", file=sys.stderr)
+                    print(f"a job left no result: {_first_line(job._return_value)}", file=sys.stderr)
     except UserError:
         raise
     except Exception as error:  # the engine's own: errors of jobs are recorded, not raised
-        reason = [*str(error).strip().splitlines(), ""][0]
-        print(f"the launcher stopped: {type(error).__name__}: {reason}", file=sys.stderr)
+        print(f"the launcher stopped: {type(error).__name__}: {_first_line(error)}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return [*str(error).strip().splitlines(), ""][0]
 
 
 def comparison_of(jobs: Jobs) -> dict[str, Any]:
