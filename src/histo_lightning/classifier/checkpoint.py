@@ -1,11 +1,12 @@
 """Checkpoint files: read safely, written in one step or not at all."""
 
+import hashlib
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
@@ -14,6 +15,7 @@ from torch import nn
 
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import replacing
+from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint
 
 CHECKPOINT_FORMAT = 2
 TRAINING_STATE = (
@@ -31,6 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint; give a run's checkpoints/best.ckpt")
+    check_file(file)
     try:
         checkpoint: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # any bytes may be in the file, and unpickling raises what it likes
@@ -79,11 +82,31 @@ def _uninterrupted() -> Iterator[None]:
             signal.raise_signal(arrived[0])
 
 
-def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
+class _Hashed:
+    """A file that is written, and its SHA-256."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.flush, self.sha256 = file, file.flush, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        return self.file.write(content)
+
+
+def save_atomic(checkpoint: dict[str, Any] | bytes, path: Path) -> None:
+    """``torch.save`` (or the content of a saved one) to a temporary file, fsync, rename, listed in its run's manifest.
+
+    UserError where the disk is full or closed to us.
+    """
     try:
         with _uninterrupted(), replacing(path) as file:
-            torch.save(checkpoint, file)
+            hashed = _Hashed(file)
+            if isinstance(checkpoint, bytes):
+                hashed.write(checkpoint)
+            else:
+                torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # it writes, and does no more
+            list_checkpoint(path, file.tell(), hashed.sha256.hexdigest())
+        digest_of(path, hashed.sha256.hexdigest())
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         problem = f"the checkpoint cannot be written ({error}); free space, the same command goes on"
         raise UserError(f"{path}: {problem}") from error

@@ -236,6 +236,7 @@ class ExportConfig(CheckpointConfig):
 @dataclass
 class AuditConfig:
     split_file: str = key("", literal=True)  # in any form; the data set is for comparing its pixels
+    run: str = key("", literal=True)
     dataset: DatasetConfig = key(DatasetConfig)
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)

@@ -1,0 +1,77 @@
+"""What training does about damaged files of its run: mend what it can make again, and name what it cannot."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from histo_lightning.classifier.checkpoint import save_atomic
+from histo_lightning.errors import UserError
+from histo_lightning.runs import RunFolder
+from histo_lightning.runs.manifest import CHECKPOINTS, DRAWN, MEND, damaged, read_manifest
+
+SETTINGS = ("config.yaml", "split.json", ".hydra/")  # known before training
+LOGS = ("train.log", "tensorboard/")  # no result depends on them
+log = logging.getLogger("histo_lightning")
+
+
+def say(text: str) -> None:
+    """A warning for the log of the run, and for people."""
+    log.warning("%s", text)
+    print(text, file=sys.stderr)
+
+
+def mend_checkpoints(run: RunFolder, scored_weights: str) -> None:
+    """Before a fit goes on: ``best.ckpt`` takes the place of a damaged ``last.ckpt``; without it, training starts again.
+
+    Either way to the same result.
+    """
+    try:
+        problems = damaged(run.path)
+    except UserError as error:
+        (run.path / "manifest.json").unlink()
+        say(f"{error}; training goes on without them")
+        return
+    last, best = (f"{CHECKPOINTS}{name}.ckpt" for name in ("last", "best"))
+    for name in problems.keys() & {last, best}:
+        run.update(fitted=False)
+        again = {last, best} <= problems.keys() or (name == best and scored_weights == "best")
+        again |= name == last and best not in read_manifest(run.path)
+        for other in (last, best) if again else [name]:
+            (run.path / other).unlink(missing_ok=True)
+        if name == last and not again:
+            save_atomic((run.path / best).read_bytes(), run.path / last)
+        mend = "from the first epoch" if again else f"with {best if name == last else last}"
+        say(f"{run.path / name}: is damaged ({problems[name]}); training goes on {mend}")
+
+
+def drawing_damaged(run: Path) -> bool:
+    """Whether a picture or page has not its listed size, which is said: it is drawn again."""
+    names = [name for name in damaged(run, hashes=False) if name.startswith(DRAWN)]
+    for name in names:
+        say(f"{run / name}: is damaged; it is written again")
+    return bool(names)
+
+
+def mend_finished(
+    run: RunFolder, write_settings: Callable[[], None], draw: Callable[[], object], pictures: bool
+) -> bool:
+    """Write again what is damaged among settings, pictures and pages, or missing after a kill; whether anything was.
+
+    UserError where tables, scores or checkpoints are damaged.
+    """
+    mended = pictures and not (run.path / "report.html").is_file()
+    for name, problem in damaged(run.path).items():
+        again, harmless = (
+            name.startswith((*DRAWN, *SETTINGS)) or name.endswith(".scored"),
+            name.startswith(LOGS),
+        )
+        damage = f"{run.path / name}: is damaged ({problem})"
+        if not (again or harmless):
+            raise UserError(f"{damage}; {MEND}")
+        say(f"{damage}; {'it is written again' if again else 'no result depends on it'}")
+        mended |= again
+    if mended:
+        write_settings()
+        draw()
+    return mended or "status.json" not in read_manifest(run.path)
