@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pytorch_lightning import Callback
 
-from factories.damage import GOOD, KINDS, Command, copy_folder, damage, files_of, judged, trials
-from factories.runs import SMALL, main_here, rows, run_folder, train_here
-from histo_lightning.runs.manifest import damaged, read_manifest
+from factories.damage import GOOD, copy_folder, damage, files_of, judged, trials
+from factories.runs import main_here, run_folder, train_here
+from histo_lightning.runs.manifest import read_manifest
 
 TINY = (
     "experiment=smoke",
@@ -23,6 +23,9 @@ TINY = (
 )
 
 
+RUN = "outputs/runs"
+
+
 class Interrupt(Callback):
     """Ctrl-C at the beginning of the second epoch."""
 
@@ -31,21 +34,118 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
 
+def training(root: Path, cache_dir: Path) -> list[str]:
+    own = (f"output_dir={root / 'outputs'}", f"cache_dir={cache_dir / 'histo_lightning'}")
+    return ["train", *TINY, "trainer.threads=1", *own, f"json={root / 'm.json'}"]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, cache_dir: Path) -> Path:
     """A finished run, below ``outputs/``."""
     root = tmp_path_factory.mktemp("whole")
-    train_here(root, cache_dir, "trainer.progress=none", base=TINY)
+    assert main_here(*training(root, cache_dir)) == 0
     return root
 
 
-def settings(root: Path, cache_dir: Path) -> list[str]:
-    return [
-        *TINY,
-        "trainer.threads=1",
-        f"output_dir={root / 'outputs'}",
-        f"cache_dir={cache_dir / 'histo_lightning'}",
-    ]
+@pytest.fixture(scope="module")
+def halted(tmp_path_factory, cache_dir: Path) -> Path:
+    """A run that was interrupted after its first epoch, below ``outputs/``."""
+    root = tmp_path_factory.mktemp("halted")
+    with pytest.raises(KeyboardInterrupt):
+        train_here(root, cache_dir, "trainer.progress=none", base=TINY, callbacks=[Interrupt()])
+    return root
+
+
+class Lines:
+    """The commands that read a run, and what of their output depends on its files."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self.cache_dir = cache_dir
+        self.image = next((cache_dir / "histo_lightning" / "synthetic").rglob("*.png"))
+
+    def arguments(self, command: str, root: Path) -> list[str]:
+        (run,) = (root / RUN).iterdir()
+        checkpoint = [
+            f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+            f"output_dir={root / 'out'}",
+            "run_name=x",
+        ]
+        quiet = ["trainer=cpu", "trainer.progress=none"]
+        cache = f"cache_dir={self.cache_dir / 'histo_lightning'}"
+        drawn = ["dataset=synthetic", "dataset.images_per_slide=1", "dataset.image_size=140"]
+        return {
+            "train": training(root, self.cache_dir),
+            "resume": training(root, self.cache_dir),
+            "predict": ["predict", *checkpoint, f"input={self.image}", *quiet],
+            "evaluate": ["evaluate", *checkpoint, *drawn, "part=test", cache, *quiet],
+            "export": ["export", *checkpoint, "format=safetensors"],
+            "compare": ["compare", f"runs={root / 'outputs'}", f"output_dir={root / 'out'}"],
+            "split": ["audit", f"split_file={run / 'split.json'}", f"json={root / 'out' / 'split.json'}"],
+            "prepare": [
+                "prepare",
+                *drawn,
+                "split=file",
+                f"split.path={run / 'split.json'}",
+                f"output_dir={root / 'out'}",
+                cache,
+                "trainer.progress=none",
+            ],
+            "report": [
+                "report.__main__",
+                f"output_dir={root / 'outputs'}",
+                f"json={root / 'out' / 'i.json'}",
+            ],
+        }[command]
+
+    def content(self, command: str, root: Path) -> object:
+        """What a command leaves, as far as it is the same at every call."""
+        texts = {path.name: path.read_text().replace(str(root), "") for path in (root / "out").rglob("*.csv")}
+        for path in [*(root / "out").rglob("*.json"), *root.glob("m.json")]:
+            if path.name not in ("manifest.json",):
+                texts[path.name] = path.read_text().replace(str(root), "")
+        tables = [*(root / RUN).glob("*/predictions/*.csv")] if command in ("train", "resume") else []
+        texts |= {path.name: path.read_text() for path in tables}
+        if command == "resume":  # seconds differ
+            texts = {name: text for name, text in texts.items() if name != "m.json"}
+        model = [path.read_bytes() for path in (root / "out").rglob("model.*")]
+        return texts, model
+
+
+READERS = {  # what reads a file, at least
+    "checkpoints/": ("predict", "evaluate", "export"),
+    "split.json": ("split", "prepare", "evaluate", "compare"),
+    "predictions/": ("compare",),
+    "": ("compare", "train", "report"),
+}
+
+
+def readers(name: str) -> tuple[str, ...]:
+    return next(commands for start, commands in READERS.items() if start in name)
+
+
+def attempt(lines: Lines, source: Path, root: Path, command: str, wanted, trial, capsys) -> dict[str, object]:
+    """Damage a copy of a folder, run a command on it, and judge what came of it."""
+    kind, name, draw = trial
+    copy_folder(source, root)
+    (root / "out").mkdir()
+    done = damage(root / "outputs", kind, name, draw) if kind else None
+    capsys.readouterr()
+    status, said = main_here(*lines.arguments(command, root)), "".join(capsys.readouterr())
+    content = lines.content(command, root) if status in (0, 3) else None
+    if done is None:
+        return {"content": content, "status": status, "said": said}
+    outcome = judged(done, status, said, same=content == wanted)
+    if outcome == "said" and command == "resume" and content != wanted:
+        outcome = "wrong"
+    shutil.rmtree(root)
+    return {
+        "kind": kind,
+        "file": name,
+        "with": done.names[1:],
+        "command": command,
+        "outcome": outcome,
+        "said": said[-400:],
+    }
 
 
 def test_every_file_is_listed_and_audited(whole: Path, tmp_path: Path, capsys) -> None:
@@ -60,3 +160,40 @@ def test_every_file_is_listed_and_audited(whole: Path, tmp_path: Path, capsys) -
         status, said = main_here("audit", f"run={copy}"), "".join(capsys.readouterr())
         assert (status, judged(done, status, said, same=False)) == (2, "refused"), (done, said)
         shutil.rmtree(copy)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_no_damage_is_used_without_a_word(
+    whole: Path, halted: Path, cache_dir: Path, tmp_path: Path, capsys
+) -> None:
+    """As many trials as ``HISTO_TRIALS`` says; ``HISTO_SOAK`` names the folder for ``damage.json``."""
+    lines, outcomes = Lines(cache_dir), []
+    wanted: dict[str, object] = {}
+    names = files_of(whole / "outputs")
+    count = int(os.environ.get("HISTO_TRIALS", "200"))
+    for number, trial in enumerate(trials(count, names, seed=2)):
+        command = random.Random(number).choice(readers(trial[1]))
+        if number % 8 == 7:
+            command, name = (
+                "resume",
+                trial[2].choice([n for n in files_of(halted / "outputs") if "ckpt" in n or number % 3]),
+            )
+            trial = (trial[0], name, trial[2])
+        source = halted if command == "resume" else whole
+        if command not in wanted:
+            first = attempt(
+                lines, source, tmp_path / f"whole_{command}", command, None, ("", "", random), capsys
+            )
+            assert first["status"] == 0, first
+            wanted[command] = first["content"]
+        outcomes.append(
+            attempt(lines, source, tmp_path / str(number), command, wanted[command], trial, capsys)
+        )
+        if outcomes[-1]["outcome"] not in GOOD:
+            with capsys.disabled():
+                print(outcomes[-1])
+    if folder := os.environ.get("HISTO_SOAK"):
+        (Path(folder) / "damage.json").write_text(json.dumps(outcomes, indent=1))
+    counts = Counter(str(one["outcome"]) for one in outcomes)
+    assert counts.keys() <= set(GOOD), (counts, [one for one in outcomes if one["outcome"] not in GOOD][:5])

@@ -13,6 +13,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from lightning_fabric.utilities.types import _PATH
 from torch import nn
 
+from histo_lightning.classifier.contents import check_archive, check_values
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import replacing
 from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint
@@ -33,9 +34,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint; give a run's checkpoints/best.ckpt")
-    check_file(file)
+    listed = check_file(file)
     try:
+        check_archive(file, sums=not listed)
         checkpoint: Any = torch.load(file, map_location="cpu", weights_only=True)
+        check_values(checkpoint)
     except Exception as error:  # any bytes may be in the file, and unpickling raises what it likes
         reason = [*str(error).splitlines(), type(error).__name__][0][:120]
         raise UserError(f"{file}: cannot be read as a checkpoint ({reason})") from error

@@ -31,12 +31,12 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     about, dataset, visible = trained.about, config.dataset, config.trainer.progress != "none"
-    task = str(about["config"]["task"])
+    task = trained.config.task
     names = list(SUBTYPES if task == "subtype" else CLASSES)
     if names != trained.classes:
         raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    magnification = config.magnification or str(about["config"]["magnification"])
+    magnification = config.magnification or trained.config.magnification
     with StepProgress("preparing images", visible) as progress:
         source = open_source(dataset, find_root(dataset, cache_dir, progress))
         records = select_magnification(source.records, magnification)

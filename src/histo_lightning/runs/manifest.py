@@ -56,16 +56,16 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def check_file(path: Path) -> None:
-    """UserError where the manifest of the folder, or of the one above, lists another content."""
-    problem = ""
+def check_file(path: Path) -> bool:
+    """Whether the manifest of the folder, or of the one above, lists a file; UserError where with another content."""
     for _ in range(2):  # it may be replaced, and then its manifest, between the two looks
+        entry, problem = None, ""
         for folder in path.absolute().parents[:2]:
             name = path.absolute().relative_to(folder).as_posix()
-            if entry := read_manifest(folder).get(name):
-                problem = _problem(path, entry)
+            if listed := read_manifest(folder).get(name):
+                entry, problem = listed, _problem(path, listed)
         if not problem:
-            return
+            return entry is not None
     raise UserError(f"{path}: is damaged ({problem}); {MEND}")
 
 
@@ -121,7 +121,7 @@ def renew(folder: Path) -> dict[str, str]:
 def list_checkpoint(path: Path, size: int, digest: str) -> None:
     """List a run's checkpoint before it takes its name; what has the name stays valid, should it not come to that."""
     folder, name = path.absolute().parent.parent, CHECKPOINTS + path.name
-    if not (folder / name).parent.samefile(path.parent) or not (folder / "status.json").is_file():
+    if folder / name != path.absolute() or not (folder / "status.json").is_file():
         return  # not of a run
     files = read_manifest(folder)
     entry: Entry = {"bytes": size, "sha256": digest}
