@@ -131,6 +131,9 @@ def attempt(lines: Lines, source: Path, root: Path, command: str, wanted, trial,
     done = damage(root / "outputs", kind, name, draw) if kind else None
     capsys.readouterr()
     status, said = main_here(*lines.arguments(command, root)), "".join(capsys.readouterr())
+    if command == "report":  # it lists a damaged folder with what is wrong
+        entries = json.loads((root / "out" / "i.json").read_text())
+        said += "".join(entry["title"] for entry in entries if entry["state"] == "damaged")
     content = lines.content(command, root) if status in (0, 3) else None
     if done is None:
         return {"content": content, "status": status, "said": said}
