@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
@@ -85,17 +85,6 @@ def _uninterrupted() -> Iterator[None]:
             signal.raise_signal(arrived[0])
 
 
-class _Hashed:
-    """A file that is written, and its SHA-256."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.flush, self.sha256 = file, file.flush, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.sha256.update(content)
-        return self.file.write(content)
-
-
 def save_atomic(checkpoint: dict[str, Any] | bytes, path: Path) -> None:
     """``torch.save`` (or the content of a saved one) to a temporary file, fsync, rename, listed in its run's manifest.
 
@@ -103,13 +92,14 @@ def save_atomic(checkpoint: dict[str, Any] | bytes, path: Path) -> None:
     """
     try:
         with _uninterrupted(), replacing(path) as file:
-            hashed = _Hashed(file)
             if isinstance(checkpoint, bytes):
-                hashed.write(checkpoint)
+                file.write(checkpoint)
             else:
-                torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # it writes, and does no more
-            list_checkpoint(path, file.tell(), hashed.sha256.hexdigest())
-        digest_of(path, hashed.sha256.hexdigest())
+                torch.save(checkpoint, file)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            list_checkpoint(path, file.tell(), digest)
+        digest_of(path, digest)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         problem = f"the checkpoint cannot be written ({error}); free space, the same command goes on"
         raise UserError(f"{path}: {problem}") from error

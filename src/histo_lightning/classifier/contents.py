@@ -1,5 +1,6 @@
 """What a checkpoint from anywhere may hold: checked before memory is taken and before anything is built."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from histo_lightning.config.checks import from_stranger
 from histo_lightning.config.schema import HyperParameters, Metadata
@@ -18,7 +18,6 @@ from histo_lightning.models.networks import network_settings
 
 MOST_PICKLED = 2**26  # bytes of all that is no tensor
 MOST_ITEMS, DEEPEST = 2_000_000, 40  # values outside tensors, containers inside one another
-MOST_MODULES = 5000  # of a network; ResNet-152 has 500
 
 
 def check_archive(path: Path, *, sums: bool) -> None:
@@ -85,6 +84,8 @@ def checked_hyper_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         key for key in (*parameters_of(factory), *settings) if key.startswith(("weights_", "pretrained"))
     ]:
         raise UserError(f"model.{loads[0]}: a checkpoint brings its own weights")
+    if large := re.search(r"(?<![.\d])\d{5,}", str(settings)):
+        raise UserError(f"model: {large[0][:20]} is too large for an argument of a network")
     _check_shapes(hyper, state)
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -95,23 +96,11 @@ def checked_hyper_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_shapes(hyper: HyperParameters, state: Mapping[str, Tensor]) -> None:
-    """UserError where the network is not that of the weights; built without memory, of a bounded number of modules."""
-    count = 0
-
-    def counted(*_: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > MOST_MODULES:
-            raise UserError(f"model: has more than {MOST_MODULES} parts")
-
-    hook = register_module_module_registration_hook(counted)
-    try:
-        with torch.device("meta"):
-            network = build_network(
-                hyper.model, hyper.num_classes, head=hyper.head, hidden=hyper.hidden, dropout=hyper.dropout
-            )
-    finally:
-        hook.remove()
+    """UserError where the network, built without memory, is not that of the weights."""
+    with torch.device("meta"):
+        network = build_network(
+            hyper.model, hyper.num_classes, head=hyper.head, hidden=hyper.hidden, dropout=hyper.dropout
+        )
     for name, tensor in network.state_dict(prefix="network.").items():
         if name in state and state[name].shape != tensor.shape:
             shapes = f"{name}: {tuple(state[name].shape)}, not {tuple(tensor.shape)}"

@@ -170,16 +170,14 @@ def from_stranger(schema: type[S], values: Mapping[str, Any]) -> S:
 
     UserError for a missing key, a wrong type or a value that is not allowed.
     """
-    own: dict[str, Any] = {}
     for entry in fields(schema):  # type: ignore[arg-type]
         name = entry.name
-        if name not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            raise UserError(f"{name} is missing")
-        if name in values and not fits(values[name], entry.type):
+        if name not in values:
+            if entry.default is MISSING and entry.default_factory is MISSING:
+                raise UserError(f"{name} is missing")
+        elif not fits(values[name], entry.type):
             raise UserError(f"{name}={values[name]!r:.80}: is of another type; needed is {entry.type}")
-        if name in values:
-            own[name] = values[name]
-    made = schema(**own)
+    made = schema(**{entry.name: values[entry.name] for entry in fields(schema) if entry.name in values})  # type: ignore[arg-type]
     check(made)
     return made
 

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from histo_lightning.classifier.checkpoint import save_atomic
@@ -10,7 +9,6 @@ from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 from histo_lightning.runs.manifest import CHECKPOINTS, DRAWN, MEND, damaged, read_manifest
 
-SETTINGS = ("config.yaml", "split.json", ".hydra/")  # known before training
 LOGS = ("train.log", "tensorboard/")  # no result depends on them
 log = logging.getLogger("histo_lightning")
 
@@ -45,33 +43,14 @@ def mend_checkpoints(run: RunFolder, scored_weights: str) -> None:
         say(f"{run.path / name}: is damaged ({problems[name]}); training goes on {mend}")
 
 
-def drawing_damaged(run: Path) -> bool:
-    """Whether a picture or page has not its listed size, which is said: it is drawn again."""
-    names = [name for name in damaged(run, hashes=False) if name.startswith(DRAWN)]
-    for name in names:
-        say(f"{run / name}: is damaged; it is written again")
-    return bool(names)
-
-
-def mend_finished(
-    run: RunFolder, write_settings: Callable[[], None], draw: Callable[[], object], pictures: bool
-) -> bool:
-    """Write again what is damaged among settings, pictures and pages, or missing after a kill; whether anything was.
-
-    UserError where tables, scores or checkpoints are damaged.
-    """
-    mended = pictures and not (run.path / "report.html").is_file()
-    for name, problem in damaged(run.path).items():
-        again, harmless = (
-            name.startswith((*DRAWN, *SETTINGS)) or name.endswith(".scored"),
-            name.startswith(LOGS),
-        )
-        damage = f"{run.path / name}: is damaged ({problem})"
-        if not (again or harmless):
+def drawings_damaged(run: Path, *, hashes: bool = True) -> bool:
+    """Whether pictures or pages of a finished run are damaged, which is said; UserError where tables, scores or checkpoints are."""
+    drawn = False
+    for name, problem in damaged(run, hashes=hashes).items():
+        again = name.startswith(DRAWN) or name.endswith(".scored")
+        damage = f"{run / name}: is damaged ({problem})"
+        if not (again or name.startswith(LOGS)):
             raise UserError(f"{damage}; {MEND}")
-        say(f"{damage}; {'it is written again' if again else 'no result depends on it'}")
-        mended |= again
-    if mended:
-        write_settings()
-        draw()
-    return mended or "status.json" not in read_manifest(run.path)
+        say(f"{damage}; {'it is drawn again' if again else 'no result depends on it'}")
+        drawn |= again
+    return drawn

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,11 +27,11 @@ from histo_lightning.report.run_page import write_report
 from histo_lightning.report.summaries import print_summary
 from histo_lightning.report.words import labels_of
 from histo_lightning.runs import choose_folder, read_bytes, read_json, versions, write_atomic, write_json
-from histo_lightning.runs.manifest import DRAWN, write_manifest
+from histo_lightning.runs.manifest import damaged, read_manifest, write_manifest
 from histo_lightning.training.checks import aurocs
 from histo_lightning.training.fit import first_of_several, fit_and_predict, folder_of_first, leave_group, rank
 from histo_lightning.training.objects import build_datamodule
-from histo_lightning.training.repair import SETTINGS, drawing_damaged, mend_checkpoints, mend_finished
+from histo_lightning.training.repair import drawings_damaged, mend_checkpoints
 from histo_lightning.training.results import draw_run, write_board, write_results
 
 FEWEST_FOR_PROCESSES = 6  # below that, starting processes (imports) takes longer than drawing
@@ -91,27 +90,31 @@ def run_training(
     run = choose_folder(parent, readable_name(config), config.resume, identity)
     with run.locked(wait=wait):
         finished = run.status.get("state") == "finished" and config.resume != "never"
-        settings = partial(_write_settings, run.path, config, data, hydra or {})
-        draw = partial(draw_run, config, run.path, data)
         if not finished:
             with run.recorded(**identity), _log_file(run.path):
                 _introduce(data, config)
-                settings()
+                write_atomic(run.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+                for name, text in (hydra or {}).items():
+                    write_atomic(run.path / ".hydra" / name, text)
+                write_json(run.path / "split.json", data.split.as_dict())
                 mend_checkpoints(run, config.scored_weights)
                 with first_of_several(run.path):
                     fitted = fit_and_predict(config, run.path, data, callbacks)
                 log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
                 write_results(config, run.path, data, fitted)
                 if pictures:
-                    draw()
+                    draw_run(config, run.path, data)
                 else:
                     write_board(config, run.path)
             if config.keep == "weights":  # not before the run counts as finished
                 keep_weights(fitted.scored)
             if pictures:
                 write_report(run.path)  # again: the report shows the finished status
-        if not finished or mend_finished(run, settings, draw, pictures):
-            write_manifest(run.path, written=(*DRAWN, *SETTINGS))
+        undrawn = pictures and not (run.path / "report.html").is_file()  # of a sweep that was killed
+        if redrawn := finished and (drawings_damaged(run.path) or undrawn):
+            draw_run(config, run.path, data)
+        if redrawn or "status.json" not in read_manifest(run.path):
+            write_manifest(run.path)
     shown = config.trainer.progress != "none"
     if finished and shown:
         console().print("this experiment is finished already (resume=never runs it again in a new folder)")
@@ -130,7 +133,7 @@ def run_training(
 
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     """Draw every run that has no ``report.html`` yet; a line for each that failed, since no result is lost by that."""
-    missing = [run for run in runs if not (run / "report.html").is_file() or drawing_damaged(run)]
+    missing = [run for run in runs if not (run / "report.html").is_file() or damaged(run, hashes=False)]
     processes = min(cores(), len(missing)) if len(missing) >= FEWEST_FOR_PROCESSES else 1
     problems = list[str]()
     with StepProgress("drawing pictures", shown) as progress:
@@ -143,6 +146,7 @@ def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
 def _draw(run: Path) -> str:
     """Draw a run from its folder; what went wrong, or nothing."""
     try:
+        drawings_damaged(run, hashes=False)
         config: Any = to_config(cast(DictConfig, OmegaConf.load(io.BytesIO(read_bytes(run / "config.yaml")))))
         import_modules(config.imports)
         config.trainer.progress = "none"
@@ -151,14 +155,6 @@ def _draw(run: Path) -> str:
     except (UserError, OSError) as error:
         return f"{run}: its pictures cannot be drawn ({error})"
     return ""
-
-
-def _write_settings(folder: Path, config: Config, data: BreakHisDataModule, hydra: Mapping[str, str]) -> None:
-    write_atomic(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    for name, text in hydra.items():
-        write_atomic(folder / ".hydra" / name, text)
-    assert data.split is not None
-    write_json(folder / "split.json", data.split.as_dict())
 
 
 def check_monitors(config: Config, data: BreakHisDataModule) -> None:

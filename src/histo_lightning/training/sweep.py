@@ -28,7 +28,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.report.index import refresh_index
 from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
-from histo_lightning.runs.manifest import check_file, damaged, renew, write_manifest
+from histo_lightning.runs.manifest import check_file, renew, write_manifest
 from histo_lightning.training.checks import factors
 from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
@@ -75,12 +75,8 @@ def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> i
     study = write_leakage_study(folder.path)
     write_manifest(folder.path)
     broken = [row for row in results["unfinished"] if row["state"] == "damaged"]
-    lines = [f"{row['run']}: {row['error']}" for row in broken]
-    lines += [
-        f"{run}: {name} ({why})" for run in finished for name, why in damaged(run, hashes=False).items()
-    ]
-    for line in lines:
-        print(f"damaged: {line}", file=sys.stderr)
+    for row in broken:
+        print(f"damaged: {row['run']}: {row['error']}", file=sys.stderr)
     refresh_index(Path(first.output_dir))
     if not shown:
         print(f"report: {folder.path / 'report.html'}")
