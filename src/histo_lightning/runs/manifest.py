@@ -96,7 +96,8 @@ def write_manifest(folder: Path, *, written: tuple[str, ...] = DRAWN, leave: str
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         kept = None if name.startswith(written) else before.get(name)
-        files[name] = kept or {"bytes": path.stat().st_size, "sha256": digest_of(path)}
+        entry = kept or {"bytes": path.stat().st_size, "sha256": digest_of(path)}
+        files[name] = {key: entry[key] for key in ("bytes", "sha256")}  # what was before no longer counts
     files.pop(leave, None)
     write_sealed(folder / MANIFEST, {"schema": 1, "files": files})
 

@@ -140,7 +140,7 @@ def changed(content: dict[str, Any], way: tuple[Any, ...], value: Any, *, remove
     return parts
 
 
-@hypothesis.settings(max_examples=int(os.environ.get("HISTO_TRIALS", "60")), derandomize=True, database=None,
+@hypothesis.settings(max_examples=int(os.environ.get("HISTO_TRIALS", "30")), derandomize=True, database=None,
                      suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
 @hypothesis.given(data=st.data())
 def test_whatever_a_checkpoint_holds(honest: dict[str, Any], tmp_path_factory, data: Any) -> None:
