@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run that has been scored, from the files of its folder: HParams, test scores, PR curves, pictures."""
 
+import io
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from histo_lightning.evaluation import read_predictions
-from histo_lightning.runs import read_json
+from histo_lightning.runs import read_bytes, read_json
 
 SUFFIX = ".scored"
 SCORES = ("auroc", "balanced_accuracy", "accuracy")
@@ -40,7 +41,7 @@ def write_scored(folder: Path, labels: str) -> None:
     for old in board.glob(f"*{SUFFIX}"):
         old.unlink()
     metrics = read_json(folder / "metrics.json")
-    config = OmegaConf.load(folder / "config.yaml")
+    config = OmegaConf.load(io.BytesIO(read_bytes(folder / "config.yaml")))
     step = int(metrics["best_epoch"])
     with SummaryWriter(str(board), filename_suffix=SUFFIX) as writer:
         for summary in _hparams(config, _varied(folder.parent / "sweep.json")):

@@ -1,5 +1,6 @@
 """Checkpoint files: read safely, written in one step or not at all."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from lightning_fabric.utilities.types import _PATH
 from torch import nn
 
+from histo_lightning.classifier.contents import check_archive, check_values
 from histo_lightning.config.exits import signals_held
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import replacing
+from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint
 
 CHECKPOINT_FORMAT = 2
 TRAINING_STATE = (
@@ -28,8 +31,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint; give a run's checkpoints/best.ckpt")
+    listed = check_file(file)
     try:
+        check_archive(file, sums=not listed)
         checkpoint: Any = torch.load(file, map_location="cpu", weights_only=True)
+        check_values(checkpoint)
     except Exception as error:  # any bytes may be in the file, and unpickling raises what it likes
         reason = [*str(error).splitlines(), type(error).__name__][0][:120]
         raise UserError(f"{file}: cannot be read as a checkpoint ({reason})") from error
@@ -52,12 +58,22 @@ def load_state(module: nn.Module, state: dict[str, Any], path: str | Path) -> No
         raise UserError(f"{path}: its weights do not fit this network ({problem}); {advice}") from error
 
 
-def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a temporary file, fsync, rename; raise UserError where the disk is full or closed to us."""
+def save_atomic(checkpoint: dict[str, Any] | bytes, path: Path) -> None:
+    """``torch.save`` (or the content of a saved one) to a temporary file, fsync, rename, listed in its run's manifest.
+
+    UserError where the disk is full or closed to us.
+    """
     try:
         # An exception of a signal's handler comes out of the C++ writer of torch.save like a full disk.
         with signals_held(), replacing(path) as file:
-            torch.save(checkpoint, file)
+            if isinstance(checkpoint, bytes):
+                file.write(checkpoint)
+            else:
+                torch.save(checkpoint, file)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            list_checkpoint(path, file.tell(), digest)
+        digest_of(path, digest)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         problem = f"the checkpoint cannot be written ({error}); free space, the same command goes on"
         raise UserError(f"{path}: {problem}") from error

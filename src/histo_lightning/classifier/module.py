@@ -1,7 +1,6 @@
 """The LightningModule: network, loss, epoch metrics and checkpoint metadata."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,14 +13,16 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from histo_lightning.classifier.checkpoint import CHECKPOINT_FORMAT, load_state, read_checkpoint
+from histo_lightning.classifier.contents import checked_hyper_parameters
 from histo_lightning.classifier.metrics import EvaluationMetrics, TrainingMetrics
 from histo_lightning.classifier.optimizers import build_optimizer, build_scheduler, check_optimization
-from histo_lightning.config.schema import MONITORS
-from histo_lightning.config.targets import class_of, import_modules, network_factory
+from histo_lightning.config.checks import from_stranger
+from histo_lightning.config.schema import HyperParameters
+from histo_lightning.config.targets import import_modules
 from histo_lightning.config.tree import option
 from histo_lightning.errors import UserError
 from histo_lightning.models import build_network
-from histo_lightning.models.networks import head_of, network_settings
+from histo_lightning.models.networks import head_of
 from histo_lightning.runs.version import __version__
 
 Batch = dict[str, Tensor]
@@ -69,27 +70,16 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        from_stranger(HyperParameters, self.hparams)
         self.optimizer_settings = _settings("optimizer", optimizer)
         self.scheduler_settings = _settings("scheduler", scheduler)
         if lr is not None:
             self.optimizer_settings["lr"] = lr
-        monitors = [name.replace("_", "/", 1) for name in MONITORS]
         weights = [1.0] * num_classes if class_weights is None else class_weights
         weights_fit = len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights)
-        share = "allowed is a number from 0 to below 1"
-        for name, fits, allowed in (
-            ("num_classes", num_classes >= 2, "at least 2 are needed"),
-            ("class_weights", weights_fit, f"give {num_classes} numbers that are not negative"),
-            ("label_smoothing", 0 <= label_smoothing < 1, share),
-            ("dropout", 0 <= dropout < 1, share),
-            ("head", head in ("linear", "mlp"), "allowed are linear, mlp"),
-            ("frozen_norm", frozen_norm in ("train", "eval"), "allowed are train, eval"),
-            ("tta", tta in ("none", "d4"), "allowed are none, d4"),
-            ("monitor", monitor in monitors, f"allowed are {', '.join(monitors)}"),
-            ("monitor_mode", monitor_mode in ("min", "max"), "allowed are min, max"),
-        ):
-            if not fits:
-                raise UserError(f"{name}={self.hparams[name]}: {allowed}")
+        if not weights_fit:
+            needed = f"give {num_classes} numbers that are not negative"
+            raise UserError(f"class_weights={class_weights}: {needed}")
         check_optimization(self.optimizer_settings, self.scheduler_settings)
         self.network = build_network(model, num_classes, head=head, hidden=hidden, dropout=dropout)
         self.freeze_backbone, self.frozen_norm = freeze_backbone, frozen_norm
@@ -260,12 +250,13 @@ class Classifier(LightningModule):
         """
         checkpoint = read_checkpoint(path)
         import_modules(imports)
-        settings = checkpoint["hyper_parameters"]
-        _check_origin(settings, path)
         try:
-            classifier = cls(**settings)
-        except TypeError as error:
-            raise UserError(f"{path}: its hyper-parameters do not fit this version ({error})") from error
+            classifier = cls(**checked_hyper_parameters(checkpoint))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except Exception as error:  # whatever classes of torch make of a stranger's arguments
+            reason = f"{type(error).__name__}: {error}"[:200]
+            raise UserError(f"{path}: its hyper-parameters do not fit this version ({reason})") from error
         load_state(classifier, checkpoint["state_dict"], path)
         classifier.metadata = checkpoint["histo_lightning"]
         return classifier.eval()
@@ -274,14 +265,3 @@ class Classifier(LightningModule):
 def _settings(group: str, given: str | dict[str, Any]) -> dict[str, Any]:
     """The settings of an option by its name, or a copy of the settings themselves."""
     return option(group, given) if isinstance(given, str) else dict(given)
-
-
-def _check_origin(settings: Mapping[str, Any], path: str | Path) -> None:
-    """Look up what a checkpoint names without importing anything but well-known packages and the user's imports."""
-    try:
-        network_factory(network_settings(settings.get("model", "resnet18")), imported_only=True)
-        for key, base in (("optimizer", Optimizer), ("scheduler", torch.optim.lr_scheduler.LRScheduler)):
-            if not isinstance(settings.get(key, ""), str):
-                class_of(settings[key], base, key, imported_only=True)
-    except (UserError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error

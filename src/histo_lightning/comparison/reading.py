@@ -24,7 +24,7 @@ from histo_lightning.evaluation.registry import score_names
 from histo_lightning.evaluation.table import Table, read_predictions
 from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
-from histo_lightning.runs import RunFolder, read_json
+from histo_lightning.runs import RunFolder, read_bytes, read_json
 
 Json = dict[str, Any]
 
@@ -147,7 +147,7 @@ def _row(name: str, folder: Path | None, config: Json) -> Json:
 def _content(path: Path, problems: list[str]) -> Json:
     """A YAML or JSON object; empty where it cannot be read, which is added to ``problems``."""
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
         content = yaml.load(text, _Loader) if path.suffix == ".yaml" else json.loads(text)
         if isinstance(content, dict) and content:
             return {str(key): value for key, value in content.items()}
@@ -155,7 +155,10 @@ def _content(path: Path, problems: list[str]) -> Json:
     except FileNotFoundError:
         problems.append(f"{path.name} is missing; train again")
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except UserError as error:
+        problems.append(str(error).removeprefix(f"{path.parent}/"))
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
     problems.append(f"{path.name} is damaged ({reason}); delete the folder and train again")
     return {}

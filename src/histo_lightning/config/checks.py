@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +14,7 @@ from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TrainerCon
 from histo_lightning.errors import UserError
 
 FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")  # checked by the signature of _target_
+S = TypeVar("S")
 OPEN = ("tune.space", "augment.steps", "trainer")  # checked by what reads them
 # What users of other projects type, behind what it is called here: it looks nothing like it, so this comes before the nearest.
 ADVICE = {
@@ -148,7 +150,53 @@ def _allowed(rules: Mapping[str, Any]) -> str:
     return f"allowed is a number from {rules['low']:g} to {rules['high']:g}" if "low" in rules else ""
 
 
-def check(config: AnyConfig) -> None:
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a plain value is of an annotated type, to the last item; numbers must be finite and below 2^63."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
+    if origin is dict:
+        pairs = value.items() if isinstance(value, dict) else ((None, None),)
+        return all(fits(name, inner[0]) and fits(item, inner[1]) for name, item in pairs)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool) and abs(value) < 2**63
+    return kind is Any or isinstance(value, kind)
+
+
+def from_stranger(schema: type[S], values: Mapping[str, Any]) -> S:
+    """A schema's object from values that somebody else wrote, checked like a config; keys that it lacks are left out.
+
+    UserError for a missing key, a wrong type or a value that is not allowed.
+    """
+    for entry in fields(schema):  # type: ignore[arg-type]
+        name = entry.name
+        if name not in values:
+            if entry.default is MISSING and entry.default_factory is MISSING:
+                raise UserError(f"{name} is missing")
+        elif not fits(values[name], entry.type):
+            raise UserError(f"{name}={values[name]!r:.80}: is of another type; needed is {entry.type}")
+    made = schema(**{entry.name: values[entry.name] for entry in fields(schema) if entry.name in values})  # type: ignore[arg-type]
+    check(made)
+    return made
+
+
+def stored_config(stored: Mapping[str, Any]) -> Config:
+    """The part of a checkpoint's config that says how it sees images, checked; UserError with the key that is wrong."""
+    keys = ("dataset", "split", "augment", "image_size", "magnification", "task")
+    own = {name: stored[name] for name in keys if name in stored}
+    if "${" in str(own):
+        raise UserError("config: a value refers to another one, which no checkpoint of ours does")
+    try:
+        config = to_config(OmegaConf.create(own))
+    except (UserError, OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"config.{error}") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def check(config: Any) -> None:
     """Check every value against its field; raise UserError with the key, what was given and what is allowed."""
     values = dict(flatten(asdict(config)))
     for name, entry in schema_fields(type(config)):

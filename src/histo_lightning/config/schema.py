@@ -236,6 +236,7 @@ class ExportConfig(CheckpointConfig):
 @dataclass
 class AuditConfig:
     split_file: str = key("", literal=True)  # in any form; the data set is for comparing its pixels
+    run: str = key("", literal=True)
     dataset: DatasetConfig = key(DatasetConfig)
     json: str | None = key(None, literal=True)
     cache_dir: str | None = key(None, literal=True)
@@ -258,6 +259,46 @@ class IndexConfig:
     tensorboard: bool = False
     port: int = key(6006, low=1, high=65535)
     json: str | None = key(None, literal=True)
+
+
+@dataclass
+class HyperParameters:
+    """Of a classifier, and of its checkpoints."""
+
+    model: str | dict[str, Any] = "resnet18"
+    num_classes: int = key(2, low=2, high=10000)
+    head: str = key("linear", choices=("linear", "mlp"))
+    hidden: int = key(512, low=1, high=65536)
+    dropout: float = key(0.05, low=0, high=0.99)
+    freeze_backbone: bool = False
+    frozen_norm: str = key("train", choices=("train", "eval"))
+    optimizer: str | dict[str, Any] = "adamw"
+    scheduler: str | dict[str, Any] = "cosine"
+    lr: float | None = key(None, low=0, high=1e6)
+    class_weights: list[float] | None = None
+    label_smoothing: float = key(0.0, low=0, high=0.999)
+    tta: str = key("none", choices=("none", "d4"))
+    monitor: str = key("val/case_log_loss", choices=tuple(name.replace("_", "/", 1) for name in MONITORS))
+    monitor_mode: str = key("min", choices=("min", "max"))
+
+
+@dataclass
+class Metadata:
+    """What a checkpoint says of itself and of the images that it takes."""
+
+    config: dict[str, Any]
+    class_to_idx: dict[str, int]
+    input_size: list[int]
+    normalisation: dict[str, list[float]]
+    output_size: int = key(2, low=2, high=10000)
+    epoch: int = key(0, low=0, high=10**6)
+    threshold: float = key(0.5, low=0, high=1)
+    split_hash: str = ""
+    shortened: str = ""
+    seen_cases: list[str] = key(list)
+    seen_pixels: list[str] = key(list)
+    operating_point: dict[str, Any] = key(dict)
+    temperature: dict[str, Any] = key(dict)
 
 
 AnyConfig = Config | EvaluateConfig | PredictConfig | ExportConfig | AuditConfig | CompareConfig | IndexConfig

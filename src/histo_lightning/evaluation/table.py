@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.errors import UserError
-from histo_lightning.runs import unquote_cell, write_csv
+from histo_lightning.runs import read_bytes, unquote_cell, write_csv
 
 Text = NDArray[np.str_]
 Integers = NDArray[np.int64]
@@ -239,7 +239,7 @@ def read_predictions(source: Columns | Table | str | Path) -> Table:
     if not isinstance(source, str | Path):
         return as_table(source)
     try:
-        text = Path(source).read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = read_bytes(Path(source)).decode("utf-8-sig", "surrogateescape")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); give a predictions CSV") from error

@@ -18,6 +18,7 @@ from histo_lightning.inference.trained import Trained
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.run_page import draw_evaluation, write_evaluation
 from histo_lightning.runs import read_json, write_json
+from histo_lightning.runs.manifest import renew, write_manifest
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
 COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnification")
@@ -30,12 +31,12 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     """
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     about, dataset, visible = trained.about, config.dataset, config.trainer.progress != "none"
-    task = str(about["config"]["task"])
+    task = trained.config.task
     names = list(SUBTYPES if task == "subtype" else CLASSES)
     if names != trained.classes:
         raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    magnification = config.magnification or str(about["config"]["magnification"])
+    magnification = config.magnification or trained.config.magnification
     with StepProgress("preparing images", visible) as progress:
         source = open_source(dataset, find_root(dataset, cache_dir, progress))
         records = select_magnification(source.records, magnification)
@@ -73,6 +74,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         "scores": score_predictions(table, threshold=threshold),
     }
     folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{run}_{source.name}")
+    renew(folder)
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", metrics)
     row_at = {record.path: row for record, row in zip(chosen, rows, strict=True)}
@@ -81,6 +83,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         lambda path: pixels.take(np.array([row_at[path]]))[0], config.report.formats,
     )  # fmt: skip
     write_evaluation(folder, metrics, table)
+    write_manifest(folder)
     if config.json:
         write_json(Path(config.json), metrics)
     return folder, metrics

@@ -18,6 +18,7 @@ from histo_lightning.inference import formats
 from histo_lightning.inference.formats import FORMATS, OUTPUTS, Runner, reference, takes_any_size
 from histo_lightning.inference.trained import Trained
 from histo_lightning.runs import read_json, write_atomic, write_json
+from histo_lightning.runs.manifest import digest_of, renew, write_manifest
 from histo_lightning.runs.version import __version__
 
 TOLERANCE = 1e-4  # largest difference of a probability; what is meant to differ is rounding, about 1e-7
@@ -41,8 +42,8 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     trained = Trained.load(config.checkpoint, torch.device("cpu"), config.imports)
     checkpoint = Path(config.checkpoint)
     folder = Path(config.output_dir) / "exports" / export_name(config.run_name, checkpoint)
-    facts, digest = describe(trained, config.format), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    facts["checkpoint"] = {"sha256": digest, "epoch": trained.about.get("epoch")}
+    facts = describe(trained, config.format)
+    facts["checkpoint"] = {"sha256": digest_of(checkpoint), "epoch": trained.about.get("epoch")}
     with TemporaryDirectory(prefix="histo-export-") as draft, warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):  # of the exporters' own code
             warnings.simplefilter("ignore", category)
@@ -51,19 +52,23 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
         differences = parity(form.reader(Path(draft) / form.file, trained), trained)
     digest = hashlib.sha256(content).hexdigest()
     metadata = facts | added | {"file": form.file, "bytes": len(content), "sha256": digest}
-    newest = read_json(folder / "metadata.json")
+    broken = renew(folder)
+    newest = {} if "metadata.json" in broken else read_json(folder / "metadata.json")
     others = newest.pop("other_files", {}) | {str(newest.get("file")): newest}
     metadata["parity"] = differences
     metadata["other_files"] = {
         name: about
         for name, about in others.items()
-        if name != form.file and about.get("checkpoint") == facts["checkpoint"] and (folder / name).is_file()
+        if name not in (form.file, *broken)
+        and about.get("checkpoint") == facts["checkpoint"]
+        and (folder / name).is_file()
     }
     write_atomic(folder / form.file, content)
     write_json(folder / "metadata.json", metadata)
     for other in FORMATS.values():
         if other.file not in (form.file, *metadata["other_files"]):
             (folder / other.file).unlink(missing_ok=True)
+    write_manifest(folder)
     if config.json:
         keys = ("format", "file", "bytes", "sha256", "parity")
         write_json(Path(config.json), {"folder": str(folder)} | {key: metadata[key] for key in keys})

@@ -25,6 +25,7 @@ from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.runs import write_atomic, write_csv, write_json
+from histo_lightning.runs.manifest import renew, write_manifest
 
 EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
@@ -53,6 +54,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     paths = find_images(config.input)
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     folder = Path(config.output_dir) / "predictions" / (config.run_name or folder_name(config.input))
+    renew(folder)
     predictions: list[Prediction] = []
     with StepProgress("predicting", config.trainer.progress != "none") as progress:
         for start in range(0, len(paths), config.batch_size):
@@ -68,6 +70,7 @@ def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
     write_csv(folder / "predictions.csv", [rows[0], *(row.values() for row in rows)])
     if config.gradcam:
         write_gallery(folder / "index.html", predictions, trained.classes)
+    write_manifest(folder)
     if config.json:
         decisions = [row["decision"] for row in rows if row["decision"]]
         counts = {"images": len(rows), "unreadable": len(rows) - len(decisions)}

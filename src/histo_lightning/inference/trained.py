@@ -1,7 +1,7 @@
 """A trained network with all it needs to see images as in training: scale, view, normalisation, classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from histo_lightning.classifier import Classifier
+from histo_lightning.classifier.contents import check_metadata
+from histo_lightning.config.checks import stored_config
+from histo_lightning.config.schema import Config
 from histo_lightning.data.augment import Recipe, evaluation_view
 from histo_lightning.data.breakhis.names import SUBTYPE_CLASS
 from histo_lightning.errors import UserError
@@ -30,6 +33,7 @@ class Trained:
     recipe: Recipe
     mean: Tensor
     std: Tensor
+    config: Config  # of its training
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device, imports: Sequence[str] = ()) -> "Trained":
@@ -41,19 +45,19 @@ class Trained:
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")
         classifier = Classifier.from_checkpoint(path, imports=list(imports)).to(device)
         about = classifier.metadata
-        needed = ("config", "class_to_idx", "input_size", "normalisation")
-        if missing := [key for key in needed if not about.get(key)]:
-            advice = "use one that training has saved"
-            raise UserError(f"{path}: it does not say its {', '.join(missing)}; {advice}")
-        config = about["config"]
-        if (config.get("split") or {}).get("shuffle_labels"):
+        try:
+            check_metadata(about, int(classifier.hparams["num_classes"]))
+            config = stored_config(about["config"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if config.split.shuffle_labels:
             raise UserError(
                 f"checkpoint={path}: was trained on shuffled labels, a control of the leakage study; it knows nothing "
                 "about tissue, give another"
             )
-        recipe = Recipe(**config["augment"], size=int(config["image_size"]))
+        recipe = Recipe(**asdict(config.augment), size=config.image_size)
         mean, std = (torch.tensor(about["normalisation"][key], device=device) for key in ("mean", "std"))
-        return cls(classifier, recipe, mean, std)
+        return cls(classifier, recipe, mean, std, config)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class Trained:
     @property
     def short_side(self) -> int:
         """Short side in pixels of the stored images that it was trained on."""
-        return int(self.about["config"]["dataset"]["short_side"] or round(self.recipe.size * 8 / 7))
+        return int(self.config.dataset.short_side or round(self.recipe.size * 8 / 7))
 
     @property
     def sides(self) -> tuple[int, int]:

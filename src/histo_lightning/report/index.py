@@ -14,6 +14,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.report.pages import write_page
 from histo_lightning.report.words import interval_text, labels_of, level_scores
 from histo_lightning.runs import RunFolder, read_json
+from histo_lightning.runs.manifest import damaged
 
 # What a folder is listed as, by the folder that holds it; and its page.
 KINDS = {"evaluations": "evaluation", "comparisons": "comparison", "datasets": "data set"}
@@ -55,9 +56,11 @@ def entries(root: Path) -> Iterator[Entry]:
         if kind:
             link = (folder / page).relative_to(root).as_posix() if page in names else ""
             try:
+                for name, problem in damaged(folder, hashes=False).items():
+                    raise UserError(f"{name}: is damaged ({problem})")
                 yield Entry(kind, folder.name, link, **_facts(kind, folder))
-            except UserError:
-                yield Entry(kind, folder.name, link, state="damaged")
+            except UserError as error:
+                yield Entry(kind, folder.name, link, state="damaged", title=str(error))
 
 
 def _facts(kind: str, folder: Path) -> dict[str, Any]:

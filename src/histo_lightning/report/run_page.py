@@ -22,7 +22,7 @@ from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.scores import group_tables, part_context, titles
 from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
-from histo_lightning.runs import read_json
+from histo_lightning.runs import read_bytes, read_json
 
 Json = Mapping[str, Any]
 FILES = (
@@ -100,7 +100,7 @@ def write_report(run_folder: Path) -> Path:
     metrics, history = read_metrics(run_folder), curves.read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
     file = run_folder / "config.yaml"
-    config_text, config = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "", None
+    config_text, config = read_bytes(file).decode(errors="replace") if file.is_file() else "", None
     with suppress(yaml.YAMLError):  # a damaged one is shown as it is
         config = yaml.safe_load(config_text)
     config = config if isinstance(config, dict) else {}

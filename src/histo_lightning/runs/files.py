@@ -1,4 +1,4 @@
-"""Files written in one step or not at all; JSON that is never silently empty; CSV that is safe in a spreadsheet."""
+"""Files written in one step or not at all; CSV that is safe in a spreadsheet."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             with suppress(OSError), left.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
@@ -61,20 +61,6 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused, since they are not JSON."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, empty where there is no file; UserError where the file is damaged."""
-    reason = "a JSON object is expected"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict):
-            return value
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not JSON"
-    raise UserError(f"{path}: is damaged ({reason}); restore it, or move its folder away and run again")
 
 
 def _is_quoted(cell: str) -> bool:

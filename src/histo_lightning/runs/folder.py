@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from histo_lightning.errors import UserError
-from histo_lightning.runs.files import read_json, write_json
+from histo_lightning.runs.manifest import read_json, reopen, write_sealed
 from histo_lightning.runs.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scipy")
@@ -52,7 +52,8 @@ class RunFolder:
 
     def update(self, **changes: Any) -> None:
         """Change entries of ``status.json``."""
-        write_json(self.path / "status.json", self.status | changes)
+        reopen(self.path)
+        write_sealed(self.path / "status.json", self.status | changes)
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[None]:
@@ -124,7 +125,12 @@ def choose_folder(parent: Path, name: str, resume: str, identity: Mapping[str, A
     """
     for number in count(1):
         folder = RunFolder(parent / (name if number == 1 else f"{name}-{number}"))
-        status = folder.status
+        try:
+            status = folder.status
+        except UserError:
+            if resume != "never":
+                raise
+            continue
         unused = not identity.keys() & status.keys()  # or it failed before its data were read
         if unused or (resume != "never" and identity.items() <= status.items()):
             break

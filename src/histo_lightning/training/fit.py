@@ -19,12 +19,13 @@ from histo_lightning.callbacks.history import History
 from histo_lightning.callbacks.predictions import PredictionWriter, Rows
 from histo_lightning.callbacks.stopping import Stopping
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
+from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.runs import RunFolder, write_atomic
+from histo_lightning.runs import RunFolder
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
 
@@ -69,7 +70,7 @@ def fit_and_predict(
             _fit(trainer, classifier, data, config, last)
             # Else it is there, unless no callback saved it or validation never defined it.
             if trainer.is_global_zero and (config.scored_weights == "last" or not scored.is_file()):
-                write_atomic(scored, last.read_bytes())
+                save_atomic(last.read_bytes(), scored)
             trainer.strategy.barrier()
         facts = _restored(classifier, config, last, scored)
         data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")

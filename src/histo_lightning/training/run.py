@@ -1,5 +1,6 @@
 """One run: data, run folder, fit, scores, pictures, report."""
 
+import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,12 @@ from histo_lightning.report.index import refresh_index
 from histo_lightning.report.run_page import write_report
 from histo_lightning.report.summaries import print_summary
 from histo_lightning.report.words import labels_of
-from histo_lightning.runs import choose_folder, read_json, versions, write_atomic, write_json
+from histo_lightning.runs import choose_folder, read_bytes, read_json, versions, write_atomic, write_json
+from histo_lightning.runs.manifest import damaged, read_manifest, write_manifest
 from histo_lightning.training.checks import aurocs
 from histo_lightning.training.fit import first_of_several, fit_and_predict, folder_of_first, leave_group, rank
 from histo_lightning.training.objects import build_datamodule
+from histo_lightning.training.repair import drawings_damaged, mend_checkpoints
 from histo_lightning.training.results import draw_run, write_board, write_results
 
 FEWEST_FOR_PROCESSES = 6  # below that, starting processes (imports) takes longer than drawing
@@ -97,6 +100,7 @@ def run_training(
                 for name, text in (hydra or {}).items():
                     write_atomic(run.path / ".hydra" / name, text)
                 write_json(run.path / "split.json", data.split.as_dict())
+                mend_checkpoints(run, config.scored_weights)
                 with first_of_several(run.path):
                     fitted = fit_and_predict(config, run.path, data, callbacks)
                 log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
@@ -107,15 +111,19 @@ def run_training(
                     write_board(config, run.path)
         if config.keep == "weights" and (run.path / "checkpoints" / "last.ckpt").is_file():
             keep_weights(run.path / "checkpoints" / "best.ckpt")  # not before the run counts as finished
-        if finished and pictures and not (run.path / "report.html").is_file():  # of a sweep that was killed
+        pages = run.path / "status.json", run.path / "report.html", Path(config.output_dir) / "index.html"
+        times = [page.stat().st_mtime_ns if page.is_file() else 0 for page in pages]
+        behind = pictures and (not finished or times != sorted(times))  # killed before its pages were written
+        if redrawn := finished and (drawings_damaged(run.path) or (pictures and not pages[1].is_file())):
             draw_run(config, run.path, data)
+        elif behind:
+            write_report(run.path)  # again: the report shows the finished status
+        if redrawn or behind or "status.json" not in read_manifest(run.path):
+            write_manifest(run.path)
     shown = config.trainer.progress != "none"
     if finished and shown:
         console().print("this experiment is finished already (resume=never runs it again in a new folder)")
-    pages = run.path / "status.json", run.path / "report.html", Path(config.output_dir) / "index.html"
-    times = [page.stat().st_mtime_ns if page.is_file() else 0 for page in pages]
-    if pictures and (not finished or times != sorted(times)):  # it was killed before its pages were written
-        write_report(run.path)  # again: the report shows the finished status
+    if behind or redrawn:
         refresh_index(Path(config.output_dir))
     metrics = read_json(run.path / "metrics.json")
     if config.json:
@@ -130,7 +138,7 @@ def run_training(
 
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     """Draw every run that has no ``report.html`` yet; a line for each that failed, since no result is lost by that."""
-    missing = [run for run in runs if not (run / "report.html").is_file()]
+    missing = [run for run in runs if not (run / "report.html").is_file() or damaged(run, hashes=False)]
     processes = min(cores(), len(missing)) if len(missing) >= FEWEST_FOR_PROCESSES else 1
     problems = list[str]()
     with StepProgress("drawing pictures", shown) as progress:
@@ -143,10 +151,12 @@ def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
 def _draw(run: Path) -> str:
     """Draw a run from its folder; what went wrong, or nothing."""
     try:
-        config: Any = to_config(cast(DictConfig, OmegaConf.load(run / "config.yaml")))
+        drawings_damaged(run, hashes=False)
+        config: Any = to_config(cast(DictConfig, OmegaConf.load(io.BytesIO(read_bytes(run / "config.yaml")))))
         import_modules(config.imports)
         config.trainer.progress = "none"
         draw_run(config, run, prepare_data(config))
+        write_manifest(run)
     except (UserError, OSError) as error:
         return f"{run}: its pictures cannot be drawn ({error})"
     return ""

@@ -29,6 +29,7 @@ from histo_lightning.errors import UserError
 from histo_lightning.report.index import refresh_index
 from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
+from histo_lightning.runs.manifest import check_file, renew, write_manifest
 from histo_lightning.training.checks import factors
 from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
@@ -59,12 +60,12 @@ def sweep(command: Composition) -> int:
     except KeyboardInterrupt:
         write_results(folder, [], first)  # without pictures
         raise
-    write_results(folder, list(jobs), first)
-    return print_failures(folder, jobs)
+    broken = write_results(folder, list(jobs), first)
+    return print_failures(folder, jobs) + broken
 
 
-def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> None:
-    """Pictures of the runs ``drawn``, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep."""
+def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> int:
+    """Pictures of the runs ``drawn``, then ``results.csv``, ``results.md`` and ``report.html`` of the sweep; how many runs are damaged."""
     shown = first.trainer.progress != "none"
     finished = [run.path for run in map(folder.run_of, drawn) if run.state == "finished"]
     for line in draw_missing(finished, shown):
@@ -73,6 +74,10 @@ def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> N
     if first.json:
         write_json(Path(first.json), results)
     study = write_leakage_study(folder.path)
+    write_manifest(folder.path)
+    broken = [row for row in results["unfinished"] if row["state"] == "damaged"]
+    for row in broken:
+        print(f"damaged: {row['run']}: {row['error']}", file=sys.stderr)
     refresh_index(Path(first.output_dir))
     if not shown:
         print(f"report: {folder.path / 'report.html'}")
@@ -81,6 +86,7 @@ def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> N
         print(*words, study, folder.path / "leakage.md", folder.path / "results.csv", sep="\n")
     else:
         print_comparison(results, folder.path, unfinished=False)
+    return len(broken)
 
 
 def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
@@ -90,6 +96,8 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
         mend = "several processes a job run through hydra/launcher=submitit_local or submitit_slurm only"
         raise UserError(f"trainer=ddp with -m and hydra/launcher={command.launcher}: {mend}")
     shown = next(iter(jobs.values())).config.trainer.progress != "none"
+    check_file(folder.path / "sweep.json")
+    renew(folder.path)
     folder.write_plan(command.overrides, jobs, comparison_of(jobs))
     waiting = _unfinished(jobs, folder)
     placed = _placed({name: jobs[name] for name in waiting}, command.launcher)

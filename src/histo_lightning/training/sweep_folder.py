@@ -18,7 +18,8 @@ from histo_lightning.config.checks import to_config
 from histo_lightning.config.compose import Job
 from histo_lightning.config.schema import Config
 from histo_lightning.report.console import LINE_EVERY_SECONDS, console
-from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
+from histo_lightning.runs import RunFolder, read_json, write_atomic
+from histo_lightning.runs.manifest import write_sealed
 from histo_lightning.training.cost import duration
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -45,11 +46,11 @@ class SweepFolder:
             return
         earlier = [*before.get("earlier", []), {k: before[k] for k in ("hash", "created")}] if before else []
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(file, {"created": now, "hash": digest, **plan, "earlier": earlier})
+        write_sealed(file, {"created": now, "hash": digest, **plan, "earlier": earlier})
 
     def write_job(self, name: str, config: Config, hydra: Mapping[str, str]) -> None:
         """Write a job's checked config for the process that the launcher starts."""
-        write_json(self.path / "jobs" / f"{name}.json", {"config": asdict(config), "hydra": dict(hydra)})
+        write_sealed(self.path / "jobs" / f"{name}.json", {"config": asdict(config), "hydra": dict(hydra)})
 
     def read_job(self, name: str) -> tuple[Config, dict[str, str]]:
         """A job's checked config, and the texts for its run folder's ``.hydra/``."""

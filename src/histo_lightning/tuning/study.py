@@ -17,6 +17,7 @@ from histo_lightning.config.schema import TuneConfig
 from histo_lightning.errors import UserError
 from histo_lightning.report.pages import render_text
 from histo_lightning.runs import RunFolder, read_json, write_atomic, write_json
+from histo_lightning.runs.manifest import check_file, renew, reopen, write_manifest
 from histo_lightning.training.checks import check_runs
 from histo_lightning.training.run import check_monitors, identity_of, prepare_data, run_training
 from histo_lightning.tuning import results
@@ -35,6 +36,8 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     ends = [setting for search in plan.searches for setting in corners(search)]
     check_runs([plan.run_config(setting, plan.folds[0]) for setting in ends])
     facts, identity = prepare(plan)
+    check_file(folder / "study.db")
+    renew(folder)
     studies = Studies(plan, identity)
     status = [read_json(path) for path in (plan.folder / "final").glob("*/status.json")]
     if studies.done() < config.tune.trials and any(run.get("test_read") for run in status):
@@ -127,6 +130,7 @@ def finish(studies: Studies, facts: Sequence[Row]) -> Row:
     best, searched = best_row(rows, plan.minimise), studies.done() >= settings.trials
     final = _final(plan, best) if best and searched and settings.final and plan.config.test else None
     study = results.summarise(studies, rows, facts, final)
+    reopen(plan.folder)
     results.write_tables(plan.folder, rows, study)
     results.write_study_page(plan.folder, rows, study, results.draw_study(studies, rows))
     if plan.config.json:
@@ -137,6 +141,8 @@ def finish(studies: Studies, facts: Sequence[Row]) -> Row:
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
             if path.parent.parent.name not in best_runs:
                 path.unlink(missing_ok=True)
+                write_manifest(path.parent.parent)
+    write_manifest(plan.folder, leave="study.db" * any(row["state"] == "running" for row in rows))
     return study
 
 

@@ -241,6 +241,7 @@ def test_another_checkpoint_replaces_all_and_a_failure_nothing(
         "model.safetensors",
         METADATA,
         "notes.txt",
+        "manifest.json",
     }
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -262,7 +263,12 @@ def test_another_checkpoint_replaces_all_and_a_failure_nothing(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     export(config(other, tmp_path, run_name="x"))
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", METADATA, "notes.txt"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors",
+        METADATA,
+        "notes.txt",
+        "manifest.json",
+    }
     assert entries(folder).keys() == {"model.safetensors"}
 
 
@@ -321,7 +327,7 @@ def test_what_cannot_be_exported_or_written(checkpoint: Path, tmp_path: Path) ->
     bare = torch.load(checkpoint, weights_only=True)
     del bare["histo_lightning"]["normalisation"]
     save_atomic(bare, tmp_path / "bare.ckpt")
-    with pytest.raises(UserError, match="does not say its normalisation"):
+    with pytest.raises(UserError, match="normalisation is missing"):
         export(config(tmp_path / "bare.ckpt", tmp_path))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from histo_lightning.data.breakhis.records import PART_NAMES, PARTS, part_of
 from histo_lightning.errors import UserError
+from histo_lightning.runs import read_bytes
 
 PATH_COLUMNS = ("path", "filename", "file", "image")
 PART_COLUMNS = ("part", "split", "grp")
@@ -107,7 +108,7 @@ def _text(file: Path, shown: str) -> str:
             raise UserError(f"{shown}: no such file or folder; give {ACCEPTED}")
         if (size := file.stat().st_size) > MOST_BYTES:
             raise UserError(f"{shown}: {size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}")
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_bytes(file).decode("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise UserError(f"{shown}: cannot be read ({reason}); give {ACCEPTED}") from error

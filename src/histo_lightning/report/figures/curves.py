@@ -1,6 +1,7 @@
 """Curves of a run: loss and accuracy by epoch, ROC and precision-recall with bands, reliability diagrams."""
 
 import csv
+import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from histo_lightning.evaluation.thresholds import apply_temperature
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, PART_NAMES, level_scores, levels_of, part_of
+from histo_lightning.runs import read_bytes
 
 Floats = NDArray[np.float64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
@@ -39,8 +41,8 @@ KINDS = {
 def read_history(path: Path) -> dict[str, Floats]:
     """``history.csv`` by column, float64, one value an epoch, NaN for an empty cell; UserError where it is damaged."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            head, *rows = list(csv.reader(file)) or [[]]
+        text = read_bytes(path).decode()
+        head, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         if not rows:
             raise UserError(f"{path}: holds no epoch; train again")
         cells = [[float(cell or "nan") for cell in row] for row in rows]
