@@ -33,7 +33,7 @@ OVERRIDES = (
 HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_start", "on_train_epoch_end")
 HOOKS += ("on_predict_batch_start",)
 MEASURED = {"seconds", "begun", "train_seconds", "cost", "images_per_second", "started", "dirpath"}
-MEASURED |= {"git_commit", "versions"}
+MEASURED |= {"git_commit", "versions", "seal"}
 
 
 class Moments(Callback):
@@ -152,6 +152,7 @@ def differing(whole: Path, disturbed: Path) -> list[str]:
     found += differences(read(whole / "metrics.json"), read(disturbed / "metrics.json"), "metrics")
     one, other = (read(folder / "status.json") for folder in (whole, disturbed))
     found += differences(one, other, "status")
+    found += [f"{name}: {problem}" for name, problem in damaged(disturbed).items()]  # as its manifest says
     files = [_files(folder) for folder in (whole, disturbed)]
     found += [f"file in one only: {name}" for name in sorted(files[0] ^ files[1])]
     root = disturbed.parents[2]
