@@ -23,6 +23,7 @@ from pytorch_lightning import Callback
 
 from factories.runs import read, rows, run_folder, train_here
 from histo_lightning.data.pixels import cache
+from histo_lightning.runs.manifest import damaged
 
 # Dropout, averaged weights, a warm-up and the best epoch: all that a checkpoint has to carry.
 OVERRIDES = (
