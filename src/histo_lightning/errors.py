@@ -1,4 +1,15 @@
-"""The one exception that people are meant to see."""
+"""The one exception that people are meant to see, and the line about any other."""
+
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "can't start new thread",
+)  # torch's and threading's RuntimeErrors
+
+
+def printable(text: str) -> str:
+    """A text from outside, safe to print: control characters, and bytes of a file name that are no text, are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UserError(Exception):
@@ -8,4 +19,19 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(printable(" ".join(str(message).split())))
+
+
+def error_line(error: BaseException) -> str:
+    """One line about an error; what a disk, a permission or a lack of memory caused anywhere is no ``defect: ...``."""
+    text = printable(" ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]))
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return f"not enough memory ({text[:200]}); use a smaller batch_size or image_size, or fewer processes"
+    if isinstance(error, RecursionError):
+        return f"nested too deeply ({text}); flatten the folders, lists or brackets that were given"
+    if isinstance(error, OSError):
+        file = f"{printable(str(error.filename)):.200}: " if error.filename else ""
+        return f"{file}{error.strerror or text}; free space or mend the path, the same command goes on"
+    return f"defect: {type(error).__name__}: {text}"

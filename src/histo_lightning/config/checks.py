@@ -164,7 +164,7 @@ def check(config: AnyConfig) -> None:
         elif "items" in rules and not set(value) <= set(rules["items"]):
             problem = f"allowed are lists of {', '.join(rules['items'])}"
         elif "pattern" in rules and not re.fullmatch(rules["pattern"], value):
-            problem = "allowed are letters, digits, '.', '_' and '-', at most 100"
+            problem = "allowed are letters, digits, '.', '_' and '-', at most 100, the first no '.'"
         elif "only" in rules and (option := values[f"{group}.name"]) not in rules["only"]:
             problem = f"has no effect with {group}={option}; it belongs to {', '.join(rules['only'])}"
         elif "pair" in rules and not (len(value) == 2 and low <= value[0] <= value[1] <= high):

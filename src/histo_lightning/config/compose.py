@@ -22,7 +22,9 @@ from histo_lightning.config.checks import advice, is_known, literal_keys, neares
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError
+from histo_lightning.runs.files import utf8
 
+LONGEST_ARGUMENT = 10_000  # characters; Hydra reads 3,000 a second
 FOLDER_KEYS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir", "job.chdir")  # of hydra
 
 
@@ -91,6 +93,9 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
+        if len(argument) > LONGEST_ARGUMENT:
+            problem = f"{len(argument):,} characters where {LONGEST_ARGUMENT:,} are allowed"
+            raise UserError(f"{argument[:40]}...: {problem}; put long lists in a file")
         try:
             overrides += parser.parse_overrides([argument])
         except HydraException as error:
@@ -164,7 +169,7 @@ def read_jobs(
         return Composition(given, (_job(config_name, tree, fixed),), False, launcher)
     # Only what is run names a sweep, so the same command resumes it.
     own = sorted(a for a in given if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
-    sweep_name = f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
+    sweep_name = f"sweep_{hashlib.sha256(utf8(chr(0).join(own))).hexdigest()[:8]}"
     sweeper: Any = OmegaConf.to_container(tree.hydra.sweeper, resolve=False)
     chosen = {override.key_or_group for override in overrides}  # the command line wins
     jobs = []

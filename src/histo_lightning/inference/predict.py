@@ -17,7 +17,7 @@ from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import PredictConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
-from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
+from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, image_bytes, on_canvas
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.inference.trained import Floats, Pixels, Trained
@@ -25,6 +25,7 @@ from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.runs import write_atomic, write_csv, write_json
+from histo_lightning.runs.files import expanded
 
 EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
@@ -81,7 +82,7 @@ def find_images(pattern: str) -> list[Path]:
     """The images that ``input`` names: a file, all below a folder, or a glob (``**``); UserError where there is none."""
     if not pattern:
         raise UserError("input is not set: give an image, a folder or a glob (input='/data/*.png')")
-    path = Path(pattern).expanduser()
+    path = expanded(pattern)
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -96,7 +97,7 @@ def find_images(pattern: str) -> list[Path]:
 
 def folder_name(pattern: str) -> str:
     """A folder name for an input: its own last name, for a glob that of the last folder before the pattern."""
-    parts = Path(pattern).expanduser().absolute().parts
+    parts = expanded(pattern).absolute().parts
     first_pattern = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
     return _safe_name(parts[:first_pattern][-1]).strip("_") or "images"
 
@@ -108,8 +109,8 @@ def _safe_name(name: str) -> str:
 def _read(path: Path, short_side: int) -> Prediction:
     """Decode an image and bring it to the scale that the network was trained on; nothing is cropped."""
     try:
-        pixels = decode(path.read_bytes(), str(path))
-    except (UserError, OSError) as error:
+        pixels = decode(image_bytes(path), str(path))
+    except UserError as error:
         return Prediction(path, error=str(error))
     size = (int(pixels.shape[1]), int(pixels.shape[0]))
     shape = BREAKHIS_SIZES[0] if size in BREAKHIS_SIZES else size

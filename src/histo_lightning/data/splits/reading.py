@@ -12,8 +12,10 @@ from io import StringIO
 from itertools import groupby
 from pathlib import Path
 
+from histo_lightning import errors
 from histo_lightning.data.breakhis.records import PART_NAMES, PARTS, part_of
 from histo_lightning.errors import UserError
+from histo_lightning.runs.files import expanded
 
 PATH_COLUMNS = ("path", "filename", "file", "image")
 PART_COLUMNS = ("part", "split", "grp")
@@ -34,8 +36,8 @@ class NamedSplit:
 
 
 def printable(text: str) -> str:
-    """A name from outside, safe to print: control characters are escaped, very long names are cut."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A name from outside, safe to print; very long ones are cut."""
+    safe = errors.printable(text)
     return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
 
 
@@ -48,7 +50,7 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
     """
     if not str(path):
         raise UserError(f"{key} is not set: give {ACCEPTED}")
-    file = Path(path).expanduser()
+    file = expanded(path)
     shown = printable(str(file))
     splits = _folder_splits(file, f"{key}={shown}") if file.is_dir() else _file_splits(file, shown, key)
     for split in splits:
