@@ -31,7 +31,11 @@ def error_line(error: BaseException) -> str:
         return f"not enough memory ({text[:200]}); use a smaller batch_size or image_size, or fewer processes"
     if isinstance(error, RecursionError):
         return f"nested too deeply ({text}); flatten the folders, lists or brackets that were given"
-    if isinstance(error, OSError):
-        file = f"{printable(str(error.filename)):.200}: " if error.filename else ""
-        return f"{file}{error.strerror or text}; free space or mend the path, the same command goes on"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) or type(cause).__module__ == "sqlite3":
+            file, reason = getattr(cause, "filename", None), getattr(cause, "strerror", None) or cause
+            where = f"{file!s:.200}: " if file else ""
+            return printable(f"{where}{reason}; free space or mend the path, the same command goes on")
+        cause = cause.__cause__
     return f"defect: {type(error).__name__}: {text}"
