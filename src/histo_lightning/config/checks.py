@@ -113,9 +113,7 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
     own = {name: value for name, value in given.items() if name in types}  # dataset=breakhis sets epochs too
     if isinstance(trainer := own.get("trainer"), dict):
         if not isinstance(trainer.get("flags") or {}, dict):
-            raise UserError(
-                "trainer.flags: other arguments of Lightning's Trainer are given as trainer.<argument>"
-            )
+            raise UserError("trainer.flags: arguments of Lightning's Trainer are given as trainer.<argument>")
         flags = [name for name in trainer if name not in TrainerConfig.__dataclass_fields__]
         trainer["flags"] = (trainer.get("flags") or {}) | {name: trainer.pop(name) for name in flags}
     try:

@@ -1,5 +1,6 @@
 """How commands start and end: errors become one line on stderr and an exit status."""
 
+import logging
 import os
 import signal
 import sys
@@ -61,6 +62,7 @@ def guard(run: Callable[[], int]) -> int:
     """Run a front door; what goes wrong becomes one line on stderr and an exit status. ``HISTO_DEBUG=1`` shows the traceback."""
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="backslashreplace")
+    logging.raiseExceptions = False  # no traceback of a log file on a full disk: what writes results says it
     debugging = os.environ.get("HISTO_DEBUG") == "1"
     try:
         return run()

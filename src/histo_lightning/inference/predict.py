@@ -25,7 +25,6 @@ from histo_lightning.models.gradcam import attribution, scaled_heat
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.pages import Picture, thumbnail, write_page
 from histo_lightning.runs import write_atomic, write_csv, write_json
-from histo_lightning.runs.files import expanded
 
 EMBEDDED = 300  # images whose heat maps are on the page; all are in the folder
 WIDTH = 560  # pixels of an embedded pair
@@ -82,7 +81,7 @@ def find_images(pattern: str) -> list[Path]:
     """The images that ``input`` names: a file, all below a folder, or a glob (``**``); UserError where there is none."""
     if not pattern:
         raise UserError("input is not set: give an image, a folder or a glob (input='/data/*.png')")
-    path = expanded(pattern)
+    path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -97,7 +96,7 @@ def find_images(pattern: str) -> list[Path]:
 
 def folder_name(pattern: str) -> str:
     """A folder name for an input: its own last name, for a glob that of the last folder before the pattern."""
-    parts = expanded(pattern).absolute().parts
+    parts = Path(pattern).expanduser().absolute().parts
     first_pattern = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
     return _safe_name(parts[:first_pattern][-1]).strip("_") or "images"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from histo_lightning.data.splits.reading import printable
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import ComparedPixels, image_key
 from histo_lightning.report.console import StepProgress
-from histo_lightning.runs.files import expanded
 
 STORED_SHORT_SIDE = 256  # as prepare stores BreakHis by default, so that the cache is shared
 NEAREST = 200  # pairs that are looked at, for each magnification
@@ -30,7 +30,7 @@ def compare_pixels(
     ``dataset.name`` decides which native sizes are allowed; without ``cache_dir`` pixels are kept in the user's cache.
     UserError for no such root, a set that has none, none of the images below it, or a cache that cannot be written.
     """
-    cache = expanded(cache_dir) if cache_dir else default_cache_dir()
+    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     if dataset.name == "synthetic":  # it is drawn, wherever the root is
         raise UserError(
             "dataset.root is given with dataset=synthetic, which has none; give dataset=breakhis or dataset=folders"

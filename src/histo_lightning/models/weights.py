@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 from histo_lightning.models.networks import head_of
-from histo_lightning.runs.files import expanded, utf8
+from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
 # As in torchvision: resnet18-f37072fd.pth carries the first digits of its SHA-256.
@@ -34,7 +34,7 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
     """
     downloaded = source.lower().startswith(("http:", "https:"))
     local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
-    path = _download(source, cache_dir) if downloaded else expanded(local)
+    path = _download(source, cache_dir) if downloaded else Path(local).expanduser()
     try:
         state = _read(path, source)
     except UserError:

@@ -15,14 +15,6 @@ from histo_lightning.errors import UserError
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def expanded(text: str | Path) -> Path:
-    """A path that may begin with ``~``; UserError where nobody knows that home folder."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{text}: no home folder is known; write the path in full, or set HOME") from error
-
-
 def utf8(text: str) -> bytes:
     """The bytes of a text; a file name that is not UTF-8 gets its own back."""
     return text.encode("utf-8", "surrogateescape")

@@ -21,20 +21,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.data.pixels.decode import (
     DECODING_ERRORS,
+    FORMATS,
     MOST_UPSCALING,
     canvas_of,
     decode,
     image_bytes,
-    image_size,
     on_canvas,
 )
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
-from histo_lightning.runs.files import expanded, utf8
+from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
@@ -98,7 +99,7 @@ class Pixels:
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/histo_lightning``, by default ``~/.cache/histo_lightning``."""
-    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "histo_lightning"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histo_lightning"
 
 
 def default_threads() -> int:
@@ -117,8 +118,8 @@ class _Shard:
     threads: int
     progress: Callable[[int], None]  # called with the images decoded
 
-    def stored(self, parent: Path, verify: bool) -> Pixels:
-        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+    def key(self) -> str:
+        """Hash of the files' names, sizes and times, the canvas and :data:`VERSION`."""
         key = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
             about = ""  # of what is missing, or a link in a circle: reported when it is decoded
@@ -126,7 +127,12 @@ class _Shard:
                 stat = os.stat(os.path.join(self.root, record.path))  # noqa: PTH116, PTH118 - thousands at each start
                 about = f"{stat.st_size} {stat.st_mtime_ns}"
             key.update(utf8(f"\n{record.path}\0{about}"))
-        folder = parent / key.hexdigest()[:24]
+        return key.hexdigest()[:24]
+
+    def stored(self, parent: Path, verify: bool) -> Pixels:
+        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+        key = self.key()
+        folder = parent / key
         # First without the lock: a finished cache also serves from a folder that cannot be written.
         if not verify and (pixels := self.load(folder)) is not None:
             return pixels
@@ -137,6 +143,10 @@ class _Shard:
             if before is None and folder.is_dir():
                 log.warning("%s: the pixel cache is damaged and is built again", folder)
             unreadable = self.decode_into(building)
+            if self.key() != key:
+                raise UserError(
+                    f"{self.root}: images changed while they were read; run again when they are all there"
+                )
             if (pixels := self.load(building)) is None:
                 raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
             pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
@@ -174,8 +184,9 @@ class _Shard:
         sizes = list(self.sizes[:1]) if self.sizes else []
         for record in () if self.sizes else self.records:
             # What cannot be read is reported when it is decoded.
-            with suppress(*DECODING_ERRORS):
-                sizes.append(image_size(self.root / record.path))
+            if (path := self.root / record.path).is_file():
+                with suppress(*DECODING_ERRORS), Image.open(path, formats=FORMATS) as image:
+                    sizes.append(image.size)
         if (native := max(map(min, sizes), default=self.short_side)) * MOST_UPSCALING < self.short_side:
             problem = f"would be stored {self.short_side} pixels high, more than {MOST_UPSCALING} times as high as they are"
             raise UserError(

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from imagecodecs import spng_decode
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
 
 from histo_lightning.errors import UserError
 
@@ -31,10 +30,8 @@ BREAKHIS_SIZES = ((700, 460), (700, 456))
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB_8 = b"\x08\x02"  # bit depth and colour type
 # Pillow's and, as RuntimeError, libspng's.
-DECODING_ERRORS = (
-    *(OSError, SyntaxError, ValueError, RuntimeError, struct.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, *BOMBS)
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -49,14 +46,6 @@ def image_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); restore the file") from error
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the header of an image file; raises what Pillow raises."""
-    if not path.is_file():
-        raise OSError("it is no file")
-    with Image.open(path, formats=FORMATS) as image:
-        return image.size
-
-
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
     """Decode the bytes of one image file, called ``name`` in errors: uint8, height x width x 3.
 
@@ -66,8 +55,8 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
     try:
         pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
     except DECODING_ERRORS as error:
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = f"cannot be read as an image ({'it is none of ' + ', '.join(FORMATS) if unknown else error})"
+        words = " ".join(str(error).partition(" <_io")[0].split())  # Pillow names the object that it read
+        reason = f"cannot be read as an image ({words})"
         raise UserError(f"{name}: {reason}; replace it by an intact copy") from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
@@ -106,13 +95,11 @@ def _is_plain_png(data: bytes) -> bool:
 def with_pillow(data: bytes, name: str = "image") -> Array:
     """Decode any image that Pillow reads as RGB: uint8, height x width x 3; raises what Pillow raises."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        frames = (
-            1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        )  # a camera's preview is no second image
-        bits = image.tag_v2.get(258, (8,)) if isinstance(image, TiffImageFile) else (8,)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: with a camera's preview
+        bits = int(np.max(getattr(image, "tag_v2", {}).get(258, 8)))  # a channel, of TIFF
         image.load()
-    if image.mode != "RGB" or frames > 1 or max(bits) > 8:
-        about = f"its mode is {image.mode}, with {frames} frame(s) of {max(bits)} bits"
+    if image.mode != "RGB" or frames > 1 or bits > 8:
+        about = f"its mode is {image.mode}, with {frames} frame(s) of {bits} bits"
         raise UserError(f"{name}: {about}; one 8-bit RGB image is needed, convert it")
     return np.asarray(image, dtype=np.uint8)
 

@@ -14,7 +14,6 @@ from histo_lightning.data.sources.downloads import fetch, sha256_of
 from histo_lightning.data.sources.folder import DamagedArchive, Progress, new_folder, unpack
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.runs.files import expanded
 
 log = logging.getLogger("histo_lightning")
 OFFICIAL_URL = "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"
@@ -33,7 +32,7 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
         UserError: no connection, a damaged archive, no BreakHis image in it, no room on the disk. The same call
             resumes where it stopped.
     """
-    folder = expanded(folder)
+    folder = folder.expanduser()
     images, archive, note = folder / NAME, folder / f"{NAME}.tar.gz", folder / "download.json"
     with new_folder(images, f"{folder}: cannot be written") as building:
         if images.is_dir() and any(images.iterdir()):

@@ -11,7 +11,6 @@ from histo_lightning.data.sources.breakhis import OFFICIAL_URL, fetch_breakhis
 from histo_lightning.data.sources.folder import ARCHIVES, Progress, image_paths, unpacked
 from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE, ensure_synthetic
 from histo_lightning.errors import UserError
-from histo_lightning.runs.files import expanded
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None
     if dataset.name == "synthetic":
         images, size = dataset.images_per_slide or IMAGES_PER_SLIDE, dataset.image_size or IMAGE_SIZE
         return ensure_synthetic(cache_dir, images, size, dataset.seed or 0, progress=progress)
-    path = expanded(dataset.root)
+    path = Path(dataset.root).expanduser()
     if dataset.name == "breakhis" and dataset.download:
         folder = path if dataset.root else cache_dir / "breakhis"
         return fetch_breakhis(folder, url=dataset.url or OFFICIAL_URL, progress=progress)

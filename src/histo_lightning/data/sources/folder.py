@@ -97,10 +97,7 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
             return
         try:
             _unpack_all(archive, building, progress)
-        except (
-            *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
-            *(RecursionError, FileExistsError, NotADirectoryError, IsADirectoryError, OverflowError),
-        ) as error:
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
             problem = f"damaged, cut off or no tar archive ({str(error) or type(error).__name__})"
             raise DamagedArchive(f"{archive}: {problem}; get it again") from error
         building.rename(folder)

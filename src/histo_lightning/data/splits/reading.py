@@ -12,10 +12,8 @@ from io import StringIO
 from itertools import groupby
 from pathlib import Path
 
-from histo_lightning import errors
 from histo_lightning.data.breakhis.records import PART_NAMES, PARTS, part_of
-from histo_lightning.errors import UserError
-from histo_lightning.runs.files import expanded
+from histo_lightning.errors import UserError, escaped
 
 PATH_COLUMNS = ("path", "filename", "file", "image")
 PART_COLUMNS = ("part", "split", "grp")
@@ -37,7 +35,7 @@ class NamedSplit:
 
 def printable(text: str) -> str:
     """A name from outside, safe to print; very long ones are cut."""
-    safe = errors.printable(text)
+    safe = escaped(text)
     return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
 
 
@@ -50,7 +48,7 @@ def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
     """
     if not str(path):
         raise UserError(f"{key} is not set: give {ACCEPTED}")
-    file = expanded(path)
+    file = Path(path).expanduser()
     shown = printable(str(file))
     splits = _folder_splits(file, f"{key}={shown}") if file.is_dir() else _file_splits(file, shown, key)
     for split in splits:
