@@ -1,7 +1,8 @@
 """The one exception that people are meant to see, and the line about any other."""
 
-# Of RuntimeErrors: torch's, threading's and pathlib's.
-NO_MEMORY, NO_HOME = ("can't allocate memory", "out of memory", "can't start new thread"), "home directory"
+# Words of RuntimeErrors: torch's, oneDNN's, threading's; and pathlib's.
+NO_MEMORY = ("can't allocate memory", "out of memory", "not create a primitive", "can't start new thread")
+NO_HOME = "home directory"
 
 
 def escaped(text: str) -> str:

@@ -45,7 +45,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     """At the log file, at the first checkpoint, at a picture; then with 64 open files and a clock that goes back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir))
-    for size in (100, 300_000):
+    for size in (1000, 300_000):
         with limited(resource.RLIMIT_FSIZE, size):
             assert main_here("train", *SMALL, "trainer.progress=none") == 2
         shown = capfd.readouterr().err

@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any
 
@@ -78,5 +78,6 @@ def guard(run: Callable[[], int]) -> int:
         elif message.startswith("error: defect: "):
             hint = "" if debugging else " (HISTO_DEBUG=1 shows where)"
             message, status = message.removeprefix("error: ") + hint, EXIT_DEFECT
-        print(message, file=sys.stderr)
+        with suppress(OSError):  # stderr may be a file on the full disk
+            print(message, file=sys.stderr)
         return status

@@ -174,7 +174,7 @@ class _Shard:
                 and list(array.shape) == index["shape"]
                 and list(chain.from_iterable(checksums)) == index["checksums"]
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
             return None
         sizes = tuple((width, height) for width, height in index["sizes"])
         return Pixels((array,), tuple(images), tuple(index["digests"]), sizes) if intact else None
