@@ -1,7 +1,13 @@
 """The one exception that people are meant to see, and the line about any other."""
 
 # Words of RuntimeErrors: torch's, oneDNN's, threading's; and pathlib's.
-NO_MEMORY = ("can't allocate memory", "out of memory", "not create a primitive", "can't start new thread")
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "not create a primitive",
+    "bad_alloc",
+    "can't start new thread",
+)
 NO_HOME = "home directory"
 
 
