@@ -1,4 +1,19 @@
-"""The one exception that people are meant to see."""
+"""The one exception that people are meant to see, and the line about any other."""
+
+# Words of RuntimeErrors: torch's, oneDNN's, threading's; and pathlib's.
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "not create a primitive",
+    "bad_alloc",
+    "can't start new thread",
+)
+NO_HOME = "home directory"
+
+
+def escaped(text: str) -> str:
+    """A text from outside, safe to print: control characters, and bytes of a file name that are no text, are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UserError(Exception):
@@ -8,4 +23,25 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(escaped(" ".join(str(message).split())))
+
+
+def error_line(error: BaseException) -> str:
+    """One line about an error; what a disk, a permission or a lack of memory caused anywhere is no ``defect: ...``."""
+    text = escaped(" ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]))
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return f"not enough memory ({text[:200]}); use a smaller batch_size or image_size, or fewer processes"
+    if isinstance(error, RuntimeError) and NO_HOME in text:
+        return "no home folder is known for ~; write the path in full, or set HOME"
+    if isinstance(error, RecursionError):
+        return f"nested too deeply ({text}); flatten the folders, lists or brackets that were given"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) or type(cause).__module__ == "sqlite3":
+            file, reason = getattr(cause, "filename", None), getattr(cause, "strerror", None) or cause
+            where = f"{file!s:.200}: " if file else ""
+            return escaped(f"{where}{reason}; free space or mend the path, the same command goes on")
+        cause = cause.__cause__
+    return f"defect: {type(error).__name__}: {text}"

@@ -114,6 +114,8 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
     types: dict[str, Any] = {entry.name: entry.type for entry in fields(schema)}
     own = {name: value for name, value in given.items() if name in types}  # dataset=breakhis sets epochs too
     if isinstance(trainer := own.get("trainer"), dict):
+        if not isinstance(trainer.get("flags") or {}, dict):
+            raise UserError("trainer.flags: arguments of Lightning's Trainer are given as trainer.<argument>")
         flags = [name for name in trainer if name not in TrainerConfig.__dataclass_fields__]
         trainer["flags"] = (trainer.get("flags") or {}) | {name: trainer.pop(name) for name in flags}
     try:
@@ -212,7 +214,7 @@ def check(config: Any) -> None:
         elif "items" in rules and not set(value) <= set(rules["items"]):
             problem = f"allowed are lists of {', '.join(rules['items'])}"
         elif "pattern" in rules and not re.fullmatch(rules["pattern"], value):
-            problem = "allowed are letters, digits, '.', '_' and '-', at most 100"
+            problem = "allowed are letters, digits, '.', '_' and '-', at most 100, the first no '.'"
         elif "only" in rules and (option := values[f"{group}.name"]) not in rules["only"]:
             problem = f"has no effect with {group}={option}; it belongs to {', '.join(rules['only'])}"
         elif "pair" in rules and not (len(value) == 2 and low <= value[0] <= value[1] <= high):

@@ -16,13 +16,14 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.config.checks import advice, is_known, literal_keys, nearest, to_config, unknown_key
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError
+from histo_lightning.runs.files import utf8
 
+LONGEST_ARGUMENT = 10_000  # characters; Hydra reads 3,000 a second
 FOLDER_KEYS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir", "job.chdir")  # of hydra
 
 
@@ -78,10 +79,12 @@ def config_tree() -> Iterator[None]:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Hydra's messages of several lines as one."""
+    """Hydra's messages of several lines as one; it meets odd values with any exception."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except UserError:
+        raise
+    except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(" ".join(lines[:2]) or type(error).__name__) from error
 
@@ -91,6 +94,9 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
+        if len(argument) > LONGEST_ARGUMENT:
+            problem = f"{len(argument):,} characters where {LONGEST_ARGUMENT:,} are allowed"
+            raise UserError(f"{argument[:40]}...: {problem}; put long lists in a file")
         try:
             overrides += parser.parse_overrides([argument])
         except HydraException as error:
@@ -156,19 +162,22 @@ def read_jobs(
     overrides = parse(given, config_name, search)
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     tree = _composed(config_name, fixed)
-    launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
-    if not multirun and tree.hydra.mode != RunMode.MULTIRUN:
+    with one_line():
+        launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
+        multirun = multirun or tree.hydra.mode == RunMode.MULTIRUN
+        sweeper: Any = OmegaConf.to_container(tree.hydra.sweeper, resolve=False)
+        products = [dict(product) for product in sweeper.get("products") or [sweeper.get("params") or {}]]
+    if not multirun:
         for override in filter(Override.is_sweep_override, overrides):
             line = str(override.input_line).lstrip("+")
             raise UserError(f"{line}: several values make a sweep; add -m to run them all")
         return Composition(given, (_job(config_name, tree, fixed),), False, launcher)
     # Only what is run names a sweep, so the same command resumes it.
     own = sorted(a for a in given if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
-    sweep_name = f"sweep_{hashlib.sha256(chr(0).join(own).encode()).hexdigest()[:8]}"
-    sweeper: Any = OmegaConf.to_container(tree.hydra.sweeper, resolve=False)
+    sweep_name = f"sweep_{hashlib.sha256(utf8(chr(0).join(own))).hexdigest()[:8]}"
     chosen = {override.key_or_group for override in overrides}  # the command line wins
     jobs = []
-    for product in sweeper.get("products") or [sweeper.get("params") or {}]:
+    for product in products:
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
         own_overrides = [*parse(values, config_name, search), *overrides]
         for lines in itertools.product(*map(_values, own_overrides)):

@@ -1,15 +1,17 @@
 """How commands start and end: errors become one line on stderr and an exit status."""
 
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import Any
 
-from histo_lightning.errors import UserError
+from histo_lightning.errors import error_line
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 INTERRUPTED = "interrupted: the same command goes on (training: from the step where it stopped)"
@@ -58,6 +60,9 @@ def signals_held() -> Iterator[list[int]]:
 
 def guard(run: Callable[[], int]) -> int:
     """Run a front door; what goes wrong becomes one line on stderr and an exit status. ``HISTO_DEBUG=1`` shows the traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    logging.raiseExceptions = False  # no traceback of a log file on a full disk: what writes results says it
     debugging = os.environ.get("HISTO_DEBUG") == "1"
     try:
         return run()
@@ -67,13 +72,12 @@ def guard(run: Callable[[], int]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debugging:
             traceback.print_exception(error)
-        if isinstance(error, UserError):
-            message, status = f"error: {error}", EXIT_USER
-        elif isinstance(error, KeyboardInterrupt):
+        message, status = f"error: {error_line(error)}", EXIT_USER
+        if isinstance(error, KeyboardInterrupt):
             message, status = INTERRUPTED, EXIT_INTERRUPTED
-        else:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        elif message.startswith("error: defect: "):
             hint = "" if debugging else " (HISTO_DEBUG=1 shows where)"
-            message, status = f"defect: {type(error).__name__}: {' '.join(lines[:2])}{hint}", EXIT_DEFECT
-        print(message, file=sys.stderr)
+            message, status = message.removeprefix("error: ") + hint, EXIT_DEFECT
+        with suppress(OSError):  # stderr may be a file on the full disk
+            print(message, file=sys.stderr)
         return status

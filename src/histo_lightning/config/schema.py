@@ -16,7 +16,7 @@ from histo_lightning.config.tree import option
 MONITORS = dict.fromkeys(("val_case_log_loss", "val_loss"), "min") | dict.fromkeys(
     ("val_accuracy", "val_balanced_accuracy", "val_auroc", "val_case_auroc"), "max"
 )
-NAME = r"[A-Za-z0-9._-]{1,100}"
+NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 
 
 def key(default: Any, **metadata: Any) -> Any:

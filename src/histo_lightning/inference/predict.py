@@ -17,7 +17,7 @@ from histo_lightning.classifier.hardware import device_of
 from histo_lightning.config.schema import PredictConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
-from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, on_canvas
+from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, canvas_of, decode, image_bytes, on_canvas
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.errors import UserError
 from histo_lightning.inference.trained import Floats, Pixels, Trained
@@ -111,8 +111,8 @@ def _safe_name(name: str) -> str:
 def _read(path: Path, short_side: int) -> Prediction:
     """Decode an image and bring it to the scale that the network was trained on; nothing is cropped."""
     try:
-        pixels = decode(path.read_bytes(), str(path))
-    except (UserError, OSError) as error:
+        pixels = decode(image_bytes(path), str(path))
+    except UserError as error:
         return Prediction(path, error=str(error))
     size = (int(pixels.shape[1]), int(pixels.shape[0]))
     shape = BREAKHIS_SIZES[0] if size in BREAKHIS_SIZES else size

@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
     with StepProgress("comparing images", shown) as progress:
         pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
     states = [pixels.unreadable.get(record.image, "ok") for record in records]
-    sizes = [(root / record.path).stat().st_size for record in records]
+    sizes = [path.stat().st_size if (path := root / record.path).is_file() else 0 for record in records]
     facts = DatasetFacts(
         name=dataset.name,
         root=str(root) if dataset.name != "synthetic" else "drawn by this program",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 from histo_lightning.models.networks import head_of
+from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
 # As in torchvision: resnet18-f37072fd.pth carries the first digits of its SHA-256.
@@ -100,7 +101,7 @@ def _download(url: str, cache_dir: Path) -> Path:
     """Download ``url`` into ``cache_dir``, complete and verified, or not at all."""
     name = Path(unquote(url.split("?")[0])).name[-100:]
     # Two servers may offer different files of one name.
-    path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+    path = cache_dir / f"{hashlib.sha256(utf8(url)).hexdigest()[:8]}-{name}"
     if path.is_file():
         return path
     log.info("downloading %s", url)

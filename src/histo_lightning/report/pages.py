@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from histo_lightning.errors import escaped
 from histo_lightning.report import words
 from histo_lightning.report.tables import Table, cell_parts, markdown_text
 from histo_lightning.runs import write_atomic
@@ -40,7 +41,7 @@ def _environment(markdown: bool) -> Environment:
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"], finalize=markdown_text if markdown else None,
     )  # fmt: skip
     environment.globals |= {"kit": "kit.md" if markdown else "kit.html", "words": words, "Table": Table}
-    environment.filters["cell_parts"] = cell_parts
+    environment.filters |= {"cell_parts": cell_parts, "escaped": escaped}
     return environment
 
 

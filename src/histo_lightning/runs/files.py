@@ -15,6 +15,11 @@ from histo_lightning.errors import UserError
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 
 
+def utf8(text: str) -> bytes:
+    """The bytes of a text; a file name that is not UTF-8 gets its own back."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """A temporary file that takes the place of ``path`` (fsync, rename) if the body succeeds, and is removed if not.
@@ -45,7 +50,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a file in one step, or nothing; UserError without permission or on a full disk."""
-    data = content.encode() if isinstance(content, str) else content
+    data = utf8(content) if isinstance(content, str) else content
     try:
         if path.exists() and not path.is_file():  # /dev/stdout: nothing to be replaced
             path.write_bytes(data)
@@ -93,5 +98,4 @@ def _csv_cell(value: Any) -> str:
 def write_csv(path: Path, rows: Iterable[Iterable[Any]], durable: bool = True) -> None:
     """Write rows as CSV in one step: None and NaN are empty cells, floats come back bit-identical, texts unchanged."""
     text = "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
-    # surrogateescape: a file name that is not UTF-8 keeps its bytes.
-    write_atomic(path, text.encode("utf-8", "surrogateescape"), durable)
+    write_atomic(path, text, durable)

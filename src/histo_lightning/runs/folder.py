@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from histo_lightning.errors import UserError
+from histo_lightning.errors import UserError, error_line
 from histo_lightning.runs.manifest import read_json, reopen, write_sealed
 from histo_lightning.runs.version import __version__
 
@@ -101,10 +101,8 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            state, reason = "failed", f"defect: {type(error).__name__}: {error}"
-            if isinstance(error, UserError):
-                reason = str(error)
-            elif isinstance(error, KeyboardInterrupt):
+            state, reason = "failed", error_line(error)
+            if isinstance(error, KeyboardInterrupt):
                 state, reason = "interrupted", "interrupted"
             elif type(error).__module__.startswith("submitit"):  # raised by its signal handler
                 state, reason = "interrupted", f"its time was up ({error})"

@@ -194,7 +194,7 @@ def _introduce(data: BreakHisDataModule, config: Config) -> None:
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Write our log, Lightning's and all warnings to ``train.log``."""
-    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("histo_lightning", "pytorch_lightning", "py.warnings")]
     log.setLevel(logging.INFO)

@@ -1,5 +1,6 @@
 """A sweep: data prepared once, finished jobs left alone, the others launched, and results at the end also after failures."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -220,6 +221,8 @@ def run_job(composed: DictConfig) -> None:
             folder.fail(name, config, str(error))
     except Exception:  # recorded in its folder, with its reason
         return
+    finally:
+        gc.collect()  # a trainer and its modules refer to each other: pixels and weights would stay
 
 
 def print_failures(folder: SweepFolder, jobs: Jobs) -> int:

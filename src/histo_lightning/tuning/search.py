@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from histo_lightning.callbacks.history import Pruned
-from histo_lightning.errors import UserError
+from histo_lightning.errors import UserError, error_line
 from histo_lightning.tuning.space import Plan, Search
 
 LOCK_SECONDS = 120.0  # SQLite lets one process write at a time; the others wait this long
@@ -186,8 +186,7 @@ class Studies:
             except Pruned as pruned:
                 raise optuna.TrialPruned(str(pruned)) from pruned
             except Exception as error:  # whatever a setting leads to belongs to that setting
-                defect = "" if isinstance(error, UserError) else f"defect: {type(error).__name__}: "
-                trial.set_user_attr("error", " ".join(f"{defect}{error}".split())[:500])
+                trial.set_user_attr("error", error_line(error)[:500])
                 raise
 
         try:

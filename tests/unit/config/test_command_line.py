@@ -1,6 +1,7 @@
 """Flags of every command, help and exit statuses."""
 
 import re
+import sqlite3
 import subprocess
 import sys
 from unittest import mock
@@ -127,6 +128,12 @@ def test_an_unknown_command_exits_2_with_the_nearest(capsys: pytest.CaptureFixtu
     assert as_program(capsys, "trian") == (2, "", "error: unknown command 'trian'; did you mean 'train'?\n")
 
 
+def caused_by(cause: Exception) -> ValueError:
+    error = ValueError("a library's own words")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
@@ -138,6 +145,18 @@ def test_an_unknown_command_exits_2_with_the_nearest(capsys: pytest.CaptureFixtu
             "defect: ValueError: first second (HISTO_DEBUG=1 shows where)",
         ),
         (BrokenPipeError(), 0, ""),
+        (UserError("a\x1b[31m\udcff"), 2, "error: a\\x1b[31m\\udcff\n"),
+        (OSError(28, "No space left on device", "a.csv"), 2, "error: a.csv: No space left on device; free"),
+        (caused_by(OSError(5, "Input/output error")), 2, "error: Input/output error; free space"),
+        (
+            caused_by(sqlite3.OperationalError("database or disk is full")),
+            2,
+            "error: database or disk is full",
+        ),
+        (MemoryError("Unable to allocate 9 TiB"), 2, "error: not enough memory (Unable"),
+        (RuntimeError("[enforce fail] can't allocate memory"), 2, "error: not enough memory"),
+        (RuntimeError("Could not determine home directory."), 2, "error: no home folder is known for ~"),
+        (RecursionError("maximum recursion depth"), 2, "error: nested too deeply"),
     ],
 )
 def test_exit_statuses(error: BaseException, status: int, message: str, capfd, monkeypatch) -> None:

@@ -24,9 +24,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.pixels.decode import DECODING_ERRORS, canvas_of, decode, on_canvas
+from histo_lightning.data.pixels.decode import (
+    DECODING_ERRORS,
+    FORMATS,
+    MOST_UPSCALING,
+    canvas_of,
+    decode,
+    image_bytes,
+    on_canvas,
+)
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
+from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
@@ -68,7 +77,7 @@ class Pixels:
         """Hash of the native pixels of some images: the same data on any machine, however it is stored."""
         digests = dict(zip(self.images, self.digests, strict=True))
         text = "\n".join(f"{image} {digests[image]}" for image in sorted(images))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(utf8(text)).hexdigest()
 
     def channel_statistics(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation (0.001 or more) of each channel over some images, in units of [0, 1]."""
@@ -109,17 +118,21 @@ class _Shard:
     threads: int
     progress: Callable[[int], None]  # called with the images decoded
 
-    def stored(self, parent: Path, verify: bool) -> Pixels:
-        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+    def key(self) -> str:
+        """Hash of the files' names, sizes and times, the canvas and :data:`VERSION`."""
         key = hashlib.sha256(f"{VERSION}:{self.short_side}".encode())
         for record in self.records:
-            path = os.path.join(self.root, record.path)  # noqa: PTH118 - thousands at each start
-            try:
-                stat = os.stat(path)  # noqa: PTH116
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-            key.update(f"\n{record.path}\0{stat.st_size} {stat.st_mtime_ns}".encode())
-        folder = parent / key.hexdigest()[:24]
+            about = ""  # of what is missing, or a link in a circle: reported when it is decoded
+            with suppress(OSError):
+                stat = os.stat(os.path.join(self.root, record.path))  # noqa: PTH116, PTH118 - thousands at each start
+                about = f"{stat.st_size} {stat.st_mtime_ns}"
+            key.update(utf8(f"\n{record.path}\0{about}"))
+        return key.hexdigest()[:24]
+
+    def stored(self, parent: Path, verify: bool) -> Pixels:
+        """The shard's pixels below a folder; decoded first where they are absent or damaged, or with ``verify``."""
+        key = self.key()
+        folder = parent / key
         # First without the lock: a finished cache also serves from a folder that cannot be written.
         if not verify and (pixels := self.load(folder)) is not None:
             return pixels
@@ -130,6 +143,10 @@ class _Shard:
             if before is None and folder.is_dir():
                 log.warning("%s: the pixel cache is damaged and is built again", folder)
             unreadable = self.decode_into(building)
+            if self.key() != key:
+                raise UserError(
+                    f"{self.root}: images changed while they were read; run again when they are all there"
+                )
             if (pixels := self.load(building)) is None:
                 raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
             pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
@@ -157,7 +174,7 @@ class _Shard:
                 and list(array.shape) == index["shape"]
                 and list(chain.from_iterable(checksums)) == index["checksums"]
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
             return None
         sizes = tuple((width, height) for width, height in index["sizes"])
         return Pixels((array,), tuple(images), tuple(index["digests"]), sizes) if intact else None
@@ -167,8 +184,14 @@ class _Shard:
         sizes = list(self.sizes[:1]) if self.sizes else []
         for record in () if self.sizes else self.records:
             # What cannot be read is reported when it is decoded.
-            with suppress(*DECODING_ERRORS), Image.open(self.root / record.path) as image:
-                sizes.append(image.size)
+            if (path := self.root / record.path).is_file():
+                with suppress(*DECODING_ERRORS), Image.open(path, formats=FORMATS) as image:
+                    sizes.append(image.size)
+        if (native := max(map(min, sizes), default=self.short_side)) * MOST_UPSCALING < self.short_side:
+            problem = f"would be stored {self.short_side} pixels high, more than {MOST_UPSCALING} times as high as they are"
+            raise UserError(
+                f"images of {native} pixels {problem}; choose a smaller image_size or dataset.short_side"
+            )
         height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
         rows, unreadable, shape = [], {}, (len(self.records), height, width, 3)
         # Decoders, hashes and writes leave Python's lock.
@@ -198,14 +221,12 @@ class _Shard:
         path, size, digest, reason = self.root / record.path, (0, 0), "", ""
         stored = np.zeros((height, width, 3), np.uint8)
         try:
-            pixels = decode(path.read_bytes(), str(path), self.sizes)
+            pixels = decode(image_bytes(path), str(path), self.sizes)
             size = pixels.shape[1], pixels.shape[0]
             digest = hashlib.sha256(f"{size}".encode() + pixels.tobytes()).hexdigest()
             stored = np.ascontiguousarray(on_canvas(pixels, height, width))
         except UserError as error:
             reason = str(error)
-        except OSError as error:
-            reason = f"{path}: cannot be read ({error.strerror or error}); restore the file"
         return stored, (record.image, digest, zlib.crc32(stored.data), size), reason
 
 

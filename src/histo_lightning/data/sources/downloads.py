@@ -17,7 +17,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -30,6 +30,7 @@ log = logging.getLogger("histo_lightning")
 SCHEMES = ("http", "https", "file")
 VERSION_HEADERS = ("ETag", "Last-Modified", "Content-Length")
 CHUNK_BYTES = 1 << 20
+MOST_BYTES = 2**34  # BreakHis has 4 GB; a server that never ends would fill the disk
 FIRST_PAUSE_SECONDS = 0.5  # doubles with every attempt that brought nothing
 LONGEST_PAUSE_SECONDS = 8.0
 TEMPORARY_STATUSES = (408, 416, 429, *range(500, 600))  # after 416 the file is asked for from its start
@@ -67,6 +68,8 @@ def fetch(
         scheme, server = urlsplit(url).scheme, urlsplit(url).hostname
         if scheme not in SCHEMES or not (server or scheme == "file"):
             raise ValueError("only http, https and file addresses are known, with a server's name")
+        if scheme == "file" and not Path(unquote(urlsplit(url).path)).is_file():  # /dev/zero never ends
+            raise ValueError("no such file")
         target.parent.mkdir(parents=True, exist_ok=True)
         before = _identity(target)
         with FileLock(target.with_name(f".{target.name}.lock")):
@@ -174,6 +177,8 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
                 file.write(chunk)
                 file.flush()
                 size += len(chunk)
+                if size > MOST_BYTES:
+                    raise OSError(errno.EFBIG, f"more than {MOST_BYTES // 2**30} GiB")
                 progress(size, total or 0)
     if size < (total or 0):
         raise OSError(f"the connection was cut after {size} of {total} bytes")

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from filelock import FileLock
 
@@ -20,6 +20,7 @@ Progress = Callable[[int, int], None]  # called with what is done, and what ther
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 MOST_MEMBERS = 200_000  # the full set has 8,000
 MOST_BYTES = 64 * 2**30  # unpacked; the full set has 4 GB
+LONGEST_HEADER = 2**20  # bytes
 BLOCK_BYTES = 512  # of a tar; its end is two blocks of zeros
 
 
@@ -68,6 +69,18 @@ def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -
     return folder
 
 
+class _Pieces:
+    """A stream for tarfile, which reads files in pieces, but all of a header's texts at once, as long as they claim to be."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return bytes(self.stream.read(size))
+
+
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
     """Unpack an archive into a new folder, which appears in one step when all is there and verified; not into an old one.
 
@@ -98,7 +111,7 @@ def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
         packed = raw.read(2) == b"\x1f\x8b"  # browsers unpack some downloads and keep the name
         raw.seek(0)
         stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        with tarfile.open(fileobj=cast(Any, _Pieces(stream)), mode="r:") as tar:
             while (entry := tar.next()) is not None:
                 total += entry.size
                 kind_allowed = entry.isreg() or entry.isdir()

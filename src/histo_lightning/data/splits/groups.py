@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.runs.files import utf8
 
 GROUPS = ("case", "slide", "image")  # of a record, from the widest
 Groups = dict[str, list[Record]]  # by the name of their part, case, slide or image
@@ -34,7 +35,7 @@ def content_hash(parts: Mapping[str, Iterable[str]]) -> str:
 def keyed_order(names: Iterable[str], *key: object) -> list[str]:
     """Names in a pseudo-random order that depends on the key alone: by SHA-256, not by a library's generator."""
     prefix = ":".join(str(part) for part in key)
-    return sorted(names, key=lambda name: hashlib.sha256(f"{prefix}:{name}".encode()).digest())
+    return sorted(names, key=lambda name: hashlib.sha256(utf8(f"{prefix}:{name}")).digest())
 
 
 def proportional_order(members: Mapping[str, Sequence[Record]], *key: object) -> list[Record]:

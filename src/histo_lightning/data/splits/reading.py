@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from histo_lightning.data.breakhis.records import PART_NAMES, PARTS, part_of
-from histo_lightning.errors import UserError
+from histo_lightning.errors import UserError, escaped
 from histo_lightning.runs import read_bytes
 
 PATH_COLUMNS = ("path", "filename", "file", "image")
@@ -35,8 +35,8 @@ class NamedSplit:
 
 
 def printable(text: str) -> str:
-    """A name from outside, safe to print: control characters are escaped, very long names are cut."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A name from outside, safe to print; very long ones are cut."""
+    safe = escaped(text)
     return safe if len(safe) <= LONGEST_SHOWN else safe[:LONGEST_SHOWN] + "..."
 
 

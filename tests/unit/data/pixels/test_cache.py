@@ -93,6 +93,23 @@ def test_a_changed_image_is_read_again(tree: Path, tmp_path: Path) -> None:
     assert np.array_equal(load(tree, tmp_path).shards[0][2], np.asarray(Image.open(tree / NAMES[2])))
 
 
+def test_images_that_change_while_they_are_read_are_no_cache(tree: Path, tmp_path: Path) -> None:
+    def change(done: int, total: int) -> None:
+        if done == 3:
+            draw(tree, NAMES[0], seed=99)
+
+    with pytest.raises(UserError, match="images changed while they were read; run again"):
+        load(tree, tmp_path, progress=change)
+    assert not list((tmp_path / "cache" / "pixels").glob("[!.]*"))
+    assert np.array_equal(load(tree, tmp_path).shards[0][0], np.asarray(Image.open(tree / NAMES[0])))
+
+
+def test_an_upscale_beyond_all_sense_is_refused(tree: Path, tmp_path: Path) -> None:
+    assert load(tree, tmp_path, short_side=4 * 46).shape[0] == 4 * 46
+    with pytest.raises(UserError, match=r"images of 46 pixels .* 185 pixels high, more than 4 times"):
+        load(tree, tmp_path, short_side=4 * 46 + 1)
+
+
 @pytest.mark.parametrize("victim", ["pixels.npy", "index.json"])
 def test_damage_at_random_bytes_is_noticed(tree: Path, tmp_path: Path, victim: str) -> None:
     true = load(tree, tmp_path).shards[0].copy()

@@ -198,6 +198,13 @@ def test_more_than_any_copy_of_breakhis_is_refused(
             refused(packed, tmp_path, "more files or bytes")
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_gigabytes_is_refused_before_it_is_read(tmp_path: Path, kind: bytes) -> None:
+    header = entry("x", 6 * 2**30, kind).tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(header + bytes(2**20)))
+    refused(tmp_path / "bomb.tar.gz", tmp_path, "a header of 6,442,450,944 bytes")
+
+
 def test_files_have_plain_permissions_and_their_time(tmp_path: Path, packed: Path) -> None:
     seen: list[tuple[int, int]] = []
     unpack(packed, tmp_path / "out", lambda done, total: seen.append((done, total)))

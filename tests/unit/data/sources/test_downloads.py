@@ -388,7 +388,8 @@ def test_a_server_that_falls_silent_in_mid_body(site: Site, get) -> None:
         ("http://[x/f", "cannot be downloaded"),
         ("http://host/a b", "cannot be downloaded"),
         ("http://höst.invalid:x/é", "cannot be downloaded"),
-        ("file:///nowhere/f.bin", "No such file"),
+        ("file:///nowhere/f.bin", "no such file"),
+        ("file:///dev/zero", "no such file"),
     ],
 )
 def test_addresses_that_lead_nowhere(
