@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SOAK_SECONDS ?= 1200
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm soak format clean
+.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm soak soak-kills soak-damage soak-sweep format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,8 +58,19 @@ test-long: setup ## the tests that take long: kills, soak
 test-slurm: setup ## sweeps on a real Slurm of one node, set up on 127.0.0.1 (`make slurm` installs it)
 	$(BIN)/python -m pytest -m slurm $(ARGS)
 
-soak: setup ## kill runs at random moments and compare them with whole ones; ARGS="trials=300 seed=0 seconds=1500"
-	PYTHONPATH=tests $(BIN)/python -m factories.kills $(ARGS)
+soak: setup ## half an hour of kills, damaged files and one long sweep; the figures go to docs/soak.md
+	mkdir -p outputs/soak
+	$(MAKE) -j2 soak-kills soak-damage soak-sweep
+	$(BIN)/python docs/generate.py soak=outputs/soak
+
+soak-kills:
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m factories.kills trials=1000 seconds=$(SOAK_SECONDS)
+
+soak-damage:
+	HISTO_SOAK=outputs/soak HISTO_TRIALS=1000 HISTO_SECONDS=$(SOAK_SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -k used_without_a_word tests/commands/test_damage.py
+
+soak-sweep: soak-kills
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m factories.soak trials=50
 
 format: setup ## format and mend what the linter can
 	$(BIN)/ruff check --fix .

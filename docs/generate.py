@@ -1,11 +1,15 @@
-"""Write the pages that follow the code, ``configuration.md``, ``scores.md`` and ``modules.md``; with ``--check`` say whether they do.
+"""Write the pages that follow the code (``configuration.md``, ``scores.md``, ``modules.md``) and the last soak (``soak.md``).
 
-python docs/generate.py [--check]
+python docs/generate.py [--check] [soak=outputs/soak]
+
+``--check`` only says whether they are up to date; ``soak=`` takes the figures of ``make soak`` into ``soak.json`` first.
 """
 
 import ast
+import json
 import sys
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -203,12 +207,62 @@ def modules() -> Iterator[str]:
         yield from table([row for row in rows if row[0]], ("module", "what it is"))
 
 
-PAGES = {"configuration.md": configuration, "scores.md": scores, "modules.md": modules}
+def read_soak(folder: Path) -> dict[str, Any]:
+    """The figures of ``make soak`` that the page shows."""
+    kills, damage, sweep = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("kills", "damage", "sweep")
+    )
+    outcomes = Counter((one["kind"], one["outcome"]) for one in damage)
+    kinds = {
+        kind: {o: n for (k, o), n in sorted(outcomes.items()) if k == kind} for kind, _ in sorted(outcomes)
+    }
+    return {
+        "kills": {name: kills[name] for name in ("trials", "kills", "differing", "kills_by_moment")},
+        "damage": kinds,
+        "sweep": {name: sweep[name] for name in ("trials", "finished", "growth")},
+    }
+
+
+def soak() -> Iterator[str]:
+    """What the last ``make soak`` tried, and how it ended."""
+    last = json.loads((DOCS / "soak.json").read_text())
+    kills, damage, sweep = (last[name] for name in ("kills", "damage", "sweep"))
+    yield "# The last soak\n"
+    yield "Written by `make soak`, from its own figures. What each trial means is in [reliability.md](reliability.md).\n"
+    yield "## Kills\n"
+    yield (
+        f"{kills['trials']} runs were killed {kills['kills']} times with SIGKILL and started again with the same command; "
+        f"{kills['differing']} ended in another tensor, score, prediction, count of readings or file than a run that was left alone.\n"
+    )
+    yield from table(
+        [(f"`{name}`", str(count)) for name, count in kills["kills_by_moment"].items()], ("moment", "kills")
+    )
+    yield "\n## Damage\n"
+    yield (
+        "One file of a run, a sweep or a resumed run is damaged, then a command that reads it is started. *said*: a line that names the "
+        "file, or a repair that says so; *refused*: exit status 2; *harmless*: the command does not use the file, and its output is that of "
+        "an undamaged folder; *silent* and *defect* would be failures.\n"
+    )
+    names = sorted({outcome for counts in damage.values() for outcome in counts})
+    rows = [(kind, *(str(counts.get(name, 0)) for name in names)) for kind, counts in damage.items()]
+    yield from table(rows, ("damage", *names))
+    yield "\n## One long sweep\n"
+    growth = ", ".join(
+        f"{value:g} {name.replace('memory_mib', 'MiB of memory')}" for name, value in sweep["growth"].items()
+    )
+    yield f"{sweep['finished']} of {sweep['trials']} runs finished in one process; from its first runs to its last it grew by {growth}."
+
+
+PAGES = {"configuration.md": configuration, "scores.md": scores, "modules.md": modules, "soak.md": soak}
 
 
 def main() -> int:
     """Write the pages, or with ``--check`` say which differ; exit status 1 where one does."""
     stale = []
+    for argument in sys.argv[1:]:
+        if argument.startswith("soak="):
+            figures = read_soak(Path(argument.removeprefix("soak=")))
+            (DOCS / "soak.json").write_text(json.dumps(figures, indent=1) + "\n")
     for name, lines in PAGES.items():
         text = "\n".join(lines()).strip() + "\n"
         path = DOCS / name

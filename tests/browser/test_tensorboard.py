@@ -37,7 +37,7 @@ return deep(document.body).replace(/\\s+/g, " ");"""
 def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[tuple[str, Path]]:
     """The address of a server over a sweep of model x optimizer, and the folder."""
     root = tmp_path_factory.mktemp("served")
-    sweep = "-m experiment=smoke trainer.threads=1 model=resnet10,resnet14 optimizer=adamw,sgd trainer.progress=none sweep_name=grid"
+    sweep = "-m experiment=smoke dataset.images_per_slide=2 dataset.image_size=140 trainer.threads=1 model=resnet10,resnet14 optimizer=adamw,sgd trainer.progress=none sweep_name=grid"
     done = subprocess.run(
         [sys.executable, "-m", "histo_lightning.train", *sweep.split(), f"cache_dir={cache_dir}"],
         cwd=root,

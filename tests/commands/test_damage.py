@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -224,13 +225,16 @@ def test_a_damaged_file_is_named_or_mended(
 def test_no_damage_is_used_without_a_word(
     whole: Path, halted: Path, swept: Path, cache_dir: Path, tmp_path: Path, capsys
 ) -> None:
-    """As many trials as ``HISTO_TRIALS`` says; ``HISTO_SOAK`` names the folder for ``damage.json``."""
+    """As many trials as ``HISTO_TRIALS`` says, begun within ``HISTO_SECONDS``; ``HISTO_SOAK`` names the folder for ``damage.json``."""
+    end = time.monotonic() + float(os.environ.get("HISTO_SECONDS", "inf"))
     lines, outcomes = Lines(cache_dir), []
     wanted: dict[str, object] = {}
     sources = {"resume": halted, "sweep": swept}
     names = {command: files_of(source / "outputs") for command, source in sources.items()}
     count = int(os.environ.get("HISTO_TRIALS", "200"))
     for number, trial in enumerate(trials(count, files_of(whole / "outputs"), seed=2)):
+        if time.monotonic() > end:
+            break
         command = random.Random(number).choice(readers(trial[1]))
         if number % 8 >= 6:  # on folders of their own; a resume mostly with a damaged checkpoint
             command = ("resume", "sweep")[number % 2]

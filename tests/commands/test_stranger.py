@@ -59,25 +59,33 @@ def test_five_parts_of_ones_own_in_one_run(folder: Path, command) -> None:
 
 
 def test_wrong_names_are_refused_with_what_is_allowed(folder: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['train', *sys.argv[1:]]; from histo_lightning import train; "
-        "from histo_lightning.config.exits import guard; sys.exit(guard(train.main))"
-    )
-
-    def told(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 2, done.stdout
-        assert done.stderr.count("\n") == 1
-        return done.stderr
-
     given = ("imports=[my_parts]", "model._target_=my_parts.TinyNet")
-    assert "did you mean 'width'" in told(*given, "model.widht=16")
-    assert "allowed are grey; did you mean 'grey'" in told(*given, "augment.steps.gray={}")
-    assert "last_digit" in told(*given, "split.name=last_digits")
-    assert "not a network of" in told("model._target_=my_parts.TinyNet")
-    assert "tiny" in told("--config-dir", "my_conf", "imports=[my_parts]", "model=tinyy")
+    lines = [
+        ["model._target_=my_parts.TinyNet"],  # first: nothing is imported yet
+        [*given, "model.widht=16"],
+        [*given, "augment.steps.gray={}"],
+        [*given, "split.name=last_digits"],
+        ["--config-dir", "my_conf", "imports=[my_parts]", "model=tinyy"],
+    ]
+    code = (
+        "import json, sys; from histo_lightning import train; from histo_lightning.config.exits import guard\n"
+        "for line in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['train', *line]; print(guard(train.main))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(lines)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == ["2"] * len(lines), done.stdout + done.stderr
+    unknown, argument, step, split, option = done.stderr.splitlines()
+    assert "not a network of" in unknown
+    assert "did you mean 'width'" in argument
+    assert "allowed are grey; did you mean 'grey'" in step
+    assert "last_digit" in split
+    assert "tiny" in option
     assert not (folder / "outputs").exists()
 
 

@@ -307,6 +307,7 @@ def test_a_damaged_status_is_one_line_and_nothing_is_touched(
 LONG = (*SMALL, "head=mlp", "callbacks=[default,ema]", "callbacks.ema.decay=0.9", "epochs=6")
 
 
+@pytest.mark.long  # test_kills.py has it in one process for every run of the tests
 def test_an_interrupted_and_a_killed_run_go_on_to_the_same_result(tmp_path: Path, cache_dir: Path) -> None:
     """Dropout, EMA, order and augmentation included: bit for bit."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from factories.runs import train_here
 from histo_lightning.classifier import Classifier
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.evaluation import make_table, read_predictions
@@ -69,24 +68,10 @@ def test_nothing_that_is_fitted_depends_on_the_test_images(tmp_path: Path) -> No
                         continue
                     pixels = generator.integers(0, shade, (40, 60, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(path)
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "histo_lightning.train",
-                "dataset=folders",
-                f"dataset.root={root}",
-                "model=resnet10",
-                "image_size=32",
-                "epochs=2",
-                "batch_size=4",
-                "trainer.progress=none",
-                f"cache_dir={tmp_path / 'c'}",
-            ],
-            cwd=root,
-            check=True,
-            capture_output=True,
-        )
+        train_here(
+            root, tmp_path, "dataset=folders", f"dataset.root={root}", "model=resnet10", "image_size=32", "epochs=2", "batch_size=4",
+            "trainer.progress=none", base=(), pictures=False,
+        )  # fmt: skip
         (path,) = root.glob("outputs/runs/*/checkpoints/best.ckpt")
         stored.append(torch.load(path, weights_only=True))
     one, two = stored
