@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from factories.runs import SMALL, main_here, read, rows
+from factories.runs import SMALL, main_here, read, rows, start
 from histo_lightning.runs import RunFolder
 
 SWEEP = (
@@ -197,6 +197,39 @@ def test_a_killed_job_loses_no_results(launcher: str, tmp_path: Path, cache_dir:
     else:
         assert found == ["finished", "finished", "interrupted"]
         assert err.splitlines()[-1].startswith("1 of 3 jobs failed")
+
+
+@pytest.mark.long
+def test_a_ray_node_that_dies_costs_no_other_job(command, tmp_path: Path, cache_dir: Path) -> None:
+    """On a cluster of two nodes with a core each, on this machine."""
+    line = ("-m", *SMALL, "seed=0,1", "sweep_name=s", "epochs=30", "trainer.threads=1")
+    one = tmp_path / "basic"
+    one.mkdir()
+    assert command("train", *line, cwd=one).returncode == 0
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        node = cluster.add_node(num_cpus=1)
+        ray = ("hydra/launcher=ray", f"hydra.launcher.init.address={cluster.address}")
+        process = start(tmp_path, cache_dir, *line, *ray)
+        while process.poll() is None:
+            histories = sweep_folder(tmp_path).glob("*/history.csv")
+            if sum(len(path.read_text().splitlines()) > 2 for path in histories) == 2:  # both jobs train
+                cluster.remove_node(node, allow_graceful=False)
+                break
+            time.sleep(0.05)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 3, (out, err)
+        assert sorted(row["state"] for row in results(tmp_path)) == ["finished", "interrupted"]
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith("1 of 2 jobs failed")
+        again = command("train", *line, *ray)  # on the node that is left
+        assert again.returncode == 0, again.stderr
+        assert predictions(tmp_path) == predictions(one)
+    finally:
+        cluster.shutdown()
 
 
 @pytest.mark.long

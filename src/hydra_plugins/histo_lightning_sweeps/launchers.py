@@ -150,7 +150,10 @@ class SlurmLauncher(_SubmititLauncher):
         return _outcomes(jobs, lambda job: job.results()[0], job_overrides)  # of its first process
 
 
-def _run_on_ray(context: HydraContext, config: DictConfig, task: TaskFunction, singletons: Any) -> JobReturn:
+def _run_on_ray(
+    folder: str, context: HydraContext, config: DictConfig, task: TaskFunction, singletons: Any
+) -> JobReturn:
+    os.chdir(folder)  # a worker of a cluster starts in the folder of its node
     setup_globals()
     Singleton.set_state(singletons)
     HydraConfig.instance().set_config(config)
@@ -175,14 +178,15 @@ class RayLauncher(Launcher):
             raise UserError(f"hydra/launcher=ray: Ray is not installed; {mend}") from error
         started = not ray.is_initialized()
         if started:
-            ray.init(**self.init)
+            joins = bool(self.init.get("address"))  # a cluster has its own number of cores
+            ray.init(**self.init | ({"num_cpus": None} if joins else {}))
         run: Any = ray.remote(**self.remote)(_run_on_ray)
         jobs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id, config.hydra.job.num = f"job_{number}", number
-            jobs.append(run.remote(self.context, config, self.task, Singleton.get_state()))
+            jobs.append(run.remote(os.getcwd(), self.context, config, self.task, Singleton.get_state()))
         try:
             return _outcomes(jobs, ray.get, job_overrides)
         finally:
