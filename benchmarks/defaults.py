@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, Trainer
 
-from histo_lightning.callbacks.history import History
+from histo_lightning.callbacks.progress import History
 from histo_lightning.classifier.hardware import Hardware
 from histo_lightning.config.schema import Config
 from histo_lightning.training.objects import build_callbacks, build_loggers, build_trainer

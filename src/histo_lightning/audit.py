@@ -3,8 +3,7 @@
 from histo_lightning.config.command_line import front_door
 from histo_lightning.config.exits import EXIT_FOUND, EXIT_USER
 from histo_lightning.config.schema import AuditConfig
-from histo_lightning.inspection.audit import audit, report
-from histo_lightning.inspection.folders import audit_folders
+from histo_lightning.inspection.audit import audit, audit_folders, report
 
 
 def run(config: AuditConfig) -> int:

@@ -19,9 +19,8 @@ def run(config: CompareConfig) -> None:
     from histo_lightning.report.summaries import print_comparison
 
     out = Path(config.output_dir) / (f"comparisons/{config.run_name}" if config.run_name else "")
-    options = {
-        key: getattr(config, key) for key in ("factor", "reference", "score", "select", "standard_error")
-    }
+    names = ("factor", "reference", "score", "select", "standard_error")
+    options = {name: getattr(config, name) for name in names}
     results = compare_runs(folders, out, **options, formats=config.report.formats)
     if config.json:
         write_json(Path(config.json), results)

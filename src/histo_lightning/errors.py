@@ -1,13 +1,9 @@
 """The one exception that people are meant to see, and the line about any other."""
 
+import re
+
 # Words of RuntimeErrors: torch's, oneDNN's, threading's; and pathlib's.
-NO_MEMORY = (
-    "can't allocate memory",
-    "out of memory",
-    "not create a primitive",
-    "bad_alloc",
-    "can't start new thread",
-)
+NO_MEMORY = "can't allocate memory|out of memory|not create a primitive|bad_alloc|can't start new thread"
 NO_HOME = "home directory"
 
 
@@ -31,7 +27,7 @@ def error_line(error: BaseException) -> str:
     text = escaped(" ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]))
     if isinstance(error, UserError):
         return text
-    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+    if isinstance(error, MemoryError) or re.search(NO_MEMORY, text):
         return f"not enough memory ({text[:200]}); use a smaller batch_size or image_size, or fewer processes"
     if isinstance(error, RuntimeError) and NO_HOME in text:
         return "no home folder is known for ~; write the path in full, or set HOME"

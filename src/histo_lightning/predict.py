@@ -23,10 +23,8 @@ def run(config: PredictConfig) -> int:
     for one in unreadable[:20]:
         print(f"unreadable: {one.error}", file=sys.stderr)
     if unreadable:
-        print(
-            f"error: {len(unreadable)} image(s) could not be read; predictions.csv names them",
-            file=sys.stderr,
-        )
+        count = f"{len(unreadable)} image(s)"
+        print(f"error: {count} could not be read; predictions.csv names them", file=sys.stderr)
     return EXIT_USER if unreadable else 0
 
 

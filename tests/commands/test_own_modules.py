@@ -90,7 +90,7 @@ def test_the_checkpoint_loads_with_its_module_and_not_without(
     path = folder / "checkpoints" / "best.ckpt"
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", [str(root), *sys.path])  # even where it could be found
-    monkeypatch.setattr(targets, "NETWORK_MODULES", list(targets.NETWORK_MODULES))
+    monkeypatch.setattr(targets, "NETWORK_MODULES", set(targets.NETWORK_MODULES))
     with pytest.raises(UserError, match=r"name its module in imports=\[\.\.\.\]"):
         Classifier.from_checkpoint(path)
     assert "tiny_networks" not in sys.modules
@@ -120,7 +120,7 @@ def test_refusals(trained, line: tuple[str, ...], message: str, monkeypatch: pyt
     root, _ = trained
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", [str(root), *sys.path])
-    monkeypatch.setattr(targets, "NETWORK_MODULES", list(targets.NETWORK_MODULES))
+    monkeypatch.setattr(targets, "NETWORK_MODULES", set(targets.NETWORK_MODULES))
     monkeypatch.setattr(augment, "STEPS", dict(augment.STEPS))
     before = set(sys.modules)
     try:

@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from histo_lightning.callbacks.history import Pruned
+from histo_lightning.callbacks.progress import Pruned
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import TuneConfig
 from histo_lightning.config.tree import conf_dir

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ HEAT = torch.tensor([1.0, 0.35, 0.0])[:, None, None]  # its colour
 STRENGTH = 0.55
 
 
+@dataclass(eq=False)
 class Dashboard(Callback):
     """Writes to every TensorBoard logger of the Trainer, on the first process; without one it does nothing.
 
@@ -39,18 +41,13 @@ class Dashboard(Callback):
         histograms: weights and gradients of every epoch (slow, and large files).
     """
 
-    def __init__(
-        self,
-        graph: bool = True,
-        images: bool = True,
-        gradcam: int = 4,
-        gradcam_times: int = 3,
-        histograms: bool = False,
-    ) -> None:
-        self.graph, self.images, self.gradcam = graph, images, gradcam
-        self.gradcam_times, self.histograms = gradcam_times, histograms
-        self._explained: tuple[Tensor, Tensor] | None = None  # images and labels
-        self._step = 0
+    graph: bool = True
+    images: bool = True
+    gradcam: int = 4
+    gradcam_times: int = 3
+    histograms: bool = False
+    _explained: tuple[Tensor, Tensor] | None = field(default=None, init=False)  # images and labels
+    _step: int = field(default=0, init=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Layout and graph at the start; after a resume what an ended process wrote beyond its checkpoint is taken back."""
@@ -75,15 +72,13 @@ class Dashboard(Callback):
             if self.graph:
                 _add_graph(writer, pl_module, batch["image"][:1])
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         step, self._step = self._step, trainer.global_step
         if step == self._step or not isinstance(outputs, Mapping):  # gradients are still accumulated
             return
         for logger in trainer.loggers:
-            every = getattr(logger, "every_n_steps", None)
-            if isinstance(every, int) and every > 0 and trainer.global_step % every == 0:
+            every = getattr(logger, "every_n_steps", None) or 0
+            if every > 0 and trainer.global_step % every == 0:
                 logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step - 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -111,10 +106,8 @@ class Dashboard(Callback):
                 self._explained = batch["image"][order].clone(), batch["label"][order].clone()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        network = getattr(pl_module, "network", None)
-        if self._explained is None or not isinstance(network, nn.Module):
-            return
-        if trainer.sanity_checking or not self._due(trainer):
+        network, due = getattr(pl_module, "network", None), not trainer.sanity_checking and self._due(trainer)
+        if self._explained is None or not due or not isinstance(network, nn.Module):
             return
         images, labels = self._explained
         with torch.inference_mode(False), torch.autocast(pl_module.device.type, enabled=False):

@@ -8,10 +8,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 class TensorBoard(TensorBoardLogger):
-    """``every_n_steps``: also the loss of every n-th step, as ``train/step_loss``; it is read back from the device then.
-
-    Settings and scores go to HParams once a run is scored (``callbacks/scored.py``), not here.
-    """
+    """``every_n_steps``: also the loss of every n-th step, as ``train/step_loss``; it is read back from the device then."""
 
     def __init__(self, save_dir: str, every_n_steps: int | None = None, **kwargs: Any) -> None:
         super().__init__(save_dir, **kwargs)
@@ -23,4 +20,4 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: see above."""
+        """Nothing: settings and scores go to HParams once a run is scored (``callbacks/scored.py``)."""

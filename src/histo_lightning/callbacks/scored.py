@@ -31,10 +31,7 @@ PICTURES = ("roc", "cases", "confusion", "reliability", "worst")
 
 
 def write_scored(folder: Path, labels: str) -> None:
-    """Write an event file of its own into a run's ``tensorboard/``, where it has one; that of an earlier call is replaced.
-
-    ``labels`` is what must be said of the result, empty for nothing. UserError where a table is damaged.
-    """
+    """Write or replace an event file of its own in a run's ``tensorboard/``, where it has one, with the result's ``labels``."""
     board = folder / "tensorboard"
     if not board.is_dir():
         return
@@ -104,9 +101,9 @@ def _varied(plan: Path) -> list[str]:
 
 def _texts(folder: Path, remarks: list[str]) -> dict[str, str]:
     """The protocol in sentences, and the config as code."""
-    split, counts = read_json(folder / "split.json"), []
-    for part, images in split["parts"].items():
-        counts.append(f"{part} {len(images)} images of {len(split['cases'].get(part, []))} cases")
+    split = read_json(folder / "split.json")
+    cases = {part: len(names) for part, names in split["cases"].items()}
+    counts = [f"{p} {len(images)} images of {cases.get(p, 0)} cases" for p, images in split["parts"].items()]
     protocol = [f"Split {split['kind']}, fold {split['fold']}: {', '.join(counts)}.", *remarks]
     config = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
     return {"protocol": "  \n".join(protocol), "config": "\n".join(f"    {line}" for line in config)}

@@ -16,14 +16,14 @@ from histo_lightning.runs.files import replacing
 from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint
 
 CHECKPOINT_FORMAT = 2
-TRAINING_STATE = (
+FIT_STATE = [
     "optimizer_states",
     "lr_schedulers",
     "callbacks",
     "loops",
     "current_model_state",
     "averaging_state",
-)
+]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -59,10 +59,7 @@ def load_state(module: nn.Module, state: dict[str, Any], path: str | Path) -> No
 
 
 def save_atomic(checkpoint: dict[str, Any] | bytes, path: Path) -> None:
-    """``torch.save`` (or the content of a saved one) to a temporary file, fsync, rename, listed in its run's manifest.
-
-    UserError where the disk is full or closed to us.
-    """
+    """``torch.save`` (or the content of a saved one) in one step, listed in its run's manifest; UserError where it fails."""
     try:
         # An exception of a signal's handler comes out of the C++ writer of torch.save like a full disk.
         with signals_held(), replacing(path) as file:
@@ -89,7 +86,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def keep_weights(scored: Path) -> None:
     """Leave of a finished run's checkpoints the scored one, without what only a resumed training would read."""
     checkpoint = read_checkpoint(scored)
-    for name in TRAINING_STATE:
+    for name in FIT_STATE:
         checkpoint.pop(name, None)
     save_atomic(checkpoint, scored)
     for other in scored.parent.glob("*.ckpt"):

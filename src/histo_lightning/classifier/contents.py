@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from histo_lightning.config.checks import from_stranger
 from histo_lightning.config.schema import HyperParameters, Metadata
@@ -67,43 +69,27 @@ def check_metadata(about: Mapping[str, Any], num_classes: int) -> None:
 
 
 def checked_hyper_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a checkpoint whose values, names and shapes fit, and whose weights are finite; UserError with the key that is wrong.
-
-    Nothing is imported but well-known packages and the user's imports, and no network is built with memory.
-    """
+    """Those of a checkpoint whose values, names and shapes fit, and whose weights are finite; UserError with the key that is wrong."""
     hyper, state = from_stranger(HyperParameters, checkpoint["hyper_parameters"]), checkpoint["state_dict"]
     settings = network_settings(hyper.model)
     factory = network_factory(settings, imported_only=True)
-    for key, base in (
-        ("optimizer", torch.optim.Optimizer),
-        ("scheduler", torch.optim.lr_scheduler.LRScheduler),
-    ):
+    for key, base in (("optimizer", Optimizer), ("scheduler", LRScheduler)):
         if not isinstance(named := getattr(hyper, key), str):
             class_of(named, base, key, imported_only=True)
-    if loads := [
-        key for key in (*parameters_of(factory), *settings) if key.startswith(("weights_", "pretrained"))
-    ]:
-        raise UserError(f"model.{loads[0]}: a checkpoint brings its own weights")
+    for key in (*parameters_of(factory), *settings):
+        if key.startswith(("weights_", "pretrained")):
+            raise UserError(f"model.{key}: a checkpoint brings its own weights")
     if large := re.search(r"(?<![.\d])\d{5,}", str(settings)):
         raise UserError(f"model: {large[0][:20]} is too large for an argument of a network")
-    _check_shapes(hyper, state)
-    for name, tensor in state.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(
-                f"{name}: is not finite everywhere; the training diverged, or the file is damaged"
-            )
-    return dict(checkpoint["hyper_parameters"])
-
-
-def _check_shapes(hyper: HyperParameters, state: Mapping[str, Tensor]) -> None:
-    """UserError where the network, built without memory, is not that of the weights."""
+    head: Any = {name: getattr(hyper, name) for name in ("head", "hidden", "dropout")}
     with torch.device("meta"):
-        network = build_network(
-            hyper.model, hyper.num_classes, head=hyper.head, hidden=hyper.hidden, dropout=hyper.dropout
-        )
-    for name, tensor in network.state_dict(prefix="network.").items():
-        if name in state and state[name].shape != tensor.shape:
-            shapes = f"{name}: {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-            raise UserError(
-                f"its weights do not fit this network ({shapes}); use the same model, head and stem"
-            )
+        shapes = build_network(hyper.model, hyper.num_classes, **head).state_dict(prefix="network.")
+    for name, tensor in state.items():
+        if name in shapes and tensor.shape != shapes[name].shape:
+            problem = f"{name}: {tuple(tensor.shape)}, not {tuple(shapes[name].shape)}"
+            mend = "use the same model, head and stem"
+            raise UserError(f"its weights do not fit this network ({problem}); {mend}")
+        if not bool(torch.isfinite(tensor).all()):
+            problem = "is not finite everywhere; the training diverged, or the file is damaged"
+            raise UserError(f"{name}: {problem}")
+    return dict(checkpoint["hyper_parameters"])

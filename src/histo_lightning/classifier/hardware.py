@@ -40,18 +40,15 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     """Settle what ``auto`` means on this machine; UserError where a GPU was asked for and is missing."""
     gpus = visible_gpus()
     on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and gpus > 0)
+    shown, most = f"this machine shows {gpus} GPU(s)", MOST_THREADS * cores()
     if on_gpu and gpus < trainer.devices:
-        raise UserError(
-            f"trainer.accelerator=gpu, trainer.devices={trainer.devices}: this machine shows {gpus} GPU(s); "
-            "use trainer=cpu, or check the driver with nvidia-smi"
-        )
+        problem = f"trainer.accelerator=gpu, trainer.devices={trainer.devices}: {shown}"
+        raise UserError(f"{problem}; use trainer=cpu, or check the driver with nvidia-smi")
     if on_gpu and trainer.gpu is not None and trainer.gpu >= gpus:
-        raise UserError(f"trainer.gpu={trainer.gpu}: this machine shows {gpus} GPU(s), the first is 0")
-    if (trainer.threads or 0) > MOST_THREADS * cores():
-        raise UserError(
-            f"trainer.threads={trainer.threads}: this machine gives the process {cores()} cores; allowed are at most "
-            f"{MOST_THREADS * cores()}"
-        )
+        raise UserError(f"trainer.gpu={trainer.gpu}: {shown}, the first is 0")
+    if (trainer.threads or 0) > most:
+        problem = f"this machine gives the process {cores()} cores"
+        raise UserError(f"trainer.threads={trainer.threads}: {problem}; allowed are at most {most}")
     precision = trainer.precision
     if precision == "auto":
         bf16 = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()

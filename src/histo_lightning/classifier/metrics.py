@@ -38,14 +38,11 @@ class TrainingMetrics(Metric):
 
 
 class EvaluationMetrics(Metric):
-    """Collects logits, labels and cases by ``update``; ``compute`` gives all scores of a pass over a data set.
+    """The scores of a pass over a data set, where an image that a batch was filled up with counts once.
 
     Of images: ``loss`` (mean negative log likelihood), ``accuracy``, ``balanced_accuracy`` (mean recall of the classes
-    present), ``auroc``. Of cases: ``case_auroc`` (of mean probabilities), and ``case_log_loss``, the mean over classes of
-    the mean over cases of the mean over images of the negative log likelihood: every case of a class counts the same.
-
-    An image that a batch was filled up with counts once. AUROC is NaN where a class is absent; with eight classes it is
-    one-vs-rest, averaged over the classes.
+    present), ``auroc`` (one-vs-rest mean; NaN where a class is absent). Of cases: ``case_auroc`` (of mean probabilities), and
+    ``case_log_loss``, the mean over classes of the mean over cases of the mean over images of that likelihood.
     """
 
     full_state_update = False

@@ -31,15 +31,11 @@ Batch = dict[str, Tensor]
 class Classifier(LightningModule):
     """A network with a log-softmax output and the NLL loss, for any Trainer; UserError for a setting that cannot work.
 
-    All arguments are primitives, so a checkpoint loads under ``weights_only=True``.
-
-    Args:
-        model: a name of the ResNet family, or ``{"_target_": ..., **arguments}``; see ``build_network``.
-        num_classes: outputs, at least 2.
+    Args, all primitives, so that a checkpoint loads under ``weights_only=True``:
+        model, optimizer, scheduler: the name of an option in ``conf/``, or ``{"_target_": ..., **arguments}``.
         head, hidden, dropout: ``linear`` or ``mlp``; see ``build_head``.
         freeze_backbone: only the head learns; ``frozen_norm`` says whether its batch norms then use batch
             statistics (``train``, as in the thesis) or running ones (``eval``).
-        optimizer, scheduler: the name of an option in ``conf/``, or ``{"_target_": ..., **arguments}``.
         lr: learning rate; None is that of ``optimizer``.
         class_weights: weight of each class in the training loss; None weighs all the same.
         label_smoothing: share of the target spread over all classes, in training only.
@@ -71,13 +67,14 @@ class Classifier(LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         from_stranger(HyperParameters, self.hparams)
-        self.optimizer_settings = _settings("optimizer", optimizer)
-        self.scheduler_settings = _settings("scheduler", scheduler)
+        self.optimizer_settings, self.scheduler_settings = (
+            option(group, given) if isinstance(given, str) else dict(given)
+            for group, given in (("optimizer", optimizer), ("scheduler", scheduler))
+        )
         if lr is not None:
             self.optimizer_settings["lr"] = lr
         weights = [1.0] * num_classes if class_weights is None else class_weights
-        weights_fit = len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights)
-        if not weights_fit:
+        if len(weights) != num_classes or not all(0 <= weight < math.inf for weight in weights):
             needed = f"give {num_classes} numbers that are not negative"
             raise UserError(f"class_weights={class_weights}: {needed}")
         check_optimization(self.optimizer_settings, self.scheduler_settings)
@@ -116,9 +113,7 @@ class Classifier(LightningModule):
             return self.logits(images.float())
 
     def scored_logits(self, images: Tensor) -> Tensor:
-        """What tests and predictions take: exact logits, or with ``tta=d4`` the log of the mean probability over the eight
-        orientations, whose softmax is that mean.
-        """
+        """Exact logits, or with ``tta=d4`` the log of the mean probability over the eight orientations, whose softmax is that mean."""
         if self.tta == "none":
             return self.exact_logits(images)
         turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4)]
@@ -139,12 +134,10 @@ class Classifier(LightningModule):
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self.logits(batch["image"])
-        # Cross entropy of logits is the NLL of their log-softmax.
-        loss = functional.cross_entropy(
-            logits, batch["label"], weight=self.class_weights, label_smoothing=self.label_smoothing
-        )
-        self.train_metrics.update(loss.detach(), logits.detach(), batch["label"])
+        logits, labels = self.logits(batch["image"]), batch["label"]
+        options: Any = {"weight": self.class_weights, "label_smoothing": self.label_smoothing}
+        loss = functional.cross_entropy(logits, labels, **options)  # the NLL of the logits' log-softmax
+        self.train_metrics.update(loss.detach(), logits.detach(), labels)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -178,16 +171,14 @@ class Classifier(LightningModule):
         values = {f"{part}/{name}": value for name, value in metrics.compute().items()}
         metrics.reset()
         loss = float(values[f"{part}/loss"])
-        if not math.isfinite(loss) and not self.trainer.sanity_checking:
-            raise UserError(
-                f"{part}_loss became {loss} in epoch {self.current_epoch + 1}: the training diverged; lower optimizer.lr, "
-                "or set trainer.gradient_clip_val=1"
-            )
+        if self.trainer.sanity_checking:
+            return
+        if not math.isfinite(loss):
+            problem = f"{part}_loss became {loss} in epoch {self.current_epoch + 1}: the training diverged"
+            raise UserError(f"{problem}; lower optimizer.lr, or set trainer.gradient_clip_val=1")
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.log_dict(values, sync_dist=self.trainer.world_size > 1)  # the same on every process already
-        elif (
-            not self.trainer.sanity_checking
-        ):  # what self.log does in .4 ms a value, as LearningRateMonitor does it
+        else:  # what self.log does in .4 ms a value, as LearningRateMonitor does it
             self.trainer.callback_metrics.update(values)
             self.trainer.logged_metrics.update(values)
             numbers = {"epoch": self.current_epoch} | {name: float(value) for name, value in values.items()}
@@ -196,9 +187,7 @@ class Classifier(LightningModule):
                 logger.save()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """``logits``, float32 B x classes, of float32 arithmetic; ``index``, int64 B, positions in the data set; ``image``,
-        the B file names, where the data set has ``names``.
-        """
+        """``logits``, float32 B x classes; ``index``, int64 B, positions in the data set; ``image``, names, where it has ``names``."""
         predictions: dict[str, Any] = {"logits": self.scored_logits(batch["image"]), "index": batch["index"]}
         loaders = self.trainer.predict_dataloaders
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
@@ -223,9 +212,8 @@ class Classifier(LightningModule):
         total = self.trainer.estimated_stepping_batches  # loads the training data; the next line counts them
         batches = self.trainer.num_training_batches
         per_epoch = 1 if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
-        schedule: Any = build_scheduler(
-            optimizer, self.scheduler_settings, total, max(per_epoch, 1), self.monitor, self.monitor_mode
-        )
+        steps, watched = (total, max(per_epoch, 1)), (self.monitor, self.monitor_mode)
+        schedule: Any = build_scheduler(optimizer, self.scheduler_settings, *steps, *watched)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -243,10 +231,9 @@ class Classifier(LightningModule):
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, imports: tuple[str, ...] | list[str] = ()) -> "Classifier":
-        """A classifier with the weights and ``metadata`` of a run's or a plain Trainer's checkpoint, for evaluation on the CPU.
+        """A classifier in evaluation mode on the CPU, with the weights and ``metadata`` of a run's or a plain Trainer's checkpoint.
 
-        ``imports`` are modules that define its network, where it is not of this package or torchvision. UserError for no
-        such file, not a checkpoint of ours, another format, or weights that do not fit.
+        ``imports`` are modules that define its network. UserError where it is not there, not ours, or does not fit.
         """
         checkpoint = read_checkpoint(path)
         import_modules(imports)
@@ -260,8 +247,3 @@ class Classifier(LightningModule):
         load_state(classifier, checkpoint["state_dict"], path)
         classifier.metadata = checkpoint["histo_lightning"]
         return classifier.eval()
-
-
-def _settings(group: str, given: str | dict[str, Any]) -> dict[str, Any]:
-    """The settings of an option by its name, or a copy of the settings themselves."""
-    return option(group, given) if isinstance(given, str) else dict(given)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS, defaults
-from histo_lightning.config.checks import unhashed_keys
+from histo_lightning.config.checks import keys_with
 from histo_lightning.data.splits.official import Official
 from histo_lightning.evaluation.levels import LEVELS
 
@@ -43,7 +43,7 @@ def is_of(key: str, factor: str) -> bool:
 
 def varying(settings: pd.DataFrame) -> list[str]:
     """Keys with more than one value, without those of repetitions and of where things go, sorted; a name says its target."""
-    left_out = {*REPETITION_KEYS, *UNREAD_KEYS, *unhashed_keys()}
+    left_out = {*REPETITION_KEYS, *UNREAD_KEYS, *keys_with("hashed", False)}
     keys = [str(key) for key in settings if key not in left_out and not str(key).endswith("._target_")]
     texts = {
         key: {json.dumps(value, sort_keys=True, default=str) for value in settings[key] if value == value}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TrainerConfig, TuneConfig, short_name
+from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TrainerConfig, short_name
 from histo_lightning.errors import UserError
 
 FREE = ("model", "optimizer", "scheduler", "callbacks", "logger")  # checked by the signature of _target_
@@ -146,7 +146,6 @@ def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConf
 
 
 def _allowed(rules: Mapping[str, Any]) -> str:
-    """What the rules of a field allow, in words."""
     if "choices" in rules:
         return f"allowed are {', '.join(rules['choices'])}"
     return f"allowed is a number from {rules['low']:g} to {rules['high']:g}" if "low" in rules else ""
@@ -168,18 +167,16 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def from_stranger(schema: type[S], values: Mapping[str, Any]) -> S:
-    """A schema's object from values that somebody else wrote, checked like a config; keys that it lacks are left out.
-
-    UserError for a missing key, a wrong type or a value that is not allowed.
-    """
+    """A schema's object from values that somebody else wrote, checked like a config; keys that it lacks are left out."""
+    given = {}
     for entry in fields(schema):  # type: ignore[arg-type]
-        name = entry.name
-        if name not in values:
-            if entry.default is MISSING and entry.default_factory is MISSING:
-                raise UserError(f"{name} is missing")
-        elif not fits(values[name], entry.type):
-            raise UserError(f"{name}={values[name]!r:.80}: is of another type; needed is {entry.type}")
-    made = schema(**{entry.name: values[entry.name] for entry in fields(schema) if entry.name in values})  # type: ignore[arg-type]
+        if entry.name in values:
+            given[entry.name] = value = values[entry.name]
+            if not fits(value, entry.type):
+                raise UserError(f"{entry.name}={value!r:.80}: is of another type; needed is {entry.type}")
+        elif entry.default is MISSING and entry.default_factory is MISSING:
+            raise UserError(f"{entry.name} is missing")
+    made = schema(**given)
     check(made)
     return made
 
@@ -223,12 +220,7 @@ def check(config: Any) -> None:
             raise UserError(f"{name}={value}: {problem}")
 
 
-def literal_keys() -> set[str]:
-    """Keys whose value is taken from the command line unread."""
+def keys_with(rule: str, value: Any) -> set[str]:
+    """Keys of all commands whose field has a rule with this value."""
     entries = [entry for schema in SCHEMAS.values() for entry in schema_fields(schema)]
-    return {name for name, entry in entries if entry.metadata.get("literal")}
-
-
-def unhashed_keys() -> set[str]:
-    """Keys that change no result: where things go and how fast they run."""
-    return {name for name, entry in schema_fields(TuneConfig) if entry.metadata.get("hashed") is False}
+    return {name for name, entry in entries if entry.metadata.get(rule) == value}

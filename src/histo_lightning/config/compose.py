@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from histo_lightning.config.checks import advice, is_known, literal_keys, nearest, to_config, unknown_key
+from histo_lightning.config.checks import advice, is_known, keys_with, nearest, to_config, unknown_key
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
 from histo_lightning.config.tree import conf_dir, option_names
 from histo_lightning.errors import UserError
@@ -25,13 +25,14 @@ from histo_lightning.runs.files import utf8
 
 LONGEST_ARGUMENT = 10_000  # characters; Hydra reads 3,000 a second
 FOLDER_KEYS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir", "job.chdir")  # of hydra
+Overrides = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Job:
     """One checked config of a command line: its overrides, and the texts for a run folder's ``.hydra/``."""
 
-    overrides: tuple[str, ...]
+    overrides: Overrides
     config: Any  # of the command's schema
     hydra: dict[str, str]
 
@@ -40,7 +41,7 @@ class Job:
 class Composition:
     """A command line that has been read: its overrides, its jobs (one without a sweep), and the launcher's name."""
 
-    overrides: tuple[str, ...]
+    overrides: Overrides
     jobs: tuple[Job, ...]
     multirun: bool
     launcher: str
@@ -48,7 +49,7 @@ class Composition:
 
 def quoted(value: str) -> str:
     """A text that Hydra's grammar and OmegaConf read back unchanged."""
-    value = re.sub(r"(\\*)'", r"\1\1\\'", value.replace("${", r"\${"))  # backslashes count before quotes only
+    value = re.sub(r"(\\*)('|\${)", r"\1\1\\\2", value)  # backslashes count before these only
     return "'" + re.sub(r"(\\+)$", r"\1\1", value) + "'"
 
 
@@ -59,7 +60,7 @@ def prepare_argument(argument: str) -> str:
         return argument
     if re.match(r"\+[^+]", name) and (conf_dir() / name[1:]).is_dir():
         name = name[1:]
-    if name.lstrip("+") in literal_keys() and value not in ("", "null"):
+    if name.lstrip("+") in keys_with("literal", True) and value not in ("", "null"):
         value = quoted(value)
     if "." in name and is_known(name, TuneConfig):  # it holds all keys of a training run
         name = f"++{name}"
@@ -94,8 +95,8 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = []
     for argument in arguments:
-        if len(argument) > LONGEST_ARGUMENT:
-            problem = f"{len(argument):,} characters where {LONGEST_ARGUMENT:,} are allowed"
+        if (length := len(argument)) > LONGEST_ARGUMENT:
+            problem = f"{length:,} characters where {LONGEST_ARGUMENT:,} are allowed"
             raise UserError(f"{argument[:40]}...: {problem}; put long lists in a file")
         try:
             overrides += parser.parse_overrides([argument])
@@ -134,7 +135,6 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
 
 
 def _values(override: Override) -> list[str]:
-    """An override as text, once for each of its values in a sweep."""
     line = str(override.input_line)
     if not override.is_sweep_override():
         return [line]
@@ -156,7 +156,7 @@ def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
 def read_jobs(
     config_name: str, arguments: Sequence[str], *, multirun: bool, prepared: Sequence[str] = ()
 ) -> Composition:
-    """Compose and check every job of a command line, inside :func:`config_tree`; ``prepared`` are overrides that :func:`prepare_argument` made."""
+    """Compose and check every job of a command line, inside :func:`config_tree`; ``prepared``: by :func:`prepare_argument`."""
     given = (*map(prepare_argument, arguments), *prepared)
     search = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
     overrides = parse(given, config_name, search)

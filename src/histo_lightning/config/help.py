@@ -91,7 +91,6 @@ def _group_page(group: str) -> str:
 
 
 def _columns(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Rows of two columns, the second wrapped to the width of the page."""
     pairs = list(rows)
     width = min(max((len(left) for left, _ in pairs), default=0), 34)
     lines = []

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict
 
-from histo_lightning.config.checks import flatten, unhashed_keys
+from histo_lightning.config.checks import flatten, keys_with
 from histo_lightning.config.schema import Config
 
 # What changes no result: flags of Lightning's Trainer, and callbacks.
@@ -17,7 +17,7 @@ SILENT_CALLBACKS = ("progress", "dashboard")
 
 def hashed(config: Config) -> str:
     """Eight hex digits of the config without what does not change the result."""
-    tree, left_out = asdict(config), unhashed_keys()
+    tree, left_out = asdict(config), keys_with("hashed", False)
     del tree["logger"]
     for group, names in ((tree["trainer"]["flags"], SILENT_FLAGS), (tree["callbacks"], SILENT_CALLBACKS)):
         for name in names:

@@ -1,8 +1,7 @@
 """The keys of every command: their types, choices, ranges and defaults. ``conf/`` says what each one decides.
 
-Metadata beside a field says what its value may be: ``choices``, ``low`` and ``high``, ``pattern``, ``items`` of a list, ``pair``;
-``only`` (options of its group that it belongs to), ``hashed=False`` (it changes no result), ``literal`` (taken from the
-command line unread). Groups that are built from ``_target_`` are plain dicts.
+Metadata of a field: ``choices``, ``low`` and ``high``, ``pattern``, ``items`` of a list, ``pair``; ``only`` (options of its group
+that it belongs to), ``hashed=False`` (it changes no result), ``literal`` (taken from the command line unread).
 """
 
 import re
@@ -13,9 +12,8 @@ from typing import Any
 from histo_lightning.config.tree import option
 
 # What a run can be watched by, and whether less or more of it is better.
-MONITORS = dict.fromkeys(("val_case_log_loss", "val_loss"), "min") | dict.fromkeys(
-    ("val_accuracy", "val_balanced_accuracy", "val_auroc", "val_case_auroc"), "max"
-)
+MONITORS = dict.fromkeys(("val_case_log_loss", "val_loss"), "min")
+MONITORS |= dict.fromkeys(("val_accuracy", "val_balanced_accuracy", "val_auroc", "val_case_auroc"), "max")
 NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 
 
@@ -162,8 +160,8 @@ class Config(OutputConfig):
         for settings in (self.model, self.optimizer, self.scheduler):
             if isinstance(settings.get("_target_"), str):
                 settings.setdefault("name", short_name(settings["_target_"]))
-        self.callbacks = {name: entry for name, entry in self.callbacks.items() if entry is not None}
-        self.logger = {name: entry for name, entry in self.logger.items() if entry is not None}
+        for group in ("callbacks", "logger"):
+            setattr(self, group, {k: entry for k, entry in getattr(self, group).items() if entry is not None})
 
 
 @dataclass

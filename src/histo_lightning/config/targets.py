@@ -1,7 +1,4 @@
-"""Objects from ``_target_``: looked up, checked by base class and by signature, and only then built.
-
-A trusted first word says nothing: ``torch.optim.adam.torch.hub.load`` begins with ``torch.optim``.
-"""
+"""Objects from ``_target_``: looked up, checked by base class and by signature, and only then built."""
 
 import importlib
 import inspect
@@ -19,17 +16,10 @@ from histo_lightning.errors import UserError
 
 # Packages whose modules may be imported to look a name up, also for a checkpoint from somewhere else.
 KNOWN_PACKAGES = ("histo_lightning", "torch", "torchvision", "pytorch_lightning", "lightning")
-NETWORK_MODULES = ["histo_lightning.models", "torchvision.models"]  # or a user's imports
-TYPE_NAMES: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    tuple: "a list",
-    dict: "keys and values",
-    type(None): "null",
-}
+NETWORK_MODULES = {"histo_lightning.models", "torchvision.models"}  # or a user's imports
+TYPE_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+TYPE_NAMES |= {list: "a list", tuple: "a list", dict: "keys and values", type(None): "null"}
+Callee = Callable[..., Any]
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -43,8 +33,7 @@ def import_modules(names: Iterable[str]) -> None:
             problem = f"cannot be imported ({type(error).__name__}: {error})"
             mend = "give a module of the current folder or of the Python path"
             raise UserError(f"imports=[{name}]: {problem}; {mend}") from error
-        if name not in NETWORK_MODULES:
-            NETWORK_MODULES.append(name)
+        NETWORK_MODULES.add(name)
 
 
 def locate(target: str, key: str, *, imported_only: bool = False) -> Any:
@@ -95,31 +84,27 @@ def class_of(settings: Mapping[str, Any], base: type, key: str, *, imported_only
     return located
 
 
-def network_factory(settings: Mapping[str, Any], *, imported_only: bool = False) -> Callable[..., Any]:
+def network_factory(settings: Mapping[str, Any], *, imported_only: bool = False) -> Callee:
     """What makes a network, defined in this package, torchvision.models or a user's module; UserError for others."""
     located = _located(settings, "model", "a network, or choose model=<option>", imported_only)
     defined = located.func if isinstance(located, partial) else located
-    module = f"{getattr(defined, '__module__', '')}."
-    trusted = module.startswith(tuple(f"{name}." for name in NETWORK_MODULES))
+    trusted = f"{getattr(defined, '__module__', '')}.".startswith(tuple(f"{n}." for n in NETWORK_MODULES))
     if not (trusted and isinstance(defined, (type, types.FunctionType))):
         problem = "is not a network of histo_lightning.models or torchvision.models"
         mend = "a network of your own comes with imports=[its_module]"
         raise UserError(f"model._target_={settings['_target_']}: {problem}; {mend}")
-    return typing.cast(Callable[..., Any], located)
+    return typing.cast(Callee, located)
 
 
-def parameters_of(callee: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def parameters_of(callee: Callee) -> Mapping[str, inspect.Parameter]:
     """The parameters of a signature; none where it is built in C."""
-    with suppress(Exception):  # annotations may need modules that are not there
-        return inspect.signature(callee, eval_str=True).parameters
-    with suppress(TypeError, ValueError):
-        return inspect.signature(callee).parameters
+    for evaluated in (True, False):  # annotations may need modules that are not there
+        with suppress(Exception):
+            return inspect.signature(callee, eval_str=evaluated).parameters
     return {}
 
 
-def check_arguments(
-    callee: Callable[..., Any], given: Mapping[str, Any], key: str, *, filled: Iterable[str] = ()
-) -> None:
+def check_arguments(callee: Callee, given: Mapping[str, Any], key: str, filled: Iterable[str] = ()) -> None:
     """UserError for an argument that a signature lacks or needs, or of another type; the program itself gives those in ``filled``."""
     parameters = parameters_of(callee)
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -131,8 +116,8 @@ def check_arguments(
         if name in named and not (name in filled and value is None):
             _check_type(f"{key}.{name}", value, named[name])
         elif name not in named and not open_ended:
-            problem = f"{_name_of(callee)} has no such argument{nearest(name, allowed)}"
-            raise UserError(f"{key}.{name}: {problem}; it takes {', '.join(allowed)}")
+            hint = f"{nearest(name, allowed)}; it takes {', '.join(allowed)}"
+            raise UserError(f"{key}.{name}: {_name_of(callee)} has no such argument{hint}")
     for name in allowed:
         if named[name].default is inspect.Parameter.empty and name not in given:
             raise UserError(f"{key}.{name} is missing: {_name_of(callee)} needs it")
@@ -151,13 +136,12 @@ def _check_type(name: str, value: Any, parameter: inspect.Parameter) -> None:
         accepted = {int, float} if default in (int, float) else {default} & {bool, str}
         if not accepted or value is None:
             return
-    if float in accepted:
-        accepted.add(int)
-    kinds = tuple(kind for kind in accepted if isinstance(kind, type))
-    choices = [choice for choice in accepted if not isinstance(choice, type)]
-    fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-    if not fits and not (isinstance(value, list) and tuple in kinds) and value not in choices:
-        words = sorted({TYPE_NAMES[kind] for kind in kinds} | {repr(choice) for choice in choices})
+    kind = tuple if isinstance(value, list) and tuple in accepted else type(value)
+    fits = kind in accepted or (kind is int and float in accepted)
+    if not fits and value not in [choice for choice in accepted if not isinstance(choice, type)]:
+        if float in accepted:
+            accepted.add(int)
+        words = sorted({TYPE_NAMES.get(one, repr(one)) for one in accepted})
         raise UserError(f"{name}={value}: is of another type; allowed is {', or '.join(words)}")
 
 
@@ -173,7 +157,7 @@ def _accepted(annotation: Any) -> set[Any]:
     return {type(None) if kind is None else kind} & TYPE_NAMES.keys()
 
 
-def build(callee: Callable[..., Any], given: Mapping[str, Any], key: str, **filled: Any) -> Any:
+def build(callee: Callee, given: Mapping[str, Any], key: str, **filled: Any) -> Any:
     """Call with checked arguments, and ``filled`` where the config says nothing or null; UserError if they do not fit."""
     parameters = parameters_of(callee)
     own = {name: value for name, value in filled.items() if name in parameters and given.get(name) is None}

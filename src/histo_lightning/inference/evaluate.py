@@ -25,15 +25,11 @@ COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnifica
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
-    """Predict, score, draw and report into ``evaluations/<name>``; that folder and its metrics.
-
-    UserError where the checkpoint or data cannot be used, or cases were seen (see ``part``, ``allow_seen_cases``).
-    """
+    """Predict, score, draw and report into ``evaluations/<name>``; that folder and its metrics. UserError for seen cases."""
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     about, dataset, visible = trained.about, config.dataset, config.trainer.progress != "none"
     task = trained.config.task
-    names = list(SUBTYPES if task == "subtype" else CLASSES)
-    if names != trained.classes:
+    if (names := list(SUBTYPES if task == "subtype" else CLASSES)) != trained.classes:
         raise UserError(f"the checkpoint's classes are {trained.classes}; {names} are needed")
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     magnification = config.magnification or trained.config.magnification
@@ -51,9 +47,9 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     rows = np.array([row_of[record.image] for record in chosen], dtype=np.int64)
     logits = []
     with StepProgress("predicting", visible) as progress:
-        for start in range(0, len(rows), config.batch_size):
-            logits.append(trained.logits(pixels.take(rows[start : start + config.batch_size])))
-            progress(min(start + config.batch_size, len(rows)), len(rows))
+        for stop in range(size := config.batch_size, len(rows) + size, size):
+            logits.append(trained.logits(pixels.take(rows[stop - size : stop])))
+            progress(min(stop, len(rows)), len(rows))
     columns = {name: [getattr(record, name) for record in chosen] for name in COLUMNS}
     table = make_table(task, **columns, part="test", logits=np.concatenate(logits))
     point = about.get("operating_point") or {}  # without a threshold where validation gave none
@@ -92,10 +88,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
 def choose_records(
     config: EvaluateConfig, trained: Trained, records: Sequence[Record], pixels: Pixels
 ) -> tuple[list[Record], int]:
-    """The records to score, and how many of them the checkpoint has seen (by case, or by pixels).
-
-    UserError where seen cases are not allowed, the part is empty, or the checkpoint's split is not beside it.
-    """
+    """The records to score, and how many of them the checkpoint has seen (by case, or by pixels)."""
     cases, hashes = set(trained.about["seen_cases"]), set(trained.about.get("seen_pixels") or ())
     digest = dict(zip(pixels.images, pixels.digests, strict=True))
     seen = {r.image for r in records if (r.case and r.case in cases) or digest[r.image][:DIGITS] in hashes}
@@ -103,21 +96,18 @@ def choose_records(
     if config.part in ("train", "val", "test"):
         split = read_json(Path(config.checkpoint).resolve().parent.parent / "split.json")
         if not split.get("parts"):
-            raise UserError(
-                f"part={config.part}: split.json is not beside the checkpoint's folder; keep the run folder together, or "
-                "use part=unseen"
-            )
+            mend = "keep the run folder together, or use part=unseen"
+            raise UserError(f"part={config.part}: split.json is not beside the checkpoint's folder; {mend}")
         names = set(split["parts"][config.part])
         chosen = [record for record in records if record.image in names]
     elif config.part == "unseen":
         chosen = [record for record in records if record.image not in seen]
     known = [record for record in chosen if record.image in seen]
     if known and not config.allow_seen_cases:
-        known_cases = sorted({record.case or record.image for record in known})
-        raise UserError(
-            f"checkpoint={config.checkpoint}: {len(known_cases)} of these cases were seen in training or validation "
-            f"({len(known)} images, e.g. case {known_cases[0]}); part=unseen scores the others, allow_seen_cases=true all"
-        )
+        first, *more = sorted({record.case or record.image for record in known})
+        problem = f"{len(more) + 1} of these cases were seen in training or validation ({len(known)} images, e.g. case {first})"
+        mend = "part=unseen scores the others, allow_seen_cases=true all"
+        raise UserError(f"checkpoint={config.checkpoint}: {problem}; {mend}")
     if not chosen:
         raise UserError(f"part={config.part}: no image is left to score; every case here was seen")
     return chosen, len(known)

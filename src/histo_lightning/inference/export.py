@@ -27,18 +27,11 @@ PATCH = 8  # pixels a side of the squares in a test image: noise of single pixel
 
 
 def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
-    """Write ``exports/<name>/model.*`` and ``metadata.json``; that folder and the metadata.
-
-    Models of the same checkpoint in other formats stay beside the new one, those of another checkpoint are removed.
-    UserError where an optional package is missing, the checkpoint cannot be used, the folder cannot be written, or the
-    model's probabilities differ from the checkpoint's by more than ``TOLERANCE``.
-    """
+    """Write ``exports/<name>/model.*`` beside the same checkpoint's other formats, and ``metadata.json``; folder and metadata."""
     form = FORMATS[config.format]
     if missing := [package for package in form.packages if find_spec(package) is None]:
-        raise UserError(
-            f"format={config.format}: needs {', '.join(missing)}; pip install 'histo-lightning[export]', "
-            "or use format=torch_export, which needs nothing more"
-        )
+        mend = "pip install 'histo-lightning[export]', or use format=torch_export, which needs nothing more"
+        raise UserError(f"format={config.format}: needs {', '.join(missing)}; {mend}")
     trained = Trained.load(config.checkpoint, torch.device("cpu"), config.imports)
     checkpoint = Path(config.checkpoint)
     folder = Path(config.output_dir) / "exports" / export_name(config.run_name, checkpoint)
@@ -55,19 +48,15 @@ def export(config: ExportConfig) -> tuple[Path, dict[str, Any]]:
     broken = renew(folder)
     newest = {} if "metadata.json" in broken else read_json(folder / "metadata.json")
     others = newest.pop("other_files", {}) | {str(newest.get("file")): newest}
-    metadata["parity"] = differences
-    metadata["other_files"] = {
-        name: about
-        for name, about in others.items()
-        if name not in (form.file, *broken)
-        and about.get("checkpoint") == facts["checkpoint"]
-        and (folder / name).is_file()
-    }
+    metadata |= {"parity": differences, "other_files": {}}
     write_atomic(folder / form.file, content)
+    for name in (other.file for other in FORMATS.values() if other is not form):
+        same = others.get(name, {}).get("checkpoint") == facts["checkpoint"]
+        if same and name not in broken and (folder / name).is_file():
+            metadata["other_files"][name] = others[name]
+        else:
+            (folder / name).unlink(missing_ok=True)
     write_json(folder / "metadata.json", metadata)
-    for other in FORMATS.values():
-        if other.file not in (form.file, *metadata["other_files"]):
-            (folder / other.file).unlink(missing_ok=True)
     write_manifest(folder)
     if config.json:
         keys = ("format", "file", "bytes", "sha256", "parity")
@@ -156,8 +145,7 @@ def parity(run: Runner, trained: Trained) -> dict[str, Any]:
             worst[output] = torch.maximum(worst[output], (ours - theirs).abs().max())  # keeps a NaN
     largest = {output: float(value) for output, value in worst.items()}
     if not largest["probabilities"] <= TOLERANCE:
-        raise UserError(
-            f"parity: probabilities differ from the checkpoint's by {largest['probabilities']:.3g}, allowed is "
-            f"{TOLERANCE:g}; nothing was written: use format=safetensors, or other versions of the exporter"
-        )
+        problem = f"probabilities differ from the checkpoint's by {largest['probabilities']:.3g}, allowed is {TOLERANCE:g}"
+        mend = "nothing was written: use format=safetensors, or other versions of the exporter"
+        raise UserError(f"parity: {problem}; {mend}")
     return {"largest_difference": largest, "tolerance": TOLERANCE, "batches": batches}

@@ -1,8 +1,4 @@
-"""The file formats of ``export``: each is built as bytes, and read back to be compared with the checkpoint.
-
-``onnx`` and ``torch_export`` hold the graph with its normalisation, ``safetensors`` the weights under torchvision's names.
-All carry the metadata inside: as properties, as an extra file, as the header.
-"""
+"""The file formats of ``export``: each is built as bytes, with the metadata inside, and read back to be compared."""
 
 import io
 import json
@@ -53,12 +49,9 @@ def reference(trained: Trained, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def takes_any_size(trained: Trained) -> bool:
-    """Whether height and width of an exported graph are free; only our ResNets are known to allow it.
-
-    The deep stem pools its shortcuts with rounding up, so odd and even sides would be different graphs.
-    """
+    """Whether height and width of an exported graph are free; only our ResNets are known to allow it."""
     model = trained.classifier.hparams.get("model")
-    deep = isinstance(model, dict) and model.get("stem") == "deep"
+    deep = isinstance(model, dict) and model.get("stem") == "deep"  # odd and even sides are different graphs
     return isinstance(trained.classifier.network, ResNet) and not deep and min(trained.sides) >= SMALLEST_SIDE
 
 

@@ -47,10 +47,7 @@ class Prediction:
 
 
 def predict(config: PredictConfig) -> tuple[Path, list[Prediction]]:
-    """Predict every image into ``predictions/<name>``; those that cannot be read get a row with the reason.
-
-    UserError where the checkpoint or input cannot be used at all, or something cannot be written.
-    """
+    """Predict every image into ``predictions/<name>``; those that cannot be read get a row with the reason."""
     paths = find_images(config.input)
     trained = Trained.load(config.checkpoint, device_of(config.trainer), config.imports)
     folder = Path(config.output_dir) / "predictions" / (config.run_name or folder_name(config.input))
@@ -164,10 +161,7 @@ def _explain(prediction: Prediction, trained: Trained, folder: Path, number: int
 
 
 def overlay(field: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """A field (uint8 H x W x 3) beside itself under a heat map (float32 H x W in [0, 1]): uint8 H x 2W x 3.
-
-    Without evidence the field is unchanged: the colour's share grows with the heat.
-    """
+    """A field (uint8 H x W x 3) beside itself under a heat map (float32 H x W in [0, 1]): uint8 H x 2W x 3."""
     colours, share = colormaps["inferno"](heat)[:, :, :3] * 255, STRENGTH * heat[:, :, None]
     mixed = field * (1 - share) + colours * share
     return np.concatenate([field, mixed.round().clip(0, 255).astype(np.uint8)], axis=1)

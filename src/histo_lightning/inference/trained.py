@@ -37,10 +37,7 @@ class Trained:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device, imports: Sequence[str] = ()) -> "Trained":
-        """Load a checkpoint onto a device; ``imports`` are modules with a network of its own.
-
-        UserError where it is not given, cannot be read, does not say how to see images, or learned shuffled labels.
-        """
+        """Load a checkpoint onto a device; UserError where it is unusable; ``imports`` are modules with a network of its own."""
         if not str(path):
             raise UserError("checkpoint is not set: give a run's checkpoints/best.ckpt")
         classifier = Classifier.from_checkpoint(path, imports=list(imports)).to(device)
@@ -51,10 +48,8 @@ class Trained:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         if config.split.shuffle_labels:
-            raise UserError(
-                f"checkpoint={path}: was trained on shuffled labels, a control of the leakage study; it knows nothing "
-                "about tissue, give another"
-            )
+            problem = "was trained on shuffled labels, a control of the leakage study"
+            raise UserError(f"checkpoint={path}: {problem}; it knows nothing about tissue, give another")
         recipe = Recipe(**asdict(config.augment), size=config.image_size)
         mean, std = (torch.tensor(about["normalisation"][key], device=device) for key in ("mean", "std"))
         return cls(classifier, recipe, mean, std, config)
@@ -72,8 +67,7 @@ class Trained:
     @property
     def sides(self) -> tuple[int, int]:
         """Height and width in pixels of the images that it was evaluated on in training."""
-        _, height, width = self.about["input_size"]
-        return int(height), int(width)
+        return self.about["input_size"][1], self.about["input_size"][2]
 
     @property
     def classes(self) -> list[str]:
@@ -96,10 +90,7 @@ class Trained:
             return np.asarray(self.classifier.logits(self.view(pixels)).double().cpu())
 
     def probabilities(self, pixels: Pixels, *, tta: bool = False) -> Floats:
-        """Class probabilities, float64 B x classes; with ``tta`` the mean over the eight orientations.
-
-        Batch norm keeps its running statistics, so an image's result does not depend on its batch.
-        """
+        """Class probabilities, float64 B x classes, of each image alone; with ``tta`` the mean over the eight orientations."""
         views = [oriented(pixels, *orientation) for orientation in ORIENTATIONS[: 8 if tta else 1]]
         return np.asarray(np.mean([softmax(self.logits(view)) for view in views], axis=0))
 

@@ -1,4 +1,4 @@
-"""What ``audit`` does and prints: a table, one sentence a split, and the figures as JSON."""
+"""What ``audit`` prints: a table and one sentence a split, or the files of results that are not what was written."""
 
 from pathlib import Path
 
@@ -7,13 +7,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from histo_lightning.comparison.folders import listed_folders
 from histo_lightning.config.schema import AuditConfig
 from histo_lightning.data.splits.reading import printable, read_splits
 from histo_lightning.errors import UserError
 from histo_lightning.inspection.leaks import Figures, audit_split, image_key
 from histo_lightning.report.console import console
-from histo_lightning.runs import write_json
+from histo_lightning.runs import RunFolder, write_json
+from histo_lightning.runs.manifest import MANIFEST, damaged, read_manifest
 
+CHECKED = (MANIFEST, "status.json")
 LISTED = 10  # names of a kind that are printed; the JSON has all
 TEXTS = Environment(  # plain; report.pages would load NumPy and Pillow, which an audit of names does without
     loader=PackageLoader("histo_lightning.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -30,10 +33,7 @@ COLUMNS = {  # of the table: figures by heading
 
 
 def audit(config: AuditConfig) -> list[Figures]:
-    """The figures of every split of ``split_file``, by names, and by pixels where ``dataset.root`` says where images are.
-
-    UserError where the split cannot be read, no name says anything and there are no pixels, or no image can be read.
-    """
+    """The figures of every split of ``split_file``, by names, and by pixels where ``dataset.root`` says where images are."""
     splits = read_splits(config.split_file)
     pixels = None
     if config.dataset.root:
@@ -46,11 +46,9 @@ def audit(config: AuditConfig) -> list[Figures]:
         images = sum(figures["parts"].values())
         if figures["grouping_unknown"] == images and not figures["images_compared"] and not figures["leak"]:
             example = printable(next(iter(split.parts.values()))[0])
-            raise UserError(
-                f"{printable(config.split_file)}: GROUPING UNKNOWN: no name says its case as BreakHis names do, e.g. "
-                f"{example}, so nothing can be checked; give the original names, or dataset=folders "
-                "dataset.root=<folder> to compare pixels"
-            )
+            problem = f"no name says its case as BreakHis names do, e.g. {example}, so nothing can be checked"
+            mend = "give the original names, or dataset=folders dataset.root=<folder> to compare pixels"
+            raise UserError(f"{printable(config.split_file)}: GROUPING UNKNOWN: {problem}; {mend}")
     return [{**figures, "verdict": verdict(figures)} for figures in audits]
 
 
@@ -68,10 +66,7 @@ def report(audits: list[Figures], json_file: str | None = None) -> bool:
 
 
 def table(audits: list[Figures]) -> Table:
-    """A row for the held-out side against all others, and one for every two parts where there are three.
-
-    It fits 80 columns, as long as the names of the splits are short.
-    """
+    """A row for the held-out side against all others, and one for every two parts where there are three."""
     rows = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     rows.add_column("split", overflow="fold", min_width=6)
     rows.add_column("sides", no_wrap=True)
@@ -112,3 +107,26 @@ def details(figures: Figures) -> list[str]:
     kinds = {kind: list(map(printable, texts)) for kind, texts in names.items()}
     template = TEXTS.get_template("audit.details")
     return template.render(figures=figures, kinds=kinds, limit=LISTED).splitlines()
+
+
+def audit_folders(runs: str, json_file: str | None = None) -> bool:
+    """Print a line for each damaged file of runs, sweeps, studies or exports, and how many were checked; whether none is damaged."""
+    files = [path for root in listed_folders(runs) for name in CHECKED for path in root.rglob(name)]
+    folders = sorted({path.parent for path in files})
+    problems, count = list[str](), 0
+    for folder in folders:
+        try:
+            listed = read_manifest(folder)
+            if not listed and RunFolder(folder).state == "finished":
+                problems.append(f"{folder / MANIFEST}: is missing; train again writes it, unchecked")
+            count += len(listed)
+            problems += [f"{folder / name}: is damaged ({why})" for name, why in damaged(folder).items()]
+        except UserError as error:
+            problems.append(str(error))
+    if not folders:
+        raise UserError(f"run={runs}: holds no {MANIFEST}, so there is nothing to check it against")
+    counts = f"{count:,} files of {len(folders):,} folders"
+    print(*problems, f"{counts}: {len(problems) or 'none'} damaged", sep="\n")
+    if json_file:
+        write_json(Path(json_file), {"folders": len(folders), "files": count, "damaged": problems})
+    return not problems

@@ -1,8 +1,7 @@
 """What the sets of a split share: cases, slides, images and pixels that appear in more than one of them.
 
-The set that is held out is test, or val where a split has no test set; the other side is all other sets together. What
-is counted between these two is the headline. Every two sets are compared too, so a case that train and val share is
-seen as well: it spoils the choice of an epoch, though not the test score, and is called a leak.
+The headline counts between the held-out set (test, or val where there is no test set) and all others together. Every two
+sets are compared too: a case that train and val share spoils the choice of an epoch, and is called a leak.
 """
 
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from histo_lightning.data.breakhis.names import Name, parse_name
+from histo_lightning.data.breakhis.names import parse_name
 from histo_lightning.data.splits.reading import NamedSplit
 
 Side = Mapping[str, str]  # paths of images by their keys
@@ -19,11 +18,7 @@ Figures = dict[str, Any]
 
 
 def image_key(path: str) -> str:
-    """Which image a path of a split speaks of.
-
-    A BreakHis name is unique, whatever its folder and ending: the key is its file name, which ``parse_name`` reads. For
-    other names it is the path as written, since ``1.png`` may be in every folder.
-    """
+    """Which image a path of a split speaks of: its BreakHis file name, or the path, since ``1.png`` may be in every folder."""
     base = path.rsplit("/", 1)[-1]
     name = parse_name((base.rpartition(".")[0] or base) + ".png")
     return name.file_name if name else path
@@ -40,11 +35,7 @@ class ComparedPixels:
 
 
 def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figures:
-    """Compare every two parts of a split of two parts or more; without the pixels of its images by names only.
-
-    Of the figures, which ``audit`` writes as JSON, those of :func:`_shared` are at the top for the held-out part against
-    all others together, and in ``pairs`` for every two parts.
-    """
+    """Compare the held-out part of a split with all others, and in ``pairs`` every two; without ``pixels`` by names only."""
     listed = {part: [(image_key(path), path) for path in paths] for part, paths in split.parts.items()}
     parts = {part: dict(images) for part, images in listed.items()}
     held = "test" if "test" in parts else "val"
@@ -73,9 +64,8 @@ def audit_split(split: NamedSplit, pixels: ComparedPixels | None = None) -> Figu
 def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels) -> Figures:
     """What two sides share, sorted; the second one is held out, and images are given by key.
 
-    ``twins`` are slides without their subtype, which differs between the sides: one specimen, as 14-13412 is DC and LC in
-    the full set. ``identical_pixels`` are an image of the second side and one of the first, no twins, with equal native
-    pixels; ``suspicious_pairs`` only look alike, which is for a person to judge and no leak by itself.
+    ``twins`` are slides of one specimen under two subtypes, as 14-13412 is DC and LC. ``identical_pixels`` are an image of the
+    second side and one of the first, no twins; ``suspicious_pairs`` only look alike, which is no leak by itself.
     """
     names = [[name for name in map(parse_name, side) if name] for side in (first, second)]
     slides, cases = ([{getattr(name, unit) for name in side} for side in names] for unit in ("slide", "case"))
@@ -106,12 +96,7 @@ def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels)
 
 
 def _specimen(slide: str) -> str:
-    """A slide without its subtype."""
-    return slide.partition("-")[2]
-
-
-def _are_twins(a: Name | None, b: Name | None) -> bool:
-    return bool(a and b and a.slide != b.slide and _specimen(a.slide) == _specimen(b.slide))
+    return slide.partition("-")[2]  # without its subtype
 
 
 def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterable[tuple[str, str]]:
@@ -121,6 +106,8 @@ def _identical(first: Side, second: Side, digests: Mapping[str, str]) -> Iterabl
         by_digest.setdefault(digests[key], []).append(key)
     for key in sorted(second.keys() & digests.keys()):
         for other in by_digest.get(digests[key], []):
-            if other != key and not _are_twins(parse_name(key), parse_name(other)):
+            a, b = ((name := parse_name(one)) and name.slide for one in (key, other))
+            twins = a and b and a != b and _specimen(a) == _specimen(b)
+            if other != key and not twins:
                 yield key, other
                 break

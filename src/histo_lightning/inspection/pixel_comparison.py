@@ -1,6 +1,6 @@
 """The pixels of a split's images: who is whose copy, and who looks like whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,34 +15,26 @@ from histo_lightning.data.sources.dataset import find_root, native_sizes
 from histo_lightning.data.sources.folder import image_paths
 from histo_lightning.data.splits.reading import printable
 from histo_lightning.errors import UserError
-from histo_lightning.inspection.leaks import ComparedPixels, image_key
+from histo_lightning.inspection.leaks import ComparedPixels, Side, image_key
 from histo_lightning.report.console import StepProgress
 
 STORED_SHORT_SIDE = 256  # as prepare stores BreakHis by default, so that the cache is shared
 NEAREST = 200  # pairs that are looked at, for each magnification
 
 
-def compare_pixels(
-    wanted: Mapping[str, str], dataset: DatasetConfig, cache_dir: str | None
-) -> ComparedPixels:
-    """Find images (paths as a split writes them, by key) below ``dataset.root``, and compare them.
-
-    ``dataset.name`` decides which native sizes are allowed; without ``cache_dir`` pixels are kept in the user's cache.
-    UserError for no such root, a set that has none, none of the images below it, or a cache that cannot be written.
-    """
+def compare_pixels(wanted: Side, dataset: DatasetConfig, cache_dir: str | None) -> ComparedPixels:
+    """Find images (paths as a split writes them, by key) below ``dataset.root`` and compare them; pixels are kept in ``cache_dir``."""
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     if dataset.name == "synthetic":  # it is drawn, wherever the root is
-        raise UserError(
-            "dataset.root is given with dataset=synthetic, which has none; give dataset=breakhis or dataset=folders"
-        )
+        mend = "give dataset=breakhis or dataset=folders"
+        raise UserError(f"dataset.root is given with dataset=synthetic, which has none; {mend}")
     root = find_root(dataset, cache)
     paths = image_paths(root)
     present = _present(wanted, paths)
     if not present:
-        raise UserError(
-            f"dataset.root={printable(str(root))}: none of the {len(wanted):,} images of the split is below it, "
-            f"e.g. {printable(next(iter(wanted.values())))}; give the folder that holds them"
-        )
+        problem = f"none of the {len(wanted):,} images of the split is below it"
+        example = f"e.g. {printable(next(iter(wanted.values())))}; give the folder that holds them"
+        raise UserError(f"dataset.root={printable(str(root))}: {problem}, {example}")
     sizes = native_sizes(dataset)
     decoded = dict(present)
     if sizes:  # a cache holds all images of a magnification, and runs share it
@@ -75,7 +67,7 @@ def _record(key: str, path: str) -> Record:
     return replace(record, image=path.rsplit("/", 1)[-1], path=path) if record else Record(path, path, "")
 
 
-def _present(wanted: Mapping[str, str], paths: Sequence[str]) -> dict[str, Record]:
+def _present(wanted: Side, paths: Sequence[str]) -> dict[str, Record]:
     """Records by key. BreakHis names match in any folder, others by their path, or by a name that is there once."""
     by_key: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}

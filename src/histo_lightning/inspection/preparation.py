@@ -26,11 +26,7 @@ LISTED = 20  # problems of a kind that are printed; problems.csv has all
 
 
 def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
-    """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv`` to ``folder``.
-
-    UserError where there is no image at all, the download fails, or something cannot be written. Single bad images are
-    no errors: they are reported, and all others are decoded.
-    """
+    """Verify a data set, build its pixel cache, and write ``report.html``, ``images.csv`` and ``problems.csv`` to ``folder``."""
     shown = config.trainer.progress != "none"
     cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     dataset = config.dataset

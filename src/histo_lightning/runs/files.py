@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -12,8 +13,6 @@ from typing import Any, BinaryIO
 
 from histo_lightning.errors import UserError
 
-_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
-
 
 def utf8(text: str) -> bytes:
     """The bytes of a text; a file name that is not UTF-8 gets its own back."""
@@ -22,16 +21,12 @@ def utf8(text: str) -> bytes:
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """A temporary file that takes the place of ``path`` (fsync, rename) if the body succeeds, and is removed if not.
-
-    Without ``durable`` there is no fsync: a file that a crash of the machine may cost, since it can be made again.
-    What killed writers have left is removed: a living one holds a lock on its file.
-    """
+    """A temporary file that replaces ``path`` (``durable``: after an fsync) if the body succeeds, and is removed if not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-            with suppress(OSError), left.open("rb") as file:
+            with suppress(OSError), left.open("rb") as file:  # of a killed writer: a living one holds a lock
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
         with temporary.open("w+b") as file:
@@ -58,9 +53,8 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
         with replacing(path, durable) as file:
             file.write(data)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or choose output_dir"
-        ) from error
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason}); free space or choose output_dir") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,21 +62,14 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def _is_quoted(cell: str) -> bool:
-    return cell.startswith("'") and cell[1:].startswith((*_RUN_BY_SPREADSHEETS, "'"))
-
-
 def quote_cell(cell: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; ``unquote_cell`` takes it away.
-
-    A text that already looks quoted (``'=``, ``''``) gets one more, so every text comes back unchanged.
-    """
-    return f"'{cell}" if cell.startswith(_RUN_BY_SPREADSHEETS) or _is_quoted(cell) else cell
+    """Put an apostrophe before a text that a spreadsheet would run as a formula, or that looks quoted already."""
+    return f"'{cell}" if re.match(r"[=+\-@\t\r]|'[=+\-@\t\r']", cell) else cell
 
 
 def unquote_cell(cell: str) -> str:
     """The text that ``quote_cell`` was given."""
-    return cell[1:] if _is_quoted(cell) else cell
+    return cell[1:] if re.match(r"'[=+\-@\t\r']", cell) else cell
 
 
 def _csv_cell(value: Any) -> str:

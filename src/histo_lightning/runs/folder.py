@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import count
@@ -24,14 +24,12 @@ LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra
 def git_commit() -> str | None:
     """The commit of this package's own checkout, with ``+`` where files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return None
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    options: Any = {"cwd": root, "stderr": subprocess.DEVNULL, "text": True, "timeout": 10}
+    with suppress(OSError, subprocess.SubprocessError):
+        if (root / ".git").exists():
+            return str(subprocess.check_output(command, **options)).strip()
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -61,11 +59,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=-1 if wait else 0).acquire()
-        except Timeout as error:
-            problem = "another process is working in it; wait for it, or use resume=never"
-            raise UserError(f"{self.path}: {problem}") from error
         except OSError as error:
             problem = f"cannot be made ({error.strerror}); choose another output_dir"
+            if isinstance(error, Timeout):
+                problem = "another process is working in it; wait for it, or use resume=never"
             raise UserError(f"{self.path}: {problem}") from error
         with lock:
             yield
@@ -100,16 +97,16 @@ class RunFolder:
         state, reason = "finished", None
         try:
             yield
+        except KeyboardInterrupt:
+            state = reason = "interrupted"
+            raise
         except BaseException as error:
             state, reason = "failed", error_line(error)
-            if isinstance(error, KeyboardInterrupt):
-                state, reason = "interrupted", "interrupted"
-            elif type(error).__module__.startswith("submitit"):  # raised by its signal handler
+            if type(error).__module__.startswith("submitit"):  # raised by its signal handler
                 state, reason = "interrupted", f"its time was up ({error})"
             raise
         finally:
-            spent = round(seconds + time.monotonic() - start, 3)
-            self.update(state=state, error=reason, seconds=spent)
+            self.update(state=state, error=reason, seconds=round(seconds + time.monotonic() - start, 3))
 
     def fail(self, error: str) -> None:
         """Record a run that could not even start."""
@@ -118,9 +115,7 @@ class RunFolder:
 
 
 def choose_folder(parent: Path, name: str, resume: str, identity: Mapping[str, Any]) -> RunFolder:
-    """The folder of a run: the one of the very same experiment (config, split, data, package version), to resume or to
-    report it, else a new ``<name>-2``, ``-3``, ...
-    """
+    """The folder of the very same experiment (config, split, data, version), to resume or report, else a new ``<name>-2``, ..."""
     for number in count(1):
         folder = RunFolder(parent / (name if number == 1 else f"{name}-{number}"))
         try:

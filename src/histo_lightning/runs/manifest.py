@@ -20,9 +20,7 @@ MANIFEST, CHECKPOINTS = "manifest.json", "checkpoints/"
 DRAWN = ("plots/", "report.html", "results.", "leakage.")  # made again from tables
 MEND = "restore it, or run its command again in a new folder (train: resume=never)"
 Entry = dict[str, Any]
-_digests: dict[
-    tuple[Any, ...], str
-] = {}  # SHA-256 of files that this process has read or written, by their state
+_digests: dict[tuple[Any, ...], str] = {}  # SHA-256 of files read or written by this process, by their state
 
 
 def _seal(value: Entry) -> str:
@@ -70,10 +68,7 @@ def check_file(path: Path) -> bool:
 
 
 def damaged(folder: Path, *, hashes: bool = True) -> dict[str, str]:
-    """What is wrong with the listed files of a folder, by name: all of them by size, with ``hashes`` also by content.
-
-    UserError where the manifest itself is damaged; nothing where there is none.
-    """
+    """What is wrong with a folder's listed files, by name: with their size, with ``hashes`` also with their content."""
     entries = read_manifest(folder).items()
     problems = {name: _problem(folder / name, entry, hashes=hashes) for name, entry in entries}
     return {name: problem for name, problem in problems.items() if problem}
@@ -127,10 +122,8 @@ def list_checkpoint(path: Path, size: int, digest: str) -> None:
     files = read_manifest(folder)
     entry: Entry = {"bytes": size, "sha256": digest}
     if path.is_file() and (listed := files.get(name)):
-        present = digest_of(path)
-        entry["before"] = next(
-            (e for e in (listed, listed.get("before")) if e and e["sha256"] == present), None
-        )
+        present, known = digest_of(path), (listed, listed.get("before"))
+        entry["before"] = next((one for one in known if one and one["sha256"] == present), None)
     write_sealed(folder / MANIFEST, {"schema": 1, "files": files | {name: entry}})
 
 
@@ -157,7 +150,6 @@ def _parsed(path: Path, *_: int) -> Entry:
 
 
 def _problem(path: Path, entry: Entry, *, hashes: bool = True) -> str:
-    """How a file differs from its entry."""
     if not path.is_file():
         return "it is missing"
     size, listed = path.stat().st_size, list(filter(None, (entry, entry.get("before"))))

@@ -37,8 +37,8 @@ def check_keys(config: Config) -> None:
     if augment.name == "thesis_pillow":
         for name in NOT_PILLOW:
             if value := getattr(augment, name):
-                problem = "has no effect with augment=thesis_pillow; use augment=thesis"
-                raise UserError(f"augment.{name}={value}: {problem}")
+                mend = "with augment=thesis_pillow; use augment=thesis"
+                raise UserError(f"augment.{name}={value}: has no effect {mend}")
         if augment.evaluate != "center":
             raise UserError("augment.evaluate=field: augment=thesis_pillow evaluates the centre square only")
     if dataset.download and dataset.name != "breakhis":
@@ -63,11 +63,10 @@ def check_keys(config: Config) -> None:
 
 def aurocs(config: Config) -> dict[str, str]:
     """The keys that watch an AUROC, which needs two classes."""
-    entries = {name: entry for name, entry in config.callbacks.items() if isinstance(entry, dict)}
-    watched = {f"callbacks.{name}.monitor": str(entry.get("monitor")) for name, entry in entries.items()}
-    return {
-        key: name for key, name in {"monitor": config.monitor, **watched}.items() if name.endswith("auroc")
-    }
+    watched = {"monitor": config.monitor}
+    for name, entry in config.callbacks.items():
+        watched[f"callbacks.{name}.monitor"] = str(entry.get("monitor")) if isinstance(entry, dict) else ""
+    return {key: score for key, score in watched.items() if score.endswith("auroc")}
 
 
 def factors(config: Config) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -25,14 +24,10 @@ PROBED = 8  # images of a timed step, at most; its time grows with the batch
 ROUNDS = 3  # timed steps, after one that is not counted
 FIXED_SECONDS = 3.0  # of a run: start, scores, pictures (row P10 of the benchmark)
 FIXED_BYTES = 3e6  # of a run: predictions, pictures, page, TensorBoard
-BYTES_A_PARAMETER = 4
 
 
 def cost(classifier: Classifier, image_size: int, train_seconds: float) -> dict[str, Any]:
-    """The entry ``cost`` of ``metrics.json``; its peak memory, in bytes, is that since :func:`reset_peak_memory`.
-
-    ``flops`` is the forward pass of one square image (2 for a multiply-add; convolutions and matrix products only).
-    """
+    """The entry ``cost`` of ``metrics.json``, with the peak memory in bytes since :func:`reset_peak_memory`."""
     network = classifier.network
     parameters = list(network.parameters())
     device, counter = parameters[0].device, FlopCounterMode(display=False)
@@ -41,6 +36,7 @@ def cost(classifier: Classifier, image_size: int, train_seconds: float) -> dict[
     return {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        # Of the forward pass of one image: 2 for a multiply-add; convolutions and matrix products only.
         "flops": int(counter.get_total_flops()),
         "train_seconds": train_seconds,
         "peak_memory_bytes": peak_memory(device),
@@ -104,11 +100,10 @@ def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) 
         if key not in speeds:
             speeds[key] = probe(config, sizes, folder)
         seconds += run_seconds(config, sizes, speeds[key])
-        size += FIXED_BYTES + speeds[key].parameters * BYTES_A_PARAMETER
-    together = f", {at_once} at a time" if at_once > 1 else ""
-    count = f"{len(runs)} run" + "s" * (len(runs) > 1)
-    disk = f"{size / 1e9:.1f}" if size < 1e10 else f"{size / 1e9:.0f}"
-    return f"{count} to do: about {duration(seconds / at_once)} on this machine{together}, {disk} GB of disk when finished"
+        size += FIXED_BYTES + speeds[key].parameters * 4  # float32
+    machine = "this machine" + (f", {at_once} at a time" if at_once > 1 else "")
+    count, disk = f"{len(runs)} run" + "s" * (len(runs) > 1), f"{size / 1e9:.{int(size < 1e10)}f} GB of disk"
+    return f"{count} to do: about {duration(seconds / at_once)} on {machine}, {disk} when finished"
 
 
 def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
@@ -118,15 +113,14 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     classifier = Classifier(**network_options(config), **frozen).to(device, memory_format=layout)
     optimizer = build_optimizer(classifier.network.parameters(), config.optimizer)
-    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
+    half = torch.float16 if hardware.precision == "16-mixed" else torch.bfloat16
     count = min(config.batch_size, PROBED)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
-    side, made_up = config.image_size, partial(torch.rand, device=device)
-    square = made_up(count, 3, side, side).to(memory_format=layout)
-    field = made_up(count, 3, *sizes.evaluation).to(memory_format=layout)
+    shapes = (config.image_size, config.image_size), sizes.evaluation
+    square, field = (torch.rand(count, 3, *s, device=device).to(memory_format=layout) for s in shapes)
 
     def mixed(batch: Tensor) -> Tensor:
-        with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+        with torch.autocast(device.type, half, enabled=hardware.precision.endswith("mixed")):
             return classifier.logits(batch)
 
     def step() -> None:
@@ -160,6 +154,6 @@ def duration(seconds: float) -> str:
     """``45 s``, ``12 min``, ``3.4 hours``, ``6 days``."""
     for unit, length, most in (("s", 1.0, 90.0), ("min", 60.0, 5400.0), ("hours", 3600.0, 172800.0)):
         if seconds < most:
-            value = seconds / length
-            return f"{value:.1f} {unit}" if unit == "hours" and value < 10 else f"{value:.0f} {unit}"
+            digits = 1 if unit == "hours" and seconds < 10 * length else 0
+            return f"{seconds / length:.{digits}f} {unit}"
     return f"{seconds / 86400:.0f} days"

@@ -4,20 +4,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.trainer.states import TrainerStatus
 
-from histo_lightning.callbacks.checkpoints import BestAndLast
-from histo_lightning.callbacks.history import History
-from histo_lightning.callbacks.predictions import PredictionWriter, Rows
-from histo_lightning.callbacks.stopping import Stopping
+from histo_lightning.callbacks.checkpoints import BestAndLast, Stopping
+from histo_lightning.callbacks.progress import History
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier.hardware import resolve
@@ -32,10 +33,35 @@ from histo_lightning.training.cost import cost, reset_peak_memory
 FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
 PATIENCE_SECONDS = 300.0
+Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
-@dataclass
-class Fitted:
+class PredictionWriter(BasePredictionWriter):
+    """Calls ``write`` once on every process, a pair a data loader: positions (int64 N, ascending, each once) and logits (N x classes)."""
+
+    def __init__(self, write: Callable[[list[Rows]], None]) -> None:
+        super().__init__("epoch")
+        self.write = write
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Any
+    ) -> None:
+        loaders = [predictions] if trainer.predict_loop.num_dataloaders == 1 else predictions
+        pairs = [[(batch["index"], batch["logits"]) for batch in batches] for batches in loaders]
+        shares: list[Any] = [pairs] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(shares, pairs)
+        merged = []
+        for batches in zip(*shares, strict=True):
+            index, logits = map(torch.cat, zip(*chain(*batches), strict=True))
+            unique, first = np.unique(
+                index.numpy(), return_index=True
+            )  # batches are filled up with their images
+            merged.append((unique, logits.double().numpy()[first]))
+        self.write(merged)
+
+
+class Fitted(NamedTuple):
     """By part positions in ``parts[part].records`` and logits, facts for ``metrics.json``, and the checkpoint that predicted."""
 
     predictions: dict[str, Rows]
@@ -46,10 +72,7 @@ class Fitted:
 def fit_and_predict(
     config: Config, folder: Path, data: BreakHisDataModule, callbacks: Sequence[Callback] = ()
 ) -> Fitted:
-    """Train or resume, restore the scored weights, and predict train, validation and test once each.
-
-    ``data`` is set up already; ``callbacks`` are more than the config's. Raises UserError, and KeyboardInterrupt on SIGTERM too.
-    """
+    """Train or resume with more ``callbacks``, restore the scored weights, and predict the parts of ``data``, set up already."""
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)
     run, rows = RunFolder(folder), list[Rows]()
@@ -81,23 +104,21 @@ def fit_and_predict(
     return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
 
 
-def _fit(
-    trainer: Trainer, classifier: Classifier, data: BreakHisDataModule, config: Config, last: Path
-) -> None:
+def _fit(trainer: Trainer, model: Classifier, data: BreakHisDataModule, config: Config, last: Path) -> None:
     if config.trainer.channels_last:
-        classifier.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)
     start: Path | None = last if last.is_file() else None
     if start is None and config.resume not in ("auto", "never"):
         start = Path(config.resume)
     if start is not None:
         checkpoint = read_checkpoint(start)  # its errors are clearer
-        load_state(classifier, checkpoint["state_dict"], start)
+        load_state(model, checkpoint["state_dict"], start)
         trained = int(checkpoint["histo_lightning"]["epoch"]) + 1
         if start != last and trained >= config.epochs:
             mend = f"set epochs above that (epochs={config.epochs})"
             raise UserError(f"resume={start}: it has {trained} epochs behind it; {mend}")
     with _interruptible(trainer):
-        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
     saved = any(isinstance(callback, BestAndLast) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     if not saved or not last.is_file():  # or Lightning's fast_dev_run
         trainer.save_checkpoint(last)
@@ -112,9 +133,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
     except BaseException:
-        kill = getattr(trainer.strategy.launcher, "kill", None)
-        if kill is not None:
-            kill(signal.SIGTERM)
+        getattr(trainer.strategy.launcher, "kill", lambda _: None)(signal.SIGTERM)
         raise
     if trainer.state.status == TrainerStatus.INTERRUPTED:
         raise KeyboardInterrupt
@@ -151,8 +170,8 @@ def first_of_several(folder: Path) -> Iterator[None]:
         yield
     finally:
         leave_group()
-        for name in names:
-            os.environ.pop(name, None)
+        for name in names & os.environ.keys():
+            del os.environ[name]
 
 
 def leave_group() -> None:
@@ -163,8 +182,15 @@ def leave_group() -> None:
 
 def folder_of_first(parent: Path, name: str) -> Path:
     """In another process: the folder of the first one, which is waited for where Lightning did not start this process."""
+    parent_id = os.getppid()
+
+    def end_with_parent() -> None:  # else it would work on unseen, without the lock
+        while os.getppid() == parent_id:
+            time.sleep(1.0)
+        os._exit(EXIT_INTERRUPTED)
+
     if FOLDER in os.environ:
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=end_with_parent, daemon=True).start()
         return Path(os.environ[FOLDER])
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
@@ -174,10 +200,3 @@ def folder_of_first(parent: Path, name: str) -> Path:
                 return path
         time.sleep(0.5)
     raise UserError(f"{parent / name}: the first process has not begun its run; look at its messages")
-
-
-def _end_with_parent(parent: int) -> None:
-    """A process whose command was killed would work on unseen, without its lock."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(EXIT_INTERRUPTED)

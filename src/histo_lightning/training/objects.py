@@ -188,7 +188,7 @@ def without_hints() -> Iterator[None]:
             ".*module\\(s\\) in eval mode at the start of training.*",  # model.frozen_norm=eval
             ".*The `srun` command is available on your system but is not used.*",  # a run on a login node
             ".*`.fit\\(ckpt_path=.*\\)` .* resuming from .*",
-            "You're resuming from a checkpoint that ended before the epoch ended.*",  # callbacks/stopping.py
+            "You're resuming from a checkpoint that ended before the epoch ended.*",  # callbacks/checkpoints.py
             ".*Couldn't infer the batch indices fetched.*",  # predict_step returns them
         ):
             warnings.filterwarnings("ignore", message=text)

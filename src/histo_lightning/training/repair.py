@@ -20,10 +20,7 @@ def say(text: str) -> None:
 
 
 def mend_checkpoints(run: RunFolder, scored_weights: str) -> None:
-    """Before a fit goes on: ``best.ckpt`` takes the place of a damaged ``last.ckpt``; without it, training starts again.
-
-    Either way to the same result.
-    """
+    """Before a resume: ``best.ckpt`` replaces a damaged ``last.ckpt``, else training starts again; the result is the same."""
     try:
         problems = damaged(run.path)
     except UserError as error:

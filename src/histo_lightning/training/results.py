@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.callbacks.predictions import Rows
 from histo_lightning.callbacks.scored import write_scored
 from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic
 from histo_lightning.config.identity import shortened
@@ -24,7 +23,7 @@ from histo_lightning.evaluation.thresholds import apply_temperature, fit_tempera
 from histo_lightning.report.run_page import draw_plots, draw_worst, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.training.fit import Fitted
+from histo_lightning.training.fit import Fitted, Rows
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
 COLOURS = 3  # the first columns of the stain statistics: mean red, green, blue
@@ -83,8 +82,8 @@ def choose(validation: Table, sensitivity: float) -> dict[str, Any]:
         point = operating_point(validation, sensitivity)
     except UserError as error:
         point = {"threshold": None, "reason": str(error)}
-    threshold = None if point.get("threshold") is None else float(point["threshold"])
-    return {"threshold": threshold, "operating_point": point, "temperature": fit_temperature(validation)}
+    about = {"operating_point": point, "temperature": fit_temperature(validation)}
+    return {"threshold": point.get("threshold"), **about}
 
 
 def calibrations(test: Table, temperature: float) -> dict[str, dict[str, float | None]]:
@@ -103,8 +102,7 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     ``{"part", "image": {"auroc", ...}, "case"}``, or ``{"part", "reason"}`` where colours separate the classes.
     """
     assert data.pixels is not None
-    pixels = data.pixels
-    part = "test" if "test" in tables else "val"
+    pixels, part = data.pixels, "test" if "test" in tables else "val"
 
     def colours(name: str) -> NDArray[np.float64]:
         rows = data.parts[name].rows
@@ -119,8 +117,7 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     if weights is None:
         reason = "the classes of the training images cannot be fitted by their mean colours"
         return {"part": part, "reason": reason}
-    p = sigmoid(design(colours(part)) @ weights)
-    table = tables[part]
+    p, table = sigmoid(design(colours(part)) @ weights), tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
     guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))

@@ -70,8 +70,7 @@ def run_training(
 ) -> Path:
     """Do one run of a checked config, resume it, or report that it is finished; its folder below ``parent`` (``<output_dir>/runs``).
 
-    ``hydra`` holds texts for its ``.hydra/``; what more ``callbacks`` raise ends the run; without ``pictures`` a later
-    :func:`draw_run` makes them; ``wait`` for another process in the folder, instead of refusing. A UserError is in ``status.json`` too.
+    ``hydra`` are texts for ``.hydra/``; without ``pictures`` a later :func:`draw_run` makes them; ``wait`` where it is locked.
     """
     parent = parent or Path(config.output_dir) / "runs"
     resolve(config.trainer)  # a missing GPU is reported before any work
@@ -149,7 +148,6 @@ def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
 
 
 def _draw(run: Path) -> str:
-    """Draw a run from its folder; what went wrong, or nothing."""
     try:
         drawings_damaged(run, hashes=False)
         config: Any = to_config(cast(DictConfig, OmegaConf.load(io.BytesIO(read_bytes(run / "config.yaml")))))

@@ -21,7 +21,7 @@ from histo_lightning.comparison.leakage import write_leakage_study
 from histo_lightning.comparison.results import compare_runs
 from histo_lightning.comparison.settings import level_text, value_text
 from histo_lightning.config.checks import flatten
-from histo_lightning.config.compose import Composition, Job, config_tree, one_line, quoted
+from histo_lightning.config.compose import Composition, config_tree, one_line, quoted
 from histo_lightning.config.exits import stop_on_signals
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
@@ -34,11 +34,10 @@ from histo_lightning.runs.manifest import check_file, renew, write_manifest
 from histo_lightning.training.checks import factors
 from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
-from histo_lightning.training.sweep_folder import SweepFolder, watched
+from histo_lightning.training.sweep_folder import Jobs, SweepFolder, watched
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
-Jobs = dict[str, Job]  # by the name of their run
 
 
 def jobs_at_once() -> int:
@@ -136,7 +135,7 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
 
 
 def _first_line(error: Exception) -> str:
-    return [*str(error).strip().splitlines(), ""][0]
+    return str(error).strip().partition("\n")[0]
 
 
 def comparison_of(jobs: Jobs) -> dict[str, Any]:
@@ -147,8 +146,7 @@ def comparison_of(jobs: Jobs) -> dict[str, Any]:
         reference = "resnet18" if "resnet18" in levels else levels[0]
     elif (reference := level_text(study.reference)) not in levels:
         raise UserError(f"study.reference={reference}: is not among the sweep's {', '.join(levels)}")
-    asked = {"factor": study.factor, "reference": reference, "score": study.score}
-    return asked | {"standard_error": study.standard_error, "levels": levels}
+    return asdict(study) | {"reference": reference, "levels": levels}
 
 
 def level_of(config: Config, factor: str) -> str:
@@ -180,10 +178,8 @@ def _unfinished(jobs: Jobs, folder: SweepFolder) -> dict[str, Sizes]:
             continue
         identity, sizes = content
         run = choose_folder(folder.path, name, config.resume, identity | {"config_hash": name[-8:]})
-        left = (
-            run.path / "checkpoints" / "last.ckpt"
-        ).is_file() and config.keep != "all"  # killed at its end
-        if left or run.status.get("state") != "finished":
+        last = run.path / "checkpoints" / "last.ckpt"  # of a finished run: it was killed at its end
+        if run.status.get("state") != "finished" or (config.keep != "all" and last.is_file()):
             waiting[name] = sizes
     errors = [error for error in prepared.values() if isinstance(error, UserError)]
     if len(errors) == len(prepared):
@@ -216,8 +212,7 @@ def run_job(composed: DictConfig) -> None:
         import_modules(config.imports)
         run_training(config, folder.path, hydra, pictures=False, wait=True)
     except UserError as error:
-        run = folder.run_of(name)
-        if run.status.get("state") not in ("failed", "finished", "running"):  # it had no folder yet
+        if folder.run_of(name).status.get("state") not in ("failed", "finished", "running"):  # no folder yet
             folder.fail(name, config, str(error))
     except Exception:  # recorded in its folder, with its reason
         return
@@ -227,12 +222,10 @@ def run_job(composed: DictConfig) -> None:
 
 def print_failures(folder: SweepFolder, jobs: Jobs) -> int:
     """Print why jobs are not finished, then how many; that number."""
-    failed = 0
-    for name, run in ((name, folder.run_of(name)) for name in jobs):
-        if (state := run.state) != "finished":
-            failed += 1
-            absent = "its process was killed" if state == "interrupted" else "never started"
-            print(f"{state}: {name}: {run.status.get('error') or absent}", file=sys.stderr)
-    if failed:
+    unfinished = {name: run for name in jobs if (run := folder.run_of(name)).state != "finished"}
+    for name, run in unfinished.items():
+        absent = "its process was killed" if run.state == "interrupted" else "never started"
+        print(f"{run.state}: {name}: {run.status.get('error') or absent}", file=sys.stderr)
+    if failed := len(unfinished):
         print(f"{failed} of {len(jobs)} jobs failed; the same command runs them again", file=sys.stderr)
     return failed

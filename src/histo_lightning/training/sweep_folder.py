@@ -25,6 +25,7 @@ from histo_lightning.training.cost import duration
 SECONDS_BETWEEN_LOOKS = 1.0
 STATES = ("finished", "running", "pending", "failed", "interrupted")
 ENDED = ("finished", "failed")
+Jobs = dict[str, Job]  # by the name of their run
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,7 @@ class SweepFolder:
 
     path: Path
 
-    def write_plan(
-        self, overrides: Sequence[str], jobs: Mapping[str, Job], comparison: Mapping[str, Any]
-    ) -> None:
+    def write_plan(self, overrides: Sequence[str], jobs: Jobs, comparison: Mapping[str, Any]) -> None:
         """Write ``sweep.json``: what is to run and to compare, with its hash; a plan that it replaces is under ``earlier``."""
         runs = [{"run": name, "overrides": list(job.overrides)} for name, job in jobs.items()]
         plan = {"schema": 1, "overrides": list(overrides), "jobs": runs, "comparison": comparison}
@@ -61,10 +60,10 @@ class SweepFolder:
 
     def run_of(self, name: str) -> RunFolder:
         """The run folder of a job: the newest, where it was run again in a new one."""
-        number = 1
-        while (self.path / f"{name}-{number + 1}").is_dir():
-            number += 1
-        return RunFolder(self.path / (name if number == 1 else f"{name}-{number}"))
+        path, number = self.path / name, 2
+        while (newer := self.path / f"{name}-{number}").is_dir():
+            path, number = newer, number + 1
+        return RunFolder(path)
 
     def fail(self, name: str, config: Config, error: str) -> None:
         """Record a job that could not even start."""
@@ -80,27 +79,27 @@ def watched(folder: SweepFolder, names: Sequence[str], waiting: Sequence[str]) -
     already = f", {finished} of them finished before" if finished else ""
     print(f"{len(names)} jobs{already}: {folder.path}", flush=True)
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(folder, names, waiting, ended), daemon=True)
+
+    def watch() -> None:
+        start, printed, done, last = time.monotonic(), 0.0, -1, False
+        with console().status("") as status:  # at the foot of a terminal; nothing elsewhere
+            while not last:
+                last = ended.wait(SECONDS_BETWEEN_LOOKS)
+                now, before = time.monotonic(), done
+                states = {name: folder.run_of(name).state for name in names}
+                done = sum(state in ENDED for state in states.values())
+                status.update(line := states_line(states, waiting, now - start))
+                if done != before or (not last and now - printed > LINE_EVERY_SECONDS):
+                    printed = now
+                    print(line, flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-
-
-def _watch(folder: SweepFolder, names: Sequence[str], waiting: Sequence[str], ended: threading.Event) -> None:
-    start, printed, done, last = time.monotonic(), 0.0, -1, False
-    with console().status("") as status:  # at the foot of a terminal; nothing elsewhere
-        while not last:
-            last = ended.wait(SECONDS_BETWEEN_LOOKS)
-            now, before = time.monotonic(), done
-            states = {name: folder.run_of(name).state for name in names}
-            done = sum(state in ENDED for state in states.values())
-            status.update(line := states_line(states, waiting, now - start))
-            if done != before or (not last and now - printed > LINE_EVERY_SECONDS):
-                printed = now
-                print(line, flush=True)
 
 
 def states_line(states: Mapping[str, str], waiting: Sequence[str], seconds: float) -> str:

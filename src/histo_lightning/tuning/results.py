@@ -117,18 +117,13 @@ def _setting(row: Row | None, search: Search) -> dict[str, Any] | None:
 
 def write_tables(folder: Path, rows: Sequence[Row], study: Row) -> None:
     """``study.json``, ``trials.csv`` (a row a trial) and ``curves.csv`` (a row a trial and epoch), each whole or not at all."""
-    names = ("trial", "depth", "state", "value", "attempts", "seconds")
-    trials = [
-        {name: row[name] for name in names}
-        | {"epochs": len(row["curve"]), "runs": " ".join(row["runs"])}
-        | {**row["values"], "error": quote_cell(row["error"])}
-        for row in rows
-    ]
-    curves = [
-        {"trial": row["trial"], "depth": row["depth"], "epoch": epoch, "value": value}
-        for row in rows
-        for epoch, value in enumerate(row["curve"])
-    ]
+    names, trials, curves = ("trial", "depth", "state", "value", "attempts", "seconds"), [], []
+    for row in rows:
+        about = {name: row[name] for name in names} | {"epochs": len(row["curve"])}
+        about |= {"runs": " ".join(row["runs"]), **row["values"], "error": quote_cell(row["error"])}
+        trials.append(about)
+        own = {"trial": row["trial"], "depth": row["depth"]}
+        curves += [own | {"epoch": epoch, "value": value} for epoch, value in enumerate(row["curve"])]
     for name, lines in (("trials", trials), ("curves", curves)):
         write_atomic(folder / f"{name}.csv", pandas.DataFrame(lines).to_csv(index=False))
     write_json(folder / "study.json", study)
@@ -178,8 +173,8 @@ def visible_range(values: Sequence[float], minimise: bool) -> tuple[float, float
     median = np.median(losses)
     visible = losses[losses <= median + FAR * max(median - losses[0], 1e-3)]
     pad = 0.06 * max(visible[-1] - visible[0], 1e-3)
-    low, high = sorted((sign * (visible[0] - pad), sign * (visible[-1] + pad)))
-    return float(low), float(high)
+    low, high = sorted((sign * float(visible[0] - pad), sign * float(visible[-1] + pad)))
+    return low, high
 
 
 def write_study_page(folder: Path, rows: Sequence[Row], study: Row, titles: dict[str, str]) -> None:

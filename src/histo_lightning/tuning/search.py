@@ -1,7 +1,6 @@
 """The Optuna search in one SQLite file: every process that runs the same command takes its next trial from it.
 
-A trial whose heartbeat stops is taken up again with the same values, by whoever asks next. The number of trials without
-such repetitions seeds a trial's random numbers, so a study that was killed ends like one that was not.
+A trial whose heartbeat stops is repeated with its values. Repetitions do not count as seeds: a killed study ends like any other.
 """
 
 import gc
@@ -24,7 +23,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from histo_lightning.callbacks.history import Pruned
+from histo_lightning.callbacks.progress import Pruned
 from histo_lightning.errors import UserError, error_line
 from histo_lightning.tuning.space import Plan, Search
 
@@ -60,8 +59,7 @@ Train = Callable[[Attempt], float]
 
 
 @contextmanager
-def _experimental() -> Iterator[None]:
-    """Optuna still warns of heartbeats, repetitions and multivariate TPE."""
+def _experimental() -> Iterator[None]:  # heartbeats, repetitions and multivariate TPE
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         yield
 
@@ -120,9 +118,8 @@ class Studies:
 
     @_experimental()
     def _sampler(self, number: int) -> BaseSampler:
-        """Seeded by the study's seed and the trial's number, so it does not matter which process asks."""
         settings, text = self.plan.config.tune, f"{self.plan.config.seed}/{number}"
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")  # whichever process asks
         if settings.sampler == "random":
             return RandomSampler(seed)
         first = settings.random_trials

@@ -5,12 +5,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock
 from optuna.trial import FrozenTrial
 
-from histo_lightning.callbacks.history import Pruned, Pruning
+from histo_lightning.callbacks.progress import Pruned, Pruning
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import hashed
 from histo_lightning.config.schema import TuneConfig
@@ -47,23 +48,20 @@ def tune(config: TuneConfig, parent: Path, hydra: Mapping[str, str]) -> int:
     write_atomic(plan.folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     for file, text in hydra.items():
         write_atomic(plan.folder / ".hydra" / file, text)
-    visible = config.trainer.progress != "none"
+    say: Any = partial(print, flush=True) if config.trainer.progress != "none" else lambda *_, **__: None
 
     def announce(attempt: Attempt, trial: FrozenTrial) -> None:
-        if visible:
-            value = trial.state.name.lower() if trial.value is None else f"{config.monitor} {trial.value:.4f}"
-            text = " ".join([*overrides(attempt.values), trial.user_attrs.get("error", "")])
-            done = f"{studies.done()} of {config.tune.trials} done"
-            print(f"trial {attempt.number} ({done}): {value}; {text}".rstrip(), flush=True)
+        value = trial.state.name.lower() if trial.value is None else f"{config.monitor} {trial.value:.4f}"
+        text = " ".join([*overrides(attempt.values), trial.user_attrs.get("error", "")])
+        done = f"{studies.done()} of {config.tune.trials} done"
+        say(f"trial {attempt.number} ({done}): {value}; {text}".rstrip())
 
-    if visible:
-        print(f"{facts[0]['source']}\nstudy: {plan.folder}", flush=True)
+    say(f"{facts[0]['source']}\nstudy: {plan.folder}")
     studies.work(partial(train_trial, plan), announce)
     # The same command in another shell waits here, and finds it done.
     with FileLock(plan.folder / ".final.lock"):
         study = finish(studies, facts)
-    if visible:
-        print(render_text("study.console", folder=plan.folder, study=study), end="")
+    say(render_text("study.console", folder=plan.folder, study=study), end="")
     return int(study["counts"]["failed"])
 
 
@@ -99,8 +97,8 @@ def train_trial(plan: Plan, attempt: Attempt) -> float:
 def _train(plan: Plan, attempt: Attempt, fold: int) -> float:
     several, parent = len(plan.folds) > 1, plan.folder / "trials"
     name = plan.run_name(attempt.search, attempt.number) + (f"_fold{fold}" if several else "")
-    changes = {"test": False, "run_name": name, "trainer.progress": "none"}
-    config = plan.run_config(attempt.values, fold, **changes)
+    changes = {"run_name": name, "trainer.progress": "none"}
+    config = plan.run_config(attempt.values, fold, test=False, **changes)
     watching = [] if several else [Pruning(attempt.judge, config.epochs)]
     try:
         folder = run_training(config, parent, plan.hydra, watching, pictures=False)
@@ -136,12 +134,11 @@ def finish(studies: Studies, facts: Sequence[Row]) -> Row:
     if plan.config.json:
         write_json(Path(plan.config.json), study)
     if searched and settings.keep == "best":  # the others' weights take gigabytes, and no table needs them
-        winners = filter(None, (depth["best"] for depth in study["by_depth"].values()))
-        best_runs = {run for setting in winners for run in setting["runs"]}
+        best_runs = {run for one in study["by_depth"].values() for run in (one["best"] or {}).get("runs", [])}
         for path in (plan.folder / "trials").glob("*/checkpoints/*.ckpt"):
-            if path.parent.parent.name not in best_runs:
+            if (run := path.parent.parent).name not in best_runs:
                 path.unlink(missing_ok=True)
-                write_manifest(path.parent.parent)
+                write_manifest(run)
     write_manifest(plan.folder, leave="study.db" * any(row["state"] == "running" for row in rows))
     return study
 

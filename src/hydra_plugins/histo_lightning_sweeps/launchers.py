@@ -1,8 +1,4 @@
-"""Launchers on existing engines, where the plugins' own lose the other jobs when one is killed.
-
-hydra-submitit-launcher starts every local job at once and stops waiting at the first that dies; hydra-ray-launcher does
-the latter too, and needs a cloudpickle that joblib refuses. Engines are submitit and Ray themselves.
-"""
+"""Launchers on submitit and Ray themselves, where the plugins' own lose the other jobs when one is killed."""
 
 import os
 import subprocess
@@ -143,10 +139,8 @@ class SlurmLauncher(_SubmititLauncher):
         try:
             jobs = executor.map_array(self, *zip(*self._calls(job_overrides, initial_job_idx), strict=True))
         except FailedJobError as error:  # sbatch's own words are its last line
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(
-                f"hydra/launcher=submitit_slurm: {reason}; set hydra.launcher.* for your cluster"
-            ) from error
+            reason = f"{str(error).strip().splitlines()[-1]}; set hydra.launcher.* for your cluster"
+            raise UserError(f"hydra/launcher=submitit_slurm: {reason}") from error
         return _outcomes(jobs, lambda job: job.results()[0], job_overrides)  # of its first process
 
 

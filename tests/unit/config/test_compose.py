@@ -324,7 +324,17 @@ def test_literal_values_come_through_unchanged(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["a b,c=d", "it's", 'say "x"', "${HOME}", "back\\slash\\", "[1,2]", "x'y\\'z", "${oc.env:HOME}\\"],
+    [
+        "a b,c=d",
+        "it's",
+        'say "x"',
+        "${HOME}",
+        r"\${HOME}",
+        "back\\slash\\",
+        "[1,2]",
+        "x'y\\'z",
+        "${oc.env:HOME}\\",
+    ],
 )
 def test_literal_values_survive_a_real_composition(value: str) -> None:
     assert composed("dataset=breakhis", f"dataset.root={value}").dataset.root == value

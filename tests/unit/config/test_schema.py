@@ -9,10 +9,9 @@ from omegaconf import OmegaConf
 from factories.configs import composed
 from histo_lightning.config.checks import (
     check,
-    literal_keys,
+    keys_with,
     schema_fields,
     to_config,
-    unhashed_keys,
 )
 from histo_lightning.config.compose import config_of
 from histo_lightning.config.help import help_text
@@ -49,7 +48,7 @@ def test_every_key_is_in_a_file_of_conf_with_a_comment(name: str) -> None:
 
 
 def test_literal_keys_are_the_contract_s() -> None:
-    assert literal_keys() >= {
+    assert keys_with("literal", True) >= {
         *("input", "checkpoint", "runs", "split_file", "json", "output_dir", "dataset.root", "split.path", "resume"),
     }  # fmt: skip
 
@@ -57,10 +56,10 @@ def test_literal_keys_are_the_contract_s() -> None:
 def test_keys_that_change_no_result_are_the_contract_s() -> None:
     keys = set(dict(schema_fields(Config)))
     named = {"output_dir", "run_name", "sweep_name", "resume", "json", "trainer.devices", "trainer.threads"}
-    assert named <= unhashed_keys()
+    assert named <= keys_with("hashed", False)
     assert named <= keys
     for changing in ("seed", "epochs", "test", "monitor", "dataset.name", "trainer.precision", "split.path"):
-        assert changing not in unhashed_keys()
+        assert changing not in keys_with("hashed", False)
 
 
 @pytest.mark.parametrize(

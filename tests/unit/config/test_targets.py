@@ -34,7 +34,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / f"{name}.py").write_text("def tiny(num_classes=2):\n    return num_classes\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(targets, "NETWORK_MODULES", list(targets.NETWORK_MODULES))
+    monkeypatch.setattr(targets, "NETWORK_MODULES", set(targets.NETWORK_MODULES))
     monkeypatch.delitem(sys.modules, name, raising=False)
     return name
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from factories.studies import EPOCHS, IDENTITY, die, finish, fit, plan_of, quicken, work
-from histo_lightning.callbacks.history import Pruned
+from histo_lightning.callbacks.progress import Pruned
 from histo_lightning.errors import UserError
 from histo_lightning.tuning import search
 from histo_lightning.tuning.results import Row
