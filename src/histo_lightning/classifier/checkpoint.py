@@ -16,14 +16,10 @@ from histo_lightning.runs.files import replacing
 from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint
 
 CHECKPOINT_FORMAT = 2
-FIT_STATE = [
-    "optimizer_states",
-    "lr_schedulers",
-    "callbacks",
-    "loops",
-    "current_model_state",
-    "averaging_state",
-]
+FIT_STATE = (
+    *("optimizer_states", "lr_schedulers", "callbacks", "loops"),
+    *("current_model_state", "averaging_state"),
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

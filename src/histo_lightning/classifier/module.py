@@ -29,9 +29,9 @@ Batch = dict[str, Tensor]
 
 
 class Classifier(LightningModule):
-    """A network with a log-softmax output and the NLL loss, for any Trainer; UserError for a setting that cannot work.
+    """A network with log-softmax output and NLL loss for any Trainer, from primitives alone; UserError for what cannot work.
 
-    Args, all primitives, so that a checkpoint loads under ``weights_only=True``:
+    Args:
         model, optimizer, scheduler: the name of an option in ``conf/``, or ``{"_target_": ..., **arguments}``.
         head, hidden, dropout: ``linear`` or ``mlp``; see ``build_head``.
         freeze_backbone: only the head learns; ``frozen_norm`` says whether its batch norms then use batch

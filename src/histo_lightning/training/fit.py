@@ -54,9 +54,8 @@ class PredictionWriter(BasePredictionWriter):
         merged = []
         for batches in zip(*shares, strict=True):
             index, logits = map(torch.cat, zip(*chain(*batches), strict=True))
-            unique, first = np.unique(
-                index.numpy(), return_index=True
-            )  # batches are filled up with their images
+            # The last batch may be filled up with images of its own.
+            unique, first = np.unique(index.numpy(), return_index=True)
             merged.append((unique, logits.double().numpy()[first]))
         self.write(merged)
 
