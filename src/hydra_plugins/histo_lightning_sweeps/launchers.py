@@ -145,7 +145,7 @@ class SlurmLauncher(_SubmititLauncher):
 
 
 def _run_on_ray(
-    folder: str, context: HydraContext, config: DictConfig, task: TaskFunction, singletons: Any
+    folder: Path, context: HydraContext, config: DictConfig, task: TaskFunction, singletons: Any
 ) -> JobReturn:
     os.chdir(folder)  # a worker of a cluster starts in the folder of its node
     setup_globals()
@@ -180,7 +180,7 @@ class RayLauncher(Launcher):
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id, config.hydra.job.num = f"job_{number}", number
-            jobs.append(run.remote(os.getcwd(), self.context, config, self.task, Singleton.get_state()))
+            jobs.append(run.remote(Path.cwd(), self.context, config, self.task, Singleton.get_state()))
         try:
             return _outcomes(jobs, ray.get, job_overrides)
         finally:
