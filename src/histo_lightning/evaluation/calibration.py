@@ -5,6 +5,7 @@ of the joint fit (Cox 1958), the *intercept* is fitted with the slope held at 1 
 """
 
 import numpy as np
+import scipy
 
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.scores import SMALLEST_P, Statistic, unit_weights
@@ -23,19 +24,13 @@ def logit(p: Floats) -> Floats:
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow; any shape."""
-    from scipy.special import expit
-
-    return np.asarray(expit(x), np.float64)
+    return np.asarray(scipy.special.expit(x), np.float64)
 
 
 def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
-    """Maximum-likelihood coefficients of a logistic regression, by Newton steps that are halved until they climb.
+    """(k,) maximum-likelihood coefficients of (n,) truths in {0, 1} on an (n,) offset and an (n, k) design.
 
-    Args:
-        truth: (n,) in {0, 1}; offset: (n,) added to the linear predictor; design: (n, k).
-
-    Returns:
-        (k,) coefficients; None where no finite maximum exists (separated classes, constant column).
+    By Newton steps that are halved until they climb; None without a finite maximum (separated classes, constant column).
     """
 
     def likelihood(beta: Floats) -> float:
@@ -62,11 +57,7 @@ def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:
 
 
 def refit(truth: Integers, offset: Floats, design: Floats, weights: Floats, start: Floats) -> Floats:
-    """(k, B) coefficients of many weighted regressions at once, by Newton steps; NaN without a finite maximum.
-
-    Args:
-        truth, offset, design: as ``fit``; weights: (n, B); start: (k,), the unweighted fit.
-    """
+    """(k, B) coefficients as of ``fit`` with (n, B) weights, all at once from the (k,) unweighted fit; NaN for None."""
     width = design.shape[1]
     products = (design[:, :, None] * design[:, None, :]).reshape(len(design), width * width)
     beta = np.repeat(start[:, None], weights.shape[1], axis=1)

@@ -5,7 +5,6 @@ images would otherwise decide alone; where some image has no case they weigh ima
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,12 +12,12 @@ from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import is_grouped
 from histo_lightning.evaluation.scores import SMALLEST_P, ratio
-from histo_lightning.evaluation.table import Floats, Table, malignant_share, softmax
+from histo_lightning.evaluation.table import Floats, Json, Table, malignant_share, softmax
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 
-def _weighted(table: Table, apparent: bool) -> tuple[Floats, dict[str, Any]]:
+def _weighted(table: Table, apparent: bool) -> tuple[Floats, Json]:
     """(N,) weight of each image, and what a fit on the table rests on; UserError for another part than val."""
     parts = sorted({str(part) for part in table.part})
     if not apparent and parts != ["val"]:
@@ -26,31 +25,23 @@ def _weighted(table: Table, apparent: bool) -> tuple[Floats, dict[str, Any]]:
             f"predictions: part {', '.join(parts)} given to fit a threshold or temperature; only validation (val) may "
             "choose them (pooled out-of-fold predictions: apparent=True, for future data)"
         )
-    basis: dict[str, Any] = {
-        "weighting": "images alike (GROUPING UNKNOWN)",
-        "apparent": apparent,
-        "images": len(table),
-    }
-    if not is_grouped(table):
-        return np.ones(len(table)), basis | {"cases_malignant": None, "cases_benign": None}
     _, index, counts = np.unique(table.case, return_inverse=True, return_counts=True)
-    cases = {f"cases_{name}": len(np.unique(table.case[table.class_name == name])) for name in CLASSES[::-1]}
-    return 1.0 / counts[index], basis | {"weighting": "case-balanced"} | cases
+    cases: Json = {f"cases_{c}": len(np.unique(table.case[table.class_name == c])) for c in CLASSES[::-1]}
+    weights, weighting = 1.0 / counts[index], "case-balanced"
+    if not is_grouped(table):
+        weights, weighting = np.ones(len(table)), "images alike (GROUPING UNKNOWN)"
+        cases = dict.fromkeys(cases)
+    return weights, {"weighting": weighting, "apparent": apparent, "images": len(table)} | cases
 
 
-def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> dict[str, Any]:
+def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool = False) -> Json:
     """The highest threshold on ``p_malignant`` whose case-balanced sensitivity by image reaches a wanted one.
 
-    Args:
-        table: validation predictions (``part`` val); sensitivity: wanted, in (0, 1].
-        apparent: take pooled out-of-fold predictions instead, for future data: their own scores are then apparent.
+    Of validation predictions, or with ``apparent`` of pooled out-of-fold ones, for future data.
 
     Returns:
         ``threshold`` (malignant at p >= it), ``wanted_sensitivity``, the ``sensitivity`` and ``specificity`` reached
-        (null without benign images), and what they rest on.
-
-    Raises:
-        UserError: another part than val, no malignant image, or a sensitivity out of range.
+        (null without benign images), and what they rest on; UserError for another part or no malignant image.
     """
     weights, basis = _weighted(table, apparent)
     if not 0 < sensitivity <= 1:
@@ -73,14 +64,12 @@ def operating_point(table: Table, sensitivity: float = 0.95, *, apparent: bool =
     } | basis
 
 
-def fit_temperature(table: Table, *, apparent: bool = False) -> dict[str, Any]:
+def fit_temperature(table: Table, *, apparent: bool = False) -> Json:
     """The temperature T that minimises the case-balanced log loss of softmax(logits / T) (Guo et al. 2017).
 
-    The loss is convex in 1/T, so its slope is bisected on a logarithmic scale between .05 and 20.
-
-    Returns:
-        ``temperature``, ``at_bound`` (no optimum inside: e.g. every image is right), ``log_loss_before`` and
-        ``log_loss_after`` in nats, and what it rests on; UserError for another part than val.
+    The loss is convex in 1/T, so its slope is bisected on a logarithmic scale between .05 and 20. Beside ``temperature``:
+    ``at_bound`` (no optimum inside: e.g. every image is right), ``log_loss_before`` and ``log_loss_after`` in nats, and what
+    it rests on; UserError for another part than val.
     """
     weights, basis = _weighted(table, apparent)
     rows = np.arange(len(table))
