@@ -17,9 +17,8 @@ from histo_lightning.report.comparison_words import basis_of, distinct, is_error
 from histo_lightning.report.figures.cases import draw_matrix
 from histo_lightning.report.figures.curves import GRID
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty, shown
-from histo_lightning.report.words import fixed
+from histo_lightning.report.words import Json, fixed
 
-Json = Mapping[str, Any]
 REGIONS = ((0.05, "#F2F4F7"), (0.03, "#E4EAF0"), (0.01, "#CFDBE6"))
 COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
 MARKERS = "osD^vPX<>*hp"
@@ -48,11 +47,6 @@ def panel_grid(
     wrapped = textwrap.fill(title, int(LETTERS_PER_INCH * figure.get_figwidth()) - 12)
     figure.suptitle(wrapped, fontsize=style.TEXT_SIZE, color=style.INK, x=0.01, ha="left")
     return figure, panels[:count]
-
-
-def colours_of(cells: Sequence[Json]) -> dict[str, str]:
-    """A colour for each level; beyond seven they come again."""
-    return dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
 
 
 def forest_figure(families: Sequence[Json], score: str) -> Figure:
@@ -142,7 +136,7 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
 
 def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     """The score with its interval against parameters (above) and seconds (below), a column for each magnification."""
-    basis, colours = basis_of(cells), colours_of(cells)
+    basis, colours = basis_of(cells), dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
     settings, names = distinct(cells, "stratum"), distinct(cells, "magnification")
     figure, panels = new_figure(max(2.6 * len(names), 5.0), 6.0, len(names), 2)
     look: dict[str, Any] = {"markersize": 5, "elinewidth": 1, "capsize": 2, "alpha": 0.8}
@@ -238,7 +232,7 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     A pair of panels for each magnification and setting, each loss on one scale: that of the means and 95 % of all values.
     """
     about = {cell["arm"]: cell for cell in cells}
-    colours = colours_of(cells)
+    colours = dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
     pairs = dict.fromkeys((cell["stratum"], cell["magnification"]) for cell in cells)
     panels_of = [
         {"stratum": setting, "where": f"{zoom}, {words}", "magnification": zoom, "loss": loss}
