@@ -6,17 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.folders import find_folders
 from histo_lightning.comparison.reading import DAMAGED, FINISHED, read_runs
 from histo_lightning.comparison.settings import label_kind, settings_of, varying
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
 from histo_lightning.data.splits.injection import Injection
 from histo_lightning.data.splits.official import Official
 from histo_lightning.evaluation.differences.leakage import CONTRAST, OFFICIAL, contrast, injection, official
+from histo_lightning.evaluation.table import Json
 from histo_lightning.report.leakage_page import sentences, write_study
 from histo_lightning.runs import write_json
-
-Json = dict[str, Any]
 
 KINDS = (*CONTRAST, Injection.name, Official.name)
 INJECTED = "injected"
@@ -32,8 +30,7 @@ COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name 
 def write_leakage_study(sweep_folder: Path) -> Path | None:
     """Write ``leakage.html``, beside ``leakage.json``, ``leakage.md`` and the picture; missing and failed runs are listed.
 
-    None where the folder holds no finished run of a contrast between a leaky and another split; UserError where a file is
-    damaged or cannot be written.
+    None where the folder holds no finished run of a contrast between a leaky and another split.
     """
     runs, missing, problems = read_study(sweep_folder)
     arms = set(runs["arm"])
@@ -56,7 +53,7 @@ def arm_of(run: Any) -> str | None:
 
 def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[str]]:
     """The runs of a study that can be analysed, with the columns of ``KEY``; the others and why not; problems in words."""
-    runs = read_runs(find_folders([folder] if folder.is_dir() else []))[0]
+    runs, _, _ = read_runs([folder] if folder.is_dir() else [])
     settings = settings_of(runs)
     runs["arm"] = [arm_of(run) for _, run in runs.iterrows()]
     runs = runs[runs["arm"].notna() | runs["magnification"].isna()]
@@ -95,7 +92,13 @@ def _why_left_out(run: "pd.Series[Any]") -> str:
 
 def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[str]) -> Json:
     """All figures of a study, of what ``read_study`` returns, ready for JSON; ``docs/leakage.md`` says what each one is."""
-    counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
+    sizes = []  # of train by true class
+    for split in runs["split"]:
+        names = [name for image in split["parts"]["train"] if (name := parse_name(image)) is not None]
+        images = Counter(f"{name.class_name} images" for name in names)
+        cases = Counter(f"{kind} cases" for kind, _ in {(name.class_name, name.case) for name in names})
+        sizes.append([(images | cases)[key] for key in COUNTS])
+    counts = pd.DataFrame(sizes, runs.index, COUNTS)
     runs = runs.assign(**counts, **{"test images": runs["table"].map(len)})
     tables = []
     for _, run in runs.iterrows():
@@ -137,14 +140,6 @@ def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
             dose = pd.DataFrame(injected)[["images", "pool", "probe"]].mean().to_dict()
             doses[str(arm)] = dose | {"share": dose["images"] / dose["pool"] if dose["pool"] else 0.0}
     return doses
-
-
-def _train_counts(split: Json) -> dict[str, int]:
-    """``COUNTS``: images and cases of train by true class."""
-    names = [name for image in split["parts"]["train"] if (name := parse_name(image)) is not None]
-    counts = Counter(f"{name.class_name} images" for name in names)
-    counts.update(f"{class_name} cases" for class_name, _ in {(name.class_name, name.case) for name in names})
-    return {key: counts[key] for key in COUNTS}
 
 
 def _design(runs: pd.DataFrame) -> list[Json]:
