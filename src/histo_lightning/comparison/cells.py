@@ -120,10 +120,7 @@ def _pool(runs: pd.DataFrame) -> Replicate:
 
 
 def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str, float | None]]:
-    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval, and the values of ``SHOWN_SCORES``.
-
-    An AUROC also has ``pooled``, that of all pairs, and a ``warning`` where it is far from that within folds.
-    """
+    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval, and the values of ``SHOWN_SCORES``."""
     table, fold = replicate
     (wanted_level, wanted), grouped = named_score(score), is_grouped(table)
     entry: Json = {"value": None, "reason": UNGROUPED}

@@ -98,7 +98,6 @@ def _family(
     levels = [reference, *others["level"].unique()]
 
     def gaps(level: str, replicates: Sequence[Any]) -> list[str]:
-        """Why a level is incomplete."""
         texts = []
         for block, one in product(blocks, replicates):
             name = f" {replicate_text(one)}" if (level, block) in begun else ""

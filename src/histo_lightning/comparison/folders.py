@@ -39,8 +39,7 @@ def is_run(folder: Path) -> bool:
 def find_folders(roots: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     """Run folders, sweep folders (``sweep.json``) and studies (``study.json``) at or below ``roots``, in order of name.
 
-    The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
-    UserError where a folder cannot be read.
+    Nothing below a study is listed, unless it is a root itself: trials are no runs. UserError where a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:

@@ -23,6 +23,7 @@ DESIGN = ("split.", "seed", "magnification", "study.")  # what the arms of one s
 TELLING = (INJECTED, Official.name, *CONTRAST[:2])
 SHOWN = ("model.name", "epochs", "scored_weights", "ema.decay", "image_size", "batch_size", "optimizer.name",
          "optimizer.lr", "augment.name", "dataset.name")  # fmt: skip
+OTHER_TASK = "is an eight-class run; the study is benign against malignant"
 KEY = ["arm", "shuffled", "seed", "magnification", "fold"]
 COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name in CLASSES]
 
@@ -64,7 +65,10 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
         missing.extend({"run": run, "why": text} for run, text in zip(runs["run"], why, strict=True) if text)
         return runs[why == ""].copy()
 
-    runs = without(pd.Series([_why_left_out(run) for _, run in runs.iterrows()], runs.index, dtype=object))
+    why = runs["task"].map(lambda task: "" if task == "binary" else OTHER_TASK)
+    why = why.mask(runs["table"].isna(), "left the test part unread (test=false)")
+    errors = (runs["state"] + ": " + runs["error"]).str.removesuffix(": ").str.removeprefix(f"{DAMAGED}: ")
+    runs = without(why.mask(runs["state"] != FINISHED, errors))
     runs["shuffled"], runs["fold"] = runs["split.shuffle_labels"].map(bool), runs["split.fold"].map(int)
     runs["magnification"] = [0 if text == "all" else int(text.rstrip("x")) for text in runs["magnification"]]
     keys = [key for key in varying(settings.loc[runs.index]) if not key.startswith(DESIGN)]
@@ -80,14 +84,6 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
         )
         runs = without((runs["recipe"] == first).map({True: "", False: f"another recipe ({names})"}))
     return runs, missing, problems
-
-
-def _why_left_out(run: "pd.Series[Any]") -> str:
-    if run["state"] != FINISHED:
-        return f"{run['state']}: {run['error']}".removesuffix(": ").removeprefix(f"{DAMAGED}: ")
-    if run["table"] is None:
-        return "left the test part unread (test=false)"
-    return "is an eight-class run; the study is benign against malignant" if run["task"] != "binary" else ""
 
 
 def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[str]) -> Json:

@@ -1,7 +1,7 @@
 """Runs on disk, from any machine and in any state -> one tidy table: a row a run, a column a setting or a score.
 
-Columns: ``FACTS``, every key of the config by its dotted name, ``COSTS``, and ``<part>_<level>_<score>`` with ``_low`` and
-``_high``; NaN where unknown. A run that cannot be used is a row all the same, with its state and the reason.
+Columns: ``FACTS``, config keys, ``COSTS``, and ``<part>_<level>_<score>`` with ``_low`` and ``_high``; NaN where unknown.
+A run that cannot be used is a row all the same, with its state and the reason.
 """
 
 import json

@@ -53,12 +53,10 @@ def analyse(
 ) -> tuple[Json, pd.DataFrame]:
     """The results of a comparison, ready for JSON, and the table of its runs (see ``reading``); nothing is written.
 
-    Args:
-        factor: a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where it differs, else
-            the first setting that does.
-        reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
-        score: ``<level>_<score>``; None: the plan's, else ``case_auroc``.
-        standard_error: of differences, ``jackknife`` or ``pairs`` (see ``compare_levels``); None: the plan's, else ``jackknife``.
+    Args: None stands for what the plan says, else for the default.
+        factor: a group (``model``, the default where it differs, else the first setting that does) or a key.
+        reference: a level of the factor, ``resnet18`` or the first; score: ``<level>_<score>``, ``case_auroc``.
+        standard_error: of differences, ``jackknife`` or ``pairs`` (see ``compare_levels``).
         select: ``best``, a validation score or a run; see ``selection.select_cells``.
 
     UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.

@@ -1,8 +1,7 @@
 """95 % intervals of one model's scores: what another sample of cases from the same source would give.
 
-Cases are drawn again within benign and malignant, and the interval is the *expanded BCa* of the protocol
-(``STATISTICS.md`` section 4). Independent cases have closed forms: Wilson 1927 for proportions, MOVER (Zou and
-Donner 2008) for the balanced accuracy, Newcombe 2006 (Stat Med 25:559-573, method 5) for the AUROC.
+Cases are drawn again within benign and malignant: *expanded BCa* (``STATISTICS.md`` section 4). Independent cases have
+closed forms: Wilson 1927, MOVER (Zou and Donner 2008), Newcombe 2006 (Stat Med 25:559-573, method 5) for the AUROC.
 """
 
 from collections.abc import Sequence

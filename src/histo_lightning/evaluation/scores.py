@@ -1,8 +1,7 @@
 """Formulas that scores and pictures share: on plain arrays, and as functions of case weights.
 
-Binary truths have 1 for malignant, the positive class. What the data leave undefined is NaN; ``why_undefined`` says why.
-A ``Statistic`` takes (B, C) weights of the C cases, how often a bootstrap draw counts each, and returns (B,) scores: the
-point value (ones), all draws and all leave-one-case-out values come from one formula, over sums by case computed once.
+Binary truths have 1 for malignant, the positive class; what is undefined is NaN. A ``Statistic`` takes (B, C) weights of
+the C cases, how often a bootstrap draw counts each, to (B,) scores: point value, draws and leave-one-out by one formula.
 """
 
 from collections.abc import Callable, Iterator

@@ -101,9 +101,8 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
 def score_pooled(tables: Sequence[Columns | Table | str | Path], **options: Any) -> Json:
     """Score the test parts of several folds together; ``options`` and shape as of ``score_predictions``.
 
-    AUROC counts only pairs of one fold, since models of different folds have different scales; beside it is
-    the plain ``pooled`` one, with a ``warning`` (else null) where they differ by more than .01. AUPRC, ECE and
-    calibration are means over the folds; the others are plain. UserError as ``pool`` too, or for a case in two folds.
+    AUROC counts only pairs of one fold, since their models differ in scale; beside it is that of all pairs, ``pooled``, with a
+    ``warning`` where they differ by more than .01. AUPRC, ECE and calibration are means over the folds. UserError as ``pool``.
     """
     table, fold = pool([read_predictions(each) for each in tables])
     return score_predictions(table, fold=fold, **options)

@@ -19,10 +19,7 @@ PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 
 
 def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -> None:
-    """Write ``results.md``, ``report.html`` and ``plots/*`` into ``out``, each whole or not at all; link the runs in it.
-
-    ``results`` is the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
-    """
+    """Write ``results.md``, ``report.html`` and ``plots/*`` of a comparison's record into ``out``, each whole or not at all."""
     plots, written = out / "plots", list[Path]()
     for name, figure in figures(results):
         written += save_picture(figure, plots / name, formats)

@@ -138,7 +138,6 @@ def _table(heading: str, frame: pd.DataFrame, align: str = "") -> Table:
 
 
 def _count_table(column: str, images: pd.DataFrame, values: Sequence[str]) -> Table:
-    """Counts with sums, of these values of a column."""
     counts = _counts(images, column).reindex(list(values), fill_value=0)
     counts.loc["all"] = counts.sum()
     titles = {value: f"{value} {name.replace('_', ' ')}" for value, name in SUBTYPE_NAMES.items()}

@@ -23,10 +23,7 @@ PAGES = {"predictions": "index.html", "export": "metadata.json"}
 
 
 def entries(root: Path) -> Iterator[dict[str, Any]]:
-    """Everything with a page below a folder, in the order of the folders; damaged records are listed as damaged.
-
-    ``link`` is relative to the folder, empty where there is no page yet.
-    """
+    """What is below a folder, in the order of the folders, damaged or not; ``link`` is empty where there is no page yet."""
     for here, folders, names in os.walk(root):
         folder = Path(here)
         kind = KINDS.get(folder.parent.name, "")

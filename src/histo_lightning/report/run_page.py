@@ -170,22 +170,20 @@ def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:
         own = [name for name in names if name.class_name == class_name]
         cases = Counter(sorted(name.case for name in own))  # of equal cases the first by name is the largest
         shares = [f"{100 * size / len(own):.0f} % ({case})" for case, size in cases.most_common(1)]
-        effective = kish(np.array(list(cases.values()), dtype=np.int64))
-        counts = [len(own), len({name.slide for name in own}), len(cases)]
-        contents[class_name] = [*map(str, counts), f"{effective:.1f}", *(shares or ["none"])]
+        counts = len(own), len({name.slide for name in own}), len(cases)
+        effective = f"{kish(np.array([*cases.values()], np.int64)):.1f}"
+        contents[class_name] = [*map(str, counts), effective, *(shares or ["none"])]
     return contents
 
 
 def contents_table(split: Json, metrics: Json) -> Table:
     """Images, slides and cases of each part by class, and how unequal the cases are."""
-    images = {part: split["parts"][part] for part in words.PART_NAMES if part in (split.get("parts") or {})}
-    rows = [["images", *(str(len(names)) for names in images.values())]]
-    contents = {part: contents_of(names) or {} for part, names in images.items()}
-    for class_name in CLASSES:
-        columns = []
-        for part in images:
-            counts = words.level_scores(metrics, part, "image").get("units") or {}
-            unknown = [str(counts.get(class_name, "unknown")), *["unknown"] * 4]
-            columns.append(contents[part].get(class_name, unknown))
-        rows += [[f"{class_name}: {title}", *cells] for title, *cells in zip(CONTENTS, *columns, strict=True)]
-    return Table(["", *(words.PART_NAMES[part] for part in images)], rows)
+    rows = [["", "images", *(f"{class_name}: {title}" for class_name in CLASSES for title in CONTENTS)]]
+    for part in [part for part in words.PART_NAMES if part in (split.get("parts") or {})]:
+        images = split["parts"][part]
+        contents, counts = contents_of(images), words.level_scores(metrics, part, "image").get("units") or {}
+        unknown = {name: [str(counts.get(name, "unknown")), *["unknown"] * 4] for name in CLASSES}
+        cells = [cell for column in (contents or unknown).values() for cell in column]
+        rows.append([words.PART_NAMES[part], str(len(images)), *cells])
+    head, *body = map(list, zip(*rows, strict=True))
+    return Table(head, body)

@@ -18,9 +18,14 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.pixels.stains import measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.evaluation.calibration import fit, sigmoid
+from histo_lightning.evaluation.calibration import (
+    apply_temperature,
+    fit,
+    fit_temperature,
+    operating_point,
+    sigmoid,
+)
 from histo_lightning.evaluation.remarks import remarks
-from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
 from histo_lightning.report.run_page import draw_plots, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json

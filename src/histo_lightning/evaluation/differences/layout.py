@@ -24,13 +24,10 @@ TWO_VALUES = {
 
 
 class Replicate(NamedTuple):
-    """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat).
+    """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat)."""
 
-    ``table`` has all folds' test parts, an image once; ``fold`` (N,) int64 is numbered as in the split (validation is next).
-    """
-
-    table: Table
-    fold: Integers
+    table: Table  # of all folds' test parts, an image once
+    fold: Integers  # (N,), numbered as in the split (validation is next)
 
 
 Predictions = Mapping[str, Mapping[str, Sequence[Replicate]]]

@@ -117,13 +117,9 @@ def largest_deviations(
 ) -> Floats:
     """The joint null distribution of A differences: the largest |deviation| / SE among them in each resample, sorted.
 
-    The deviations of the resamples of cases are scaled to the case SE, and normal ones with the covariance over the R
-    training runs, scaled to the seed SE, are added: levels that share a reference and cases stay correlated.
-    Empty, for Bonferroni's bound, where A = 1, resamples are undefined or nothing varies.
-
-    Args:
-        resampled: (A, B) differences in resamples of cases, NaN where undefined.
-        values: (A, R) differences by replicate; case_se, seed_se: (A,) standard errors over cases and training runs.
+    Deviations of (A, B) resamples of cases are scaled to the (A,) case SE, and normal ones with the covariance of the (A, R)
+    values by replicate, scaled to the seed SE, are added: levels that share a reference and cases stay correlated.
+    Empty, for Bonferroni's bound, where A = 1, resamples are undefined (NaN) or nothing varies.
     """
     count, replicates = values.shape
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]

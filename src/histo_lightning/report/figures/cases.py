@@ -140,12 +140,11 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
     title = f"The {len(rows)} images with the largest loss, {part_of(table)}:\n{wrong} called wrong"
     title += f", from {counted(cases, 'case')}" if cases else ""
     lines = max(1, -(-len(rows) // COLUMNS))
-    figure, grid = style.new_grid(lines, COLUMNS, INCHES, title)
+    figure, _ = style.new_grid(lines, COLUMNS, INCHES, title)
     figure.set_figheight(lines * (0.66 * INCHES + 0.4) + 0.6)  # fields are 1.5 times as wide as high
-    panels = [panel for line in grid for panel in line]
-    for panel in panels:
+    for panel in figure.axes:
         panel.set_axis_off()  # without ticks to lay out
-    for panel, row in zip(panels, rows.tolist(), strict=False):
+    for panel, row in zip(figure.axes, rows.tolist(), strict=False):
         pixels = read_image(str(table.path[row]))
         if pixels is None:
             pixels = np.full((2, 3, 3), 0xEE, np.uint8)

@@ -50,10 +50,7 @@ def panel_grid(
 
 
 def forest_figure(families: Sequence[Json], score: str) -> Figure:
-    """Every difference of a protocol's families by ``score`` (``<level>_<score>``), with its intervals.
-
-    The first family shows simultaneous intervals too; regions of equivalence (1, 3 and 5 points) are shaded.
-    """
+    """Every difference of a protocol's families with its intervals; regions of equivalence (1, 3, 5 points) are shaded."""
     scale, unit = (1.0, "") if is_error(score) else (100.0, ", points")
     pairs = [pair for family in families for pair in family["comparison"]["pairs"]]
     references = {shown(pair["reference"]) for pair in pairs}
@@ -202,12 +199,12 @@ def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=ticks, yticks=ticks)
         axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1, zorder=0, label="chance")
         for level, (colour, line) in style.LEVEL_STYLES.items():
-            roc = (cell.get(level) or {}).get("roc") or {"curves": []}
+            if not (roc := (cell.get(level) or {}).get("roc")):
+                continue
             for false, true in roc["curves"]:
                 axes.plot(false, true, line, color=colour, linewidth=0.5, alpha=0.3)
-            if roc["curves"]:
-                average = [0, *GRID], [0, *roc["mean"]]
-                axes.plot(*average, line, color=colour, linewidth=1.8, label=f"by {level}")
+            mean = [0, *GRID], [0, *roc["mean"]]
+            axes.plot(*mean, line, color=colour, linewidth=1.8, label=f"by {level}")
         if len(axes.lines) == 1:
             say_empty(axes, "no fold with both classes")
     fullest = max((axes for axes, _ in panels), key=lambda axes: len(axes.get_legend_handles_labels()[1]))

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table
+from histo_lightning.evaluation.calibration import apply_temperature
 from histo_lightning.evaluation.intervals import case_weights, class_support, too_few, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import bin_index, called_sums, unit_weights, why_undefined
-from histo_lightning.evaluation.thresholds import apply_temperature
+from histo_lightning.evaluation.table import Floats
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, PART_NAMES, level_scores, levels_of, part_of
 from histo_lightning.runs import read_bytes
 
-Floats = NDArray[np.float64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
 GRID = np.linspace(0, 1, 101)
 MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
@@ -62,15 +62,14 @@ def curve_figure(
     """
     figure, (axes,) = new_figure(5.0, 4.0)
     epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch
-    look: dict[str, Any] = {"marker": "" if len(epochs) > MANY_EPOCHS else "o", "markersize": 3}
+    marker = "" if len(epochs) > MANY_EPOCHS else "o"
     for part, colour, line in (("train", style.BLUE, "--"), ("val", style.VERMILLION, "-")):
-        values = history[f"{part}_{quantity}"]
-        axes.plot(epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", **look)
+        values, name = history[f"{part}_{quantity}"], f"{PART_NAMES[part]} set"
+        axes.plot(epochs, values, line, color=colour, label=name, marker=marker, markersize=3)
     name = f"epoch {best_epoch + 1} (scored)"
     axes.axvline(best_epoch + 1, color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
-    ring: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
-    ring["markeredgecolor"] = style.VERMILLION
-    axes.plot(epochs[scored], history[f"val_{quantity}"][scored], "o", **ring)
+    best = epochs[scored], history[f"val_{quantity}"][scored]
+    axes.plot(*best, "o", ms=9, mfc="none", mew=1.4, mec=style.VERMILLION)
     if baseline is not None:
         axes.axhline(baseline, color=style.GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')
     unit = "loss (nats)" if quantity == "loss" else "accuracy by image"
@@ -174,10 +173,7 @@ def reliability_bins(level_units: Units) -> pd.DataFrame:
 
 
 def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> Figure:
-    """Share of malignant over the mean predicted probability of a part, by image and (where known) by case.
-
-    ``temperature`` is the entry of ``metrics.json``; without one only the untempered points are drawn.
-    """
+    """Share of malignant over the mean predicted P(malignant) by image and case; ``temperature`` as in ``metrics.json``."""
     levels = levels_of(table)
     by_case = "case" in levels
     figure, panels = new_figure(6.0 if by_case else 4.0, 4.6, len(levels))
