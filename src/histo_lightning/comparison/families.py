@@ -141,7 +141,6 @@ def _listed(replicates: Iterable[Any]) -> str:
 
 
 def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
-    """Why two levels were not tested on the same images in the same folds; empty where they were."""
     for block in mine:
         for rows in zip(mine[block], theirs[block], strict=True):
             pooled = [row["pooled"][0] for row in rows]

@@ -9,7 +9,6 @@ case of 500 images would otherwise decide alone; where some image has no case th
 from dataclasses import replace
 
 import numpy as np
-import scipy
 
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.errors import UserError
@@ -31,7 +30,9 @@ def logit(p: Floats) -> Floats:
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow; any shape."""
-    return np.asarray(scipy.special.expit(x), np.float64)
+    from scipy.special import expit  # here: it takes a while to import
+
+    return np.asarray(expit(x), np.float64)
 
 
 def fit(truth: Integers, offset: Floats, design: Floats) -> Floats | None:

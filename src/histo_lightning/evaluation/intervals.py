@@ -7,7 +7,6 @@ closed forms: Wilson 1927, MOVER (Zou and Donner 2008), Newcombe 2006 (Stat Med 
 from collections.abc import Sequence
 
 import numpy as np
-import scipy
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation.levels import Units, kish
@@ -86,7 +85,9 @@ def acceleration(left_out: Sequence[Floats]) -> float:
 
 def expanded_z(kappa: float) -> float:
     """Expanded normal point sqrt(kappa/(kappa - 1)) t_(kappa - 1, .975) (Hesterberg 2015); kappa > 1 cases."""
-    return float(np.sqrt(kappa / (kappa - 1)) * scipy.special.stdtrit(kappa - 1, 0.975))
+    from scipy.special import stdtrit
+
+    return float(np.sqrt(kappa / (kappa - 1)) * stdtrit(kappa - 1, 0.975))
 
 
 def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
@@ -94,14 +95,16 @@ def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
 
     ``value`` is the score itself, ``draws`` (B,) finite bootstrap scores, ``a`` the ``acceleration``.
     """
+    from scipy.special import ndtr, ndtri
+
     below = ((draws < value).mean() + (draws <= value).mean()) / 2
-    z0 = float(scipy.special.ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
+    z0 = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
 
     def limit(normal_point: float) -> float:
         shifted = z0 + normal_point
         slack = 1 - a * shifted
         # Past its pole the correction asks for the outermost draw.
-        level = float(scipy.special.ndtr(z0 + shifted / slack)) if slack > 0 else float(shifted > 0)
+        level = float(ndtr(z0 + shifted / slack)) if slack > 0 else float(shifted > 0)
         return float(np.quantile(draws, level))
 
     return limit(-z), limit(z)

@@ -63,7 +63,6 @@ class StepProgress:
 
 
 def _print_scores(metrics: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """A row a part and level that were scored, below what must be seen beside them."""
     rows = []
     for part, levels in metrics.items():
         for level in ("image", "case"):

@@ -132,7 +132,6 @@ def _counts(images: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _table(heading: str, frame: pd.DataFrame, align: str = "") -> Table:
-    """A data frame, whose index names the rows."""
     rows = frame.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}").reset_index()
     return Table([heading, *map(str, frame.columns)], rows.to_numpy().tolist(), align=align)
 

@@ -63,8 +63,7 @@ def _facts(kind: str, folder: Path) -> dict[str, Any]:
 
 def write_index(root: Path) -> Path | None:
     """Write ``index.html`` into a folder, None where there is nothing to list; UserError where it cannot be written."""
-    rows = list(entries(root))
-    if not rows:
+    if not (rows := list(entries(root))):
         return None
     script = (files("histo_lightning.report") / "templates" / "index.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

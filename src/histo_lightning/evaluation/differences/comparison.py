@@ -49,8 +49,7 @@ def compare_levels(
     pooled = scores.less_reference().over_magnifications()
     mean, largest = pooled.paired(layout.case_class), None
     if primary:
-        ses = mean.case_se, mean.seed_se
-        largest = methods.largest_deviations(pooled.resampled, pooled.value, *ses, seed)
+        largest = methods.largest_deviations(pooled.resampled, pooled.value, mean.case_se, mean.seed_se, seed)
     notes = {
         sentences.CONDITIONAL: replicates == 1,
         f"{replicates} replicates: the variance between training runs rests on {replicates - 1} degree(s) of freedom; "
