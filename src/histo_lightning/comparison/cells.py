@@ -44,10 +44,7 @@ def pool_runs(described: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             folds = []
             for fold, own in scored.groupby("fold"):
                 # Runs with different settings of the environment, the newest of each.
-                identity = [
-                    run["status"].get("config_hash") or str(run["folder"]) for _, run in own.iterrows()
-                ]
-                again = pd.Series(identity, own.index).duplicated()
+                again = own["status"].str.get("config_hash").fillna(own["folder"].map(str)).duplicated()
                 text = f"{where}: fold {fold} has two runs with the same settings: the newest is kept"
                 notes += [f"{text}, {folder} is left out" for folder in own.loc[again, "folder"]]
                 folds.append(own[~again])

@@ -77,7 +77,7 @@ def analyse(
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
     reference = _reference(reference, named, factor, list(dict.fromkeys(described["level"])))
     pools, notes = pool_runs(described)
-    cells = pools.groupby(settings.CELL)
+    cells, pooled = (rows.groupby(settings.CELL, sort=False) for rows in (described, pools))
     states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in described.iterrows())
     columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
     curves = described.loc[described["train_loss"].notna(), columns].rename(columns=NAMES)
@@ -95,10 +95,7 @@ def analyse(
         "plans": plans,
         "warnings": _warnings(runs, factor),
         "notes": notes,
-        "cells": [
-            summarise(own, cells.get_group(key), score)
-            for key, own in described.groupby(settings.CELL, sort=False)
-        ],
+        "cells": [summarise(own, pooled.get_group(cell), score) for cell, own in cells],
         "families": [],
         "refusals": [],
     }

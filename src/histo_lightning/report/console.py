@@ -29,13 +29,8 @@ class StepProgress:
     def __init__(self, text: str, shown: bool = True) -> None:
         terminal = sys.stdout.isatty()
         self.text, self.lines = text, shown and not terminal
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            "{task.fields[rate]}",
-            TimeRemainingColumn(),
-        )
+        rate = "{task.fields[rate]}"
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         self.bar = Progress(*columns, console=console(), transient=True, disable=not (shown and terminal))
         self.task = self.bar.add_task(text, total=None, rate="")
         self.done = 0
