@@ -19,7 +19,6 @@ from histo_lightning.report.pages import thumbnail
 from histo_lightning.report.run_page import (
     draw_evaluation,
     draw_plots,
-    draw_worst,
     write_evaluation,
     write_report,
 )
@@ -42,8 +41,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page of each kind by name: of a leaky run, an evaluation, a crossed sweep with a failed run, a gallery."""
     root = tmp_path_factory.mktemp("browser")
     run = made_up_run(root / "run", draws=100, label="LEAKY", kind="image_random", data="synthetic")
-    draw_plots(run)
-    draw_worst(run, lambda _: np.full((46, 70, 3), 120, np.uint8))
+    draw_plots(run, read_image=lambda _: np.full((46, 70, 3), 120, np.uint8))
     table = made_up_table("test")
     scores = score_predictions(table, draws=100)
     metrics = {

@@ -8,7 +8,7 @@ from histo_lightning.data.breakhis.names import SUBTYPE_CLASS, SUBTYPES
 from histo_lightning.data.breakhis.records import Record
 from histo_lightning.evaluation import Table, make_table
 from histo_lightning.evaluation.levels import Units
-from histo_lightning.evaluation.table import columns
+from histo_lightning.evaluation.table import TASK_CLASSES, columns
 
 ENTRY = {"value", "low", "high", "method", "cases", "cases_smaller_class", "kish", "draws"}
 
@@ -77,7 +77,15 @@ def whole_set(records: list[Record], task: str = "binary", seed: int = 0) -> Tab
 
 
 def as_columns(table: Table) -> dict[str, list[Any]]:
-    return {name: table[name].tolist() for name in columns(table.task)}
+    """The columns of the file of predictions, in their order."""
+    cells = {name: getattr(table, name).tolist() for name in Table.__slots__} | {
+        "class": table.class_name.tolist()
+    }
+    cells |= {
+        f"logit_{name}": logits.tolist()
+        for name, logits in zip(TASK_CLASSES[table.task], table.logits.T, strict=True)
+    }
+    return {name: cells[name] for name in columns(table.task)}
 
 
 def check_plain_json(value: Any, at: str = "") -> None:

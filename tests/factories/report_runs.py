@@ -8,7 +8,7 @@ import yaml
 
 from histo_lightning.data.breakhis.names import SUBTYPE_CLASS
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.evaluation.thresholds import fit_temperature, operating_point
+from histo_lightning.evaluation.calibration import fit_temperature, operating_point
 from histo_lightning.runs import write_atomic, write_json
 
 HISTORY = (

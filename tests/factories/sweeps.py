@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from histo_lightning.callbacks.progress import COLUMNS
-from histo_lightning.comparison.plans import plan_hash
+from histo_lightning.comparison.families import plan_hash
 from histo_lightning.config.identity import hashed, readable_name
 from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option

@@ -1,6 +1,6 @@
 """The cells of a comparison (level, setting, magnification): pooled out-of-fold predictions, scores, costs, curves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
@@ -18,10 +18,8 @@ from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_group
 from histo_lightning.evaluation.registry import named_score
 from histo_lightning.evaluation.scores import SMALLEST_P, confusion
 from histo_lightning.evaluation.summary import score_units
-from histo_lightning.evaluation.table import malignant_share, softmax
+from histo_lightning.evaluation.table import Json, malignant_share, softmax
 from histo_lightning.report.figures.curves import GRID, roc_points
-
-Json = dict[str, Any]
 
 KEY = [*CELL, "replicate"]
 NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stratum",
@@ -30,10 +28,10 @@ NAMES = {"protocol": "world", "title": "arm", "level": "level", "setting": "stra
 
 
 def pool_runs(described: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Pool every replicate of every cell that has one finished, scored run of each fold of one partition.
+    """A row a replicate of a cell, pooled where it has a finished, scored run of each fold of one partition; and notes.
 
-    A row a replicate: ``KEY, title``; ``pooled``, the out-of-fold predictions, several where a fold was run several times,
-    the newest first; ``runs, fingerprint, partition`` of the first; ``problem``, why nothing is pooled. And notes.
+    ``pooled``: the out-of-fold predictions, several where a fold was run several times, the newest first;
+    ``runs, fingerprint, partition`` are those of the first; ``problem``: why nothing is pooled.
     """
     rows, notes = [], []
     for key, runs in described.groupby(KEY, sort=False):
@@ -45,9 +43,17 @@ def pool_runs(described: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             _refuse_incomplete(runs, scored)
             folds = []
             for fold, own in scored.groupby("fold"):
-                distinct, remarks = _distinct(own)
-                folds.append(distinct)
-                notes += [f"{where}: fold {fold} {text}" for text in remarks]
+                # Runs with different settings of the environment, the newest of each.
+                again = own["status"].str.get("config_hash").fillna(own["folder"].map(str)).duplicated()
+                text = f"{where}: fold {fold} has two runs with the same settings: the newest is kept"
+                notes += [f"{text}, {folder} is left out" for folder in own.loc[again, "folder"]]
+                folds.append(own[~again])
+                if (times := len(folds[-1])) > 1:
+                    folders = ", ".join(map(str, folds[-1]["folder"]))
+                    notes.append(
+                        f"{where}: fold {fold} was run {times} times on different machines or trainers ({folders}): "
+                        "their scores are averaged in the table, and the newest is compared"
+                    )
             count = max(map(len, folds))
             poolings = [pd.DataFrame([own.iloc[min(n, len(own) - 1)] for own in folds]) for n in range(count)]
             newest = poolings[0]
@@ -63,22 +69,6 @@ def pool_runs(described: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         rows.append(row)
     columns = [*KEY, "title", "pooled", "runs", "fingerprint", "partition", "problem"]
     return pd.DataFrame(rows, columns=columns, dtype=object), notes
-
-
-def _distinct(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Runs of one fold with different settings of the environment, the newest of each; and what was left out."""
-    identity = [run["status"].get("config_hash") or str(run["folder"]) for _, run in runs.iterrows()]
-    again = pd.Series(identity, runs.index).duplicated()
-    text = "has two runs with the same settings: the newest is kept, {} is left out"
-    notes = [text.format(folder) for folder in runs.loc[again, "folder"]]
-    distinct = runs[~again]
-    if len(distinct) > 1:
-        folders = ", ".join(map(str, distinct["folder"]))
-        notes.append(
-            f"was run {len(distinct)} times on different machines or trainers ({folders}): their scores are averaged in "
-            "the table, and the newest is compared"
-        )
-    return distinct, notes
 
 
 def _refuse_incomplete(runs: pd.DataFrame, scored: pd.DataFrame) -> None:
@@ -127,10 +117,7 @@ def _pool(runs: pd.DataFrame) -> Replicate:
 
 
 def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str, float | None]]:
-    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval, and the values of ``SHOWN_SCORES``.
-
-    An AUROC also has ``pooled``, that of all pairs, and a ``warning`` where it is far from that within folds.
-    """
+    """The chosen score as ``evaluation.score_pooled`` has it, with its 95 % interval, and the values of ``SHOWN_SCORES``."""
     table, fold = replicate
     (wanted_level, wanted), grouped = named_score(score), is_grouped(table)
     entry: Json = {"value": None, "reason": UNGROUPED}
@@ -144,32 +131,29 @@ def score_out_of_fold(replicate: Replicate, score: str) -> tuple[Json, dict[str,
     return entry, {name: values.get(name) for name in SHOWN_SCORES}
 
 
-def mean(values: Any) -> float | None:
-    """Mean of the values that are there, None without one."""
-    known = [float(value) for value in values if pd.notna(value)]
-    return fmean(known) if known else None
+def mean(values: Iterable[Any], *, of_all: bool = False) -> float | None:
+    """Mean of the values that are there, None without one; ``of_all``: None unless every value is there."""
+    each = [value for value in values if of_all or pd.notna(value)]
+    return fmean(map(float, each)) if each and all(map(pd.notna, each)) else None
 
 
-def _mean_of_all(values: Any) -> float | None:
-    """The mean, None unless every value is there: of the ends of intervals."""
-    return mean(values) if all(pd.notna(value) for value in values) else None
-
-
-def summarise(described: pd.DataFrame, pools: pd.DataFrame, score: str) -> list[Json]:
-    """Everything that the tables and pictures say about each cell.
+def summarise(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
+    """Everything that the tables and pictures say about a cell, from its rows.
 
     ``low, high`` are means over the replicates: a little too wide, since the mean of several trainings varies less.
     """
-    rows = dict(list(pools.groupby(CELL)))
-    return [_cell(runs, rows[key], score) for key, runs in described.groupby(CELL, sort=False)]
-
-
-def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
     replicates = []
     for _, row in pools.iterrows():
         folds = int(runs.loc[runs["replicate"] == row["replicate"], "fold"].nunique())
         about = {"replicate": replicate_text(row["replicate"]), "folds": folds, "problem": row["problem"]}
-        replicates.append(about | _replicate(row["pooled"], score))
+        # Means over the poolings of a replicate.
+        poolings = [score_out_of_fold(pooled, score) for pooled in row["pooled"]]
+        first = poolings[0][0] if poolings else {}
+        about |= {key: first.get(key) for key in ("method", "warning", "reason", "cases")}
+        for key in ("value", "low", "high", "pooled"):
+            about[key] = mean(entry.get(key) for entry, _ in poolings)
+        scores = {name: mean(values[name] for _, values in poolings) for name in SHOWN_SCORES if poolings}
+        replicates.append(about | {"scores": scores})
     pooled = [one for one in replicates if one["value"] is not None]
     finished = runs[runs["state"] == FINISHED]
     own = finished[f"test_{score}"]
@@ -183,8 +167,8 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         "finished": len(finished),
         "test_read": sum(int(status.get("test_read") or 0) for status in runs["status"]),
         "value": mean(by_seed),
-        "low": _mean_of_all([one["low"] for one in pooled]),
-        "high": _mean_of_all([one["high"] for one in pooled]),
+        "low": mean((one["low"] for one in pooled), of_all=True),
+        "high": mean((one["high"] for one in pooled), of_all=True),
         "method": next((one["method"] for one in pooled), None),
         "reason": next((one["reason"] for one in replicates if one.get("reason")), None),
         "pooled_pairs": mean(one["pooled"] for one in pooled),
@@ -193,8 +177,8 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         "fold_sd": stdev(by_fold) if len(by_fold) > 1 else None,
         "replicates": replicates,
         "mean_of_runs": mean(own),
-        "runs_low": _mean_of_all(scored[f"test_{score}_low"]),
-        "runs_high": _mean_of_all(scored[f"test_{score}_high"]),
+        "runs_low": mean(scored[f"test_{score}_low"], of_all=True),
+        "runs_high": mean(scored[f"test_{score}_high"], of_all=True),
         "folds": int(known_folds) if pd.notna(known_folds) else None,
         "scored_runs": len(scored),
         "val": mean(finished[f"val_{score}"]),
@@ -204,16 +188,6 @@ def _cell(runs: pd.DataFrame, pools: pd.DataFrame, score: str) -> Json:
         **{name: mean(finished[name]) for name in COSTS},
         "problems": [problem for problem in pools["problem"] if problem],
     }
-
-
-def _replicate(pooled: Sequence[Replicate], score: str) -> Json:
-    """The means over the poolings of one replicate."""
-    if not pooled:
-        return dict.fromkeys(("value", "low", "high", "method", "pooled", "warning")) | {"scores": {}}
-    entries, values = zip(*(score_out_of_fold(one, score) for one in pooled), strict=True)
-    first = {key: entries[0].get(key) for key in ("method", "warning", "reason", "cases")}
-    means = {key: mean(entry.get(key) for entry in entries) for key in ("value", "low", "high", "pooled")}
-    return first | means | {"scores": {name: mean(each[name] for each in values) for name in SHOWN_SCORES}}
 
 
 def _ensemble(pools: pd.DataFrame, score: str) -> Json | None:
@@ -230,16 +204,12 @@ def _ensemble(pools: pd.DataFrame, score: str) -> Json | None:
     p = np.mean(each, axis=0)
     together = replace(table, logits=np.log(np.maximum(p, SMALLEST_P)), p_malignant=malignant_share(p))
     entry, _ = score_out_of_fold(Replicate(replace(together, predicted=p.argmax(axis=1)), fold), score)
-    return {"trainings": len(replicates)} | {
-        key: entry.get(key) for key in ("value", "low", "high", "method")
-    }
+    shown = {key: entry.get(key) for key in ("value", "low", "high", "method")}
+    return {"trainings": len(replicates)} | shown
 
 
 def decisions_of(pools: pd.DataFrame) -> list[Json]:
-    """What the networks of each pooled cell decided on test, by image and (where known) by case.
-
-    By level ``confusion``, 2 x 2 counts (rows are the truth) summed over the ``trainings``, and ``roc``, see ``mean_roc``.
-    """
+    """What the networks of each pooled cell decided on test, by image and (where known) by case: see ``mean_roc``."""
     records = []
     for _, cell in pools[pools["problem"].isna()].groupby(CELL, sort=False):
         replicates = [pooled[0] for pooled in cell["pooled"]]

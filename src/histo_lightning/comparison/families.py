@@ -1,23 +1,26 @@
-"""Which levels are compared with which: families of comparisons over levels that were run alike.
+"""Families of comparisons: which levels are compared with which, and which family a sweep's plan fixed before its first job.
 
-The main family of a protocol averages over the magnifications and all other settings that were crossed with the factor,
-so there is one primary family however much was swept. An exploratory family for each setting accompanies it (Holm).
+The main family of a protocol averages over the magnifications and all other settings that were crossed with the factor
+(simultaneous intervals). An exploratory family for each of several settings accompanies it (Holm).
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histo_lightning.comparison.settings import is_of, replicate_text, settings_of, value_text, varying
+from histo_lightning.comparison.settings import level_name, replicate_text, settings_of, value_text, varying
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.differences import compare_levels
-from histo_lightning.evaluation.differences.methods import holm
+from histo_lightning.evaluation.differences.methods import holm, number
+from histo_lightning.evaluation.table import Json
 
-Json = dict[str, Any]
-
+PLANNED = ("factor", "reference", "score", "standard_error")
 UNEQUAL = ["*"]  # settings that were never equal, and are compared all the same
 
 
@@ -26,8 +29,7 @@ def compare_protocol(
 ) -> tuple[list[Json], list[str], list[str]]:
     """Compare every level of one protocol with the reference: ``question`` holds ``factor, reference, score, held``.
 
-    Families, the main one first (simultaneous intervals), then one for each of several other settings that were crossed with
-    the factor; the reasons why something is not compared; and warnings.
+    Families, the main one first, then one for each other setting; why something is not compared; and warnings.
     """
     levels, reference = list(dict.fromkeys(described["level"])), question["reference"]
     settings, warnings = _shared_settings(described, question)
@@ -37,19 +39,16 @@ def compare_protocol(
         return [], [f"only {reference} was run, so there is nothing to compare it with"], warnings
     if not settings:
         return [], ["no level was run at the settings of the reference", *warnings], warnings
-    families: list[Json] = []
-    refusals: list[str] = []
+    families, refusals = list[Json](), list[str]()
     for own in [settings, *([[one] for one in settings] if len(settings) > 1 else [])]:
         try:
             family, reasons = _family(pools, question, own, main=own is settings)
+            families, refusals = [*families, *family], [*refusals, *reasons]
         except UserError as error:
-            family, reasons = [], [str(error)]
-        families += family
-        refusals += reasons
+            refusals.append(str(error))
     pairs = [pair for family in families if not family["main"] for pair in family["comparison"]["pairs"]]
-    adjusted = holm(np.array([pair["p"] for pair in pairs], np.float64))
-    for pair, p in zip(pairs, adjusted.tolist(), strict=True):
-        pair["p_holm_families"] = p if np.isfinite(p) else None
+    for pair, p in zip(pairs, holm(np.array([pair["p"] for pair in pairs], np.float64)), strict=True):
+        pair["p_holm_families"] = number(p)
     return families, list(dict.fromkeys(refusals)), warnings
 
 
@@ -67,7 +66,7 @@ def _shared_settings(described: pd.DataFrame, question: Json) -> tuple[list[str]
         differences = ", ".join(
             f"{key} {' and '.join(map(value_text, settings[key]))}"
             for key in varying(settings)
-            if not is_of(key, factor) and not key.startswith(("trainer.", "dataset.", "split."))
+            if key != factor and not key.startswith((f"{factor}.", "trainer.", "dataset.", "split."))
         )
         warnings.append(f"{' and '.join(pair['title'])} differ in more than {factor}: {differences}")
     never_equal = not shared and own and len(cells) > 1 and cells["level"].is_unique
@@ -99,7 +98,6 @@ def _family(
     levels = [reference, *others["level"].unique()]
 
     def gaps(level: str, replicates: Sequence[Any]) -> list[str]:
-        """Why a level is incomplete."""
         texts = []
         for block, one in product(blocks, replicates):
             name = f" {replicate_text(one)}" if (level, block) in begun else ""
@@ -143,7 +141,6 @@ def _listed(replicates: Iterable[Any]) -> str:
 
 
 def _mismatch(mine: Json, theirs: Json, reference: str, level: str) -> str:
-    """Why two levels were not tested on the same images in the same folds; empty where they were."""
     for block in mine:
         for rows in zip(mine[block], theirs[block], strict=True):
             pooled = [row["pooled"][0] for row in rows]
@@ -184,8 +181,8 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
     if len(own) > 1:  # each magnification appears once for each setting: say so in the sentences
         suffix = f", mean over {over}"
         several = f"{len(magnifications)} magnifications and " if len(magnifications) > 1 else ""
+        average = f"mean over {len(blocks)} magnifications"
         for pair in comparison["pairs"]:
-            average = f"mean over {len(blocks)} magnifications"
             pair["words"] = pair["words"].replace(average, f"mean over {several}{over}")
     runs = {run for each in levels.values() for rows in each.values() for row in rows for run in row["runs"]}
     return {
@@ -198,3 +195,67 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
         "places": list(blocks),
         "comparison": comparison,
     }
+
+
+def plan_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a plan without what a sweep's folder adds to it, as hexadecimal text."""
+    rest = {key: value for key, value in content.items() if key not in ("hash", "created", "earlier")}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> Json:
+    """What can be said of a sweep's plan and of its age; ``starts`` are ISO times at which runs (last) started."""
+    texts = [str(text) for text in (plan.get("created"), *starts)]
+    created, *moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
+    known = sorted(pair for pair in zip(moments, texts[1:], strict=True) if pd.notna(pair[0]))
+    comparison = plan.get("comparison") or {}
+    if comparison:  # levels as the comparison names them
+        factor, reference = str(comparison.get("factor")), comparison.get("reference")
+        levels = [level_name(factor, str(level)) for level in comparison.get("levels") or []]
+        reference = None if reference is None else level_name(factor, str(reference))
+        comparison = comparison | {"reference": reference, "levels": levels}
+    return {
+        "folder": str(sweep),
+        "hash": str(plan.get("hash") or ""),
+        "created": plan.get("created"),
+        "first_start": known[0][1] if known else None,
+        "came_first": bool(created <= known[0][0]) if known and pd.notna(created) else None,
+        "untouched": plan.get("hash") == plan_hash(plan),
+        "earlier": plan.get("earlier") or [],
+        "jobs": len(plan["jobs"]),
+        "comparison": comparison,
+    }
+
+
+def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[str], results: Json) -> None:
+    """Say which family is ``primary``: the main one of the first protocol, as one plan fixed it before the first job.
+
+    The others get ``exploratory_because``, plans ``not_this``; ``planned`` are the names of the plans' runs.
+    """
+    for plan in plans:
+        fixed, made = plan["comparison"], {key: results[key] for key in PLANNED}
+        changed = [key for key, value in made.items() if fixed.get(key) not in (None, value)]
+        checks = {
+            "it names no comparison": not fixed,
+            "it was written after the first run had started": plan["came_first"] is False,
+            "its content does not have the hash that it was written with": not plan["untouched"],
+        }
+        plan["not_this"] = [f"it fixed {key}={fixed[key]}, here {key}={made[key]}" for key in changed]
+        plan["not_this"] += [reason for reason, holds in checks.items() if holds]
+    levels = dict.fromkeys(level for plan in plans for level in plan["comparison"].get("levels") or [])
+    for family in families:
+        absent = [level for level in levels if level not in family["comparison"]["arms"]]
+        absent += [level for level in family["missing"] if level not in absent]
+        outside = len(set(family["runs"]) - planned)
+        checks = {
+            "no plan was written before the first job": not plans,
+            f"it joins the runs of {len(plans)} plans": len(plans) > 1,
+            f"{outside} of its runs are no jobs of the plan": len(plans) == 1 and outside > 0,
+            "replicates of it are incomplete": not family["whole"],
+            f"{', '.join(absent)} is missing": family["whole"] and bool(absent),
+        }
+        why = [reason for plan in plans for reason in plan["not_this"]]
+        why += [reason for reason, holds in checks.items() if holds]
+        if family["world"] != results["worlds"][0] or not family["main"]:
+            why = ["it accompanies the primary family"]
+        family["primary"], family["exploratory_because"] = not why, why

@@ -1,9 +1,8 @@
 """Which folders of a tree are run folders, sweep folders and studies."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from histo_lightning.errors import UserError
 
@@ -37,35 +36,24 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("status.json", "config.yaml"))
 
 
-class Folders(NamedTuple):
-    """What lies at or below some folders, each once, in order of name."""
+def find_folders(roots: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Run folders, sweep folders (``sweep.json``) and studies (``study.json``) at or below ``roots``, in order of name.
 
-    runs: list[Path]
-    sweeps: list[Path]
-    studies: list[Path]
-
-
-def find_folders(roots: Sequence[Path]) -> Folders:
-    """Run folders, sweep folders (``sweep.json``) and studies (``study.json``) at or below ``roots``.
-
-    The trials of a study are no runs of a comparison, so nothing below one is found, unless the study is a root itself.
-    UserError where a folder cannot be read.
+    Nothing below a study is listed, unless it is a root itself: trials are no runs. UserError where a folder cannot be read.
     """
-    folders: dict[Path, Path] = {}
-    for root in roots:
-        for folder in _walk(root):
-            folders.setdefault(folder.resolve(), folder)
-    holding = [[f for f in folders.values() if (f / name).is_file()] for name in ("sweep.json", STUDY)]
-    return Folders([folder for folder in folders.values() if is_run(folder)], *holding)
 
-
-def _walk(root: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise UserError(f"runs={error.filename}: cannot be read ({error.strerror}); change its permissions")
 
-    for path, inner, files in os.walk(root, onerror=refuse):
-        folder = Path(path)
-        # Nothing below a run folder is a run, and a hidden folder is nobody's result.
-        is_last = is_run(folder) or (STUDY in files and folder != root)
-        inner[:] = [] if is_last else sorted(name for name in inner if not name.startswith("."))
-        yield folder
+    folders: dict[Path, Path] = {}
+    for root in roots:
+        for path, inner, files in os.walk(root, onerror=refuse):
+            folder = Path(path)
+            # Nothing below a run folder is a run, and a hidden folder is nobody's result.
+            is_last = is_run(folder) or (STUDY in files and folder != root)
+            inner[:] = [] if is_last else sorted(name for name in inner if not name.startswith("."))
+            folders.setdefault(folder.resolve(), folder)
+    sweeps, studies = (
+        [f for f in folders.values() if (f / name).is_file()] for name in ("sweep.json", STUDY)
+    )
+    return [folder for folder in folders.values() if is_run(folder)], sweeps, studies

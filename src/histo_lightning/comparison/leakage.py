@@ -6,17 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from histo_lightning.comparison.folders import find_folders
 from histo_lightning.comparison.reading import DAMAGED, FINISHED, read_runs
 from histo_lightning.comparison.settings import label_kind, settings_of, varying
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
 from histo_lightning.data.splits.injection import Injection
 from histo_lightning.data.splits.official import Official
 from histo_lightning.evaluation.differences.leakage import CONTRAST, OFFICIAL, contrast, injection, official
+from histo_lightning.evaluation.table import Json
 from histo_lightning.report.leakage_page import sentences, write_study
 from histo_lightning.runs import write_json
-
-Json = dict[str, Any]
 
 KINDS = (*CONTRAST, Injection.name, Official.name)
 INJECTED = "injected"
@@ -25,6 +23,7 @@ DESIGN = ("split.", "seed", "magnification", "study.")  # what the arms of one s
 TELLING = (INJECTED, Official.name, *CONTRAST[:2])
 SHOWN = ("model.name", "epochs", "scored_weights", "ema.decay", "image_size", "batch_size", "optimizer.name",
          "optimizer.lr", "augment.name", "dataset.name")  # fmt: skip
+OTHER_TASK = "is an eight-class run; the study is benign against malignant"
 KEY = ["arm", "shuffled", "seed", "magnification", "fold"]
 COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name in CLASSES]
 
@@ -32,8 +31,7 @@ COUNTS = [f"{class_name} {what}" for what in ("images", "cases") for class_name 
 def write_leakage_study(sweep_folder: Path) -> Path | None:
     """Write ``leakage.html``, beside ``leakage.json``, ``leakage.md`` and the picture; missing and failed runs are listed.
 
-    None where the folder holds no finished run of a contrast between a leaky and another split; UserError where a file is
-    damaged or cannot be written.
+    None where the folder holds no finished run of a contrast between a leaky and another split.
     """
     runs, missing, problems = read_study(sweep_folder)
     arms = set(runs["arm"])
@@ -56,7 +54,7 @@ def arm_of(run: Any) -> str | None:
 
 def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[str]]:
     """The runs of a study that can be analysed, with the columns of ``KEY``; the others and why not; problems in words."""
-    runs = read_runs(find_folders([folder] if folder.is_dir() else []))[0]
+    runs, _, _ = read_runs([folder] if folder.is_dir() else [])
     settings = settings_of(runs)
     runs["arm"] = [arm_of(run) for _, run in runs.iterrows()]
     runs = runs[runs["arm"].notna() | runs["magnification"].isna()]
@@ -67,7 +65,10 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
         missing.extend({"run": run, "why": text} for run, text in zip(runs["run"], why, strict=True) if text)
         return runs[why == ""].copy()
 
-    runs = without(pd.Series([_why_left_out(run) for _, run in runs.iterrows()], runs.index, dtype=object))
+    why = runs["task"].map(lambda task: "" if task == "binary" else OTHER_TASK)
+    why = why.mask(runs["table"].isna(), "left the test part unread (test=false)")
+    errors = (runs["state"] + ": " + runs["error"]).str.removesuffix(": ").str.removeprefix(f"{DAMAGED}: ")
+    runs = without(why.mask(runs["state"] != FINISHED, errors))
     runs["shuffled"], runs["fold"] = runs["split.shuffle_labels"].map(bool), runs["split.fold"].map(int)
     runs["magnification"] = [0 if text == "all" else int(text.rstrip("x")) for text in runs["magnification"]]
     keys = [key for key in varying(settings.loc[runs.index]) if not key.startswith(DESIGN)]
@@ -85,17 +86,15 @@ def read_study(folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[s
     return runs, missing, problems
 
 
-def _why_left_out(run: "pd.Series[Any]") -> str:
-    if run["state"] != FINISHED:
-        return f"{run['state']}: {run['error']}".removesuffix(": ").removeprefix(f"{DAMAGED}: ")
-    if run["table"] is None:
-        return "left the test part unread (test=false)"
-    return "is an eight-class run; the study is benign against malignant" if run["task"] != "binary" else ""
-
-
 def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[str]) -> Json:
     """All figures of a study, of what ``read_study`` returns, ready for JSON; ``docs/leakage.md`` says what each one is."""
-    counts = pd.DataFrame([_train_counts(split) for split in runs["split"]], runs.index)
+    sizes = []  # of train by true class
+    for split in runs["split"]:
+        names = [name for image in split["parts"]["train"] if (name := parse_name(image)) is not None]
+        images = Counter(f"{name.class_name} images" for name in names)
+        cases = Counter(f"{kind} cases" for kind, _ in {(name.class_name, name.case) for name in names})
+        sizes.append([(images | cases)[key] for key in COUNTS])
+    counts = pd.DataFrame(sizes, runs.index, COUNTS)
     runs = runs.assign(**counts, **{"test images": runs["table"].map(len)})
     tables = []
     for _, run in runs.iterrows():
@@ -137,14 +136,6 @@ def _doses(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
             dose = pd.DataFrame(injected)[["images", "pool", "probe"]].mean().to_dict()
             doses[str(arm)] = dose | {"share": dose["images"] / dose["pool"] if dose["pool"] else 0.0}
     return doses
-
-
-def _train_counts(split: Json) -> dict[str, int]:
-    """``COUNTS``: images and cases of train by true class."""
-    names = [name for image in split["parts"]["train"] if (name := parse_name(image)) is not None]
-    counts = Counter(f"{name.class_name} images" for name in names)
-    counts.update(f"{class_name} cases" for class_name, _ in {(name.class_name, name.case) for name in names})
-    return {key: counts[key] for key in COUNTS}
 
 
 def _design(runs: pd.DataFrame) -> list[Json]:

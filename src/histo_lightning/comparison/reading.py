@@ -1,11 +1,12 @@
 """Runs on disk, from any machine and in any state -> one tidy table: a row a run, a column a setting or a score.
 
-Columns: ``FACTS``, every key of the config by its dotted name, ``COSTS``, and ``<part>_<level>_<score>`` with ``_low`` and
-``_high``; NaN where unknown. A run that cannot be used is a row all the same, with its state and the reason.
+Columns: ``FACTS``, config keys, ``COSTS``, and ``<part>_<level>_<score>`` with ``_low`` and ``_high``; NaN where unknown.
+A run that cannot be used is a row all the same, with its state and the reason.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import product
@@ -15,18 +16,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from histo_lightning.comparison.folders import Folders
+from histo_lightning.comparison.folders import find_folders
 from histo_lightning.config.checks import flatten
 from histo_lightning.config.schema import Config
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.levels import LEVELS
 from histo_lightning.evaluation.registry import score_names
-from histo_lightning.evaluation.table import Table, read_predictions
+from histo_lightning.evaluation.table import Json, Table, read_predictions
 from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
 from histo_lightning.runs import RunFolder, read_bytes, read_json
-
-Json = dict[str, Any]
 
 FINISHED, SHORTENED, MISSING, DAMAGED = "finished", "shortened", "missing", "damaged"
 STATES = (FINISHED, "running", "interrupted", "failed", SHORTENED, MISSING, DAMAGED)
@@ -49,10 +48,14 @@ def defaults() -> Json:
     return dict(flatten(asdict(Config())))
 
 
-def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[tuple[Json, Path, list[Any]]]]:
-    """A row a run and a planned job without one; and the sweeps: plan, folder, starts. UserError for a damaged file."""
-    rows, plans = [_read_run(folder) for folder in folders.runs], []
-    for sweep in folders.sweeps:
+def read_runs(roots: Sequence[Path]) -> tuple[pd.DataFrame, list[tuple[Json, Path, list[Any]]], list[Path]]:
+    """A row a run and a planned job without one; the sweeps: plan, folder, starts; and the folders of studies.
+
+    UserError for a damaged file.
+    """
+    runs, sweeps, studies = find_folders(roots)
+    rows, plans = [_read_run(folder) for folder in runs], []
+    for sweep in sweeps:
         plan = read_plan(sweep)
         own = [row for row in rows if row["folder"] and row["folder"].resolve().parent == sweep.resolve()]
         for name in (job["run"] for job in plan["jobs"]):
@@ -66,13 +69,18 @@ def read_runs(folders: Folders) -> tuple[pd.DataFrame, list[tuple[Json, Path, li
                 rows.append(_row(name, None, config) | why)
         plans.append((plan, sweep, [row["status"].get("started") for row in own]))
     for row in rows:
-        if row["state"] == FINISHED:
-            row |= _losses(row["folder"] / "history.csv")
+        path = row["folder"] and row["folder"] / "history.csv"
+        if row["state"] == FINISHED and path.is_file():
+            history = read_history(path)
+            if missing := [name for name in LOSSES if name not in history]:
+                damage = f"is damaged (no column {missing[0]})"
+                raise UserError(f"{path}: {damage}; train again, or delete it to go without")
+            row |= {name: history[name].tolist() for name in LOSSES}
     facts = pd.DataFrame([{name: row[name] for name in FACTS} for row in rows], columns=FACTS, dtype=object)
     keys = dict.fromkeys(key for config in [defaults(), *(row["config"] for row in rows)] for key in config)
     settings = pd.DataFrame([row["config"] for row in rows], columns=list(keys), dtype=object)
     scores = pd.DataFrame([_numbers(row["metrics"]) for row in rows], dtype=float)
-    return pd.concat([facts, settings, scores], axis=1), plans
+    return pd.concat([facts, settings, scores], axis=1), plans, studies
 
 
 def read_plan(sweep: Path) -> Json:
@@ -88,17 +96,6 @@ def read_plan(sweep: Path) -> Json:
         mend = "restore it, or delete it to compare without a plan"
         raise UserError(f"{sweep / 'sweep.json'}: is damaged ({wrong}); {mend}")
     return plan
-
-
-def _losses(path: Path) -> dict[str, list[float]]:
-    """The losses by epoch; none where the run has no ``history.csv``."""
-    if not path.is_file():
-        return {}
-    history = read_history(path)
-    if missing := [name for name in LOSSES if name not in history]:
-        damage = f"is damaged (no column {missing[0]})"
-        raise UserError(f"{path}: {damage}; train again, or delete it to go without")
-    return {name: history[name].tolist() for name in LOSSES}
 
 
 def _numbers(metrics: Json) -> dict[str, float | None]:

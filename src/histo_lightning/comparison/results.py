@@ -9,17 +9,15 @@ import pandas as pd
 
 from histo_lightning.comparison import reading, settings
 from histo_lightning.comparison.cells import NAMES, decisions_of, pool_runs, summarise
-from histo_lightning.comparison.families import compare_protocol
-from histo_lightning.comparison.folders import STUDY, find_folders, is_run
-from histo_lightning.comparison.plans import mark_families, plan_record
+from histo_lightning.comparison.families import compare_protocol, mark_families, plan_record
+from histo_lightning.comparison.folders import STUDY, is_run
 from histo_lightning.comparison.selection import checked_selection, select_cells
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.registry import named_score
+from histo_lightning.evaluation.table import Json
 from histo_lightning.report.comparison_page import write_results
 from histo_lightning.runs import read_json, write_csv
-
-Json = dict[str, Any]
 
 REFERENCE = "resnet18"  # the protocol's: depths are compared against it
 ONLY_DRAWN = ("curves", "decisions")  # long lists that the pictures need
@@ -33,16 +31,14 @@ def compare_runs(
 ) -> Json:
     """Compare every run at or below ``folders`` and write ``out/{results.csv,results.md,report.html,plots/*}``.
 
-    Args:
-        folders: run folders, sweep folders, or folders that hold them, at any depth.
-        formats: of the pictures; asked: the other arguments of :func:`analyse`.
+    ``formats`` are those of the pictures, ``asked`` the other arguments of :func:`analyse`.
     """
     if is_run(out):
         raise UserError(f"output_dir={out}: is a run folder, whose report would be lost; choose another")
     results, runs = analyse(folders, **asked)
     table = results_table(runs)
     rows = table.itertuples(index=False, name=None)
-    write_csv(out / "results.csv", [table.columns, *([_cell(value) for value in row] for row in rows)])
+    write_csv(out / "results.csv", [table.columns, *(map(_cell, row) for row in rows)])
     write_results(out, results, formats)
     return {key: value for key, value in results.items() if key not in ONLY_DRAWN}
 
@@ -57,19 +53,15 @@ def analyse(
 ) -> tuple[Json, pd.DataFrame]:
     """The results of a comparison, ready for JSON, and the table of its runs (see ``reading``); nothing is written.
 
-    Args:
-        factor: a group (``model``) or a key (``optimizer.lr``); None: the plan's, else ``model`` where it differs, else
-            the first setting that does.
-        reference: a level of the factor; None: the plan's, else ``resnet18``, else the first.
-        score: ``<level>_<score>``; None: the plan's, else ``case_auroc``.
-        standard_error: of differences, ``jackknife`` or ``pairs`` (see ``compare_levels``); None: the plan's, else ``jackknife``.
+    Args: None stands for what the plan says, else for the default.
+        factor: a group (``model``, the default where it differs, else the first setting that does) or a key.
+        reference: a level of the factor, ``resnet18`` or the first; score: ``<level>_<score>``, ``case_auroc``.
+        standard_error: of differences, ``jackknife`` or ``pairs`` (see ``compare_levels``).
         select: ``best``, a validation score or a run; see ``selection.select_cells``.
 
-    Raises:
-        UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.
+    UserError: no run, a damaged file, an unknown factor, reference or score, or a selection by test scores.
     """
-    below = find_folders(folders)
-    runs, sweeps = reading.read_runs(below)
+    runs, sweeps, studies = reading.read_runs(folders)
     plans = [plan_record(*sweep) for sweep in sweeps]
     if runs.empty:
         nothing = "holds no run; give a run folder, a sweep folder or what holds them"
@@ -85,6 +77,7 @@ def analyse(
     named = str(planned.get("reference") or "") if planned.get("factor") == factor else ""
     reference = _reference(reference, named, factor, list(dict.fromkeys(described["level"])))
     pools, notes = pool_runs(described)
+    cells, pooled = (rows.groupby(settings.CELL, sort=False) for rows in (described, pools))
     states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in described.iterrows())
     columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
     curves = described.loc[described["train_loss"].notna(), columns].rename(columns=NAMES)
@@ -102,7 +95,7 @@ def analyse(
         "plans": plans,
         "warnings": _warnings(runs, factor),
         "notes": notes,
-        "cells": summarise(described, pools, score),
+        "cells": [summarise(own, pooled.get_group(cell), score) for cell, own in cells],
         "families": [],
         "refusals": [],
     }
@@ -124,7 +117,7 @@ def analyse(
         "environment": _environment(runs),
         "curves": curves.to_dict("records"),
         "decisions": decisions_of(pools),
-        "tuning": [_study(folder, read_json(folder / STUDY)) for folder in below.studies],
+        "tuning": [_study(folder, read_json(folder / STUDY)) for folder in studies],
         "selection": None if select is None else select_cells(described, runs, select, score),
     }, runs
 
@@ -197,10 +190,11 @@ def _study(folder: Path, study: Mapping[str, Any]) -> Json:
     records = []
     for depth, about in (study.get("by_depth") or {}).items():
         budget, best = about.get("budget") or {}, about.get("best") or {}
-        edges = [edge for edge in best.get("edges") or [] if edge.get("edge")]
         record = {key: budget.get(key) for key in ("trials", "complete", "pruned", "failed", "epochs")}
-        texts = [f"{edge['key']}={edge['value']} ({edge['edge']})" for edge in edges]
-        records.append({"depth": depth, **record, "value": best.get("value"), "edges": texts})
+        edges = [
+            f"{at['key']}={at['value']} ({at['edge']})" for at in best.get("edges") or [] if at.get("edge")
+        ]
+        records.append({"depth": depth, **record, "value": best.get("value"), "edges": edges})
     return {"folder": str(folder), "warning": (study.get("protocol") or {}).get("warning"), "depths": records}
 
 

@@ -11,8 +11,7 @@ from histo_lightning.comparison.settings import replicate_text
 from histo_lightning.config.checks import nearest
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.registry import named_score, score_names
-
-Json = dict[str, Any]
+from histo_lightning.evaluation.table import Json
 
 BEST = "best"
 OPTIMISTIC = (
@@ -66,16 +65,15 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     left_out = [title for title in titles if title not in values]
     common = values.dropna().sort_index(axis=1)  # ties by name
     if common.empty:
-        reason = "no fold and seed was validated for every candidate"
-        return {"arm": None, "reason": reason, "left_out": left_out}
+        why = "no fold and seed was validated for every candidate"
+        return {"arm": None, "reason": why, "left_out": left_out}
     sign = -1 if named_score(wanted)[1].lower_is_better else 1
     means: dict[Any, float] = {title: common[title].mean() for title in common}
     by_fold = common.groupby("fold").mean()
     chosen = max(means, key=lambda title: sign * means[title])
     own = finished[finished["title"] == chosen].set_index(["replicate", "fold"])
     own = own[own.index.isin(common.index)]
-    unread = own[own["table"].isna()]
-    best, heights = (sign * by_fold).idxmax(axis=1), (sign * (sign * by_fold).max(axis=1)).tolist()
+    unread, best = own[own["table"].isna()], (sign * by_fold).idxmax(axis=1)
     return {
         "arm": chosen,
         "value": means[chosen],
@@ -83,8 +81,8 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
         "folds": by_fold.index.tolist(),
         "replicates": sorted({replicate_text(replicate) for replicate, _ in common.index}),
         "by_fold": [
-            {"fold": fold, "arm": arm, "value": value}
-            for fold, arm, value in zip(by_fold.index.tolist(), best.tolist(), heights, strict=True)
+            {"fold": fold, "arm": arm, "value": float(by_fold.loc[fold, arm])}
+            for fold, arm in zip(by_fold.index.tolist(), best.tolist(), strict=True)
         ],
         "test_read": len(own) - len(unread),
         "runs": own["run"].tolist(),

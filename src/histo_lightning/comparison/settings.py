@@ -1,8 +1,8 @@
 """What runs have in common and in what they differ: the level of the factor, the other settings, the protocol.
 
-*Protocol*: the data, the task, the kind of split and its label; only runs of one protocol are ever compared (the record
-calls it ``world``). *Level*: of the compared factor, e.g. ``resnet34``. *Setting*: everything else that differs, held equal
-in a comparison (``stratum`` in the record). *Replicate*: the seed, and the split's repeat and seed.
+*Protocol*: data, task, kind of split and its label; only runs of one protocol are compared (``world`` in the record).
+*Level*: of the compared factor, e.g. ``resnet34``. *Setting*: everything else that differs, held equal (``stratum`` in the
+record). *Replicate*: the seed, and the split's repeat and seed.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from histo_lightning.comparison.reading import COSTS, FACTS, FINISHED, PARTS, defaults
@@ -93,8 +94,8 @@ def names_of(
 def describe_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Runs of known settings with the columns of ``CELL``, ``title``, ``replicate`` and ``fold``, sorted by them.
 
-    Of several runs of one cell, replicate and fold a finished one is first, then the newest. And the other settings that differ: key or group
-    to its values. ``title`` is level and setting in one text.
+    Of several runs of one cell, replicate and fold a finished one is first, then the newest. ``title`` is level and setting
+    in one text. And the other settings that differ: key or group to its values.
     """
     settings = settings_of(runs)
     described = runs.loc[settings.index].copy()
@@ -113,20 +114,18 @@ def describe_runs(runs: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, dict[s
     keys = described[list(REPLICATE_KEYS)].map(lambda value: int(value or 0))
     described["replicate"] = list(keys.itertuples(index=False, name=None))
     described["fold"] = [int(fold or 0) for fold in described["split.fold"]]
-    rows = described.to_dict("index")
-
-    def order(index: Any) -> tuple[Any, ...]:
-        run = rows[index]
-        size = run["magnification"].rstrip("x")
-        magnification = int(size) if size.isdigit() else float("inf")  # "all" is last
-        names = natural(run["level"]), natural(run["setting"])
-        return run["protocol"], *names, magnification, run["replicate"], run["fold"]
-
-    def newest(index: Any) -> tuple[bool, str]:
-        return rows[index]["state"] == FINISHED, str(rows[index]["status"].get("started") or "")
-
+    # Magnifications by size, ``all`` last.
+    size = pd.to_numeric(described["magnification"].str.rstrip("x"), errors="coerce").fillna(np.inf)
+    natural_names = (described[name].map(natural) for name in ("level", "setting"))
+    columns = [described["protocol"], *natural_names, size, described["replicate"], described["fold"]]
+    order = dict(zip(described.index, zip(*columns, strict=True), strict=True))
+    started = [str(status.get("started") or "") for status in described["status"]]
+    newest = dict(
+        zip(described.index, zip(described["state"] == FINISHED, started, strict=True), strict=True)
+    )
     held = {group: sorted(set(own), key=natural) for group, own in names.items()}
-    return described.loc[sorted(sorted(rows, key=newest, reverse=True), key=order)], held
+    indices = sorted(sorted(described.index, key=newest.__getitem__, reverse=True), key=order.__getitem__)
+    return described.loc[indices], held
 
 
 def _protocols(runs: pd.DataFrame, differing: Sequence[str]) -> list[str]:

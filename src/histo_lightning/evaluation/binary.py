@@ -39,10 +39,12 @@ def f1(confusion: Floats) -> Floats:
 @score(formula="correlation; 0 where calls are alike (Chicco and Jurman 2020)", words="MCC", bounds=(-1, 1))
 def mcc(confusion: Floats) -> Floats:
     """Matthews correlation of calls and truth."""
-    (tn, fp), (fn, tp) = np.moveaxis(confusion, (-2, -1), (0, 1))
-    truths, decisions = (tp + fn) * (tn + fp), (tp + fp) * (tn + fn)
-    correlation = ratio(tp * tn - fp * fn, np.sqrt(truths) * np.sqrt(decisions))
-    return np.where((truths > 0) & (decisions == 0), 0.0, correlation)
+    total = confusion.sum(axis=(-2, -1))
+    truths, decisions = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truths * decisions).sum(axis=-1)
+    truth_spread, decision_spread = (total**2 - (sums**2).sum(axis=-1) for sums in (truths, decisions))
+    correlation = ratio(covariance, np.sqrt(truth_spread) * np.sqrt(decision_spread))
+    return np.where((truth_spread > 0) & (decision_spread == 0), 0.0, correlation)
 
 
 @score(formula="TP / (TP + FN)", classes=(1,), case_interval=WILSON)

@@ -1,12 +1,10 @@
 """95 % intervals of one model's scores: what another sample of cases from the same source would give.
 
-Cases are drawn again within benign and malignant, and the interval is the *expanded BCa* of the protocol
-(``STATISTICS.md`` section 4). Independent cases have closed forms: Wilson 1927 for proportions, MOVER (Zou and
-Donner 2008) for the balanced accuracy, Newcombe 2006 (Stat Med 25:559-573, method 5) for the AUROC.
+Cases are drawn again within benign and malignant: *expanded BCa* (``STATISTICS.md`` section 4). Independent cases have
+closed forms: Wilson 1927, MOVER (Zou and Donner 2008), Newcombe 2006 (Stat Med 25:559-573, method 5) for the AUROC.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +12,9 @@ from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES
 from histo_lightning.evaluation.levels import Units, kish
 from histo_lightning.evaluation.registry import EXPANDED_BCA, MOVER, NEWCOMBE, Score
 from histo_lightning.evaluation.scores import Statistic, value_of
-from histo_lightning.evaluation.table import Floats, Integers
+from histo_lightning.evaluation.table import Floats, Integers, Json
 
 Pair = tuple[float, float]
-Json = dict[str, Any]
 Support = dict[str, Integers]
 """The cases a score rests on: by group (class or subtype), the number of units of each of its cases."""
 
@@ -57,13 +54,10 @@ def newcombe_auroc(auroc: float, benign: int, malignant: int) -> Pair:
     """Interval of an AUROC over independent units (Newcombe 2006, method 5).
 
     The ends are the t with (t - auroc)^2 = z^2 V(t), V(t) = t (1 - t) (1 + N (1 - t)/(2 - t) + N t/(1 + t)) / (m n),
-    N = (m + n)/2 - 1. Times (2 - t)(1 + t) it is a quartic that changes sign on [-1, 0], [0, auroc], [auroc, 1] and
-    [1, 2]; the middle two roots are the ends.
+    N = (m + n)/2 - 1: the middle two roots of a quartic with one on each of [-1, 0], [0, auroc], [auroc, 1] and [1, 2].
     """
-    from numpy.polynomial import Polynomial
-
     pairs, mean_less_one = benign * malignant, (benign + malignant) / 2 - 1
-    t = Polynomial([0.0, 1.0])
+    t = np.polynomial.Polynomial([0.0, 1.0])
     denominator = (2 - t) * (1 + t)
     spread = t * (1 - t) * (denominator + mean_less_one * ((1 - t) * (1 + t) + t * (2 - t)))
     roots = np.sort((pairs * (t - auroc) ** 2 * denominator - Z**2 * spread).roots().real)
@@ -99,8 +93,7 @@ def expanded_z(kappa: float) -> float:
 def bca(value: float, draws: Floats, a: float, z: float = Z) -> Pair:
     """Bias-corrected accelerated interval (Efron 1987) at normal points -z and z, ties counted half.
 
-    Args:
-        value: the score itself; draws: (B,) finite bootstrap scores; a: ``acceleration``; z: ``expanded_z`` or Z.
+    ``value`` is the score itself, ``draws`` (B,) finite bootstrap scores, ``a`` the ``acceleration``.
     """
     from scipy.special import ndtr, ndtri
 
@@ -131,7 +124,6 @@ def too_few(support: Support) -> str | None:
 
 
 def _interval(support: Support, ends: Pair, method: str, draws: int | None = None) -> Json:
-    """The fields of an interval in ``metrics.json``."""
     counts = [len(sizes) for sizes in support.values()]
     values = (*ends, method, sum(counts), min(counts), min(map(kish, support.values())), draws)
     return dict(zip(_FIELDS, values, strict=True))
@@ -160,20 +152,6 @@ def bootstrap(units: Units, statistic: Statistic, weights: Floats, support: Supp
     return _interval(support, ends, EXPANDED_BCA, len(draws))
 
 
-def _closed_form(score: Score, units: Units, value: float) -> Pair:
-    """The ends of Newcombe's, the MOVER or the Wilson interval of a defined score of independent cases."""
-    right = units.decision == units.truth
-    (b, n), (a, m) = (
-        (int(right[among].sum()), int(among.sum())) for among in (units.truth == 0, units.truth == 1)
-    )
-    if score.case_interval == NEWCOMBE:
-        return newcombe_auroc(value, n, m)
-    if score.case_interval == MOVER:
-        return mover_mean(a / m, b / n, wilson(a, m), wilson(b, n))
-    counted = right[np.isin(units.truth, score.classes)] if score.classes else right
-    return wilson(int(counted.sum()), len(counted))
-
-
 def interval_of(score: Score, units: Units, statistic: Statistic, value: float, weights: Floats) -> Json:
     """The interval of a defined score of known cases from (draws, C) case weights, or why there is none."""
     by_subtype = class_support(units, SUBTYPES) if score.averages_classes else {}
@@ -181,6 +159,16 @@ def interval_of(score: Score, units: Units, statistic: Statistic, value: float, 
         return no_interval(f"fewer than {FEWEST_CASES} cases of {', '.join(rare)}")
     names = SUBTYPES if score.task == "subtype" and score.classes else CLASSES
     support = class_support(units, names, score.classes)
-    if units.level == "case" and score.case_interval != EXPANDED_BCA:
-        return _interval(support, _closed_form(score, units, value), score.case_interval)
-    return bootstrap(units, statistic, weights, support)
+    if units.level != "case" or score.case_interval == EXPANDED_BCA:
+        return bootstrap(units, statistic, weights, support)
+    right = units.decision == units.truth
+    by_class = [right[units.truth == c] for c in (0, 1)]
+    (b, n), (a, m) = ((int(own.sum()), len(own)) for own in by_class)
+    if score.case_interval == NEWCOMBE:
+        ends = newcombe_auroc(value, n, m)
+    elif score.case_interval == MOVER:
+        ends = mover_mean(a / m, b / n, wilson(a, m), wilson(b, n))
+    else:
+        counted = right[np.isin(units.truth, score.classes)] if score.classes else right
+        ends = wilson(int(counted.sum()), len(counted))
+    return _interval(support, ends, score.case_interval)

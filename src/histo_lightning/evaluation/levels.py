@@ -87,13 +87,11 @@ def units(
     """The units of a level and what is decided on them; a slide or case has the mean probabilities of its images.
 
     Args:
-        table: checked predictions of N images; level: ``image``, ``slide`` or ``case``.
         binary: benign against malignant by ``p_malignant`` (any task); False: the eight classes of ``task=subtype``.
         threshold: malignant at p >= threshold. None: 0.5, and at image level the table's ``predicted``.
         fold: (N,) fold of each image, for pooled predictions.
 
-    Raises:
-        UserError: unknown level, a slide or case with two classes or in two folds, or level without a known grouping.
+    UserError: unknown level, a slide or case with two classes or in two folds, or a level without a known grouping.
     """
     if level not in LEVELS:
         raise UserError(f"level={level}: levels are {', '.join(LEVELS)}")

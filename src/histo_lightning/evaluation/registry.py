@@ -114,8 +114,7 @@ def score(*, name: str = "", words: str = "", **fields: Any) -> Callable[[F], F]
     Args:
         name: else the function's name; words: else the name with spaces; fields: of ``Score``, ``formula`` at least.
 
-    Raises:
-        UserError: a name that is taken or impossible, no docstring, or an unknown argument.
+    UserError: a name that is taken or impossible, no docstring, or an unknown argument.
     """
 
     def register(function: F) -> F:

@@ -40,10 +40,10 @@ def coverage_of(image_auroc: float | None) -> str:
     """A sentence on how often intervals hold where a run has this AUROC by image; None where it is undefined."""
     simulated = "With 16 benign and 54 malignant cases, in simulations"
     if image_auroc is None:
-        shares = [100 * shares[0] for shares in MEASURED.values()]
+        shares = sorted(f"{100 * shares[0]:.0f}" for shares in MEASURED.values())
         return (
-            f"{simulated}, nominal 95 % intervals of the AUROC by image hold in {min(shares):.0f} to {max(shares):.0f} "
-            "of 100 samples, fewest near perfection; where this run lies is unknown."
+            f"{simulated}, nominal 95 % intervals of the AUROC by image hold in {shares[0]} to {shares[-1]} of 100 "
+            "samples, fewest near perfection; where this run lies is unknown."
         )
     nearest = separation_of(image_auroc)
     image, _, _, case = MEASURED[nearest]
@@ -57,9 +57,7 @@ def coverage_of(image_auroc: float | None) -> str:
 def influence_table(table: Table) -> dict[str, Any]:
     """The AUROC by image without the two heaviest cases, and the largest change that leaving one case out makes.
 
-    Returns:
-        ``{"value", "without": {case: {"value", "change"} or null}, "largest": {"case", "value", "change"} or null}``;
-        changes are without minus with; null where the case is absent or the AUROC undefined.
+    Changes are without minus with; null where the case is absent or the AUROC undefined.
     """
     if not is_grouped(table):
         raise UserError("predictions: some images have no slide or case; influence is by case")
@@ -89,14 +87,14 @@ def remarks(metrics: Mapping[str, Any], *, epochs: int, warmup_epochs: float) ->
     if run is not None and run < epochs:
         sentences.append(f"Training stopped early, after {run} of {epochs} epochs.")
     if best is not None and best < warmup_epochs:
-        sentences.append(
-            f"The scored epoch {best + 1} lies within the warm-up of {warmup_epochs:g} epochs, "
-            "before the learning rate was at its full height."
-        )
+        within = f"The scored epoch {best + 1} lies within the warm-up of {warmup_epochs:g} epochs"
+        sentences.append(f"{within}, before the learning rate was at its full height.")
     for level in ("case", "image"):
         scores = (metrics.get("val") or {}).get(level) or {}
         auroc = ((scores.get("binary") or scores).get("auroc") or {}).get("value")
         if auroc is not None and auroc < 0.5:
-            sentences.append(f"The network ranks validation {level}s worse than chance: AUROC {auroc:.3f}.")
-            break
+            return [
+                *sentences,
+                f"The network ranks validation {level}s worse than chance: AUROC {auroc:.3f}.",
+            ]
     return sentences

@@ -1,8 +1,7 @@
 """Formulas that scores and pictures share: on plain arrays, and as functions of case weights.
 
-Binary truths have 1 for malignant, the positive class. What the data leave undefined is NaN; ``why_undefined`` says why.
-A ``Statistic`` takes (B, C) weights of the C cases, how often a bootstrap draw counts each, and returns (B,) scores: the
-point value (ones), all draws and all leave-one-case-out values come from one formula, over sums by case computed once.
+Binary truths have 1 for malignant, the positive class; what is undefined is NaN. A ``Statistic`` takes (B, C) weights of
+the C cases, how often a bootstrap draw counts each, to (B,) scores: point value, draws and leave-one-out by one formula.
 """
 
 from collections.abc import Callable, Iterator
@@ -124,8 +123,11 @@ def mean_of(units: Units, values: NDArray[Any], among: NDArray[np.bool_] | None 
     return lambda weights: ratio(weights @ totals, weights @ counts)
 
 
-def right_pairs(units: Units, positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
-    """(C, C) counts of rightly ordered pairs (ties half) and of all pairs of a negative (rows) and a positive in one fold."""
+def auroc_of(units: Units, positive: NDArray[np.bool_], score: Floats) -> Statistic:
+    """AUROC over pairs within a fold: theta = w' A w / w' N w.
+
+    A and N (C, C) count rightly ordered pairs (ties half) and all pairs of a negative (rows) and a positive of two cases.
+    """
     right = np.zeros((len(units.cases), len(units.cases)))
     pairs = np.zeros_like(right)
     for row in np.unique(units.case[~positive]):
@@ -137,32 +139,30 @@ def right_pairs(units: Units, positive: NDArray[np.bool_], score: Floats) -> tup
         columns = units.case[rivals]
         right[row] = np.bincount(columns, weights=below / 2, minlength=len(right))
         pairs[row] = np.bincount(columns, minlength=len(right)) * len(negatives)
-    return right, pairs
-
-
-def auroc_of(units: Units, positive: NDArray[np.bool_], score: Floats) -> Statistic:
-    """AUROC over pairs within a fold: theta = w' A w / w' N w, A and N from ``right_pairs``."""
-    right, pairs = right_pairs(units, positive, score)
     return lambda weights: ratio(
         ((weights @ right) * weights).sum(axis=1), ((weights @ pairs) * weights).sum(axis=1)
     )
 
 
+def called_sums(positive: NDArray[np.bool_], p: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """(t, b) weights of positives and negatives from each distinct threshold up, the highest first, of (n, b) weights."""
+    order = np.argsort(-p, kind="stable")
+    last_of_ties = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+    classes = (positive[order, None], ~positive[order, None])
+    hits, alarms = (np.cumsum(weights[order] * members, axis=0)[last_of_ties] for members in classes)
+    return hits, alarms
+
+
 def average_precision_of(units: Units, positive: NDArray[np.bool_], score: Floats) -> Statistic:
-    """Average precision of weighted units: cumulative weights down the ranking, read where a tie ends."""
-    order = np.argsort(-score, kind="stable")
-    ranked, hit = units.chosen(order), positive[order].astype(np.float64)[:, None]
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    """Average precision of weighted units: the sum over thresholds of the step in recall times the precision."""
 
     def of_units(each: Floats) -> Floats:
-        called = np.cumsum(each, axis=0)[ends]
-        hits = np.cumsum(each * hit, axis=0)[ends]
-        precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-        total = (np.diff(hits, axis=0, prepend=0.0) * precision).sum(axis=0)
-        both = (hits[-1] > 0) & (called[-1] > hits[-1])
-        return np.where(both, ratio(total, hits[-1]), np.nan)
+        hits, alarms = called_sums(positive, score, each)
+        steps = np.diff(hits, axis=0, prepend=0.0)
+        total = np.nansum(steps * ratio(hits, hits + alarms), axis=0)
+        return np.where(alarms[-1] > 0, ratio(total, hits[-1]), np.nan)
 
-    return lambda weights: np.concatenate([of_units(each) for each in unit_weights(ranked, weights)])
+    return lambda weights: np.concatenate([of_units(each) for each in unit_weights(units, weights)])
 
 
 def mean_over_folds_of(units: Units, make: Callable[[Units], Statistic]) -> Statistic:

@@ -59,15 +59,9 @@ def f1(confusion: Floats) -> Floats:
     return mean_where_defined(scores.class_f1(confusion))
 
 
-@score(formula="correlation for K classes (Gorodkin 2004)", words="MCC", bounds=(-1, 1))
-def mcc(confusion: Floats) -> Floats:
-    """Matthews correlation of calls and truth; 0 where all calls are alike."""
-    truths, decisions = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    total = confusion.sum(axis=(-2, -1))
-    covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truths * decisions).sum(axis=-1)
-    truth_spread, decision_spread = (total**2 - (sums**2).sum(axis=-1) for sums in (truths, decisions))
-    correlation = scores.ratio(covariance, np.sqrt(truth_spread) * np.sqrt(decision_spread))
-    return np.where((truth_spread > 0) & (decision_spread == 0), 0.0, correlation)
+score(formula="for K classes; 0 where calls are alike (Gorodkin 2004)", words="MCC", bounds=(-1, 1))(
+    binary.mcc
+)
 
 
 @score(formula="mean -log P(truth), P at least 2e-16", better="lower", bounds=(0, np.inf))

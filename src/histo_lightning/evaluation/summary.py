@@ -14,9 +14,7 @@ from histo_lightning.evaluation.levels import LEVELS, UNGROUPED, Units, is_group
 from histo_lightning.evaluation.registry import all_scores
 from histo_lightning.evaluation.scores import confusion, value_of, why_undefined
 from histo_lightning.evaluation.subtypes import RECALL, headline_classes
-from histo_lightning.evaluation.table import Columns, Integers, Table, read_predictions
-
-Json = dict[str, Any]
+from histo_lightning.evaluation.table import Columns, Integers, Json, Table, read_predictions
 
 LARGEST_DIFFERENCE = 0.01
 """Of a pooled score within folds and over all pairs: beyond it a warning is due."""
@@ -36,8 +34,7 @@ def score_predictions(
     Args:
         table: a ``Table``, a mapping of columns (a DataFrame too), or the path of a predictions CSV.
         threshold: a stored operating point in [0, 1]; the same scores at it are under ``at_threshold``.
-        intervals: False leaves them null (fast: for every epoch).
-        draws: bootstrap draws over cases, at least 100; the protocol asks for 2,000; seed: of the draws.
+        intervals: False leaves them null (fast: for every epoch); draws: over cases, at least 100; seed: of the draws.
         fold: (N,) fold of each row, where several were pooled; see ``score_pooled``.
 
     Returns:
@@ -45,9 +42,7 @@ def score_predictions(
         class, ``always_malignant``, ``confusion`` (rows are the truth), ``at_threshold`` and each score as ``{"value",
         "low", "high", "method", "cases", "cases_smaller_class", "kish", "draws"}``; a null comes with a ``reason``.
         Eight-class tables have their binary scores under ``binary`` and recall by subtype under ``recall``.
-
-    Raises:
-        UserError: the table is refused (see ``as_table`` and ``units``), or an argument is out of range.
+        UserError for a table that is refused (see ``as_table`` and ``units``) or an argument out of range.
     """
     table = read_predictions(table)
     if intervals and draws < 100:
@@ -69,7 +64,20 @@ def score_predictions(
             scored["at_threshold"] = {"threshold": float(threshold)} | again
         if table.task == "subtype":
             eight = units(table, level, binary=False, fold=fold)
-            scored = _about(eight) | _subtype_scores(eight, **options) | {"binary": scored}
+            entries = score_units(eight, "subtype", **options)
+            recall = {name: entries.pop(RECALL + name) for name in SUBTYPES}
+            counts = {name: len(sizes) for name, sizes in class_support(eight, SUBTYPES).items()}
+            cases = counts if eight.grouped else dict.fromkeys(SUBTYPES)
+            scored = {
+                **_about(eight),
+                **entries,
+                "recall": {name: entry | {"cases": cases[name]} for name, entry in recall.items()},
+                "missing_classes": [name for name, count in counts.items() if not count],
+                "headline_classes": [SUBTYPES[k] for k in headline_classes(eight)],
+                "confusion": confusion(eight.truth, eight.decision, len(SUBTYPES)).tolist(),
+                "at_threshold": None,
+                "binary": scored,
+            }
         result[level] = scored
     return result
 
@@ -93,9 +101,8 @@ def pool(tables: Sequence[Table]) -> tuple[Table, Integers]:
 def score_pooled(tables: Sequence[Columns | Table | str | Path], **options: Any) -> Json:
     """Score the test parts of several folds together; ``options`` and shape as of ``score_predictions``.
 
-    AUROC counts only pairs of one fold, since models of different folds have different scales; beside it is
-    the plain ``pooled`` one, with a ``warning`` (else null) where they differ by more than .01. AUPRC, ECE and
-    calibration are means over the folds; the others are plain. UserError as ``pool`` too, or for a case in two folds.
+    AUROC counts only pairs of one fold, since their models differ in scale; beside it is that of all pairs, ``pooled``, with a
+    ``warning`` where they differ by more than .01. AUPRC, ECE and calibration are means over the folds. UserError as ``pool``.
     """
     table, fold = pool([read_predictions(each) for each in tables])
     return score_predictions(table, fold=fold, **options)
@@ -145,7 +152,6 @@ def score_units(
 
 
 def _about(units: Units) -> Json:
-    """What a level's scores rest on."""
     by_class = class_support(units)
     return {
         "n": len(units),
@@ -159,20 +165,6 @@ def _binary_scores(units: Units, **options: Any) -> Json:
     return score_units(units, **options) | {
         "always_malignant": always_malignant(units),
         "confusion": confusion(units.truth, units.decision, len(CLASSES)).tolist(),
-    }
-
-
-def _subtype_scores(units: Units, **options: Any) -> Json:
-    entries = score_units(units, "subtype", **options)
-    recall = {name: entries.pop(RECALL + name) for name in SUBTYPES}
-    counts = {name: len(sizes) for name, sizes in class_support(units, SUBTYPES).items()}
-    cases = counts if units.grouped else dict.fromkeys(SUBTYPES)
-    return entries | {
-        "recall": {name: entry | {"cases": cases[name]} for name, entry in recall.items()},
-        "missing_classes": [name for name, count in counts.items() if not count],
-        "headline_classes": [SUBTYPES[k] for k in headline_classes(units)],
-        "confusion": confusion(units.truth, units.decision, len(SUBTYPES)).tolist(),
-        "at_threshold": None,
     }
 
 

@@ -21,6 +21,7 @@ from histo_lightning.runs import read_bytes, unquote_cell, write_csv
 Text = NDArray[np.str_]
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Json = dict[str, Any]
 
 TASK_CLASSES = {"binary": CLASSES, "subtype": SUBTYPES}
 TEXT_COLUMNS = ("image", "path", "class", "subtype", "slide", "case", "part")
@@ -48,27 +49,21 @@ def _logit_columns(task: str) -> list[str]:
 class Table:
     """Checked predictions of N images over K classes (2 for ``binary``, 8 for ``subtype``).
 
-    Attributes:
-        image, path, class_name, subtype, slide, case, part: (N,) text; ``subtype, slide, case`` are empty
-            for a name outside the grammar.
-        magnification: (N,) int64, 40, 100, 200 or 400, 0 for unknown.
-        label, predicted: (N,) int64 in [0, K): class indices, 1 is malignant (binary) or an index into ``SUBTYPES``.
-        logits: (N, K) float64, finite, untempered.
-        p_malignant: (N,) float64 in [0, 1].
+    ``subtype, slide, case`` are empty for a name outside the grammar.
     """
 
-    image: Text
+    image: Text  # (N,), as all others but ``logits``
     path: Text
     class_name: Text
     subtype: Text
     slide: Text
     case: Text
-    magnification: Integers
+    magnification: Integers  # 40, 100, 200 or 400, 0 for unknown
     part: Text
-    label: Integers
-    logits: Floats
-    p_malignant: Floats
-    predicted: Integers
+    label: Integers  # (N,) class indices in [0, K): 1 is malignant (binary), else an index into ``SUBTYPES``
+    logits: Floats  # (N, K), finite, untempered
+    p_malignant: Floats  # (N,) in [0, 1]
+    predicted: Integers  # (N,) class indices, as ``label``
 
     @property
     def task(self) -> str:
@@ -82,15 +77,6 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.image)
-
-    def __getitem__(self, column: str) -> NDArray[Any]:
-        """A column by its name in the file, e.g. ``table["class"]`` or ``table["logit_malignant"]``."""
-        if column not in columns(self.task):
-            raise KeyError(column)
-        if column.startswith("logit_"):
-            return self.logits[:, _logit_columns(self.task).index(column)]
-        values: NDArray[Any] = getattr(self, "class_name" if column == "class" else column)
-        return values
 
     def rows(self, chosen: NDArray[Any]) -> "Table":
         """The chosen rows (boolean mask or indices), in their order."""
@@ -158,8 +144,7 @@ def _checks(cells: Mapping[str, NDArray[Any]], task: str) -> Iterator[tuple[NDAr
 def as_table(source: Columns | Table, where: str = "predictions") -> Table:
     """Check a mapping of columns (or a DataFrame) and make a Table of it; eight-class where it has ``logit_A``.
 
-    Raises:
-        UserError: no row, a missing or short column, or what ``_checks`` finds: what, in which row, how to mend it.
+    UserError: no row, a missing or short column, or what ``_checks`` finds: what, in which row, how to mend it.
     """
     if isinstance(source, Table):
         return source
@@ -203,7 +188,7 @@ def make_table(
     Args:
         task: ``binary`` or ``subtype``; logits: (N, 2) or (N, 8), finite; part: one part for all rows, or N.
         class_name, others: N values of each of ``image, path, subtype, slide, case`` (texts, as in a ``Record``) and
-            ``magnification`` (integers, 0 for unknown); UserError for anything that ``as_table`` refuses.
+            ``magnification`` (integers, 0 for unknown). UserError as ``as_table``.
     """
     values, names = np.asarray(logits, dtype=np.float64), TASK_CLASSES[task]
     if values.shape != (len(class_name), len(names)):
@@ -224,17 +209,20 @@ def make_table(
 
 def write_predictions(path: str | Path, table: Table) -> None:
     """Write a table as CSV, all of it or nothing; floats come back bit-identical. UserError where it cannot be written."""
+    cells: dict[str, list[Any]] = {name: getattr(table, name).tolist() for name in table.__slots__}
+    cells |= dict(zip(_logit_columns(table.task), table.logits.T.tolist(), strict=True))
+    cells |= {
+        "class": cells["class_name"],
+        "magnification": [size or None for size in cells["magnification"]],
+    }
     names = columns(table.task)
-    cells = {name: table[name].tolist() for name in names}
-    cells["magnification"] = [value or None for value in cells["magnification"]]
-    write_csv(Path(path), [names, *zip(*cells.values(), strict=True)])
+    write_csv(Path(path), [names, *zip(*(cells[name] for name in names), strict=True)])
 
 
 def read_predictions(source: Columns | Table | str | Path) -> Table:
     """Read a table that ``write_predictions`` (or another program, same columns) wrote; what is no path is only checked.
 
-    Raises:
-        UserError: no such file, not a CSV text, a row of the wrong length, or anything ``as_table`` refuses.
+    UserError: no such file, not a CSV text, a row of the wrong length, or anything ``as_table`` refuses.
     """
     if not isinstance(source, str | Path):
         return as_table(source)
@@ -247,7 +235,7 @@ def read_predictions(source: Columns | Table | str | Path) -> Table:
         raise UserError(f"{source}: not a CSV file ({error}); give a predictions CSV") from error
     if not rows:
         raise UserError(f"{source}: the file is empty; give a predictions CSV")
-    header, body = rows[0], rows[1:]
+    header, *body = rows
     if len(set(header)) != len(header):
         raise UserError(f"{source}: a column appears twice in the first line; keep one of them")
     for number, row in enumerate(body, start=1):
@@ -255,6 +243,5 @@ def read_predictions(source: Columns | Table | str | Path) -> Table:
             cells = f"row {number} has {len(row)} cells, the first line has {len(header)}"
             raise UserError(f"{source}: {cells}; the file is damaged, predict again")
     by_name = {name: [row[i] for row in body] for i, name in enumerate(header)}
-    for name in set(TEXT_COLUMNS) & set(header):
-        by_name[name] = [unquote_cell(cell) for cell in by_name[name]]
-    return as_table(by_name, where=str(source))
+    texts = {name: [unquote_cell(cell) for cell in by_name[name]] for name in set(TEXT_COLUMNS) & set(header)}
+    return as_table(by_name | texts, where=str(source))

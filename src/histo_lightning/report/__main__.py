@@ -1,6 +1,5 @@
 """``python -m histo_lightning.report``: one index page of everything below a folder."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from histo_lightning.config.command_line import front_door
@@ -19,7 +18,7 @@ def run(config: IndexConfig) -> None:
         nothing = "no run, sweep, study or evaluation below it; name another folder"
         raise UserError(f"output_dir={config.output_dir}: {nothing}")
     if config.json:
-        write_json(Path(config.json), [asdict(entry) for entry in entries(Path(config.output_dir))])
+        write_json(Path(config.json), list(entries(Path(config.output_dir))))
     print(f"index: {page}")
     if config.tensorboard:
         serve(Path(config.output_dir), config.port)

@@ -11,18 +11,15 @@ from histo_lightning.report.figures import comparison as draw
 from histo_lightning.report.pages import picture, render_markdown, render_page
 from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
+from histo_lightning.report.words import Json
 from histo_lightning.runs import write_atomic
 
-Json = Mapping[str, Any]
 PICTURES = ("forest", "ranks", "heat_map", "cost", "roc", "confusion", "curves")
 PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 
 
 def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -> None:
-    """Write ``results.md``, ``report.html`` and ``plots/*`` into ``out``, each whole or not at all; link the runs in it.
-
-    ``results`` is the comparison's record (the content of ``compare json=``, with ``curves`` and ``decisions``).
-    """
+    """Write ``results.md``, ``report.html`` and ``plots/*`` of a comparison's record into ``out``, each whole or not at all."""
     plots, written = out / "plots", list[Path]()
     for name, figure in figures(results):
         written += save_picture(figure, plots / name, formats)
@@ -43,7 +40,14 @@ def texts(results: Json, plots: Path, drawn: Sequence[str]) -> tuple[str, str]:
         return [picture(plots / f"{file}.png", title, f"plots/{file}.png") for file, title in files.items()]
 
     context = {"results": results, "protocols": _protocols(results), "say": say, "pictures": pictures}
-    page = render_page("comparison.html", runs=_run_table(results, plots.parent), **context)
+    # Every run whose folder is beside the page is linked to its report.
+    rows = [[str(curve[key]) for key in ("run", "arm", "magnification")] for curve in results["curves"]]
+    rows += [[str(run["run"]), str(run["state"]), ""] for run in results["unfinished"]]
+    rows = sorted(row for row in rows if (plots.parent / row[0]).is_dir())
+    reports = {run: f"{run}/report.html" for run, _, _ in rows}
+    links = {run: page if (plots.parent / page).is_file() else run for run, page in reports.items()}
+    runs = Table(["run", "setting", "magnification"], rows, align="lll", links=links) if rows else None
+    page = render_page("comparison.html", runs=runs, **context)
     return render_markdown("comparison.md", runs=None, **context), page
 
 
@@ -74,13 +78,3 @@ def figures(results: Json) -> Iterator[tuple[str, Figure]]:
             yield f"confusion{suffix}", draw.confusion_cells_figure(decisions)
         if curves:
             yield f"curves{suffix}", draw.curves_figure(curves, cells)
-
-
-def _run_table(results: Json, out: Path) -> Table | None:
-    """Every run whose folder is beside the page, linked to its report."""
-    rows = [[str(curve[key]) for key in ("run", "arm", "magnification")] for curve in results["curves"]]
-    rows += [[str(run["run"]), str(run["state"]), ""] for run in results["unfinished"]]
-    rows = sorted(row for row in rows if (out / row[0]).is_dir())
-    reports = {row[0]: f"{row[0]}/report.html" for row in rows}
-    links = {run: page if (out / page).is_file() else run for run, page in reports.items()}
-    return Table(["run", "setting", "magnification"], rows, align="lll", links=links) if rows else None

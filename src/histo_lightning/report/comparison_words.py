@@ -1,14 +1,13 @@
 """Names, numbers, sentences and tables of a comparison: the page, ``results.md`` and the console show the same ones."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from histo_lightning.report.scores import titles
-from histo_lightning.report.tables import Notes, Table, table_with_notes
-from histo_lightning.report.words import NOTHING, SYNTHETIC, counted, fixed, is_synthetic
+from histo_lightning.report.tables import Table, mark, table_with_notes
+from histo_lightning.report.words import NOTHING, SYNTHETIC, Json, counted, fixed, is_synthetic
 
-Json = Mapping[str, Any]
 ERRORS = ("brier", "log_loss")  # smaller is better, not in points
 
 
@@ -97,11 +96,7 @@ def family_rank(family: Json) -> str:
 
 
 def summary(results: Json) -> dict[str, Any]:
-    """The answer in words.
-
-    ``main`` is the first family that averages over all settings, with its ``rank``; ``conclusions`` has a sentence a
-    comparison of it, or why there is none; ``cautions`` what is not compared and what validation cannot say.
-    """
+    """The answer in words: of the first family that averages over all settings (``main``), or why there is none."""
     runs, cells = results["runs"], results["cells"]
     states = [f"{count} {state}" for state, count in runs.items() if state != "found" and count]
     labels = [str(cell["label"]).split(" (")[0] for cell in cells if cell["label"]]
@@ -147,7 +142,7 @@ def missing_folds(cells: Sequence[Json]) -> str:
 
 def main_table(cells: Sequence[Json], score: str) -> Table:
     """Setting x magnification: the score with its interval, and how many seeds and runs it rests on."""
-    basis, names, notes = basis_of(cells), distinct(cells, "magnification"), Notes()
+    basis, names, notes = basis_of(cells), distinct(cells, "magnification"), list[str]()
     at = {(cell["arm"], cell["magnification"]): cell for cell in cells}
     several = len({_seeds(cell) for cell in cells if cell["value"] is not None}) > 1
     reasons = problem_texts([problem for cell in cells for problem in cell["problems"]])
@@ -156,18 +151,18 @@ def main_table(cells: Sequence[Json], score: str) -> Table:
     def text(cell: Json | None) -> str:
         if cell is None:
             return "not run"
-        marks = "".join(dict.fromkeys(notes.mark(reasons[problem]) for problem in cell["problems"]))
+        marks = "".join(dict.fromkeys(mark(notes, reasons[problem]) for problem in cell["problems"]))
         value, seeds = cell[basis.key], f"; {_seeds(cell)}" * (several and basis is POOLED)
         low, high = (cell[end] for end in ends) if ends else (None, None)
         if value is None and cell[RUNS.key] is None:
-            return NOTHING + (notes.mark(str(cell["reason"])) if cell["reason"] else "") + marks
+            return NOTHING + (mark(notes, str(cell["reason"])) if cell["reason"] else "") + marks
         if value is None:
-            mark = notes.mark(f"mean of {counted(cell['scored_runs'], 'run')}, not pooled")
-            return f"{fixed(cell[RUNS.key])}{mark}{marks}"
+            marks = mark(notes, f"mean of {counted(cell['scored_runs'], 'run')}, not pooled") + marks
+            return f"{fixed(cell[RUNS.key])}{marks}"
         if low is not None:
             return f"{fixed(value)} ({fixed(low, 2)} to {fixed(high, 2)}{seeds}){marks}"
         if basis is POOLED:
-            return f"{fixed(value)} (no interval{seeds}){notes.mark(str(cell['reason']))}{marks}"
+            return f"{fixed(value)} (no interval{seeds}){mark(notes, str(cell['reason']))}{marks}"
         return f"{fixed(value)}{marks}"
 
     rows = [[arm, *(text(at.get((arm, name))) for name in names)] for arm in distinct(cells, "arm")]

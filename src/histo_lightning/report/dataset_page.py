@@ -125,20 +125,18 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
 
 
 def _counts(images: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Images by a column and magnification, and in all."""
-    counts = pd.crosstab(images[column], images["magnification"])
-    counts = counts.reindex(columns=list(MAGNIFICATIONS), fill_value=0)
-    return counts.set_axis([f"{m}X" for m in MAGNIFICATIONS], axis=1).assign(all=counts.sum(axis=1))
+    counts = pd.crosstab(images[column], images["magnification"]).reindex(
+        columns=MAGNIFICATIONS, fill_value=0
+    )
+    return counts.add_suffix("X").assign(all=counts.sum(axis=1))
 
 
 def _table(heading: str, frame: pd.DataFrame, align: str = "") -> Table:
-    """A data frame, whose index names the rows."""
     rows = frame.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}").reset_index()
     return Table([heading, *map(str, frame.columns)], rows.to_numpy().tolist(), align=align)
 
 
 def _count_table(column: str, images: pd.DataFrame, values: Sequence[str]) -> Table:
-    """Counts with sums, of these values of a column."""
     counts = _counts(images, column).reindex(list(values), fill_value=0)
     counts.loc["all"] = counts.sum()
     titles = {value: f"{value} {name.replace('_', ' ')}" for value, name in SUBTYPE_NAMES.items()}
@@ -146,7 +144,6 @@ def _count_table(column: str, images: pd.DataFrame, values: Sequence[str]) -> Ta
 
 
 def _centre(facts: DatasetFacts, image: str, orientation: str) -> Picture:
-    """The centre square of an image, turned."""
     pixels = facts.pixels.take(np.array([facts.images.image.tolist().index(image)]))[0]
     side = min(pixels.shape[:2])
     top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2

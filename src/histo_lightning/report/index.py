@@ -5,43 +5,25 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from histo_lightning.errors import UserError
 from histo_lightning.report.pages import write_page
-from histo_lightning.report.words import interval_text, labels_of, level_scores
+from histo_lightning.report.words import labels_of, level_scores
 from histo_lightning.runs import RunFolder, read_json
 from histo_lightning.runs.manifest import damaged
 
 # What a folder is listed as, by the folder that holds it; and its page.
 KINDS = {"evaluations": "evaluation", "comparisons": "comparison", "datasets": "data set"}
 KINDS |= {"predictions": "predictions", "exports": "export"}
+UNKNOWN = {"title": "", "state": "", "started": "", "scores": {}, "labels": ""}
 PAGES = {"predictions": "index.html", "export": "metadata.json"}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the index: ``link`` is relative to it, empty where there is no page yet."""
-
-    kind: str
-    name: str
-    link: str
-    title: str = ""
-    state: str = ""
-    started: str = ""
-    scores: dict[str, Any] = field(default_factory=dict)
-    labels: str = ""
-
-    def score(self, name: str) -> str:
-        """``0.83 (0.70 to 0.92)``, empty where it was not scored."""
-        return interval_text(self.scores[name], 2) if name in self.scores else ""
-
-
-def entries(root: Path) -> Iterator[Entry]:
-    """Everything with a page below a folder, in the order of the folders; damaged records are listed as damaged."""
+def entries(root: Path) -> Iterator[dict[str, Any]]:
+    """What is below a folder, in the order of the folders, damaged or not; ``link`` is empty where there is no page yet."""
     for here, folders, names in os.walk(root):
         folder = Path(here)
         kind = KINDS.get(folder.parent.name, "")
@@ -55,16 +37,17 @@ def entries(root: Path) -> Iterator[Entry]:
         folders[:] = [] if closed else sorted(name for name in folders if not name.startswith("."))
         if kind:
             link = (folder / page).relative_to(root).as_posix() if page in names else ""
+            entry: dict[str, Any] = {"kind": kind, "name": folder.name, "link": link, **UNKNOWN}
             try:
                 for name, problem in damaged(folder, hashes=False).items():
                     raise UserError(f"{name}: is damaged ({problem})")
-                yield Entry(kind, folder.name, link, **_facts(kind, folder))
+                entry |= _facts(kind, folder)
             except UserError as error:
-                yield Entry(kind, folder.name, link, state="damaged", title=str(error))
+                entry |= {"state": "damaged", "title": str(error)}
+            yield entry
 
 
 def _facts(kind: str, folder: Path) -> dict[str, Any]:
-    """What the records of a run or an evaluation say."""
     if kind not in ("run", "evaluation"):
         return {}
     metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
@@ -80,8 +63,7 @@ def _facts(kind: str, folder: Path) -> dict[str, Any]:
 
 def write_index(root: Path) -> Path | None:
     """Write ``index.html`` into a folder, None where there is nothing to list; UserError where it cannot be written."""
-    rows = list(entries(root))
-    if not rows:
+    if not (rows := list(entries(root))):
         return None
     script = (files("histo_lightning.report") / "templates" / "index.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from histo_lightning.evaluation.differences.leakage import APART, CONTRAST, OFFICIAL
 from histo_lightning.report import pages, style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, save_picture, say_empty
-from histo_lightning.report.words import fixed, is_synthetic
+from histo_lightning.report.words import Json, fixed, is_synthetic
 from histo_lightning.runs import write_atomic
 
-Json = Mapping[str, Any]
 ALT = "Image scores by share of siblings in the train set, split and official fold"
 NAMES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 SPLITS = dict(zip(CONTRAST[::-1], ("by case", "by slide", "by image"), strict=True))
@@ -76,8 +75,9 @@ def draw_leakage(study: Json, stem: Path, formats: Sequence[str] = ("png",)) -> 
         say_empty(drawn[0], "No two arms\ncould be compared.")
     drawn[0].plot([], [], "o-", color=style.BLUE, markersize=7, label="true labels")
     drawn[0].plot([], [], "s--", color=style.GREY, markersize=7, label="SHUFFLED LABELS (control, no result)")
-    seeds = " Small dots: each seed." if len(study["seeds"]) > 1 else ""
-    note = f"Bars: 95 % intervals over cases and seeds.{seeds}"
+    note = "Bars: 95 % intervals over cases and seeds." + " Small dots: each seed." * (
+        len(study["seeds"]) > 1
+    )
     legend_below(figure, drawn[0], note, columns=2 if columns > 1 else 1)
     return save_picture(figure, stem, formats)
 
@@ -111,12 +111,9 @@ def _draw_arms(axes: Axes, study: Json, block: str, position: Callable[[Json], f
 
 
 def _dose_response(axes: Axes, study: Json) -> None:
-    def share(record: Json) -> float:
-        """Siblings in train over the pool, in percent; a small pool gives at least one image a case."""
-        dose = study["doses"].get(record["arm"])
-        return 100 * float(dose["share"] if dose else record["arm"].split()[-1])
-
-    _draw_arms(axes, study, "injection", share, 0)
+    # Siblings in train over the pool, in percent; a small pool gives at least one image a case.
+    shares = {arm: dose["share"] for arm, dose in study["doses"].items()}
+    _draw_arms(axes, study, "injection", lambda r: 100 * float(shares.get(r["arm"], r["arm"].split()[-1])), 0)
     axes.set(xticks=[0, 25, 50, 100], xlim=(-8, 110))
     title = "Siblings of tested images\nput into the train set"
     label_axes(axes, title, "share of the siblings in train, %", "image AUROC on the probe")

@@ -21,16 +21,13 @@ PHOTOS = ("worst", "preview")  # what pictures of images are called
 
 
 class Picture(NamedTuple):
-    """A picture as a page holds it: ``source`` is a data URI, ``link`` where Markdown finds the file.
+    """A picture as a page holds it."""
 
-    A ``photo`` keeps its colours in dark mode; a plot is drawn light on dark there.
-    """
-
-    source: str
+    source: str  # a data URI
     alt: str
     wide: bool = False
-    link: str = ""
-    photo: bool = False
+    link: str = ""  # where Markdown finds the file
+    photo: bool = False  # keeps its colours in dark mode, where a plot is drawn light on dark
 
 
 @cache
@@ -81,9 +78,7 @@ def picture(path: Path, alt: str, link: str = "") -> Picture | None:
 def thumbnail(pixels: NDArray[np.uint8], alt: str, width: int) -> Picture:
     """A JPEG of uint8 H x W x 3 pixels, at most ``width`` pixels wide."""
     image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
-    if image.width > width:
-        height = max(1, round(image.height * width / image.width))
-        image = image.resize((width, height), Image.Resampling.BOX)
+    image.thumbnail((width, image.height), Image.Resampling.BOX)
     image.save(buffer, "JPEG", quality=85)
     return Picture(_data_uri(buffer.getvalue(), "jpeg"), alt, photo=True)
 

@@ -22,9 +22,9 @@ from histo_lightning.report.pages import Picture, picture, write_page
 from histo_lightning.report.scores import group_tables, part_context, titles
 from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
+from histo_lightning.report.words import Json
 from histo_lightning.runs import read_bytes, read_json
 
-Json = Mapping[str, Any]
 FILES = (
     "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
     "checkpoints/best.ckpt checkpoints/last.ckpt train.log plots tensorboard"
@@ -42,7 +42,11 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
 
 
 def part_figures(
-    table: Predictions, scores: Json, threshold: float | None, temperature: Json | None
+    table: Predictions,
+    scores: Json,
+    threshold: float | None,
+    temperature: Json | None,
+    read_image: Reader | None,
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure of each picture of scored predictions, with the operating point and temperature of ``metrics.json``."""
     yield "roc", curves.roc_figure(table, scores)
@@ -50,10 +54,14 @@ def part_figures(
     yield "confusion", confusion_figure(table)
     yield "precision_recall", curves.precision_recall_figure(table, scores)
     yield "reliability", curves.reliability_figure(table, temperature)
+    if read_image is not None:
+        yield "worst", worst_figure(table, read_image)
 
 
-def draw_plots(run_folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw ``plots/*`` of a run folder from its tables, but for the worst errors, which need pixels: ``draw_worst``.
+def draw_plots(
+    run_folder: Path, formats: Sequence[str] = ("png",), read_image: Reader | None = None
+) -> list[Path]:
+    """Draw ``plots/*`` of a run folder from its tables, the worst errors too where their pixels can be read.
 
     The files written, each whole or not at all; UserError where a table is damaged or a picture cannot be written.
     """
@@ -64,35 +72,21 @@ def draw_plots(run_folder: Path, formats: Sequence[str] = ("png",)) -> list[Path
     figures = {"loss": curves.curve_figure(history, "loss", best)}
     figures["accuracy"] = curves.curve_figure(history, "accuracy", best, baseline)
     threshold = (metrics.get("operating_point") or {}).get("threshold")
-    for part, table in _scored_parts(run_folder, metrics):
-        drawn = part_figures(table, metrics[part], threshold, metrics.get("temperature"))
-        figures |= {f"{name}_{part}": figure for name, figure in drawn}
-    return [path for name, figure in figures.items() for path in save_picture(figure, plots / name, formats)]
-
-
-def draw_worst(run_folder: Path, read_image: Reader, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw ``plots/worst_val`` and, where the test set was read, ``worst_test``; raises as ``draw_plots``."""
-    written = list[Path]()
-    for part, table in _scored_parts(run_folder, read_metrics(run_folder)):
-        figure = worst_figure(table, read_image)
-        written += save_picture(figure, run_folder / "plots" / f"worst_{part}", formats)
-    return written
-
-
-def _scored_parts(run_folder: Path, metrics: Json) -> Iterator[tuple[str, Predictions]]:
     for part in ("val", "test"):
         if metrics.get(part):
-            yield part, read_predictions(run_folder / "predictions" / f"{part}.csv")
+            table = read_predictions(run_folder / "predictions" / f"{part}.csv")
+            drawn = part_figures(table, metrics[part], threshold, metrics.get("temperature"), read_image)
+            figures |= {f"{name}_{part}": figure for name, figure in drawn}
+    return [path for name, figure in figures.items() for path in save_picture(figure, plots / name, formats)]
 
 
 def draw_evaluation(
     folder: Path, table: Predictions, scores: Json, threshold: float | None, temperature: Json | None, read_image: Reader,
     formats: Sequence[str] = ("png",),
 ) -> None:  # fmt: skip
-    """``plots/*`` of an evaluation: the pictures of a run's part, and the worst errors."""
-    for name, figure in part_figures(table, scores, threshold, temperature):
+    """``plots/*`` of an evaluation: the pictures of a run's part."""
+    for name, figure in part_figures(table, scores, threshold, temperature, read_image):
         save_picture(figure, folder / "plots" / name, formats)
-    save_picture(worst_figure(table, read_image), folder / "plots" / "worst", formats)
 
 
 def write_report(run_folder: Path) -> Path:
@@ -109,6 +103,14 @@ def write_report(run_folder: Path) -> Path:
     rate = history.get("images_per_second", np.array([np.nan]))
     ranked = words.score_value(metrics, parts[0], "image", "auroc") is not None
     by_case = bool(words.level_scores(metrics, parts[0], "case").get("n"))
+    # The watched score at the scored epoch, at the end and in the median, and how many epochs come near.
+    monitored, epoch = metrics.get("monitored") or [], None
+    watched = np.array([value for value in monitored if value is not None], np.float64)
+    scored = (monitored[int(metrics["best_epoch"]) :] or [None])[0]
+    if scored is not None:
+        near = int(np.sum(np.abs(watched - scored) <= NEAR))
+        epoch = {"scored": scored, "last": watched[-1], "median": float(np.median(watched))}
+        epoch |= {"near": near, "of": len(watched)}
     context = {
         "name": run_folder.name,
         "title": words.run_title(config, split) or run_folder.name,
@@ -119,7 +121,7 @@ def write_report(run_folder: Path) -> Path:
         "config_text": config_text,
         "contents": contents_table(split, metrics),
         "parts": {part: part_context(metrics[part]) for part in parts},
-        "epoch": _epoch_facts(metrics),
+        "epoch": epoch,
         "images_per_second": float(np.nanmedian(rate)) if np.isfinite(rate).any() else None,
         "influence": influence_table(predictions) if ranked and by_case else None,
     }
@@ -168,33 +170,20 @@ def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:
         own = [name for name in names if name.class_name == class_name]
         cases = Counter(sorted(name.case for name in own))  # of equal cases the first by name is the largest
         shares = [f"{100 * size / len(own):.0f} % ({case})" for case, size in cases.most_common(1)]
-        effective = kish(np.array(list(cases.values()), dtype=np.int64))
-        counts = [len(own), len({name.slide for name in own}), len(cases)]
-        contents[class_name] = [*map(str, counts), f"{effective:.1f}", *(shares or ["none"])]
+        counts = len(own), len({name.slide for name in own}), len(cases)
+        effective = f"{kish(np.array([*cases.values()], np.int64)):.1f}"
+        contents[class_name] = [*map(str, counts), effective, *(shares or ["none"])]
     return contents
 
 
 def contents_table(split: Json, metrics: Json) -> Table:
     """Images, slides and cases of each part by class, and how unequal the cases are."""
-    images = {part: split["parts"][part] for part in words.PART_NAMES if part in (split.get("parts") or {})}
-    rows = [["images", *(str(len(names)) for names in images.values())]]
-    contents = {part: contents_of(names) or {} for part, names in images.items()}
-    for class_name in CLASSES:
-        columns = []
-        for part in images:
-            counts = words.level_scores(metrics, part, "image").get("units") or {}
-            unknown = [str(counts.get(class_name, "unknown")), *["unknown"] * 4]
-            columns.append(contents[part].get(class_name, unknown))
-        rows += [[f"{class_name}: {title}", *cells] for title, *cells in zip(CONTENTS, *columns, strict=True)]
-    return Table(["", *(words.PART_NAMES[part] for part in images)], rows)
-
-
-def _epoch_facts(metrics: Json) -> dict[str, Any] | None:
-    """The watched score at the scored epoch, at the end and in the median, and how many epochs come near."""
-    monitored = metrics.get("monitored") or []
-    watched = np.array([value for value in monitored if value is not None], np.float64)
-    scored = (monitored[int(metrics["best_epoch"]) :] or [None])[0]
-    if scored is None:
-        return None
-    near, median = int(np.sum(np.abs(watched - scored) <= NEAR)), float(np.median(watched))
-    return {"scored": scored, "last": watched[-1], "median": median, "near": near, "of": len(watched)}
+    rows = [["", "images", *(f"{class_name}: {title}" for class_name in CLASSES for title in CONTENTS)]]
+    for part in [part for part in words.PART_NAMES if part in (split.get("parts") or {})]:
+        images = split["parts"][part]
+        contents, counts = contents_of(images), words.level_scores(metrics, part, "image").get("units") or {}
+        unknown = {name: [str(counts.get(name, "unknown")), *["unknown"] * 4] for name in CLASSES}
+        cells = [cell for column in (contents or unknown).values() for cell in column]
+        rows.append([words.PART_NAMES[part], str(len(images)), *cells])
+    head, *body = map(list, zip(*rows, strict=True))
+    return Table(head, body)

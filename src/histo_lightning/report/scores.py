@@ -10,10 +10,9 @@ from histo_lightning.evaluation import Table as Predictions
 from histo_lightning.evaluation import all_scores, score_predictions
 from histo_lightning.evaluation.intervals import wilson
 from histo_lightning.evaluation.levels import LEVELS, units
-from histo_lightning.report.tables import Notes, Table, table_with_notes
-from histo_lightning.report.words import fixed, interval_text, level_scores, levels_of
+from histo_lightning.report.tables import Table, mark, table_with_notes
+from histo_lightning.report.words import Json, fixed, interval_text, level_scores, levels_of
 
-Json = Mapping[str, Any]
 MAIN = ("auroc", "balanced_accuracy", "balanced_accuracy_headline", "sensitivity", "specificity", "accuracy")
 BASELINES = ("accuracy", "f1")  # the scores that the class mix flatters
 
@@ -24,14 +23,14 @@ def titles() -> dict[str, tuple[str, str]]:
     return {score.name: (score.title, score.meaning) for task in tasks for score in all_scores(task)}
 
 
-def score_cell(score: Json | None, notes: Notes) -> str:
+def score_cell(score: Json | None, notes: list[str]) -> str:
     """A score with its interval, and the mark of why one of them is missing."""
     if score is None:
         return "\N{MIDDLE DOT}"
     known = score.get("value") is not None
     bounded = known and score.get("low") is not None and score.get("high") is not None
     reason = f"{'no interval: ' * known}{score.get('reason') or 'not computed'}"
-    return interval_text(score) + ("" if bounded else notes.mark(reason))
+    return interval_text(score) + ("" if bounded else mark(notes, reason))
 
 
 def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
@@ -45,7 +44,7 @@ def score_tables(levels: Mapping[str, Json | None]) -> tuple[Table, Table]:
 
 
 def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
-    notes, rows = Notes(), []
+    notes, rows = list[str](), []
     levels = list(by_level.values())
     missing = [{"reason": scores["reason"]} if scores.get("reason") else None for scores in levels]
     for name in names:
@@ -61,13 +60,13 @@ def _table(names: Sequence[str], by_level: Mapping[str, Json]) -> Table:
 def recall_table(levels: Mapping[str, Json | None]) -> Table | None:
     """Recall of each subtype with the number of its cases; None for the binary task."""
     recalls = [(levels.get(level) or {}).get("recall") or {} for level in LEVELS]
-    notes, rows = Notes(), []
+    notes, rows = list[str](), []
     for subtype, score in recalls[0].items():
         count = "cases unknown" if score.get("cases") is None else f"cases: {score['cases']}"
-        entries = [dict(recall.get(subtype) or {}) for recall in recalls]
-        for entry in entries:  # the row says how many cases there are
-            entry["reason"] = str(entry.get("reason") or "").partition(" (")[0]
-        cells = [score_cell(entry if "value" in entry else None, notes) for entry in entries]
+        cells = []
+        for entry in (recall.get(subtype) or {} for recall in recalls):
+            why = str(entry.get("reason") or "").partition(" (")[0]  # the row says how many cases there are
+            cells.append(score_cell({**entry, "reason": why} if "value" in entry else None, notes))
         rows.append([f"{SUBTYPE_NAMES.get(subtype, subtype).replace('_', ' ')}, {subtype}; {count}", *cells])
     head = ["recall of", *(f"by {level}" for level in LEVELS)]
     return table_with_notes(head, rows, notes) if rows else None
@@ -93,7 +92,7 @@ def group_tables(table: Predictions) -> dict[str, Table]:
     magnifications = np.unique(table.magnification).tolist()
     if len(magnifications) > 1:
         names = [(level, name) for level in levels[::-1] for name in ("auroc", "balanced_accuracy")]
-        notes, rows = Notes(), []
+        notes, rows = list[str](), []
         for magnification in magnifications:
             part = {"part": score_predictions(table.rows(table.magnification == magnification))}
             cells = [score_cell(level_scores(part, "part", level).get(name), notes) for level, name in names]

@@ -91,9 +91,9 @@ def legend_below(figure: Figure, axes: Axes, note: str = "", columns: int = 1) -
 
 
 def save_picture(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write ``<stem>.png``, and ``svg`` and ``pdf`` where asked for; the same figure gives the same bytes.
+    """Write ``<stem>.png``, and ``svg`` and ``pdf`` where asked for, whole or not at all; a figure always gives the same bytes.
 
-    Files are whole or absent; raises UserError where one cannot be written. Text in an SVG stays text.
+    UserError where one cannot be written. Text in an SVG stays text.
     """
     paths = []
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}

@@ -17,7 +17,6 @@ MANY_MARKS = 3  # cells of one note
 
 
 def _marks(rows: Sequence[Sequence[str]]) -> Counter[int]:
-    """How many cells refer to each note."""
     return Counter(int(mark) for row in rows for cell in row for mark in _MARK.findall(cell))
 
 
@@ -64,27 +63,20 @@ def markdown_text(text: Any) -> Markup:
     return text if isinstance(text, Markup) else Markup(_SPECIAL.sub(r"\\\1", " ".join(str(text).split())))
 
 
-class Notes:
-    """Reasons in order of appearance, each once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def mark(self, text: str) -> str:
-        """The number that leads from a cell to the note ``text``, e.g. `` [1]``."""
-        if text not in self.texts:
-            self.texts.append(text)
-        return f" [{self.texts.index(text) + 1}]"
+def mark(notes: list[str], text: str) -> str:
+    """The number that leads from a cell to a note, e.g. `` [1]``; a new ``text`` is added to ``notes``."""
+    notes += [] if text in notes else [text]
+    return f" [{notes.index(text) + 1}]"
 
 
-def table_with_notes(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Notes) -> Table:
+def table_with_notes(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> Table:
     """A table whose notes are numbered, but for a note that many cells have: it is said once, without numbers."""
     marks = _marks(rows)
-    common = [text for number, text in enumerate(notes.texts, 1) if marks[number] > MANY_MARKS]
-    ordered = [text for text in notes.texts if text not in common]
+    common = [text for number, text in enumerate(notes, 1) if marks[number] > MANY_MARKS]
+    ordered = [text for text in notes if text not in common]
 
     def renumbered(match: re.Match[str]) -> str:
-        text = notes.texts[int(match[1]) - 1]
+        text = notes[int(match[1]) - 1]
         return "" if text in common else f" [{ordered.index(text) + 1}]"
 
     return Table(head, [[_MARK.sub(renumbered, cell) for cell in row] for row in rows], ordered + common)

@@ -6,7 +6,6 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from histo_lightning.errors import UserError
 
@@ -44,10 +43,7 @@ def serve(root: Path, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM; runs that begin meanwhile appear. UserError where the port is taken."""
     from tensorboard import program  # takes a second
 
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="histo_lightning_") as folder, suppress(KeyboardInterrupt):
         links, board = Path(folder), program.TensorBoard()
         count = link_runs(root, links)

@@ -17,10 +17,15 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.data.pixels.stains import measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
-from histo_lightning.evaluation.calibration import fit, sigmoid
+from histo_lightning.evaluation.calibration import (
+    apply_temperature,
+    fit,
+    fit_temperature,
+    operating_point,
+    sigmoid,
+)
 from histo_lightning.evaluation.remarks import remarks
-from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
-from histo_lightning.report.run_page import draw_plots, draw_worst, write_report
+from histo_lightning.report.run_page import draw_plots, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json
 from histo_lightning.training.fit import Fitted, Rows
@@ -158,7 +163,6 @@ def draw_run(config: Config, folder: Path, data: BreakHisDataModule) -> None:
     pixels, rows, formats = data.pixels, dict[str, int](), config.report.formats
     for part in data.parts.values():
         rows |= zip((record.path for record in part.records), part.rows.tolist(), strict=True)
-    draw_plots(folder, formats)
-    draw_worst(folder, lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None, formats)
+    draw_plots(folder, formats, lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None)
     write_report(folder)
     write_board(config, folder)

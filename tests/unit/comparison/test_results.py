@@ -24,8 +24,8 @@ from sklearn.metrics import (
 
 from factories.sweeps import by_case, config_of, read, write_run, write_sweep
 from histo_lightning.comparison.cells import score_out_of_fold
+from histo_lightning.comparison.families import plan_hash
 from histo_lightning.comparison.folders import find_folders, listed_folders
-from histo_lightning.comparison.plans import plan_hash
 from histo_lightning.comparison.reading import SHOWN_SCORES, read_runs
 from histo_lightning.comparison.results import analyse, compare_runs, results_table
 from histo_lightning.comparison.settings import natural
@@ -41,7 +41,7 @@ from histo_lightning.evaluation import (
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.registry import score_names
 from histo_lightning.report.comparison_page import figures, texts
-from histo_lightning.report.summaries import print_comparison
+from histo_lightning.report.console import print_comparison
 from histo_lightning.runs import unquote_cell, write_json
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]
@@ -401,7 +401,7 @@ def test_a_key_that_an_older_run_does_not_know_has_its_default(tmp_path: Path) -
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(re.sub(r"(?m)^label_smoothing:.*\n", "", text))
     assert "label_smoothing" not in (folder / "config.yaml").read_text()
-    runs, _ = read_runs(find_folders([folder]))
+    runs, _, _ = read_runs([folder])
     assert runs["label_smoothing"].tolist() == [0.0]
 
 
@@ -788,7 +788,7 @@ def test_folders_are_found_at_any_depth_and_listed_with_commas(tmp_path: Path) -
     for name in ("a, b/runs/one", "c/two", "c/.hidden/three", "c/two/checkpoints/inner"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "status.json").write_text("{}")
-    assert [path.name for path in find_folders([tmp_path]).runs] == ["one", "two"]
+    assert [path.name for path in find_folders([tmp_path])[0]] == ["one", "two"]
     both = f"[{tmp_path}/a, b,{tmp_path}/c]"
     assert listed_folders(both) == [tmp_path / "a, b", tmp_path / "c"]
     assert listed_folders(f"[ '{tmp_path}/c' , \"{tmp_path}/a, b\"]") == [tmp_path / "c", tmp_path / "a, b"]

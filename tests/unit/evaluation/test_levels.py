@@ -89,8 +89,8 @@ def test_eight_classes_decide_by_the_largest_and_binary_by_p_malignant() -> None
     logits[:, 4:] = 0.9  # F is the largest, but the four malignant subtypes hold more than half
     table = make_table(
         "subtype",
-        **{n: table[c].tolist() for n, c in (("image", "image"), ("path", "path"), ("class_name", "class"))},
-        **{n: table[n].tolist() for n in ("subtype", "slide", "case", "magnification", "part")},
+        **{n: getattr(table, n).tolist() for n in ("image", "path", "class_name")},
+        **{n: getattr(table, n).tolist() for n in ("subtype", "slide", "case", "magnification", "part")},
         logits=logits,
     )
     image = score_predictions(table, intervals=False)["image"]

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from factories.predictions import random_table
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, score_predictions
-from histo_lightning.evaluation.thresholds import apply_temperature, fit_temperature, operating_point
+from histo_lightning.evaluation.calibration import apply_temperature, fit_temperature, operating_point
 
 
 def validation(benign: int = 5, malignant: int = 9, seed: int = 0, task: str = "binary") -> Table:

@@ -40,7 +40,7 @@ from histo_lightning.report.figures.curves import (
     reliability_figure,
     roc_figure,
 )
-from histo_lightning.report.run_page import draw_plots, draw_worst, part_figures
+from histo_lightning.report.run_page import draw_plots, part_figures
 from histo_lightning.report.style import save_picture, shown
 from histo_lightning.runs import read_json
 
@@ -265,7 +265,7 @@ def test_reliability_bins_by_hand() -> None:
     assert bins.malignant.tolist() == [(pair < 5).sum() for pair in order]
     np.testing.assert_allclose(bins.share, (order < 5).mean(axis=1))
     tied = reliability_bins(units(replace(table, p_malignant=np.full(10, 0.25)), "image"))
-    assert (tied.p.tolist(), tied.share.tolist(), tied.size.tolist()) == ([0.25], [0.5], [10])
+    assert (tied.p.tolist(), tied.share.tolist(), tied.units.tolist()) == ([0.25], [0.5], [10])
 
 
 def test_the_reliability_diagram_before_and_after_the_temperature() -> None:
@@ -344,12 +344,15 @@ def test_the_worst_errors(tmp_path: Path) -> None:
     np.testing.assert_allclose(own[worst_images(eight)], np.sort(own)[::-1][:12])
     assert "called" in worst_figure(eight, read).axes[0].get_title()
     run = made_up_run(tmp_path / "run", draws=100, epochs=2)
-    first = [path.read_bytes() for path in draw_worst(run, lambda _: np.full((46, 70, 3), 90, np.uint8))]
-    again = draw_worst(run, lambda _: np.full((46, 70, 3), 90, np.uint8))
-    assert [path.name for path in again] == ["worst_val.png", "worst_test.png"]
+    first = [
+        path.read_bytes() for path in draw_plots(run, read_image=lambda _: np.full((46, 70, 3), 90, np.uint8))
+    ]
+    again = draw_plots(run, read_image=lambda _: np.full((46, 70, 3), 90, np.uint8))
+    names = [path.name for path in again]
+    assert [name for name in names if name.startswith("worst")] == ["worst_val.png", "worst_test.png"]
     assert [path.read_bytes() for path in again] == first
     with pytest.raises(UserError, match="has not been scored"):
-        draw_worst(tmp_path, read)
+        draw_plots(tmp_path, read_image=read)
 
 
 def test_hostile_names_in_pictures(tmp_path: Path) -> None:
@@ -369,5 +372,5 @@ def test_hostile_names_in_pictures(tmp_path: Path) -> None:
 def test_a_shortened_run_s_few_images_of_one_class_are_drawn(rows: slice) -> None:
     table = made_up_table("test").rows(np.arange(2000)[rows])
     assert len(np.unique(table.malignant)) == 1
-    names = [name for name, figure in part_figures(table, {}, 0.4, {"temperature": 2.0}) if figure.axes]
+    names = [name for name, figure in part_figures(table, {}, 0.4, {"temperature": 2.0}, None) if figure.axes]
     assert names == list(DRAWN)

@@ -23,7 +23,6 @@ from histo_lightning.report.run_page import (
     contents_of,
     draw_evaluation,
     draw_plots,
-    draw_worst,
     group_tables,
     write_evaluation,
     write_report,
@@ -36,8 +35,7 @@ from histo_lightning.runs import read_json, write_atomic, write_json
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished binary run with its plots and report."""
     run = made_up_run(tmp_path_factory.mktemp("runs") / "plain", draws=400)
-    draw_plots(run)
-    draw_worst(run, lambda _: np.full((46, 70, 3), 90, np.uint8))
+    draw_plots(run, read_image=lambda _: np.full((46, 70, 3), 90, np.uint8))
     write_report(run)
     return run
 

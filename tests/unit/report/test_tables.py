@@ -9,7 +9,7 @@ from rich.console import Console
 from factories.html import Page
 from histo_lightning.report.pages import _environment, render_markdown, render_page
 from histo_lightning.report.scores import part_context, score_tables
-from histo_lightning.report.tables import Notes, Table, cell_parts, table_with_notes
+from histo_lightning.report.tables import Table, cell_parts, mark, table_with_notes
 from histo_lightning.report.words import (
     SYNTHETIC,
     duration,
@@ -75,10 +75,10 @@ def test_parts_of_a_cell(text: str, parts: tuple[str, str, str]) -> None:
 
 
 def test_a_note_that_many_cells_have_is_said_once_without_numbers() -> None:
-    notes = Notes()
+    notes: list[str] = []
     rows = [
-        ["x", *[f"{k}{notes.mark('everywhere')}" for k in range(4)]],
-        ["y", f"1{notes.mark('here')}", "", "", ""],
+        ["x", *[f"{k}{mark(notes, 'everywhere')}" for k in range(4)]],
+        ["y", f"1{mark(notes, 'here')}", "", "", ""],
     ]
     table = table_with_notes(["", "a", "b", "c", "d"], rows, notes)
     assert table.rows == [["x", "0", "1", "2", "3"], ["y", "1 [1]", "", "", ""]]

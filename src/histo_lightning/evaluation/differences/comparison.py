@@ -1,7 +1,5 @@
 """Levels of a factor compared with a reference, as values that JSON can hold: null, never NaN, with the reason."""
 
-from typing import Any
-
 import numpy as np
 
 from histo_lightning.data.breakhis.names import CLASSES
@@ -10,9 +8,7 @@ from histo_lightning.evaluation.differences.layout import Layout, Predictions, S
 from histo_lightning.evaluation.differences.methods import LEVEL, number
 from histo_lightning.evaluation.intervals import case_weights
 from histo_lightning.evaluation.registry import Score, named_score
-from histo_lightning.evaluation.table import Floats
-
-Json = dict[str, Any]
+from histo_lightning.evaluation.table import Floats, Json
 
 FEWEST_REPLICATES = 4
 
@@ -34,18 +30,14 @@ def compare_levels(
     difference has a variance over cases, taken jointly at all magnifications, and one over training runs.
 
     Args:
-        predictions: by level, each with the same magnifications, replicates, images and folds.
-        reference: the level to compare against; score: one of ``score_names``.
+        predictions: by level, each with the same magnifications, replicates, images and folds; score: of ``score_names``.
         primary: a family fixed beforehand, which gets simultaneous intervals; False: exploratory, Holm only.
         draws: resamples of cases for the simultaneous intervals of two or more comparisons; seed: of the draws.
         equal_budget: whether the sentences may say "at equal budget".
         standard_error: ``jackknife``, or for a score over pairs of cases (AUROC) ``pairs``; see ``methods``.
 
-    Returns:
-        What ``docs/statistics.md`` describes. Differences are level minus reference, in units of the score.
-
-    Raises:
-        UserError: an unknown score, a level without it, or levels that may not be compared (see ``layout_of``).
+    What comes back, ``docs/statistics.md`` describes; differences are level minus reference, in units of the score.
+    UserError: an unknown score, a level without it, or levels that may not be compared (see ``layout_of``).
     """
     wanted_level, wanted = named_score(score)
     layout = layout_of(predictions, reference)
@@ -57,9 +49,15 @@ def compare_levels(
     pooled = scores.less_reference().over_magnifications()
     mean, largest = pooled.paired(layout.case_class), None
     if primary:
-        ses = mean.case_se, mean.seed_se
-        largest = methods.largest_deviations(pooled.resampled, pooled.value, *ses, seed)
-    bonferroni = largest is not None and others > 1 and not len(largest)
+        largest = methods.largest_deviations(pooled.resampled, pooled.value, mean.case_se, mean.seed_se, seed)
+    notes = {
+        sentences.CONDITIONAL: replicates == 1,
+        f"{replicates} replicates: the variance between training runs rests on {replicates - 1} degree(s) of freedom; "
+        f"the protocol asks for at least {FEWEST_REPLICATES}": 1 < replicates < FEWEST_REPLICATES,
+        "standard errors by pairs of cases (standard_error=pairs)": by_pairs,
+        "simultaneous intervals by Bonferroni: the score is undefined in too many resamples of cases, or nothing "
+        "varies": largest is not None and others > 1 and not len(largest),
+    }
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
     record: Json = {
         "score": score,
@@ -74,7 +72,7 @@ def compare_levels(
         "level": LEVEL,
         "standard_error": "pairs" if by_pairs else "jackknife",
         "draws": resamples,
-        "notes": _notes(replicates, by_pairs, bonferroni),
+        "notes": [text for text, holds in notes.items() if holds],
         "arms": {name: by_level[name] for name in predictions},
         "pairs": [pairs[name] for name in predictions if name != reference],
         "friedman": _rank_record(scores, layout, wanted),
@@ -184,17 +182,3 @@ def _rank_record(scores: Scores, layout: Layout, score: Score) -> Json:
     ranks = methods.friedman(blocks, lower_is_better=score.lower_is_better)
     mean_ranks = dict(zip(layout.levels, ranks.pop("mean_rank"), strict=True))
     return record | ranks | {"mean_ranks": mean_ranks}
-
-
-def _notes(replicates: int, by_pairs: bool, bonferroni: bool) -> list[str]:
-    """What a reader must know before the numbers."""
-    notes = [sentences.CONDITIONAL] if replicates == 1 else []
-    if 1 < replicates < FEWEST_REPLICATES:
-        rests = f"the variance between training runs rests on {replicates - 1} degree(s) of freedom"
-        notes.append(f"{replicates} replicates: {rests}; the protocol asks for at least {FEWEST_REPLICATES}")
-    if by_pairs:
-        notes.append("standard errors by pairs of cases (standard_error=pairs)")
-    if bonferroni:
-        why = "the score is undefined in too many resamples of cases, or nothing varies"
-        notes.append(f"simultaneous intervals by Bonferroni: {why}")
-    return notes

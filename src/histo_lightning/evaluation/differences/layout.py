@@ -24,13 +24,10 @@ TWO_VALUES = {
 
 
 class Replicate(NamedTuple):
-    """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat).
+    """Pooled out-of-fold predictions of one level at one magnification with one seed (or split repeat)."""
 
-    ``table`` has all folds' test parts, an image once; ``fold`` (N,) int64 is numbered as in the split (validation is next).
-    """
-
-    table: Table
-    fold: Integers
+    table: Table  # of all folds' test parts, an image once
+    fold: Integers  # (N,), numbered as in the split (validation is next)
 
 
 Predictions = Mapping[str, Mapping[str, Sequence[Replicate]]]
@@ -56,8 +53,7 @@ class Layout(NamedTuple):
 def layout_of(predictions: Predictions, reference: str) -> Layout:
     """What the levels share; UserError where they may not be compared.
 
-    Refused are one level only, an unknown reference, levels with different magnifications, numbers of replicates, cases,
-    images or folds, unknown grouping, a case in two folds or classes, and fewer than two cases of a class.
+    So where they have other magnifications, replicates, images or folds than the reference, or too few or ambiguous cases.
     """
     if reference not in predictions or len(predictions) < 2:
         raise UserError(
@@ -80,10 +76,17 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
             names = (f"{reference} at {m}, replicate 1", f"{name} at {m}, replicate {r + 1}")
             images = _images(replicate, names[1])
             if not images[KEY].equals(own.setdefault((m, 0), images)[KEY]):
-                raise _difference(own[m, 0], images, names)
-            if (apart := images["first"] != own.setdefault((m, r), images)["first"]).any():
+                both = own[m, 0][KEY].merge(images[KEY], how="outer", on=KEY, indicator="held")
+                apart = both[both["held"] != "both"]
+                image, case, label, held = apart.iloc[0]
                 raise UserError(
-                    f"image {images['image'][apart.argmax()]} at {m}, replicate {r + 1}: the levels have different folds; "
+                    f"{names[held == 'left_only']}, and others hold different images: image {image} of the "
+                    f"{CLASSES[label]} case {case} is not in it ({len(apart)} such); finish the missing folds or "
+                    "compare what was tested on the same images of one copy of the data set"
+                )
+            if (moved := images["first"] != own.setdefault((m, r), images)["first"]).any():
+                raise UserError(
+                    f"image {images['image'][moved.argmax()]} at {m}, replicate {r + 1}: the levels have different folds; "
                     "compare runs with the same split, split.seed and split.repeat"
                 )
     folds = []
@@ -101,8 +104,9 @@ def layout_of(predictions: Predictions, reference: str) -> Layout:
             f"{FEWEST_CASES} of each class"
         )
     if len(set(fold.max(axis=1))) > 1:
-        what = "replicates with different numbers of folds"
-        raise UserError(f"{reference}: {what}; compare one number of folds")
+        raise UserError(
+            f"{reference}: replicates with different numbers of folds; compare one number of folds"
+        )
     # A partition is known by the first case of each case's fold.
     firsts = [tuple(np.unique(row, return_index=True)[1][row].tolist()) for row in fold]
     partition = pd.factorize(pd.Index(firsts, tupleize_cols=False))[0].astype(np.int64)
@@ -126,18 +130,6 @@ def _images(replicate: Replicate, where: str) -> pd.DataFrame:
         image = images["image"][twice.argmax()]
         raise UserError(f"{where}: image {image} appears twice; pool disjoint test parts of one seed")
     return images.assign(first=images.groupby("fold")["image"].transform("first"))
-
-
-def _difference(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> UserError:
-    """Of two replicates, named for the message, that do not hold the same images of the same cases."""
-    both = first[KEY].merge(second[KEY], how="outer", on=KEY, indicator="held")
-    apart = both[both["held"] != "both"]
-    image, case, label, held = apart.iloc[0]
-    return UserError(
-        f"{names[held == 'left_only']}, and others hold different images: image {image} of the {CLASSES[label]} case "
-        f"{case} is not in it ({len(apart)} such); finish the missing folds or compare what was tested on the same "
-        "images of one copy of the data set"
-    )
 
 
 class Scores(NamedTuple):

@@ -1,7 +1,7 @@
 """The arms of the leakage study: image-level scores and their differences, clustered by case, with seed variance.
 
-``compare_levels`` cannot take these arms: one case is in several folds, official folds test a case several times, and an
-arm is compared on parts of the images. A contrast is a weighted sum of scores; its variance is section 5's (``paired``).
+Not by ``compare_levels``: one case is in several folds, official folds test a case several times, and an arm is compared on
+parts of the images. A contrast is a weighted sum of scores; its variance is section 5's (``paired``).
 
 All functions take one frame of predictions, a row an image of a run's test set: ``arm, seed, magnification, fold, image,
 slide, case, malignant`` (0 or 1) and ``p``, P(malignant). ``contrast``, ``injection`` and ``official`` return ``arms`` and
@@ -19,9 +19,7 @@ from histo_lightning.evaluation.differences.methods import holm, number, paired,
 from histo_lightning.evaluation.differences.sentences import CONDITIONAL
 from histo_lightning.evaluation.levels import Units
 from histo_lightning.evaluation.registry import named_score
-from histo_lightning.evaluation.table import Floats, Integers, Text
-
-Json = dict[str, Any]
+from histo_lightning.evaluation.table import Floats, Integers, Json, Text
 
 SCORES = ("auroc", "balanced_accuracy", "accuracy")
 CONTRAST = ("image_random", "slide_kfold", "case_kfold")
@@ -50,8 +48,8 @@ def injection(rows: pd.DataFrame) -> Json:
 def official(rows: pd.DataFrame, shared: Mapping[int, Collection[str]]) -> Json:
     """C: touched test images of the authors' folds, of cases ``shared`` with train (by fold), and untouched ones.
 
-    The leak is ``official`` minus ``official clean`` on touched images; on untouched ones it should be near 0, and the
-    size-matched control tells how much of either is the size of the training part.
+    The leak is ``official`` minus ``official clean`` on touched images, near 0 on untouched ones; the size-matched control
+    tells how much of either is the size of the training part.
     """
     is_touched = [case in shared.get(fold, ()) for fold, case in zip(rows.fold, rows.case, strict=True)]
     rows = rows.assign(among=np.where(is_touched, TOUCHED, UNTOUCHED))
@@ -81,9 +79,9 @@ def _records(rows: pd.DataFrame, names: Sequence[tuple[str, str | None]]) -> lis
         if {TOUCHED, UNTOUCHED} <= set(groups):
             groups[APART] = groups[TOUCHED] | {key: -sign for key, sign in groups[UNTOUCHED].items()}
         for key, weights in groups.items():
-            about: Json = {"arm": arm, "reference": reference, "among": key}
-            about |= {score: estimate(common, weights, score) for score in SCORES}
-            records.append(about | {"coverage": coverage})
+            estimates = {score: estimate(common, weights, score) for score in SCORES}
+            about = {"arm": arm, "reference": reference, "among": key}
+            records.append(about | estimates | {"coverage": coverage})
     return records
 
 
@@ -122,12 +120,8 @@ def whole_block(runs: pd.Series) -> list[tuple[int, int, int]]:
 def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score: str) -> Json:
     """A weighted sum of scores, e.g. leaky minus clean, with its standard error (``paired``) and 95 % interval.
 
-    A score is averaged over magnifications, then over seeds. The interval of a single score (one weight of 1) is made on
-    the logit scale, so that it stays within 0 and 1.
-
-    Args:
-        rows: of every arm on the same seeds and magnifications, with a column ``among``.
-        weights: of the score of each (arm, among).
+    ``rows`` are of every arm on the same seeds and magnifications; ``weights`` of the score of each (arm, among). A score is
+    averaged over magnifications, then over seeds; the interval of a single one is made on the logit scale, within 0 and 1.
     """
     cells = dict(list(rows.groupby(["seed", "magnification", "arm", "among"])))
     seeds, magnifications = (sorted(rows[name].unique().tolist()) for name in ("seed", "magnification"))

@@ -2,10 +2,9 @@
 
 - ``paired`` (``STATISTICS.md`` section 5): SE^2 = sum over classes (n_c - 1)/n_c sum_i (D_(-i) - mean)^2 + s_seed^2 / R, a
   stratified jackknife over cases (Efron and Tibshirani 1993, ch. 11) and the variance over R training runs.
-- ``paired`` with the interactions of pairs: of a score over pairs of a benign and a malignant case, the jackknife counts twice
-  what only a pair of cases has, and what training adds to a case counts again in s_seed^2 / R. Less the squares of the pairs'
-  interactions it is the unbiased variance of a two-sample U-statistic (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat.
-  29:238-249, two-way clusters), and of s_seed^2 / R only what exceeds the runs' own variance over cases is added.
+- ``paired`` with the interactions of pairs of a benign and a malignant case: the jackknife counts twice what only a pair has.
+  Less the squares of the interactions it is the unbiased variance of a two-sample U-statistic (Cameron, Gelbach and Miller
+  2011, J. Bus. Econ. Stat. 29:238-249, two-way clusters); of s_seed^2 / R what exceeds the runs' own variance over cases is added.
 - ``correlated_t``: variance s^2 (1/J + n_test/n_train) of J differences by fold (Nadeau and Bengio 2003, Machine Learning
   52:239-281); it is the posterior scale of Corani and Benavoli (2015, Machine Learning 100:285-304) as well.
 - ``friedman`` (Demsar 2006, JMLR 7) is descriptive only: five folds are few blocks.
@@ -79,8 +78,7 @@ def paired(
     simulation (``tests/statistics``).
 
     Args:
-        values: (..., R) differences, one a replicate; left_out: (..., R, C) the same without each case.
-        case_class: (C,) class of each case.
+        values: (..., R) differences; left_out: (..., R, C) the same without each case; case_class: (C,).
         interactions: (..., R, P) of the pairs of cases, ``D - D_(-i) - D_(-j) + D_(-ij)``; None for the plain jackknife.
     """
     replicates = values.shape[-1]
@@ -90,7 +88,11 @@ def paired(
     if replicates > 1:
         whole = over_seeds = np.asarray(values.var(axis=-1, ddof=1) / replicates)
         if interactions is not None:
-            over_seeds = np.maximum(whole - _of_runs(left_out, case_class, interactions), 0.0)
+            # Of the variance over cases this share comes from the runs: their deviations from the mean run.
+            deviations = [each - each.mean(axis=-2, keepdims=True) for each in (left_out, interactions)]
+            runs = [[each[..., [r], :] for each in deviations] for r in range(replicates)]
+            known = sum(_over_cases(left, case_class, pairs)[0] for left, pairs in runs)
+            over_seeds = np.maximum(whole - known / (replicates - 1) / replicates, 0.0)
         spread, variance = spread + over_seeds * whole / (replicates - 1), over_cases + over_seeds
     variance = np.where(np.sqrt(variance) < SMALLEST_SE, 0.0, variance)
     case_se, seed_se, se = (np.sqrt(each) for each in (over_cases, over_seeds, variance))
@@ -110,29 +112,14 @@ def _over_cases(left_out: Floats, case_class: Integers, interactions: Floats | N
     return np.asarray(total), np.asarray((components**2 / (counts - 1)).sum(axis=-1))
 
 
-def _of_runs(left_out: Floats, case_class: Integers, interactions: Floats) -> Floats:
-    """(...) share of ``_over_cases`` that comes from the training runs: their deviations from the mean run, / (R - 1) R."""
-    replicates = left_out.shape[-2]
-    apart, pairs = (each - each.mean(axis=-2, keepdims=True) for each in (left_out, interactions))
-    runs = [_over_cases(apart[..., [r], :], case_class, pairs[..., [r], :])[0] for r in range(replicates)]
-    return np.asarray(np.sum(runs, axis=0) / (replicates - 1) / replicates)
-
-
 def largest_deviations(
     resampled: Floats, values: Floats, case_se: Floats, seed_se: Floats, seed: int
 ) -> Floats:
-    """The joint null distribution of A differences: the largest |deviation| / SE among them in each resample.
+    """The joint null distribution of A differences: the largest |deviation| / SE among them in each resample, sorted.
 
-    The joint deviations of the resamples of cases from their mean are scaled to the case SE, and normal ones with the
-    covariance of the differences over the R training runs, scaled to the seed SE, are added. So levels that share a
-    reference and cases stay correlated as they are.
-
-    Args:
-        resampled: (A, B) differences in resamples of cases, NaN where undefined.
-        values: (A, R) differences by replicate; case_se, seed_se: (A,) standard errors over cases and training runs.
-
-    Returns:
-        (at most B,) sorted; empty, for Bonferroni's bound, where A = 1, resamples are undefined or nothing varies.
+    Deviations of (A, B) resamples of cases are scaled to the (A,) case SE, and normal ones with the covariance of the (A, R)
+    values by replicate, scaled to the seed SE, are added: levels that share a reference and cases stay correlated.
+    Empty, for Bonferroni's bound, where A = 1, resamples are undefined (NaN) or nothing varies.
     """
     count, replicates = values.shape
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
@@ -193,9 +180,8 @@ def rotating_ratio(fold: Integers) -> float:
 def correlated_t(differences: Floats, n_test_by_n_train: float) -> dict[str, float] | None:
     """The t distribution of the true difference from (J,) differences by fold and n_test / n_train in cases.
 
-    Returns:
-        ``scale, variance_factor, t, df`` (J - 1), two-sided ``p``, ``low`` and ``high`` at ``LEVEL``, and the posterior
-        probabilities ``below, within`` and ``above`` +-``ROPE``; None where the differences do not vary.
+    ``scale, variance_factor, t, df`` (J - 1), two-sided ``p``, ``low`` and ``high`` at ``LEVEL``, and the posterior
+    probabilities ``below, within`` and ``above`` +-``ROPE``; None where the differences do not vary.
     """
     count, factor = len(differences), 1 / len(differences) + n_test_by_n_train
     spread = float(differences.std(ddof=1))
@@ -212,10 +198,10 @@ def correlated_t(differences: Floats, n_test_by_n_train: float) -> dict[str, flo
 
 
 def friedman(blocks: Floats, *, lower_is_better: bool = False) -> dict[str, Any]:
-    """Friedman (1937) and Nemenyi (1963) over (n, k) scores of n >= 2 blocks and k >= 2 models.
+    """Friedman (1937) and Nemenyi (1963) over (n, k) scores of n >= 2 blocks and k >= 2 models; mean rank 1 is the best.
 
-    ``mean_rank`` is 1 for the best score; ``statistic`` a chi-square with k - 1 degrees of freedom, corrected for ties;
-    ``critical_difference`` of mean ranks q sqrt(k (k + 1) / 6 n), with q of the studentised range / sqrt 2.
+    The statistic is a chi-square with k - 1 degrees of freedom, corrected for ties; ``critical_difference`` of mean ranks
+    q sqrt(k (k + 1) / 6 n), with q of the studentised range / sqrt 2.
     """
     n, k = blocks.shape
     # Scores that differ by rounding alone are tied.

@@ -56,7 +56,6 @@ def _signed(value: float, score: Score) -> str:
 
 
 def _limits(low: float, high: float, score: Score, unit: str) -> str:
-    """What lies outside the interval, on both sides."""
     up, down = ("an increase", "a decrease") if score.lower_is_better else ("a gain", "a loss")
     far, near = _size(high, score), _size(low, score)
     if high < 0:

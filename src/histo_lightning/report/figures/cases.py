@@ -15,6 +15,7 @@ from histo_lightning.evaluation import Table
 from histo_lightning.evaluation.levels import is_grouped, units
 from histo_lightning.evaluation.scores import confusion, log_error
 from histo_lightning.evaluation.subtypes import subtype_log_error
+from histo_lightning.evaluation.table import softmax
 from histo_lightning.report import style
 from histo_lightning.report.style import bare, label_axes, legend_below, new_figure, say_empty, shown
 from histo_lightning.report.words import COLLAPSED, counted, levels_of, part_of
@@ -139,12 +140,11 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
     title = f"The {len(rows)} images with the largest loss, {part_of(table)}:\n{wrong} called wrong"
     title += f", from {counted(cases, 'case')}" if cases else ""
     lines = max(1, -(-len(rows) // COLUMNS))
-    figure, grid = style.new_grid(lines, COLUMNS, INCHES, title)
+    figure, _ = style.new_grid(lines, COLUMNS, INCHES, title)
     figure.set_figheight(lines * (0.66 * INCHES + 0.4) + 0.6)  # fields are 1.5 times as wide as high
-    panels = [panel for line in grid for panel in line]
-    for panel in panels:
+    for panel in figure.axes:
         panel.set_axis_off()  # without ticks to lay out
-    for panel, row in zip(panels, rows.tolist(), strict=False):
+    for panel, row in zip(figure.axes, rows.tolist(), strict=False):
         pixels = read_image(str(table.path[row]))
         if pixels is None:
             pixels = np.full((2, 3, 3), 0xEE, np.uint8)
@@ -152,17 +152,14 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
         image = Image.fromarray(pixels)
         image.thumbnail((WIDEST, WIDEST))
         panel.imshow(np.asarray(image))
-        title, size = _caption(table, row), style.TEXT_SIZE - 2.5
-        panel.set_title(title, pad=3, fontsize=size, color=style.INK, parse_math=False)
+        case = shown(str(table.case[row]) or str(table.image[row]))
+        zoom = f"{table.magnification[row]}X" if table.magnification[row] else ""
+        caption, label = ", ".join(filter(None, [case, str(table.subtype[row]), zoom])), int(table.label[row])
+        if table.task == "binary":
+            caption += f"\n{CLASSES[label]}, P(mal.) {table.p_malignant[row]:.3f}"
+        else:
+            p = softmax(table.logits[row])[label]
+            caption += f"\nP({SUBTYPES[label]}) {p:.3f}, called {SUBTYPES[table.predicted[row]]}"
+        size = style.TEXT_SIZE - 2.5
+        panel.set_title(caption, pad=3, fontsize=size, color=style.INK, parse_math=False)
     return figure
-
-
-def _caption(table: Table, row: int) -> str:
-    case = shown(str(table.case[row]) or str(table.image[row]))
-    zoom = f"{table.magnification[row]}X" if table.magnification[row] else ""
-    first = ", ".join(filter(None, [case, str(table.subtype[row]), zoom]))
-    label = int(table.label[row])
-    if table.task == "binary":
-        return f"{first}\n{CLASSES[label]}, P(mal.) {table.p_malignant[row]:.3f}"
-    p = units(table.rows(np.array([row])), "image", binary=False).probabilities[0, label]
-    return f"{first}\nP({SUBTYPES[label]}) {p:.3f}, called {SUBTYPES[table.predicted[row]]}"

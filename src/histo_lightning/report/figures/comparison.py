@@ -17,9 +17,8 @@ from histo_lightning.report.comparison_words import basis_of, distinct, is_error
 from histo_lightning.report.figures.cases import draw_matrix
 from histo_lightning.report.figures.curves import GRID
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty, shown
-from histo_lightning.report.words import fixed
+from histo_lightning.report.words import Json, fixed
 
-Json = Mapping[str, Any]
 REGIONS = ((0.05, "#F2F4F7"), (0.03, "#E4EAF0"), (0.01, "#CFDBE6"))
 COSTS = {"parameters": "parameters", "train_seconds": "seconds of training, a run"}
 MARKERS = "osD^vPX<>*hp"
@@ -50,16 +49,8 @@ def panel_grid(
     return figure, panels[:count]
 
 
-def colours_of(cells: Sequence[Json]) -> dict[str, str]:
-    """A colour for each level; beyond seven they come again."""
-    return dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
-
-
 def forest_figure(families: Sequence[Json], score: str) -> Figure:
-    """Every difference of a protocol's families by ``score`` (``<level>_<score>``), with its intervals.
-
-    The first family shows simultaneous intervals too; regions of equivalence (1, 3 and 5 points) are shaded.
-    """
+    """Every difference of a protocol's families with its intervals; regions of equivalence (1, 3, 5 points) are shaded."""
     scale, unit = (1.0, "") if is_error(score) else (100.0, ", points")
     pairs = [pair for family in families for pair in family["comparison"]["pairs"]]
     references = {shown(pair["reference"]) for pair in pairs}
@@ -142,7 +133,7 @@ def heat_figure(cells: Sequence[Json], score: str) -> Figure:
 
 def cost_figure(cells: Sequence[Json], score: str) -> Figure:
     """The score with its interval against parameters (above) and seconds (below), a column for each magnification."""
-    basis, colours = basis_of(cells), colours_of(cells)
+    basis, colours = basis_of(cells), dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
     settings, names = distinct(cells, "stratum"), distinct(cells, "magnification")
     figure, panels = new_figure(max(2.6 * len(names), 5.0), 6.0, len(names), 2)
     look: dict[str, Any] = {"markersize": 5, "elinewidth": 1, "capsize": 2, "alpha": 0.8}
@@ -208,12 +199,12 @@ def roc_cells_figure(decisions: Sequence[Json]) -> Figure:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=ticks, yticks=ticks)
         axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1, zorder=0, label="chance")
         for level, (colour, line) in style.LEVEL_STYLES.items():
-            roc = (cell.get(level) or {}).get("roc") or {"curves": []}
+            if not (roc := (cell.get(level) or {}).get("roc")):
+                continue
             for false, true in roc["curves"]:
                 axes.plot(false, true, line, color=colour, linewidth=0.5, alpha=0.3)
-            if roc["curves"]:
-                average = [0, *GRID], [0, *roc["mean"]]
-                axes.plot(*average, line, color=colour, linewidth=1.8, label=f"by {level}")
+            mean = [0, *GRID], [0, *roc["mean"]]
+            axes.plot(*mean, line, color=colour, linewidth=1.8, label=f"by {level}")
         if len(axes.lines) == 1:
             say_empty(axes, "no fold with both classes")
     fullest = max((axes for axes, _ in panels), key=lambda axes: len(axes.get_legend_handles_labels()[1]))
@@ -238,7 +229,7 @@ def curves_figure(curves: Sequence[Json], cells: Sequence[Json]) -> Figure:
     A pair of panels for each magnification and setting, each loss on one scale: that of the means and 95 % of all values.
     """
     about = {cell["arm"]: cell for cell in cells}
-    colours = colours_of(cells)
+    colours = dict(zip(distinct(cells, "level"), cycle(style.COLOURS), strict=False))
     pairs = dict.fromkeys((cell["stratum"], cell["magnification"]) for cell in cells)
     panels_of = [
         {"stratum": setting, "where": f"{zoom}, {words}", "magnification": zoom, "loss": loss}

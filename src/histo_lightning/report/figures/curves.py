@@ -5,30 +5,30 @@ import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table
+from histo_lightning.evaluation.calibration import apply_temperature
 from histo_lightning.evaluation.intervals import case_weights, class_support, too_few, wilson
 from histo_lightning.evaluation.levels import UNGROUPED, Units, units
 from histo_lightning.evaluation.registry import named_score
-from histo_lightning.evaluation.scores import bin_index, why_undefined
-from histo_lightning.evaluation.thresholds import apply_temperature
+from histo_lightning.evaluation.scores import bin_index, called_sums, unit_weights, why_undefined
+from histo_lightning.evaluation.table import Floats
 from histo_lightning.report import style
 from histo_lightning.report.style import label_axes, legend_below, new_figure, say_empty
 from histo_lightning.report.words import COLLAPSED, PART_NAMES, level_scores, levels_of, part_of
 from histo_lightning.runs import read_bytes
 
-Floats = NDArray[np.float64]
 DRAWS = 2000  # with seed 0, the draws of cases that the intervals in metrics.json rest on
 GRID = np.linspace(0, 1, 101)
 MANY_EPOCHS = 40  # above, a marker an epoch would hide the curve
-CHUNK = 250  # draws at a time, which bounds memory
 # Title, axis labels, score in the legend, its name in metrics.json, how points are joined.
 KINDS = {
     "roc": ("ROC", "benign ones called malignant\n(1 - specificity)", "malignant ones found (sensitivity)",
@@ -62,15 +62,14 @@ def curve_figure(
     """
     figure, (axes,) = new_figure(5.0, 4.0)
     epochs, scored = history["epoch"] + 1, history["epoch"] == best_epoch
-    look: dict[str, Any] = {"marker": "" if len(epochs) > MANY_EPOCHS else "o", "markersize": 3}
+    marker = "" if len(epochs) > MANY_EPOCHS else "o"
     for part, colour, line in (("train", style.BLUE, "--"), ("val", style.VERMILLION, "-")):
-        values = history[f"{part}_{quantity}"]
-        axes.plot(epochs, values, line, color=colour, label=f"{PART_NAMES[part]} set", **look)
+        values, name = history[f"{part}_{quantity}"], f"{PART_NAMES[part]} set"
+        axes.plot(epochs, values, line, color=colour, label=name, marker=marker, markersize=3)
     name = f"epoch {best_epoch + 1} (scored)"
     axes.axvline(best_epoch + 1, color=style.GREY, linestyle=":", linewidth=1.2, zorder=0, label=name)
-    ring: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
-    ring["markeredgecolor"] = style.VERMILLION
-    axes.plot(epochs[scored], history[f"val_{quantity}"][scored], "o", **ring)
+    best = epochs[scored], history[f"val_{quantity}"][scored]
+    axes.plot(*best, "o", ms=9, mfc="none", mew=1.4, mec=style.VERMILLION)
     if baseline is not None:
         axes.axhline(baseline, color=style.GREEN, linestyle="-.", linewidth=1.2, label='always "malignant"')
     unit = "loss (nats)" if quantity == "loss" else "accuracy by image"
@@ -83,27 +82,18 @@ def curve_figure(
     return figure
 
 
-def _called(truth: NDArray[np.int64], p: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
-    """Weight of malignant and of benign units from each distinct threshold up, the highest first; weights are n x draws."""
-    order = np.argsort(-p, kind="stable")
-    last_of_ties = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
-    weight = np.ones((len(p), 1)) if weights is None else weights[order]
-    hits, alarms = (np.cumsum(weight * own[order, None], axis=0)[last_of_ties] for own in (truth, 1 - truth))
-    return hits, alarms
-
-
 def roc_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
     """False and true positive rate at every distinct threshold, from (0, 0) to (1, 1); truth holds both classes.
 
     Tied probabilities make one slanted piece, so the area under the points is the AUROC with ties counted half.
     """
-    hits, alarms = (np.append(0, sums) for sums in _called(truth, p))
+    hits, alarms = (np.append(0, sums) for sums in called_sums(truth == 1, p, np.ones((len(p), 1))))
     return alarms / alarms[-1], hits / hits[-1]
 
 
 def precision_recall_points(truth: NDArray[np.int64], p: Floats) -> tuple[Floats, Floats]:
     """Recall and precision at every distinct threshold, after (0, 1); the steps between them sum to the AUPRC."""
-    hits, alarms = _called(truth, p)
+    hits, alarms = called_sums(truth == 1, p, np.ones((len(p), 1)))
     return np.append(0, hits / hits[-1]), np.append(1, hits / (hits + alarms))
 
 
@@ -113,11 +103,9 @@ def band(level_units: Units, kind: str, draws: int = DRAWS, seed: int = 0) -> tu
         return UNGROUPED
     if reason := too_few(class_support(level_units)):
         return reason
-    weights = case_weights(level_units.case_class, draws, seed)
     curves: list[Floats] = []
-    for start in range(0, draws, CHUNK):
-        weight = weights[start : start + CHUNK].T[level_units.case]
-        hits, alarms = _called(level_units.truth, level_units.p, weight)
+    for weights in unit_weights(level_units, case_weights(level_units.case_class, draws, seed)):
+        hits, alarms = called_sums(level_units.truth == 1, level_units.p, weights)
         if kind == "roc":
             false, true = (np.pad(sums / sums[-1], ((1, 0), (0, 0))).T for sums in (alarms, hits))
             curves += [np.interp(GRID, x, y) for x, y in zip(false, true, strict=True)]
@@ -177,27 +165,15 @@ roc_figure = partial(ranking_figure, "roc")
 precision_recall_figure = partial(ranking_figure, "precision_recall")
 
 
-class Bins(NamedTuple):
-    """At most five bins of equal mass, in order of p: (b,) mean p, share and number of malignant, size."""
-
-    p: Floats
-    share: Floats
-    malignant: NDArray[np.int64]
-    size: NDArray[np.int64]
-
-
-def reliability_bins(level_units: Units) -> Bins:
-    """The bins that the ECE counts (see ``evaluation.scores.bin_index``), empty ones left out."""
-    _, index, size = np.unique(bin_index(level_units.p), return_inverse=True, return_counts=True)
-    malignant = np.bincount(index, weights=level_units.truth).astype(np.int64)
-    return Bins(np.bincount(index, weights=level_units.p) / size, malignant / size, malignant, size)
+def reliability_bins(level_units: Units) -> pd.DataFrame:
+    """The bins that the ECE counts, in order of p: mean ``p``, ``share`` and number of ``malignant``, number of ``units``."""
+    bins = pd.DataFrame({"p": level_units.p, "truth": level_units.truth}).groupby(bin_index(level_units.p))
+    named = {"share": ("truth", "mean"), "malignant": ("truth", "sum"), "units": ("truth", "size")}
+    return bins.agg(p=("p", "mean"), **named)
 
 
 def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> Figure:
-    """Share of malignant over the mean predicted probability of a part, by image and (where known) by case.
-
-    ``temperature`` is the entry of ``metrics.json``; without one only the untempered points are drawn.
-    """
+    """Share of malignant over the mean predicted P(malignant) by image and case; ``temperature`` as in ``metrics.json``."""
     levels = levels_of(table)
     by_case = "case" in levels
     figure, panels = new_figure(6.0 if by_case else 4.0, 4.6, len(levels))
@@ -207,7 +183,7 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
     for axes, level in zip(panels, levels, strict=True):
         level_units = units(table, level)
         bins = reliability_bins(level_units)
-        sizes = " to ".join(map(str, sorted({bins.size.min(), bins.size.max()})))
+        sizes = " to ".join(map(str, sorted({bins.units.min(), bins.units.max()})))
         title = f"By {level}, {part_of(table)}\n{len(level_units)} {level}s in bins of {sizes}"
         y = "share that is malignant" if level == "image" else ""
         label_axes(axes, title, "mean predicted P(malignant)", y)
@@ -217,8 +193,8 @@ def reliability_figure(table: Table, temperature: Mapping[str, Any] | None) -> F
             say_empty(axes, f"No diagram: {why_undefined(table.malignant)}.")
             continue
         if level == "case":
-            intervals = [wilson(int(k), int(n)) for k, n in zip(bins.malignant, bins.size, strict=True)]
-            axes.vlines(bins.p, *np.transpose(intervals), color=style.VERMILLION, linewidth=1, alpha=0.55)
+            intervals = np.transpose([wilson(k, n) for k, n in zip(bins.malignant, bins.units, strict=True)])
+            axes.vlines(bins.p, *intervals, color=style.VERMILLION, linewidth=1, alpha=0.55)
         hollow = look | {"color": style.VERMILLION, "markerfacecolor": "white"}
         axes.plot(bins.p, bins.share, "o--", label="as the network says (T = 1)", **hollow)
         if value is not None:
