@@ -18,8 +18,8 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Maps of the evidence for a class, float32 B x h x w, not negative, not scaled.
 
     They come from ``layer4`` of our ResNet, else from the last direct child whose output is B x C x h x w with more than
-    one pixel; raises UserError where there is none. ``network`` is in evaluation mode, ``images`` are float32
-    B x 3 x H x W as it sees them, ``targets`` (int64 B) the classes whose logits are explained.
+    one pixel (UserError where there is none). ``network`` is in evaluation mode, ``images`` are float32 B x 3 x H x W as
+    it sees them, ``targets`` (int64 B) the classes whose logits are explained.
     """
     maps: list[Tensor] = []
     resnet = isinstance(network, ResNet)
@@ -37,10 +37,8 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         for handle in handles:
             handle.remove()
     if not maps:
-        raise UserError(
-            f"gradcam=true: no layer of {type(network).__name__} gives a map of features (B x C x H x W, more than one "
-            "pixel); leave gradcam out, or use a larger image_size"
-        )
+        problem = f"no layer of {type(network).__name__} gives a map of features (B x C x H x W, more than one pixel)"
+        raise UserError(f"gradcam=true: {problem}; leave gradcam out, or use a larger image_size")
     (slopes,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), maps[-1])
     return (slopes.mean(dim=(2, 3), keepdim=True) * maps[-1].detach()).sum(dim=1).clamp(min=0)
 

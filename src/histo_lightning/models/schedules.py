@@ -14,7 +14,7 @@ class Warmup(LambdaLR):
 
     def __init__(
         self, optimizer: Optimizer, total_steps: float, steps_per_epoch: int, warmup_epochs: int = 0
-    ) -> None:
+    ):
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs={warmup_epochs} is negative")
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch

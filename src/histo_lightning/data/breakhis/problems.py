@@ -47,10 +47,9 @@ def _contradiction(folder: str, name: Name) -> str:
 
 
 def inspect_names(paths: Sequence[str]) -> list[Problem]:
-    """Hold the images of a copy against the names' grammar, their folders and the census.
+    """Hold the paths of all image files of a copy against the names' grammar, their folders and the census.
 
-    ``paths`` are those of all image files, relative to the root, with ``/``. The problems come by kind in the order of
-    :data:`KINDS`, then by image and path: all kinds but ``unreadable``, which only decoding can tell.
+    The problems come by kind in the order of :data:`KINDS`, then by image and path; only decoding can tell ``unreadable``.
     """
     problems = []
     first: dict[str, str] = {}

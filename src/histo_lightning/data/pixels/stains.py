@@ -15,6 +15,7 @@ UNMIXING = np.linalg.inv(BASIS)  # optical density (a row vector) times this is 
 COLUMNS = ("red", "green", "blue", "haematoxylin", "eosin", "tissue")
 TISSUE_DENSITY = 0.15  # as in Macenko et al. 2009
 ROWS_AT_ONCE = 32
+PixelSource = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 # Optical density -log10(I / 255) by intensity; 0 counts as 1, since nothing is infinitely dense.
 _DENSITY = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
@@ -33,12 +34,7 @@ def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.column_stack([colour, amounts[:, :2], tissue])
 
 
-def measure_stains(
-    pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]], count: int
-) -> NDArray[np.float64]:
+def measure_stains(pixels: PixelSource, count: int) -> NDArray[np.float64]:
     """:func:`stain_statistics` of ``count`` images (count x 6); ``pixels``: rows -> uint8 RGB, at most 32 at a time."""
-    statistics = np.empty((count, len(COLUMNS)))
-    for start in range(0, count, ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, count), dtype=np.int64)
-        statistics[rows] = stain_statistics(pixels(rows))
-    return statistics
+    chunks = np.split(np.arange(count, dtype=np.int64), range(ROWS_AT_ONCE, count, ROWS_AT_ONCE))
+    return np.concatenate([stain_statistics(pixels(rows)) for rows in chunks])

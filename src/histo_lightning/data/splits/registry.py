@@ -91,8 +91,9 @@ def check_split_keys(
             raise UserError(f"{given}: only split={users} uses it, not split={config.name}")
     kind.check(config, magnification)
     if config.shuffle_labels and task != "binary":
-        problem = f"shuffles benign and malignant, not task={task}"
-        raise UserError(f"split.shuffle_labels=true: {problem}; use task=binary")
+        raise UserError(
+            f"split.shuffle_labels=true: mixes benign and malignant, not task={task}; use task=binary"
+        )
     if dataset == "folders" and not kind.given:
         given = " or ".join(f"split={other.name}" for other in kinds if other.given)
         raise UserError(f"dataset=folders carries its own parts: use {given}, not split={config.name}")

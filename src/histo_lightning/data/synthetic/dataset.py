@@ -1,7 +1,7 @@
 """The embedded data set on disk: drawn once under BreakHis names, in the official tree.
 
-The real set's 82 slides, 70 cases and all 328 groups of slide and magnification are under
-``<cache>/synthetic/<key>/BreaKHis_v1/``. Slide 13412's LC images are copies of its DC images, as in the real set.
+It has the real set's 82 slides, 70 cases and all 328 groups of slide and magnification; slide 13412's LC images are
+copies of its DC images, as there.
 """
 
 import json
@@ -55,17 +55,15 @@ def _is_complete(root: Path) -> bool:
         return False
 
 
-def _draw_all(
-    folder: Path, images_per_slide: int, image_size: int, seed: int, threads: int, progress: Progress
-) -> None:
+def _draw_all(folder: Path, images: int, size: int, seed: int, threads: int, progress: Progress) -> None:
     slides = {slide: entry.names()[0] for slide, entry in census().items()}  # one name stands for each
     for name, magnification in product(slides.values(), MAGNIFICATIONS):
         (folder / _path(name, magnification, 1)).parent.mkdir(parents=True)
-    sequences, total = range(1, images_per_slide + 1), len(slides) * len(MAGNIFICATIONS) * images_per_slide
+    sequences, total = range(1, images + 1), len(slides) * len(MAGNIFICATIONS) * images
     drawn = [name for slide, name in slides.items() if slide != TWIN_DROPPED]
     with ThreadPoolExecutor(threads) as pool:  # NumPy, SciPy and Pillow leave Python's lock
         fields = product(drawn, sequences)
-        futures = [pool.submit(_draw_field, folder, *field, image_size, seed) for field in fields]
+        futures = [pool.submit(_draw_field, folder, *field, size, seed) for field in fields]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
@@ -90,12 +88,9 @@ def ensure_synthetic(
 ) -> Path:
     """The root of the embedded data set, ``cache_dir/synthetic/<key>``; drawn first where it is absent or damaged.
 
-    UserError where an argument is out of range, or the folder cannot be written.
-
-    Args:
-        images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
-        image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
-        progress, threads: called with (images done, images in all); by default one a core, and at most 8.
+    ``images_per_slide`` (1 to 60) are for each slide and magnification; ``image_size`` (140 to 1400) is the width in pixels,
+    460/700 of it the height: 4 of 350 x 230 take about 200 MB. ``progress`` is called with (images done, images in all);
+    ``threads`` are one a core by default, and at most 8. UserError for what is out of range or cannot be written.
     """
     limits = {"images_per_slide": (images_per_slide, 1, 60), "image_size": (image_size, 140, 1400)}
     for name, (value, least, most) in limits.items():
@@ -105,9 +100,8 @@ def ensure_synthetic(
     # First without the lock: a finished set also serves from a folder that cannot be written.
     if _is_complete(root):
         return root
-    with new_folder(
-        root, f"{root.parent}: the synthetic data set cannot be drawn", "set cache_dir"
-    ) as building:
+    problem = f"{root.parent}: the synthetic data set cannot be drawn"
+    with new_folder(root, problem, "set cache_dir") as building:
         if not _is_complete(root):  # another process may have drawn it meanwhile
             threads = threads or min(len(os.sched_getaffinity(0)), 8)
             report = progress or (lambda done, total: None)
