@@ -1,7 +1,7 @@
 """The LightningDataModule: from settings to a split, stored pixels and augmented batches."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
+from histo_lightning.config.checks import check
+from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option, option_names
 from histo_lightning.data.augment import (
     IMAGENET_MEAN,
@@ -32,7 +33,6 @@ from histo_lightning.errors import UserError
 # Share of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched.
 RESIDENT_SHARE = 0.5
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
-CHECKED = ("magnification", "task", "sampler", "normalisation")
 
 
 class BreakHisDataModule(LightningDataModule):
@@ -100,10 +100,7 @@ class BreakHisDataModule(LightningDataModule):
         self.seed, self.workers = seed, workers
         self.cache_dir, self.progress = Path(cache_dir or default_cache_dir()), progress
         self.predict_parts: tuple[str, ...] = ("test",)  # a loader each from predict_dataloader
-        for field in (*fields(Config), *fields(AugmentConfig)):
-            if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:
-                allowed = ", ".join(field.metadata["choices"])
-                raise UserError(f"{field.name}={getattr(self, field.name)}: allowed are {allowed}")
+        check(Config(magnification=magnification, task=task, sampler=sampler, augment=self.recipe))
         self.save_hyperparameters(self.settings(), logger=False)
         self.source: Source | None = None
         self.split: Split | None = None
