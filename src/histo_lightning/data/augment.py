@@ -149,10 +149,7 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """RandomResizedCrop, flip and rotation as one bilinear sampling (float32 in [0, 255], B x S x S x C).
-
-    Area is uniform in ``crop_scale``, the logarithm of the aspect ratio uniform in ``crop_ratio``, as in torchvision.
-    """
+    """RandomResizedCrop, flip and rotation, drawn as in torchvision, as one bilinear sampling: float32 in [0, 255], B x S x S x C."""
     height, width = images.shape[1:3]
     low, high = recipe.crop_scale
     area = (low + (high - low) * u[:, 0]) * height * width

@@ -30,8 +30,7 @@ from histo_lightning.data.sources.folder import Progress
 from histo_lightning.data.splits.build import Split, build_split, labelled
 from histo_lightning.errors import UserError
 
-# Share of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched.
-RESIDENT_SHARE = 0.5
+RESIDENT_SHARE = 0.5  # of a GPU's free memory, that stored pixels may take; else batches are prefetched
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
 
 
@@ -57,30 +56,14 @@ class BreakHisDataModule(LightningDataModule):
     """
 
     def __init__(
-        self,
-        dataset: str = "synthetic",
-        root: str = "",
-        *,
-        magnification: str = "40x",
-        task: str = "binary",
-        split: str | Mapping[str, Any] | SplitConfig | None = None,
-        fold: int | None = None,
-        image_size: int | None = None,
-        augment: Augmentation = "d4",
-        normalisation: str | None = None,
-        batch_size: int | None = None,
-        sampler: str = "shuffle",
-        short_side: int | None = None,
-        images_per_slide: int | None = None,
-        synthetic_size: int | None = None,
-        synthetic_seed: int | None = None,
-        download: bool = False,
-        url: str | None = None,
-        seed: int = 0,
-        workers: int = 0,
-        cache_dir: str | Path | None = None,
-        progress: Progress | None = None,
-    ) -> None:
+        self, dataset: str = "synthetic", root: str = "", *, magnification: str = "40x", task: str = "binary",
+        split: str | Mapping[str, Any] | SplitConfig | None = None, fold: int | None = None,
+        image_size: int | None = None, augment: Augmentation = "d4", normalisation: str | None = None,
+        batch_size: int | None = None, sampler: str = "shuffle", short_side: int | None = None,
+        images_per_slide: int | None = None, synthetic_size: int | None = None, synthetic_seed: int | None = None,
+        download: bool = False, url: str | None = None, seed: int = 0, workers: int = 0,
+        cache_dir: str | Path | None = None, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         defaults = option("dataset", dataset)
         size = image_size or int(defaults.get("image_size", 112))
@@ -114,13 +97,12 @@ class BreakHisDataModule(LightningDataModule):
         """What the module was made with, as the config keys of a run: nested, primitives only."""
         augment, dataset = asdict(self.recipe), asdict(self.dataset_settings)
         keys = ("name", "root", "images_per_slide", "image_size", "short_side")
-        own = ("magnification", "task", "batch_size", "sampler", "seed")
         return {
             "dataset": {key: dataset[key] for key in keys},
             "split": asdict(self.split_settings),
             "image_size": augment.pop("size"),
             "augment": augment,
-            **{key: getattr(self, key) for key in own},
+            **{key: getattr(self, key) for key in ("magnification", "task", "batch_size", "sampler", "seed")},
         }
 
     def __str__(self) -> str:

@@ -1,8 +1,6 @@
-"""Grad-CAM: where a network looked, as a weighted sum of its last map of features.
+"""Grad-CAM (Selvaraju et al. 2017, ICCV): where a network looked, as a weighted sum of its last map of features."""
 
-Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV.
-"""
-
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -29,13 +27,10 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
             maps.append(output)
 
     layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())
-    handles = [layer.register_forward_hook(watch) for layer in layers]
-    try:
-        with torch.enable_grad():  # of the images, so that a frozen network has slopes too
-            logits = network.forward(images.detach().requires_grad_())  # a compiled network as it was written
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.enable_grad():  # of the images, so that a frozen network has slopes too
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(watch))
+        logits = network.forward(images.detach().requires_grad_())  # a compiled network as it was written
     if not maps:
         problem = f"no layer of {type(network).__name__} gives a map of features (B x C x H x W, more than one pixel)"
         raise UserError(f"gradcam=true: {problem}; leave gradcam out, or use a larger image_size")

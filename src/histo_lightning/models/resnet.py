@@ -25,16 +25,9 @@ class _Block(nn.Module):
     expansion: int  # channels that go out for each of ``channels``
 
     def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        base_width: int = 64,
-        dilation: int = 1,
-        norm_layer: Norm = nn.BatchNorm2d,
-    ) -> None:
+        self, inputs: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, groups: int = 1,
+        base_width: int = 64, dilation: int = 1, norm_layer: Norm = nn.BatchNorm2d,
+    ) -> None:  # fmt: skip
         super().__init__()
         options = {"stride": stride, "groups": groups, "dilation": dilation}
         convolutions = self.convolutions(inputs, channels, channels * base_width // 64 * groups, **options)
@@ -98,7 +91,6 @@ class ResNet(nn.Module):
 
     Args:
         block, layers: the block of all stages, and how many of them each of the four stages has.
-        num_classes: outputs of the fc.
         zero_init_residual: start the last normalisation of each block at 0, so that each block starts as its shortcut.
         groups, width_per_group: groups of each 3x3 and channels of a group in the first stage (Bottleneck only).
         replace_stride_with_dilation: for stages 2, 3 and 4, whether dilation takes the place of the stride, which
@@ -112,17 +104,10 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        block: type[_Block],
-        layers: Sequence[int],
-        num_classes: int = 1000,
-        zero_init_residual: bool = False,
-        groups: int = 1,
-        width_per_group: int = 64,
-        replace_stride_with_dilation: Sequence[bool] | None = None,
-        norm_layer: Norm = nn.BatchNorm2d,
-        stem: str = "standard",
-    ) -> None:
+        self, block: type[_Block], layers: Sequence[int], num_classes: int = 1000, zero_init_residual: bool = False,
+        groups: int = 1, width_per_group: int = 64, replace_stride_with_dilation: Sequence[bool] | None = None,
+        norm_layer: Norm = nn.BatchNorm2d, stem: str = "standard",
+    ) -> None:  # fmt: skip
         super().__init__()
         dilate = (False,) * 3 if replace_stride_with_dilation is None else replace_stride_with_dilation
         if len(dilate) != 3:
@@ -174,7 +159,6 @@ class ResNet(nn.Module):
 
 
 def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
-    """The convolutions before the first normalisation."""
     if stem == "standard":
         return nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
     if stem == "small":

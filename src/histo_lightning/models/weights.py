@@ -15,8 +15,7 @@ from histo_lightning.models.networks import head_of
 from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
-# As in torchvision: resnet18-f37072fd.pth carries the first digits of its SHA-256.
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # SHA-256, as in torchvision's resnet18-f37072fd.pth
 NAMED_KEYS = 4  # enough to recognise what does not fit
 
 
@@ -87,8 +86,7 @@ def _some(items: list[str]) -> str:
 def _download(url: str, cache_dir: Path) -> Path:
     """The file of a URL below ``cache_dir``, complete and, where its name carries a checksum, verified."""
     name = Path(unquote(url.split("?")[0])).name[-100:]
-    # Two servers may offer different files of one name.
-    path = cache_dir / f"{hashlib.sha256(utf8(url)).hexdigest()[:8]}-{name}"
+    path = cache_dir / f"{hashlib.sha256(utf8(url)).hexdigest()[:8]}-{name}"  # servers may share names
     if not path.is_file():
         log.info("downloading %s", url)
         fetch(url, path, key="model.weights", attempts=3, advice="give the path of a local file")

@@ -83,8 +83,6 @@ def parse_name(file_name: str) -> Name | None:
 
 @dataclass(frozen=True, slots=True)
 class CensusSlide:
-    """A slide of the full data set."""
-
     slide: str
     official: dict[int, str]  # part, ``train`` or ``test``, by fold
     sequences: dict[int, tuple[int, ...]]  # numbers by magnification

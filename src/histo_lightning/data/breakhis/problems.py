@@ -72,8 +72,7 @@ def inspect_names(paths: Sequence[str]) -> list[Problem]:
         parts = "splits by case keep DC, the eight-class task leaves both out, split=official keeps both"
         detail = f"slide 13412 is in the set as DC and as LC, as in the full set: {parts}"
         problems.append(Problem("split twin", "", "", detail))
-    order = list(KINDS)
-    return sorted(problems, key=lambda p: (order.index(p.kind), p.image, p.path))
+    return sorted(problems, key=lambda p: (list(KINDS).index(p.kind), p.image, p.path))
 
 
 def missing_by_group(problems: Iterable[Problem]) -> dict[tuple[str, int], tuple[int, int]]:

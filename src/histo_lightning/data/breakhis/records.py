@@ -10,11 +10,9 @@ from histo_lightning.data.breakhis.names import CLASSES, census_names, parse_nam
 from histo_lightning.errors import UserError
 
 PARTS = ("train", "val", "test")
-# How people name them, in lower case: as folders and in lists.
-PART_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+PART_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # as people write
 PART_NAMES |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
-# Slide 14-13412 is in the set twice, under two subtypes.
-TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"
+TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"  # one slide that is in the set under two subtypes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -59,10 +57,7 @@ def _by_image(records: Iterable[Record]) -> list[Record]:
 
 
 def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
-    """Records of BreakHis images at ``paths`` below a root, sorted by file name; folders do not count.
-
-    UserError for no image, a name outside the grammar or a duplicate name.
-    """
+    """Records of BreakHis images at ``paths`` below a root, sorted by name; UserError for none, or a name unknown or twice."""
     if not paths:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     records = {path: record_of(path) for path in paths}
@@ -87,9 +82,8 @@ def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
             raise UserError(f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it")
         record = record_of(path, class_name)
         if record is None or record.class_name != class_name:
-            raise UserError(
-                f"{root}/{path}: its name says another class than its folder; trust the name, move it"
-            )
+            problem = "its name says another class than its folder"
+            raise UserError(f"{root}/{path}: {problem}; the name is the truth, move it")
         records.append(record)
     present = {part_of(record.path) for record in records}
     if absent := [part for part in PARTS if part not in present]:

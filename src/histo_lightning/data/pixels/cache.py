@@ -180,7 +180,6 @@ class _Shard:
             raise UserError(f"images of {native} pixels {problem}; {advice}")
         height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
         rows, unreadable, shape = [], {}, (len(self.records), height, width, 3)
-        # Decoders, hashes and writes leave Python's lock.
         with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -213,20 +212,11 @@ class _Shard:
 
 
 def load_pixels(
-    root: Path,
-    records: Sequence[Record],
-    short_side: int,
-    cache_dir: Path,
-    *,
-    sizes: Sequence[tuple[int, int]] | None = None,
-    threads: int | None = None,
+    root: Path, records: Sequence[Record], short_side: int, cache_dir: Path, *, tolerant: bool = False,
+    verify: bool = False, sizes: Sequence[tuple[int, int]] | None = None, threads: int | None = None,
     progress: Progress | None = None,
-    tolerant: bool = False,
-    verify: bool = False,
-) -> Pixels:
-    """Pixels of the given records, from the cache or decoded into it.
-
-    UserError where images cannot be used (all others were decoded first), or the cache cannot be written.
+) -> Pixels:  # fmt: skip
+    """Pixels of the given records, from the cache or decoded into it; UserError where that cannot be.
 
     Args:
         short_side, threads: of the canvas, in pixels; that decode side by side, by default one a core.
@@ -247,13 +237,11 @@ def load_pixels(
     for _, group in sorted(groups.items()):
         shard = _Shard(root, group, short_side, sizes, threads or default_threads(), report)
         loaded.append(shard.stored(cache_dir / "pixels", verify))
-    joined: dict[str, Any] = {
-        name: tuple(chain.from_iterable(getattr(pixels, name) for pixels in loaded))
-        for name in ("shards", "images", "digests", "sizes")
-    }
     unreadable = {image: reason for pixels in loaded for image, reason in pixels.unreadable.items()}
     if unreadable and not tolerant:
         more = len(unreadable) - 1
         rest = f"; and {more} more images: the command prepare lists them all" if more else ""
         raise UserError(next(iter(unreadable.values())) + rest)
+    names = ("shards", "images", "digests", "sizes")
+    joined: dict[str, Any] = {n: tuple(chain.from_iterable(getattr(one, n) for one in loaded)) for n in names}
     return Pixels(**joined, unreadable=unreadable)

@@ -27,11 +27,9 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # more is a bomb; an image of Bre
 MOST_BYTES = 2**28  # of a file
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of Pillow's 40 others one starts a program (EPS)
 BREAKHIS_SIZES = ((700, 460), (700, 456))
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_RGB_8 = b"\x08\x02"  # bit depth and colour type
-# Pillow's and, as RuntimeError, libspng's.
+_SIGNATURE, _RGB_8 = b"\x89PNG\r\n\x1a\n", b"\x08\x02"  # the latter are bit depth and colour type
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, *BOMBS)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, *BOMBS)  # also libspng's
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -65,9 +63,8 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
         pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
     except DECODING_ERRORS as error:
         words = " ".join(str(error).partition(" <_io")[0].split())  # Pillow names the object that it read
-        raise UserError(
-            f"{name}: cannot be read as an image ({words}); replace it by an intact copy"
-        ) from error
+        problem = f"cannot be read as an image ({words})"
+        raise UserError(f"{name}: {problem}; replace it by an intact copy") from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
         allowed = " or ".join(f"{w}x{h}" for w, h in sizes)

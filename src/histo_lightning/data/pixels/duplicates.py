@@ -32,9 +32,7 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of different cases that look alike."""
-
-    first: str
+    first: str  # one of two images of different cases that look alike
     second: str
     distance: int  # bits, 0 to 64, in which the perceptual hashes differ
     correlation: float  # of local contrast at the best of small shifts, -1 to 1
@@ -120,10 +118,7 @@ def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record])
 
 
 def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
-    """The highest Pearson correlation of two squares' contrast to the mean of 7 x 7 pixels, over shifts of up to two pixels.
-
-    Not of grey levels, as fields resemble each other by their shading. 0 for a square of one grey.
-    """
+    """The highest Pearson correlation of two squares' contrast to the mean of 7 x 7 pixels, over small shifts; 0 for one grey."""
     values = [square.astype(np.float32) for square in (first, second)]
     contrasts = [square - uniform_filter(square, size=7, mode="reflect") for square in values]
     inner = contrasts[1][SHIFT:-SHIFT, SHIFT:-SHIFT]

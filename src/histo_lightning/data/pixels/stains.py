@@ -1,7 +1,4 @@
-"""How strongly images are stained: mean colour, optical density in haematoxylin and eosin, share of tissue.
-
-Cases differ in stain more than classes do: it is what a network could learn instead of tissue.
-"""
+"""How strongly images are stained, in which cases differ more than classes: mean colour, haematoxylin, eosin, tissue."""
 
 from collections.abc import Callable
 
@@ -28,8 +25,7 @@ def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """
     colour = pixels.mean(axis=(1, 2), dtype=np.float64)
     density = _DENSITY[pixels]
-    # Unmixing is linear, so the mean amount comes from the mean density.
-    amounts = density.mean(axis=(1, 2), dtype=np.float64) @ UNMIXING
+    amounts = density.mean(axis=(1, 2), dtype=np.float64) @ UNMIXING  # which is linear
     tissue = (density.sum(axis=3) > 3 * TISSUE_DENSITY).mean(axis=(1, 2))
     return np.column_stack([colour, amounts[:, :2], tissue])
 

@@ -104,8 +104,7 @@ def find_root(dataset: DatasetConfig, cache_dir: Path, progress: Progress | None
         folder = path if dataset.root else cache_dir / "breakhis"
         return fetch_breakhis(folder, url=dataset.url or OFFICIAL_URL, progress=progress)
     if not dataset.root:
-        advice = "give the folder or the .tar.gz that holds the images (dataset.root=/path/to/BreaKHis_v1)"
-        raise UserError(f"dataset.root is not set: {advice}")
+        raise UserError("dataset.root is not set: give a folder or .tar.gz (dataset.root=/path/BreaKHis_v1)")
     if path.name.lower().endswith(ARCHIVES) and path.is_file():
         return unpacked(path, cache_dir, progress)
     if not path.is_dir():

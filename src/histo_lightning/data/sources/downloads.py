@@ -11,7 +11,6 @@ import json
 import logging
 import time
 import urllib.request
-from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -36,22 +35,15 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
 
 
 def fetch(
-    url: str,
-    target: Path,
-    *,
-    key: str,
-    timeout_seconds: float = 60.0,
-    attempts: int = 5,
-    progress: Progress | None = None,
-    advice: str = "check the address",
-) -> str:
+    url: str, target: Path, *, key: str, advice: str = "check the address", timeout_seconds: float = 60.0,
+    attempts: int = 5, progress: Progress | None = None,
+) -> str:  # fmt: skip
     """Download a file (``http:``, ``https:`` or ``file:``); returns its SHA-256 as hexadecimal text.
 
-    What an earlier call or a killed process had received is not asked for again. Of two processes that want the same
-    target, the second waits and uses what the first has brought. UserError where it cannot be had or stored.
+    ``target`` is replaced in one step. What an earlier call or a killed process had received is not asked for again. Of two
+    processes that want one target, the second uses what the first has brought. UserError where it cannot be had or stored.
 
     Args:
-        target: replaced in one step when the download is complete; its folder is made.
         key, advice: for errors, what the user set to this URL (``dataset.url``), and what else to do.
         timeout_seconds, attempts: longest silence of the server; requests that bring no new byte before this fails.
         progress: called with (bytes here, bytes in all; 0 where the server does not say).
@@ -64,9 +56,9 @@ def fetch(
         if scheme == "file" and not Path(unquote(urlsplit(url).path)).is_file():  # /dev/zero never ends
             raise ValueError("no such file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        before = target.exists()
+        before = target.stat().st_ino if target.exists() else 0
         with FileLock(target.with_name(f".{target.name}.lock")):
-            if target.exists() and not before:  # brought by another process while this one waited
+            if target.exists() and target.stat().st_ino != before:  # another process brought it meanwhile
                 return sha256_of(target)
             try:
                 _receive_all(url, part, timeout_seconds, attempts, progress or (lambda done, total: None))
@@ -121,9 +113,7 @@ def _receive_all(url: str, part: Path, timeout_seconds: float, attempts: int, pr
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
             furthest = max(furthest, size)
-            lasting = getattr(error, "errno", None) in DISK_ERRORS or isinstance(
-                error, http.client.InvalidURL
-            )
+            lasting = isinstance(error, http.client.InvalidURL) or getattr(error, "errno", 0) in DISK_ERRORS
             if isinstance(error, HTTPError):
                 lasting = error.code not in TEMPORARY_STATUSES
             if lasting or failures >= attempts or url.startswith("file:"):
@@ -152,15 +142,19 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
             raise OSError(f"the server answered with HTTP status {answer.status} from {answer.url}")
         if answer.status != 206:
             etag, modified, length = (answer.headers.get(name, "") for name in VERSION_HEADERS)
-            # A weak ETag promises no equal bytes.
-            validator = modified if etag.startswith("W/") else etag or modified
+            validator = modified if etag.startswith("W/") else etag or modified  # weak: not the same bytes
             total = int(length) if length.isdigit() else None
             size, version = 0, {"url": url, "validator": validator, "total": total}
             part.write_bytes(b"")  # first: old bytes beside the new note would be mixed after a crash
             _note(part).write_text(json.dumps(version), encoding="utf-8")
-        elif not _is_rest(answer.headers, size, version):
-            _discard(part)
-            raise OSError("the server sent something else than the rest of the file")
+        else:  # the answer must begin where the part ends, in the same file: some servers ignore If-Range
+            first, _, length = answer.headers.get("Content-Range", "").strip().partition("/")
+            names = [name for key in VERSION_HEADERS[:2] if (name := answer.headers.get(key))]
+            same_file = version.get("validator") in names or not names
+            known = version.get("total") in (None, int(length) if length.isdigit() else -1) or length == "*"
+            if not (size > 0 and first.startswith(f"bytes {size}-") and same_file and known):
+                _discard(part)
+                raise OSError("the server sent something else than the rest of the file")
         total = version["total"]
         progress(size, total or 0)
         with part.open("ab") as file:
@@ -174,15 +168,6 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
                 progress(size, total or 0)
     if size < (total or 0):
         raise OSError(f"the connection was cut after {size} of {total} bytes")
-
-
-def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
-    """Whether a partial answer begins where the part ends, in the same file: some servers ignore If-Range."""
-    first, _, total = headers.get("Content-Range", "").strip().partition("/")
-    names = [name for key in VERSION_HEADERS[:2] if (name := headers.get(key))]
-    same_file = version.get("validator") in names or not names
-    same_total = total == "*" or version.get("total") in (None, int(total) if total.isdigit() else -1)
-    return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total
 
 
 def _reason(error: object, timeout_seconds: float) -> str:

@@ -1,7 +1,4 @@
-"""From records to a split of any kind, with the proof that no group is on both sides and the label of what is.
-
-Groups are assigned over all magnifications and filtered afterwards: the partition does not depend on the magnification.
-"""
+"""From records to a split of any kind, with the proof that no group is on both sides and the label of what is."""
 
 import json
 import math
@@ -48,8 +45,7 @@ class Split:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``split.json``."""
-        content: dict[str, Any] = json.loads(json.dumps({**asdict(self), "hash": self.hash}))
-        return content
+        return dict(json.loads(json.dumps({**asdict(self), "hash": self.hash})))
 
 
 def build_split(
@@ -120,8 +116,8 @@ def _class_notes(parts: Groups, task: str) -> list[str]:
     notes = []
     for part in PARTS:
         if not parts[part]:
-            problem = f"part {part} is empty at this magnification and fold"
-            raise UserError(f"{problem}: choose another, or more images")
+            advice = "choose another, or more images"
+            raise UserError(f"part {part} is empty at this magnification and fold: {advice}")
         absent = sorted(classes - present[part])
         if absent and part == "train" and binary:
             problem = f"class {absent[0]} is absent from train: nothing can be learned"
@@ -157,7 +153,5 @@ def _refuse_shared(parts: Groups, unit: str, kind: str) -> None:
     if shared:
         name = min(shared)
         problem = f"{len(shared)} {unit}(s) are in two parts, e.g. {unit} {name} in {shared[name]}"
-        advice = (
-            "move them to one side (split.group=slide or split.group=image runs it all the same, labelled)"
-        )
+        advice = "move them to one side (split.group=slide or image runs it all the same, labelled)"
         raise UserError(f"split={kind}: {problem}: that is a leak; {advice}")

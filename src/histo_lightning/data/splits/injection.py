@@ -29,7 +29,7 @@ class Injection(CaseKFold):
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         if magnification == "all":
-            problem = "split=injection tells siblings apart at one magnification only"  # the others show the same fields
+            problem = "split=injection needs one, since a field is photographed at every magnification"
             allowed = ", ".join(f"{m}x" for m in MAGNIFICATIONS)
             raise UserError(f"magnification=all: {problem}; give one of {allowed}")
         share = config.injected or 0.0
@@ -81,7 +81,7 @@ def _class_train(
     if not siblings:
         return [record for members in cases.values() for record in members], 0
     if len(cases) <= len(siblings):
-        problem = f"train holds {len(cases)} {class_name} cases, and {len(siblings)} would be exchanged"
+        problem = f"train holds {len(cases)} {class_name} cases, {len(siblings)} are exchanged, so none stays"
         raise UserError(f"split=injection: {problem}; give more folds (split.folds)")
     pool = proportional_order(siblings, "injection", seed)
     partner = _enlarged(_partners(siblings, cases, seed), len(pool), cases)

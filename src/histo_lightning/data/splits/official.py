@@ -1,7 +1,4 @@
-"""Splits that somebody else made: the authors' own hold-outs, a list in a file, or folders.
-
-A validation set is cut from the train cases that test does not hold where there is none.
-"""
+"""Splits that somebody else made: the authors' own hold-outs, a list in a file, or folders."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,8 +11,7 @@ from histo_lightning.data.splits.reading import read_splits
 from histo_lightning.data.splits.registry import Draft, SplitKind, register_split
 from histo_lightning.errors import UserError
 
-# Of the leakage study: the kind as it is, and its two controls.
-ARMS = ("official", "official clean", "official matched")
+ARMS = ("official", "official clean", "official matched")  # of the leakage study: itself, two controls
 HOLD_OUT_FOLDS = 5  # a validation set cut from train holds about a fifth of its cases
 DRAWS = 200  # of unshared cases; the draw whose images come closest is dropped
 
@@ -76,7 +72,7 @@ def _size_matched(parts: Groups, seed: int) -> tuple[Groups, list[str]]:
         others = {case: records for case, records in members.items() if case not in shared}
         images = sum(map(len, touching.values()))
         if len(touching) > len(others):
-            problem = f"train shares {len(touching)} {class_name} cases with test and has only {len(others)} others to drop"
+            problem = f"train shares {len(touching)} {class_name} cases with test and holds only {len(others)} others"
             raise UserError(f"split.matched=true: {problem}; choose another split.fold")
         dropped = _closest(others, len(touching), images, f"matched:{seed}:{class_name}")
         left = {case: records for case, records in others.items() if case not in dropped}
@@ -119,10 +115,7 @@ class GivenKind(SplitKind):
         raise NotImplementedError
 
     def draft(self, records: Sequence[Record], config: SplitConfig, left_out: Collection[str]) -> Draft:
-        """Records by part as listed; names in ``left_out`` may be listed, and are in no part all the same.
-
-        UserError where an image is in two parts or not in the data set, or train or test is empty.
-        """
+        """Records by part as listed, but ``left_out``; UserError where one is in two parts or not there, or train or test is empty."""
         where, known = config.path or "dataset.root", {r.image: r for r in records}
         part_by_image: dict[str, str] = {}
         listed: dict[str, list[str]] = {}

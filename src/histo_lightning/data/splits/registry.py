@@ -81,8 +81,8 @@ def check_split_keys(
     kind, kinds = KINDS[config.name], [KINDS[name] for name in sorted(KINDS)]
     if dataset and kind.group not in (None, config.group):
         free = " and ".join(f"split={other.name}" for other in kinds if other.group is None)
-        problem = f"split={config.name} groups by {kind.group}"
-        raise UserError(f"split.group={config.group}: {problem}; split.group is for {free}")
+        own = f"split={config.name} groups by {kind.group}"
+        raise UserError(f"split.group={config.group}: {own}; split.group is for {free}")
     for key in OPTIONS:
         value = getattr(config, key)
         if value and key not in kind.keys:
@@ -91,9 +91,8 @@ def check_split_keys(
             raise UserError(f"{given}: only split={users} uses it, not split={config.name}")
     kind.check(config, magnification)
     if config.shuffle_labels and task != "binary":
-        raise UserError(
-            f"split.shuffle_labels=true: mixes benign and malignant, not task={task}; use task=binary"
-        )
+        problem = f"shuffles benign and malignant, not task={task}"
+        raise UserError(f"split.shuffle_labels=true: {problem}; use task=binary")
     if dataset == "folders" and not kind.given:
         given = " or ".join(f"split={other.name}" for other in kinds if other.given)
         raise UserError(f"dataset=folders carries its own parts: use {given}, not split={config.name}")

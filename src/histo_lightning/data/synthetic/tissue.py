@@ -35,8 +35,7 @@ TRAITS = {  # least and most of a case's traits, whatever its class
 }
 WIDTH_UM, HEIGHT_UM = 343.0, 225.4  # the field at 40X: 700 x 460 pixels of 0.49 um
 MARGIN_UM = 14.0  # objects that reach into the field from outside
-# Share of slides laid out as their subtype; the others borrow one, or it would give the class away.
-OWN_LAYOUT = 0.5
+OWN_LAYOUT = 0.5  # of slides are laid out as their subtype, the others as any: else it gave the class away
 GLAND = np.dtype([(n, "f8") for n in ["x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall"]])
 NUCLEUS = np.dtype(
     [(n, "f8") for n in ["x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase"]]
