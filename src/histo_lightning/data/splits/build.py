@@ -63,7 +63,7 @@ def build_split(
     members, notes = (records, []) if kind.keeps_twins and task == "binary" else without_twins(records, task)
     if not select_magnification(members, magnification):
         present = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members})) or "nothing"
-        raise UserError(f"magnification={magnification}: the data set has no such image; it has {present}")
+        raise UserError(f"magnification={magnification}: the data set has no such image; it holds {present}")
     if kind.needs_cases and any(not r.case for r in members):
         advice = "use split=folders or split=file"
         raise UserError(f"split={config.name}: some names do not say their case; {advice}")
