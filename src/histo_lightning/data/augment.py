@@ -1,7 +1,6 @@
 """Whole-batch augmentation on the training device.
 
-Random numbers are a hash of (seed, epoch, sample, channel), so a sample is augmented in the same way with any
-number of workers, processes or devices, and after a resume.
+Random numbers hash (seed, epoch, sample, channel): the same for any number of workers or devices, and after a resume.
 """
 
 import inspect
@@ -24,8 +23,8 @@ from histo_lightning.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SPLITMIX_64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-_GOLDEN, _MIX_1, _MIX_2 = (number - 2**64 for number in SPLITMIX_64)  # as int64
+_SPLITMIX_64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = (number - 2**64 for number in _SPLITMIX_64)  # as int64
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -51,6 +50,7 @@ def uniform(seed: int, epoch: int, samples: Tensor, channels: int) -> Tensor:
     return bits.to(torch.float32) * 2.0**-24
 
 
+Augmentation = str | Mapping[str, Any] | AugmentConfig
 Step = Callable[..., Tensor]
 STEPS: dict[str, Step] = {}
 NUMBERS_A_STEP = 8
@@ -113,9 +113,7 @@ class Recipe(AugmentConfig):
         return f"train: {train}; evaluation: {'whole field' if self.evaluate == 'field' else centre}"
 
 
-def recipe_of(
-    augment: str | Mapping[str, Any] | AugmentConfig, size: int, normalisation: str | None
-) -> Recipe:
+def recipe_of(augment: Augmentation, size: int, normalisation: str | None) -> Recipe:
     """The recipe of an option of ``conf/augment``, or of its keys; UserError where an option, key or step is unknown."""
     if isinstance(augment, AugmentConfig):
         augment = asdict(augment)
@@ -151,10 +149,7 @@ def _native_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _affine_crops(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """RandomResizedCrop, flip and rotation as one bilinear sampling (float32 in [0, 255], B x S x S x C).
-
-    Area is uniform in ``crop_scale``, the logarithm of the aspect ratio uniform in ``crop_ratio``, as in torchvision.
-    """
+    """RandomResizedCrop, flip and rotation, drawn as in torchvision, as one bilinear sampling: float32 in [0, 255], B x S x S x C."""
     height, width = images.shape[1:3]
     low, high = recipe.crop_scale
     area = (low + (high - low) * u[:, 0]) * height * width

@@ -117,12 +117,12 @@ class Batches:
     """Batch sampler: lists of dataset indices. Each of ``processes`` takes its share of every batch, by ``rank``.
 
     The order of an epoch follows from (seed, epoch) alone. ``shuffle``: every sample once. ``case_balanced``: as many
-    draws with replacement; classes are equally likely, then cases within the class, then images within the case.
-    ``sequential``: in the order of the part. With ``repeats`` every epoch has the order of the first.
+    draws with replacement, equally likely by class, case of the class and image of the case. ``sequential``: in the order
+    of the part. With ``repeats`` every epoch has the order of the first.
 
-    Training batches have ``batch_size`` images: the rest of an epoch's order is left out. Evaluation covers every image in
-    batches of one shape, at most as large; the last one repeats images of its own, which whoever collects results drops
-    by their index. ``with_epoch`` makes indices pairs of epoch and index. The next pass leaves out ``start`` batches.
+    Training leaves out what does not fill a batch. Evaluation covers every image in batches of one shape, the last filled
+    with images of its own, which whoever collects results drops by their index. ``with_epoch`` makes indices pairs of
+    epoch and index. The next pass leaves out ``start`` batches.
     """
 
     def __init__(
@@ -163,9 +163,8 @@ class Batches:
         indices, (first, self.start) = self.indices(), (self.start, 0)
         for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
             members = indices[start : start + self.batch_size]
-            yield np.resize(members, self.batch_size)[
-                self.rank :: self.processes
-            ]  # repeats where it is short
+            # The last batch repeats images of its own.
+            yield np.resize(members, self.batch_size)[self.rank :: self.processes]
 
     def __iter__(self) -> Iterator[list[Any]]:
         epoch = self.epoch

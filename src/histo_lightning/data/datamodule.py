@@ -1,7 +1,7 @@
 """The LightningDataModule: from settings to a split, stored pixels and augmented batches."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,17 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from histo_lightning.config.schema import AugmentConfig, Config, DatasetConfig, SplitConfig
+from histo_lightning.config.checks import check
+from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option, option_names
-from histo_lightning.data.augment import IMAGENET_MEAN, IMAGENET_STD, augment, evaluation_view, recipe_of
+from histo_lightning.data.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Augmentation,
+    augment,
+    evaluation_view,
+    recipe_of,
+)
 from histo_lightning.data.batches import Batch, Batches, Loader, Part, PillowDataset, build_parts
 from histo_lightning.data.breakhis.names import class_indices
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
@@ -22,19 +30,16 @@ from histo_lightning.data.sources.folder import Progress
 from histo_lightning.data.splits.build import Split, build_split, labelled
 from histo_lightning.errors import UserError
 
-# Share of a GPU's free memory that stored pixels may take; else batches are pinned and prefetched.
-RESIDENT_SHARE = 0.5
+RESIDENT_SHARE = 0.5  # of a GPU's free memory, that stored pixels may take; else batches are prefetched
 PREFETCHING_WORKERS = 2  # on a GPU whose memory is too small, unless workers says otherwise
-CHECKED = ("magnification", "task", "sampler", "normalisation")
 
 
 class BreakHisDataModule(LightningDataModule):
     """BreakHis for any LightningModule.
 
     Batches are dicts: ``image`` float32 B x 3 x H x W (normalised, channels_last; augmented in training), and
-    ``label``, ``index`` (position in ``parts[part].records``), ``case`` (an identifier), all int64, B.
-
-    Arguments mean what the config keys of the same name mean, and None is the default of ``conf/``.
+    ``label``, ``index`` (position in ``parts[part].records``), ``case`` (an identifier), all int64, B. Arguments mean what
+    the config keys of the same name mean; None is the default of ``conf/``, and UserError says what cannot work.
 
     Args:
         dataset: ``synthetic``, ``breakhis`` or ``folders``; ``root`` says where for the last two, and ``download``
@@ -48,49 +53,24 @@ class BreakHisDataModule(LightningDataModule):
         seed, workers: of order and augmentation; processes that load batches, whose number changes no result (0 is this
             one, or a GPU's own memory where the pixels fit).
         progress: called with (done, in all) while pixels are drawn and decoded.
-
-    Raises:
-        UserError: a setting that cannot work.
     """
 
     def __init__(
-        self,
-        dataset: str = "synthetic",
-        root: str = "",
-        *,
-        magnification: str = "40x",
-        task: str = "binary",
-        split: str | Mapping[str, Any] | SplitConfig | None = None,
-        fold: int | None = None,
-        image_size: int | None = None,
-        augment: str | Mapping[str, Any] | AugmentConfig = "d4",
-        normalisation: str | None = None,
-        batch_size: int | None = None,
-        sampler: str = "shuffle",
-        short_side: int | None = None,
-        images_per_slide: int | None = None,
-        synthetic_size: int | None = None,
-        synthetic_seed: int | None = None,
-        download: bool = False,
-        url: str | None = None,
-        seed: int = 0,
-        workers: int = 0,
-        cache_dir: str | Path | None = None,
-        progress: Progress | None = None,
-    ) -> None:
+        self, dataset: str = "synthetic", root: str = "", *, magnification: str = "40x", task: str = "binary",
+        split: str | Mapping[str, Any] | SplitConfig | None = None, fold: int | None = None,
+        image_size: int | None = None, augment: Augmentation = "d4", normalisation: str | None = None,
+        batch_size: int | None = None, sampler: str = "shuffle", short_side: int | None = None,
+        images_per_slide: int | None = None, synthetic_size: int | None = None, synthetic_seed: int | None = None,
+        download: bool = False, url: str | None = None, seed: int = 0, workers: int = 0,
+        cache_dir: str | Path | None = None, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         defaults = option("dataset", dataset)
-        drawn, size = defaults["dataset"], image_size or int(defaults.get("image_size", 112))
-        self.dataset_settings = DatasetConfig(
-            dataset,
-            root,
-            images_per_slide=images_per_slide or drawn.get("images_per_slide"),
-            image_size=synthetic_size or drawn.get("image_size"),
-            seed=synthetic_seed,
-            short_side=short_side or round(size * 8 / 7),
-            download=download,
-            url=url,
-        )
+        size = image_size or int(defaults.get("image_size", 112))
+        drawn: dict[str, Any] = {"images_per_slide": images_per_slide, "image_size": synthetic_size}
+        drawn = {key: value or defaults["dataset"].get(key) for key, value in drawn.items()}
+        drawn |= {"seed": synthetic_seed, "short_side": short_side or round(size * 8 / 7)}
+        self.dataset_settings = DatasetConfig(dataset, root, **drawn, download=download, url=url)
         split = split or ("folders" if dataset == "folders" else "case_kfold")
         if isinstance(split, str):
             split = option("split", split) if split in option_names("split") else {"name": split}
@@ -103,10 +83,7 @@ class BreakHisDataModule(LightningDataModule):
         self.seed, self.workers = seed, workers
         self.cache_dir, self.progress = Path(cache_dir or default_cache_dir()), progress
         self.predict_parts: tuple[str, ...] = ("test",)  # a loader each from predict_dataloader
-        for field in (*fields(Config), *fields(AugmentConfig)):
-            if field.name in CHECKED and getattr(self, field.name) not in field.metadata["choices"]:
-                allowed = ", ".join(field.metadata["choices"])
-                raise UserError(f"{field.name}={getattr(self, field.name)}: allowed are {allowed}")
+        check(Config(magnification=magnification, task=task, sampler=sampler, augment=self.recipe))
         self.save_hyperparameters(self.settings(), logger=False)
         self.source: Source | None = None
         self.split: Split | None = None
@@ -120,29 +97,25 @@ class BreakHisDataModule(LightningDataModule):
         """What the module was made with, as the config keys of a run: nested, primitives only."""
         augment, dataset = asdict(self.recipe), asdict(self.dataset_settings)
         keys = ("name", "root", "images_per_slide", "image_size", "short_side")
-        own = ("magnification", "task", "batch_size", "sampler", "seed")
         return {
             "dataset": {key: dataset[key] for key in keys},
             "split": asdict(self.split_settings),
             "image_size": augment.pop("size"),
             "augment": augment,
-            **{key: getattr(self, key) for key in own},
+            **{key: getattr(self, key) for key in ("magnification", "task", "batch_size", "sampler", "seed")},
         }
 
     def __str__(self) -> str:
-        split = self.split_settings
+        settings, split = self.split_settings, self.split
         about = (
             f"BreakHisDataModule: {self.dataset_settings.name}, {self.magnification}, {self.task}\n"
-            f"split={split.name} fold={split.fold}, {self.recipe.text()}, batches of {self.batch_size}\n"
+            f"split={settings.name} fold={settings.fold}, {self.recipe.text()}, batches of {self.batch_size}\n"
         )
-        if self.split is None:
+        if split is None:
             return about + "not set up: call setup(), or give it to a Trainer"
-        images, cases = (
-            ", ".join(f"{part} {len(names)}" for part, names in members.items())
-            for members in (self.split.parts, self.split.cases)
-        )
-        label = f", {self.split.label}" if self.split.label else ""
-        return f"{about}images: {images}; cases: {cases}{label}"
+        images, cases = ([f"{part} {len(n)}" for part, n in m.items()] for m in (split.parts, split.cases))
+        label = f", {split.label}" if split.label else ""
+        return f"{about}images: {', '.join(images)}; cases: {', '.join(cases)}{label}"
 
     def describe(self) -> dict[str, Any]:
         """What travels in a checkpoint: classes, view, normalisation, which cases were seen; primitives only."""
@@ -166,8 +139,7 @@ class BreakHisDataModule(LightningDataModule):
 
     def _ready(self) -> tuple[Source, Split, Pixels]:
         if self.source is None or self.split is None or self.pixels is None:
-            advice = "call prepare_data() and setup(), or give the data module to a Trainer"
-            raise UserError(f"not set up: {advice}")
+            raise UserError("not set up: call prepare_data() and setup(), or give it to a Trainer")
         return self.source, self.split, self.pixels
 
     def prepare_data(self) -> None:
@@ -179,14 +151,13 @@ class BreakHisDataModule(LightningDataModule):
         if self.parts:
             return
         root = find_root(self.dataset_settings, self.cache_dir, self.progress)
-        source = open_source(self.dataset_settings, root)
-        keys = {"magnification": self.magnification, "task": self.task}
-        split = build_split(source.records, self.split_settings, **keys)
+        source, settings = open_source(self.dataset_settings, root), self.split_settings
+        split = build_split(source.records, settings, magnification=self.magnification, task=self.task)
         size, short_side = self.recipe.size, self.dataset_settings.short_side or 0
         if size > short_side:
             raise UserError(f"dataset.short_side={short_side}: smaller than image_size={size}; leave it null")
         chosen = {image for names in split.parts.values() for image in names}
-        records = [r for r in labelled(source.records, self.split_settings) if r.image in chosen]
+        records = [r for r in labelled(source.records, settings) if r.image in chosen]
         # All images of a magnification, so that every fold and every way to split shares what is stored.
         present = {r.magnification for r in records}
         shared = [r for r in source.records if r.magnification in present or not source.sizes]

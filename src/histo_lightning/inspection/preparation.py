@@ -91,7 +91,7 @@ def _read_names(dataset: DatasetConfig, root: Path) -> tuple[Sequence[Record], l
         example, advice = f", e.g. {paths[0]}" if paths else "", "give the folder that holds BreaKHis_v1"
         raise UserError(f"dataset.root={root}: no image below it is named as in BreakHis{example}; {advice}")
     records = list(first.values())
-    return records, inspect_names(paths), census_message(records)
+    return records, inspect_names(paths), census_message({record.image for record in records})
 
 
 def print_outcome(facts: DatasetFacts, folder: Path, preview: bool) -> None:

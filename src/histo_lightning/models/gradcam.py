@@ -1,8 +1,6 @@
-"""Grad-CAM: where a network looked, as a weighted sum of its last map of features.
+"""Grad-CAM (Selvaraju et al. 2017, ICCV): where a network looked, as a weighted sum of its last map of features."""
 
-Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV.
-"""
-
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,8 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Maps of the evidence for a class, float32 B x h x w, not negative, not scaled.
 
     They come from ``layer4`` of our ResNet, else from the last direct child whose output is B x C x h x w with more than
-    one pixel; raises UserError where there is none. ``network`` is in evaluation mode, ``images`` are float32
-    B x 3 x H x W as it sees them, ``targets`` (int64 B) the classes whose logits are explained.
+    one pixel (UserError where there is none). ``network`` is in evaluation mode, ``images`` are float32 B x 3 x H x W as
+    it sees them, ``targets`` (int64 B) the classes whose logits are explained.
     """
     maps: list[Tensor] = []
     resnet = isinstance(network, ResNet)
@@ -29,18 +27,13 @@ def attribution(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
             maps.append(output)
 
     layers = [network.layer4] if isinstance(network, ResNet) else list(network.children())
-    handles = [layer.register_forward_hook(watch) for layer in layers]
-    try:
-        with torch.enable_grad():  # of the images, so that a frozen network has slopes too
-            logits = network.forward(images.detach().requires_grad_())  # a compiled network as it was written
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.enable_grad():  # of the images, so that a frozen network has slopes too
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(watch))
+        logits = network.forward(images.detach().requires_grad_())  # a compiled network as it was written
     if not maps:
-        raise UserError(
-            f"gradcam=true: no layer of {type(network).__name__} gives a map of features (B x C x H x W, more than one "
-            "pixel); leave gradcam out, or use a larger image_size"
-        )
+        problem = f"no layer of {type(network).__name__} gives a map of features (B x C x H x W, more than one pixel)"
+        raise UserError(f"gradcam=true: {problem}; leave gradcam out, or use a larger image_size")
     (slopes,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), maps[-1])
     return (slopes.mean(dim=(2, 3), keepdim=True) * maps[-1].detach()).sum(dim=1).clamp(min=0)
 

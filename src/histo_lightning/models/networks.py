@@ -28,15 +28,14 @@ def build_head(
 ) -> nn.Module:
     """A head: features, float B x ``in_features`` -> logits, B x ``num_classes``; ValueError for an unknown name.
 
-    ``mlp`` is the thesis's: ``in_features`` -> ``hidden`` -> ReLU -> dropout -> ``num_classes``. Its log-softmax is the
-    classifier's: logits can be calibrated. ``linear`` takes neither ``hidden`` nor ``dropout``.
+    ``mlp`` is the thesis's, without its log-softmax: ``in_features`` -> ``hidden`` -> ReLU -> dropout -> ``num_classes``.
+    ``linear`` takes neither ``hidden`` nor ``dropout``.
     """
     if name == "linear":
         return nn.Linear(in_features, num_classes)
     if name == "mlp":
-        return nn.Sequential(
-            nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
-        )
+        first, last = nn.Linear(in_features, hidden), nn.Linear(hidden, num_classes)
+        return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last)
     raise ValueError(f"unknown head {name!r}; heads are linear, mlp")
 
 
@@ -90,9 +89,8 @@ def check_network(model: str | Mapping[str, Any], num_classes: int, size: int, *
             logits = network(torch.empty(2, 3, size, size, device="meta"))
     except Exception as error:  # whatever a network raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"model._target_={target}: fails on images of {size} x {size} ({reason}); set image_size"
-        ) from error
+        problem = f"fails on images of {size} x {size} ({reason})"
+        raise UserError(f"model._target_={target}: {problem}; set image_size") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, num_classes):
         raise UserError(f"model._target_={target}: gives {shape} for 2 images, (2, {num_classes}) is needed")

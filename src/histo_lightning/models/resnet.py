@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -20,46 +19,55 @@ def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: B x ``inputs`` x H x W -> B x ``channels`` x H/stride x W/stride.
+class _Block(nn.Module):
+    """Convolutions, each with its normalisation, beside a shortcut; :class:`Bottleneck` has the arguments."""
 
-    The arguments are those of :class:`Bottleneck`; the stride is the first convolution's. ValueError or
-    NotImplementedError where ``groups``, ``base_width`` or ``dilation`` differ from their defaults.
-    """
-
-    expansion = 1
+    expansion: int  # channels that go out for each of ``channels``
 
     def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        base_width: int = 64,
-        dilation: int = 1,
-        norm_layer: Norm = nn.BatchNorm2d,
-    ) -> None:
+        self, inputs: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, groups: int = 1,
+        base_width: int = 64, dilation: int = 1, norm_layer: Norm = nn.BatchNorm2d,
+    ) -> None:  # fmt: skip
         super().__init__()
-        if groups != 1 or base_width != 64:
-            raise ValueError("BasicBlock only supports groups=1 and base_width=64")
-        if dilation > 1:
-            raise NotImplementedError("Dilation > 1 not supported in BasicBlock")
-        self.conv1 = _conv3x3(inputs, channels, stride)
-        self.bn1 = norm_layer(channels)
+        options = {"stride": stride, "groups": groups, "dilation": dilation}
+        convolutions = self.convolutions(inputs, channels, channels * base_width // 64 * groups, **options)
+        self.depth = len(convolutions)
+        for number, convolution in enumerate(convolutions, start=1):
+            self.add_module(f"conv{number}", convolution)
+            self.add_module(f"bn{number}", norm_layer(convolution.out_channels))
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv3x3(channels, channels)
-        self.bn2 = norm_layer(channels)
         self.downsample = downsample
 
+    def convolutions(self, inputs: int, channels: int, width: int, **options: int) -> list[nn.Conv2d]:
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.bn2(self.conv2(residual))
+        residual = x
+        for number in range(1, self.depth + 1):
+            residual = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(residual))
+            residual = self.relu(residual) if number < self.depth else residual
         residual += x if self.downsample is None else self.downsample(x)
         return self.relu(residual)  # type: ignore[no-any-return]
 
 
-class Bottleneck(nn.Module):
+class BasicBlock(_Block):
+    """Two 3x3 convolutions beside a shortcut: B x ``inputs`` x H x W -> B x ``channels`` x H/stride x W/stride.
+
+    The stride is the first convolution's. ValueError or NotImplementedError where ``groups``, ``base_width`` or
+    ``dilation`` differ from their defaults.
+    """
+
+    expansion = 1
+
+    def convolutions(self, inputs: int, channels: int, width: int, **options: int) -> list[nn.Conv2d]:
+        if options["groups"] != 1 or width != channels:
+            raise ValueError("BasicBlock only supports groups=1 and base_width=64")
+        if options["dilation"] > 1:
+            raise NotImplementedError("Dilation > 1 not supported in BasicBlock")
+        return [_conv3x3(inputs, channels, options["stride"]), _conv3x3(channels, channels)]
+
+
+class Bottleneck(_Block):
     """1x1, 3x3 and 1x1 convolution beside a shortcut: B x ``inputs`` x H x W -> B x 4 ``channels`` x H/stride x W/stride.
 
     The 3x3 has the stride, as in torchvision ("ResNet 1.5"), not the first 1x1 as in the paper.
@@ -73,43 +81,16 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        base_width: int = 64,
-        dilation: int = 1,
-        norm_layer: Norm = nn.BatchNorm2d,
-    ) -> None:
-        super().__init__()
-        width = channels * base_width // 64 * groups
-        self.conv1 = _conv1x1(inputs, width)
-        self.bn1 = norm_layer(width)
-        self.conv2 = _conv3x3(width, width, stride, groups, dilation)
-        self.bn2 = norm_layer(width)
-        self.conv3 = _conv1x1(width, channels * self.expansion)
-        self.bn3 = norm_layer(channels * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
-        residual += x if self.downsample is None else self.downsample(x)
-        return self.relu(residual)  # type: ignore[no-any-return]
+    def convolutions(self, inputs: int, channels: int, width: int, **options: int) -> list[nn.Conv2d]:
+        middle = _conv3x3(width, width, **options)
+        return [_conv1x1(inputs, width), middle, _conv1x1(width, channels * self.expansion)]
 
 
 class ResNet(nn.Module):
     """Stem, four stages of residual blocks, global average pool, fc.
 
     Args:
-        block: the block of all stages.
-        layers: blocks in each of the four stages.
-        num_classes: outputs of the fc.
+        block, layers: the block of all stages, and how many of them each of the four stages has.
         zero_init_residual: start the last normalisation of each block at 0, so that each block starts as its shortcut.
         groups, width_per_group: groups of each 3x3 and channels of a group in the first stage (Bottleneck only).
         replace_stride_with_dilation: for stages 2, 3 and 4, whether dilation takes the place of the stride, which
@@ -119,27 +100,19 @@ class ResNet(nn.Module):
             place of the 7x7 and an average pool in place of the stride in each shortcut; ``small``: one 3x3 with
             stride 1 and no max-pool, for small images (the map is four times larger on each side).
 
-    ValueError or NotImplementedError for an option or a combination that does not exist.
+    ValueError or NotImplementedError for what does not exist.
     """
 
     def __init__(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        layers: Sequence[int],
-        num_classes: int = 1000,
-        zero_init_residual: bool = False,
-        groups: int = 1,
-        width_per_group: int = 64,
-        replace_stride_with_dilation: Sequence[bool] | None = None,
-        norm_layer: Norm = nn.BatchNorm2d,
-        stem: str = "standard",
-    ) -> None:
+        self, block: type[_Block], layers: Sequence[int], num_classes: int = 1000, zero_init_residual: bool = False,
+        groups: int = 1, width_per_group: int = 64, replace_stride_with_dilation: Sequence[bool] | None = None,
+        norm_layer: Norm = nn.BatchNorm2d, stem: str = "standard",
+    ) -> None:  # fmt: skip
         super().__init__()
         dilate = (False,) * 3 if replace_stride_with_dilation is None else replace_stride_with_dilation
         if len(dilate) != 3:
-            raise ValueError(
-                f"replace_stride_with_dilation should be None or a 3-element tuple, got {dilate}"
-            )
+            wanted = "None or a 3-element tuple"
+            raise ValueError(f"replace_stride_with_dilation should be {wanted}, got {dilate}")
         if len(layers) != len(STAGE_CHANNELS):
             raise ValueError(f"layers should hold the blocks of {len(STAGE_CHANNELS)} stages, got {layers}")
         if stem not in STEMS:
@@ -151,9 +124,8 @@ class ResNet(nn.Module):
         self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
         make_block = partial(block, groups=groups, base_width=width_per_group, norm_layer=norm_layer)
         inputs, dilation, stages = STEM_CHANNELS, 1, []
-        for channels, depth, stride, dilated in zip(
-            STAGE_CHANNELS, layers, (1, 2, 2, 2), (False, *dilate), strict=True
-        ):
+        stage_options = zip(STAGE_CHANNELS, layers, (1, 2, 2, 2), (False, *dilate), strict=True)
+        for channels, depth, stride, dilated in stage_options:
             outputs, first_dilation, shortcut = channels * block.expansion, dilation, None
             if dilated:
                 dilation, stride = dilation * stride, 1
@@ -170,11 +142,11 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
-                last_norm = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                if getattr(last_norm, "weight", None) is None:
+            elif zero_init_residual and isinstance(module, _Block):
+                weight = getattr(getattr(module, f"bn{module.depth}"), "weight", None)
+                if weight is None:
                     raise ValueError("zero_init_residual needs a norm_layer with a weight")
-                nn.init.zeros_(cast(Tensor, last_norm.weight))
+                nn.init.zeros_(weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images, float B x 3 x H x W -> the last stage's map, B x ``feature_dim`` x H/32 x W/32 (rounded up)."""
@@ -187,7 +159,6 @@ class ResNet(nn.Module):
 
 
 def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
-    """The convolutions before the first normalisation."""
     if stem == "standard":
         return nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
     if stem == "small":

@@ -14,7 +14,7 @@ class Warmup(LambdaLR):
 
     def __init__(
         self, optimizer: Optimizer, total_steps: float, steps_per_epoch: int, warmup_epochs: int = 0
-    ) -> None:
+    ):
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs={warmup_epochs} is negative")
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
@@ -37,14 +37,9 @@ class Step(Warmup):
     """The rate is multiplied by ``gamma`` every ``step_size`` epochs."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        total_steps: float,
-        steps_per_epoch: int,
-        step_size: int,
-        gamma: float = 0.1,
+        self, optimizer: Optimizer, total_steps: float, steps_per_epoch: int, step_size: int, gamma: float = 0.1,
         warmup_epochs: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if step_size < 1:
             raise ValueError(f"step_size={step_size} is below 1")
         self.step_size, self.gamma = step_size, gamma
@@ -55,19 +50,12 @@ class Step(Warmup):
 
 
 class Cosine(Warmup):
-    """Half a cosine to ``final_ratio`` of the rate (Loshchilov & Hutter 2017, without restarts).
-
-    Without an end to reach (``max_epochs=-1``) the rate stays at its peak.
-    """
+    """Half a cosine to ``final_ratio`` of the rate (Loshchilov & Hutter 2017, no restarts); without an end it stays at its peak."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        total_steps: float,
-        steps_per_epoch: int,
-        warmup_epochs: int = 0,
+        self, optimizer: Optimizer, total_steps: float, steps_per_epoch: int, warmup_epochs: int = 0,
         final_ratio: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not 0 <= final_ratio <= 1:
             raise ValueError(f"final_ratio={final_ratio} is not between 0 and 1")
         self.final_ratio = final_ratio

@@ -3,21 +3,19 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
 import torch
 from torch import Tensor, nn
 
-from histo_lightning.data.sources.downloads import fetch
+from histo_lightning.data.sources.downloads import fetch, sha256_of
 from histo_lightning.errors import UserError
 from histo_lightning.models.networks import head_of
 from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
-# As in torchvision: resnet18-f37072fd.pth carries the first digits of its SHA-256.
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # SHA-256, as in torchvision's resnet18-f37072fd.pth
 NAMED_KEYS = 4  # enough to recognise what does not fit
 
 
@@ -25,12 +23,8 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
     """Load torchvision-style weights into ``network``; every key and shape of the backbone must fit.
 
     The head is loaded where it has the keys and shapes of the network's, else left out; returns whether it was.
-
-    Args:
-        source: a local file or a URL of a state dict that ``torch.load(..., weights_only=True)`` reads.
-        cache_dir: folder of downloads; a second call does not download again.
-
-    UserError for no such file, no connection, a damaged file, or weights of another network, which is unchanged then.
+    ``source`` is a file or a URL of a state dict that ``torch.load(..., weights_only=True)`` reads; ``cache_dir`` keeps
+    downloads. UserError for what is not there, damaged, or of another network; ``network`` is unchanged then.
     """
     downloaded = source.lower().startswith(("http:", "https:"))
     local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
@@ -44,12 +38,21 @@ def load_weights(network: nn.Module, source: str, *, cache_dir: Path) -> bool:
     expected = network.state_dict()
     prefix = next(f"{name}." for name, child in network.named_children() if child is head_of(network))
     heads = [{k: v.shape for k, v in values.items() if k.startswith(prefix)} for values in (expected, state)]
-    head_fits = heads[0] == heads[1]
-    if not head_fits:
-        expected, state = (
-            {k: v for k, v in values.items() if not k.startswith(prefix)} for values in (expected, state)
-        )
-    _check_fit(expected, state, source)
+    if not (head_fits := heads[0] == heads[1]):
+        for values in (expected, state):
+            for key in [key for key in values if key.startswith(prefix)]:
+                del values[key]
+    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
+    misfits = {
+        # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
+        "missing": [key for key in expected if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in expected],
+        "other shapes:": [f"{key} {a} instead of {b}" for key, (a, b) in shapes.items() if a != b],
+    }
+    if problems := [f"{name} {_some(items)}" for name, items in misfits.items() if items]:
+        problem = f"does not fit this network: {'; '.join(problems)}"
+        advice = "choose the model and model.stem that the weights were made for"
+        raise UserError(f"model.weights={source}: {problem}; {advice}")
     network.load_state_dict(state, strict=False)
     return head_fits
 
@@ -62,34 +65,17 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
         raise UserError(f"model.weights={source}: no such file; give a .pth file, a URL or null") from error
     except Exception as error:  # damaged bytes lead the unpickler to any exception
         reason = f"{type(error).__name__}: {str(error).split('. ')[0][:200]}"
-        raise UserError(
-            f"model.weights={source}: not a readable file of tensors ({reason}); give a state dict saved with {advice}"
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
+        problem = f"not a readable file of tensors ({reason}); give a state dict saved with {advice}"
+        raise UserError(f"model.weights={source}: {problem}") from error
+    items = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in items):
         problem = f"holds a {type(state).__name__} with other things than tensors; give a state dict saved"
         if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
             problem = "this is a training checkpoint, not a plain state dict; save its network"
         raise UserError(f"model.weights={source}: {problem} with {advice}")
     if broken := [key for key, value in state.items() if not bool(torch.isfinite(value).all())]:
         raise UserError(f"model.weights={source}: {_some(broken)} not finite; the file is damaged")
-    return state
-
-
-def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
-    misfits = {
-        # Files from before torch 0.4.1 have no counters of batches; nothing is computed from them here.
-        "missing": [key for key in expected if key not in state and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in state if key not in expected],
-        "other shapes:": [f"{key} {a} instead of {b}" for key, (a, b) in shapes.items() if a != b],
-    }
-    if problems := [f"{name} {_some(items)}" for name, items in misfits.items() if items]:
-        raise UserError(
-            f"model.weights={source}: does not fit this network: {'; '.join(problems)}; choose the model "
-            "and model.stem that the weights were made for"
-        )
+    return dict(state)
 
 
 def _some(items: list[str]) -> str:
@@ -98,21 +84,15 @@ def _some(items: list[str]) -> str:
 
 
 def _download(url: str, cache_dir: Path) -> Path:
-    """Download ``url`` into ``cache_dir``, complete and verified, or not at all."""
+    """The file of a URL below ``cache_dir``, complete and, where its name carries a checksum, verified."""
     name = Path(unquote(url.split("?")[0])).name[-100:]
-    # Two servers may offer different files of one name.
-    path = cache_dir / f"{hashlib.sha256(utf8(url)).hexdigest()[:8]}-{name}"
-    if path.is_file():
-        return path
-    log.info("downloading %s", url)
-    hash_in_name = HASH_IN_NAME.search(name)
-
-    def check(digest: str) -> None:
-        if hash_in_name and not digest.startswith(wanted := hash_in_name[1]):
-            raise UserError(
-                f"model.weights={url}: the download's SHA-256 starts with {digest[: len(wanted)]}, its name says "
-                f"{wanted}; try again, or get the file another way and give its path"
-            )
-
-    fetch(url, path, key="model.weights", attempts=3, check=check, advice="give the path of a local file")
+    path = cache_dir / f"{hashlib.sha256(utf8(url)).hexdigest()[:8]}-{name}"  # servers may share names
+    if not path.is_file():
+        log.info("downloading %s", url)
+        fetch(url, path, key="model.weights", attempts=3, advice="give the path of a local file")
+    wanted = HASH_IN_NAME.search(name)
+    if wanted and not (digest := sha256_of(path)).startswith(wanted[1]):
+        path.unlink()
+        problem = f"the download's SHA-256 starts with {digest[: len(wanted[1])]}, its name says {wanted[1]}"
+        raise UserError(f"model.weights={url}: {problem}; try again, or give the path of a local file")
     return path

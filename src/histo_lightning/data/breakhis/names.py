@@ -1,10 +1,8 @@
 """The BreakHis file names: their grammar, what a name says about an image, and the census of the full data set.
 
-The file name is the truth about an image, never its folder: one public copy keeps images of slide 16184CD inside slide
-16184's folder, and folders write ``_14-`` where files write ``-14-``.
-
-``census.csv``, from the complete list of 7,909 file names and the authors' ``dsfold1..5.txt``, has a row a slide: train
-or test in each official fold, and the sequence numbers at each magnification as ranges (34 of the 328 have gaps).
+The file name is the truth, never its folder: a public copy keeps images of slide 16184CD in slide 16184's folder.
+``census.csv``, from the list of all 7,909 names and the authors' ``dsfold1..5.txt``, has a row a slide: train or test in
+each official fold, and the sequence numbers at each magnification as ranges (34 of the 328 have gaps).
 """
 
 import csv
@@ -29,7 +27,6 @@ SUBTYPES = tuple(SUBTYPE_NAMES)
 SUBTYPE_CLASS = dict.fromkeys(SUBTYPES[:4], "benign") | dict.fromkeys(SUBTYPES[4:], "malignant")
 MAGNIFICATIONS = (40, 100, 200, 400)
 OFFICIAL_FOLDS = (1, 2, 3, 4, 5)
-TOTAL_IMAGES = 7909
 
 _NAME = re.compile(
     r"SOB_([BM])_((A|F|PT|TA|DC|LC|MC|PC)-\d{2}-\d{1,6}[A-Z]{0,3})-(40|100|200|400)-(\d{3})\.png", re.ASCII
@@ -70,11 +67,9 @@ class Name:
     @property
     def official_path(self) -> str:
         """Where the official tree keeps the file, below its ``BreaKHis_v1`` folder."""
-        slide_folder = f"SOB_{self.class_name[0].upper()}_{self.slide.replace('-', '_', 1)}"
-        return (
-            f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}/"
-            f"{slide_folder}/{self.magnification}X/{self.file_name}"
-        )
+        classes = f"histology_slides/breast/{self.class_name}/SOB/{SUBTYPE_NAMES[self.subtype]}"
+        slide = f"SOB_{self.class_name[0].upper()}_{self.slide.replace('-', '_', 1)}"
+        return f"{classes}/{slide}/{self.magnification}X/{self.file_name}"
 
 
 def parse_name(file_name: str) -> Name | None:
@@ -88,17 +83,13 @@ def parse_name(file_name: str) -> Name | None:
 
 @dataclass(frozen=True, slots=True)
 class CensusSlide:
-    """A slide of the full data set."""
-
     slide: str
     official: dict[int, str]  # part, ``train`` or ``test``, by fold
     sequences: dict[int, tuple[int, ...]]  # numbers by magnification
 
     def names(self) -> list[Name]:
         """Every image of the slide, by magnification and sequence number."""
-        return [
-            Name(self.slide, m, sequence) for m, numbers in self.sequences.items() for sequence in numbers
-        ]
+        return [Name(self.slide, m, number) for m, numbers in self.sequences.items() for number in numbers]
 
 
 @cache

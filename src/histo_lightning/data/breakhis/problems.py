@@ -47,10 +47,9 @@ def _contradiction(folder: str, name: Name) -> str:
 
 
 def inspect_names(paths: Sequence[str]) -> list[Problem]:
-    """Hold the images of a copy against the names' grammar, their folders and the census.
+    """Hold the paths of all image files of a copy against the names' grammar, their folders and the census.
 
-    ``paths`` are those of all image files, relative to the root, with ``/``. The problems come by kind in the order of
-    :data:`KINDS`, then by image and path: all kinds but ``unreadable``, which only decoding can tell.
+    The problems come by kind in the order of :data:`KINDS`, then by image and path; only decoding can tell ``unreadable``.
     """
     problems = []
     first: dict[str, str] = {}
@@ -73,8 +72,7 @@ def inspect_names(paths: Sequence[str]) -> list[Problem]:
         parts = "splits by case keep DC, the eight-class task leaves both out, split=official keeps both"
         detail = f"slide 13412 is in the set as DC and as LC, as in the full set: {parts}"
         problems.append(Problem("split twin", "", "", detail))
-    order = list(KINDS)
-    return sorted(problems, key=lambda p: (order.index(p.kind), p.image, p.path))
+    return sorted(problems, key=lambda p: (list(KINDS).index(p.kind), p.image, p.path))
 
 
 def missing_by_group(problems: Iterable[Problem]) -> dict[tuple[str, int], tuple[int, int]]:

@@ -2,21 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo_lightning.data.breakhis.names import CLASSES, TOTAL_IMAGES, census_names, parse_name
+from histo_lightning.data.breakhis.names import CLASSES, census_names, parse_name
 from histo_lightning.errors import UserError
 
 PARTS = ("train", "val", "test")
-# How people name them, in lower case: as folders and in lists.
-PART_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-# Slide 14-13412 is in the set twice, under two subtypes.
-TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"
+PART_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # as people write
+PART_NAMES |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+TWIN_KEPT, TWIN_DROPPED = "DC-14-13412", "LC-14-13412"  # one slide that is in the set under two subtypes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -54,18 +50,14 @@ def part_of(path: str) -> str | None:
 def _by_image(records: Iterable[Record]) -> list[Record]:
     """Sorted by file name, which is the key of splits and predictions; refuses one that appears twice."""
     ordered = sorted(records, key=lambda record: record.image)
-    counts = Counter(record.image for record in ordered)
-    if twice := [name for name, count in counts.items() if count > 1]:
+    if twice := [name for name, count in Counter(r.image for r in ordered).items() if count > 1]:
         problem = f"{len(twice)} file name(s) are in more than one folder, e.g. {twice[0]}"
         raise UserError(f"{problem}: keep one copy of each image below dataset.root")
     return ordered
 
 
 def breakhis_records(paths: Sequence[str], root: str | Path) -> list[Record]:
-    """Records of BreakHis images below a root, sorted by file name: only file names count, whatever the folders are called.
-
-    ``paths`` are relative to ``root``, with ``/``. UserError for no image, a name outside the grammar or a duplicate name.
-    """
+    """Records of BreakHis images at ``paths`` below a root, sorted by name; UserError for none, or a name unknown or twice."""
     if not paths:
         raise UserError(f"dataset.root={root}: no image below it; give the folder that holds BreaKHis_v1")
     records = {path: record_of(path) for path in paths}
@@ -80,17 +72,14 @@ def folder_records(paths: Sequence[str], root: str | Path) -> list[Record]:
     """Records of the thesis's tree ``<root>/<train|val|test>/<benign|malignant>/``, sorted by file name.
 
     Names outside the grammar take the class of their folder and have no group; images in other folders are passed over.
-
-    Raises:
-        UserError: no image in a part, an unknown class folder, another class than its folder, or a name that appears twice.
+    UserError for no image in a part, an unknown class folder, another class than its folder, or a name that appears twice.
     """
     records = []
     for path in filter(part_of, paths):
         top, *class_folder, _ = path.split("/")
         class_name = class_folder[0].lower() if class_folder else ""
         if class_name not in CLASSES:
-            problem = f"images belong in {top}/benign/ or {top}/malignant/"
-            raise UserError(f"{root}/{path}: {problem}, move it there")
+            raise UserError(f"{root}/{path}: images belong in {top}/benign/ or {top}/malignant/, move it")
         record = record_of(path, class_name)
         if record is None or record.class_name != class_name:
             problem = "its name says another class than its folder"
@@ -121,11 +110,10 @@ def without_twins(records: Sequence[Record], task: str) -> tuple[list[Record], l
     return remaining, [note] if left_out else []
 
 
-def census_message(records: Sequence[Record]) -> str:
+def census_message(names: AbstractSet[str]) -> str:
     """One plain sentence: how much of the census of 7,909 names a copy holds."""
-    names = {record.image for record in records}
-    present, unknown = len(names & census_names()), len(names - census_names())
-    if present == TOTAL_IMAGES and not unknown:
-        return f"census: complete copy, all {TOTAL_IMAGES:,} BreakHis images are here"
-    sentence = f"census: partial copy, {present:,} of the {TOTAL_IMAGES:,} BreakHis images are here"
+    present, total, unknown = len(names & census_names()), len(census_names()), len(names - census_names())
+    if present == total and not unknown:
+        return f"census: complete copy, all {total:,} BreakHis images are here"
+    sentence = f"census: partial copy, {present:,} of the {total:,} BreakHis images are here"
     return sentence + (f", and {unknown:,} that the census does not know" if unknown else "")

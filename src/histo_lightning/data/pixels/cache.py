@@ -1,8 +1,7 @@
 """Verified uint8 pixels on disk: every image decoded once, shared by every run.
 
-A shard holds a magnification, so that runs at one decode no other, and all folds share it. It is a folder
-``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width x 3, memory-mapped) and ``index.json``; the key
-hashes the files' names, sizes and times, the canvas and :data:`VERSION`. Loading compares the checksums of all images.
+A shard holds a magnification. It is a folder ``pixels/<key>/`` with ``pixels.npy`` (uint8, image x height x width x 3,
+memory-mapped) and ``index.json``; loading compares the checksums of all images.
 """
 
 import hashlib
@@ -15,30 +14,23 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from histo_lightning.data.breakhis.records import Record
-from histo_lightning.data.pixels.decode import (
-    DECODING_ERRORS,
-    FORMATS,
-    MOST_UPSCALING,
-    canvas_of,
-    decode,
-    image_bytes,
-    on_canvas,
-)
+from histo_lightning.data.pixels.decode import Array, canvas_of, decode, image_bytes, native_size, on_canvas
 from histo_lightning.data.sources.folder import Progress, new_folder
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import utf8
 
 log = logging.getLogger("histo_lightning")
 VERSION = 2
+MOST_UPSCALING = 4  # more shows nothing new, and grinds
 DECODED_AT_ONCE = 256  # images that may wait in memory for the disk
 
 
@@ -144,9 +136,8 @@ class _Shard:
                 log.warning("%s: the pixel cache is damaged and is built again", folder)
             unreadable = self.decode_into(building)
             if self.key() != key:
-                raise UserError(
-                    f"{self.root}: images changed while they were read; run again when they are all there"
-                )
+                problem = "images changed while they were read"
+                raise UserError(f"{self.root}: {problem}; run again when they are all there")
             if (pixels := self.load(building)) is None:
                 raise UserError(f"{folder}: reads back damaged; check the disk, or set cache_dir")
             pairs = zip(before.shards[0], pixels.shards[0], strict=True) if before else ()
@@ -181,28 +172,20 @@ class _Shard:
 
     def decode_into(self, folder: Path) -> dict[str, str]:
         """Decode everything into a folder; reasons by image for what cannot be used."""
-        sizes = list(self.sizes[:1]) if self.sizes else []
-        for record in () if self.sizes else self.records:
-            # What cannot be read is reported when it is decoded.
-            if (path := self.root / record.path).is_file():
-                with suppress(*DECODING_ERRORS), Image.open(path, formats=FORMATS) as image:
-                    sizes.append(image.size)
+        announced = (native_size(self.root / record.path) for record in self.records)
+        sizes = self.sizes[:1] if self.sizes else list(filter(None, announced))
         if (native := max(map(min, sizes), default=self.short_side)) * MOST_UPSCALING < self.short_side:
             problem = f"would be stored {self.short_side} pixels high, more than {MOST_UPSCALING} times as high as they are"
-            raise UserError(
-                f"images of {native} pixels {problem}; choose a smaller image_size or dataset.short_side"
-            )
+            advice = "choose a smaller image_size or dataset.short_side"
+            raise UserError(f"images of {native} pixels {problem}; {advice}")
         height, width = canvas_of(sizes or [(self.short_side, self.short_side)], self.short_side)
         rows, unreadable, shape = [], {}, (len(self.records), height, width, 3)
-        # Decoders, hashes and writes leave Python's lock.
         with (folder / "pixels.npy").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for start in range(0, len(self.records), DECODED_AT_ONCE):
                 chunk = self.records[start : start + DECODED_AT_ONCE]
-                for stored, row, reason in pool.map(
-                    lambda record: self._decode(record, height, width), chunk
-                ):
+                for stored, row, reason in pool.map(partial(self._decode, height, width), chunk):
                     file.write(stored.data)
                     rows.append(row)
                     if reason:
@@ -214,9 +197,7 @@ class _Shard:
         (folder / "index.json").write_text(text, encoding="utf-8")
         return unreadable
 
-    def _decode(
-        self, record: Record, height: int, width: int
-    ) -> tuple[NDArray[np.uint8], tuple[Any, ...], str]:
+    def _decode(self, height: int, width: int, record: Record) -> tuple[Array, tuple[Any, ...], str]:
         """One image on the canvas; its row of the index: name, SHA-256 of native pixels, CRC-32, native size; any problem."""
         path, size, digest, reason = self.root / record.path, (0, 0), "", ""
         stored = np.zeros((height, width, 3), np.uint8)
@@ -231,26 +212,16 @@ class _Shard:
 
 
 def load_pixels(
-    root: Path,
-    records: Sequence[Record],
-    short_side: int,
-    cache_dir: Path,
-    *,
-    sizes: Sequence[tuple[int, int]] | None = None,
-    threads: int | None = None,
+    root: Path, records: Sequence[Record], short_side: int, cache_dir: Path, *, tolerant: bool = False,
+    verify: bool = False, sizes: Sequence[tuple[int, int]] | None = None, threads: int | None = None,
     progress: Progress | None = None,
-    tolerant: bool = False,
-    verify: bool = False,
-) -> Pixels:
-    """Pixels of the given records, from the cache or decoded into it.
-
-    UserError where images cannot be used (all others were decoded first), or the cache cannot be written.
+) -> Pixels:  # fmt: skip
+    """Pixels of the given records, from the cache or decoded into it; UserError where that cannot be.
 
     Args:
-        short_side: of the canvas, in pixels.
+        short_side, threads: of the canvas, in pixels; that decode side by side, by default one a core.
         sizes: allowed native (width, height), the usual one first: it gives the canvas its shape, and every
             magnification a shard of its own. None takes any size, and one shard for all.
-        threads: that decode side by side; by default one a core.
         progress: called with (images done, images in all) while images are decoded.
         tolerant, verify: fill ``unreadable`` instead of raising an error; decode again, and rebuild the cache.
     """
@@ -266,13 +237,11 @@ def load_pixels(
     for _, group in sorted(groups.items()):
         shard = _Shard(root, group, short_side, sizes, threads or default_threads(), report)
         loaded.append(shard.stored(cache_dir / "pixels", verify))
-    joined: dict[str, Any] = {
-        name: tuple(chain.from_iterable(getattr(pixels, name) for pixels in loaded))
-        for name in ("shards", "images", "digests", "sizes")
-    }
     unreadable = {image: reason for pixels in loaded for image, reason in pixels.unreadable.items()}
     if unreadable and not tolerant:
         more = len(unreadable) - 1
         rest = f"; and {more} more images: the command prepare lists them all" if more else ""
         raise UserError(next(iter(unreadable.values())) + rest)
+    names = ("shards", "images", "digests", "sizes")
+    joined: dict[str, Any] = {n: tuple(chain.from_iterable(getattr(one, n) for one in loaded)) for n in names}
     return Pixels(**joined, unreadable=unreadable)

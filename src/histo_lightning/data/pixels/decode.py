@@ -10,6 +10,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,11 @@ SMALLEST_SIDE = 32
 LONGEST_SHAPE = 16  # times as long as the other side
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # more is a bomb; an image of BreakHis has 0.3 million
 MOST_BYTES = 2**28  # of a file
-MOST_UPSCALING = 4  # more shows nothing new, and grinds
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of Pillow's 40 others one starts a program (EPS)
 BREAKHIS_SIZES = ((700, 460), (700, 456))
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_RGB_8 = b"\x08\x02"  # bit depth and colour type
-# Pillow's and, as RuntimeError, libspng's.
+_SIGNATURE, _RGB_8 = b"\x89PNG\r\n\x1a\n", b"\x08\x02"  # the latter are bit depth and colour type
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, *BOMBS)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, *BOMBS)  # also libspng's
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -46,6 +44,15 @@ def image_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); restore the file") from error
 
 
+def native_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) that an image file announces; None where it cannot be read, as decoding it will say."""
+    with suppress(*DECODING_ERRORS):
+        if path.is_file():
+            with Image.open(path, formats=FORMATS) as image:
+                return image.size
+    return None
+
+
 def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = None) -> Array:
     """Decode the bytes of one image file, called ``name`` in errors: uint8, height x width x 3.
 
@@ -56,8 +63,8 @@ def decode(data: bytes, name: str, sizes: Sequence[tuple[int, int]] | None = Non
         pixels = spng_decode(data) if _is_plain_png(data) else with_pillow(data, name)
     except DECODING_ERRORS as error:
         words = " ".join(str(error).partition(" <_io")[0].split())  # Pillow names the object that it read
-        reason = f"cannot be read as an image ({words})"
-        raise UserError(f"{name}: {reason}; replace it by an intact copy") from error
+        problem = f"cannot be read as an image ({words})"
+        raise UserError(f"{name}: {problem}; replace it by an intact copy") from error
     height, width = pixels.shape[:2]
     if sizes is not None and (width, height) not in sizes:
         allowed = " or ".join(f"{w}x{h}" for w, h in sizes)

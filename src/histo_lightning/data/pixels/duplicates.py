@@ -1,13 +1,12 @@
 """Images that are the same, or nearly: a copy filed under two cases leaks from training into test.
 
 Candidates come from perceptual hashes (pHash: Zauner 2010) in all eight orientations, at one magnification; they are
-ranked by the correlation of local contrast. On 250 real images at 100X, stored at 256 x 390, no pair of different cases
-was above 0.15 (16 bits and more differ); copies that were turned, mirrored, shifted by 4 pixels both ways, saved as JPEG
-of quality 50 or made 10 % brighter had 0.97 or more (0 to 16 bits).
+ranked by the correlation of local contrast. On 250 real images at 100X no pair of different cases was above 0.15; copies
+turned, mirrored, shifted by 4 of 390 pixels, saved as JPEG of quality 50 or made 10 % brighter had 0.97 or more.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import imagehash
@@ -19,6 +18,8 @@ from scipy.ndimage import uniform_filter
 
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS
 from histo_lightning.data.breakhis.records import Record
+from histo_lightning.data.pixels.stains import PixelSource
+from histo_lightning.data.sources.folder import Progress
 
 _TURNS = ("turned by 90°", "turned by 180°", "turned by 270°")
 ORIENTATIONS = ("as it is", *_TURNS, "mirrored", *(f"mirrored and {turn}" for turn in _TURNS))
@@ -27,15 +28,11 @@ SHIFT = 2  # of those, each way
 CANDIDATES = 2000  # pairs compared by correlation, for each magnification
 SUSPICIOUS = 0.5  # correlation; see above
 ROWS_AT_ONCE = 64
-PixelSource = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of different cases that look alike."""
-
-    first: str
+    first: str  # one of two images of different cases that look alike
     second: str
     distance: int  # bits, 0 to 64, in which the perceptual hashes differ
     correlation: float  # of local contrast at the best of small shifts, -1 to 1
@@ -69,8 +66,8 @@ def nearest_pairs(
 ) -> list[Pair]:
     """The ``count`` pairs of different cases that look most alike at each magnification, highest correlation first.
 
-    ``pixels``: rows (int64) -> uint8, B x H x W x 3, at most 64 rows at a time. ``records`` are in the order of the rows;
-    those without a case or a magnification are left out. ``progress`` is called with (images done, images in all).
+    ``pixels``: rows (int64), at most 64, -> uint8, B x H x W x 3; ``records`` are in their order, and those without a case
+    or a magnification are left out. ``progress`` is called with (images done, images in all).
     """
     pairs: list[Pair] = []
     done, total = 0, sum(r.magnification > 0 and bool(r.case) for r in records)
@@ -121,10 +118,7 @@ def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record])
 
 
 def best_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
-    """The highest Pearson correlation of two squares' contrast to the mean of 7 x 7 pixels, over shifts of up to two pixels.
-
-    Not of grey levels, as fields resemble each other by their shading. 0 for a square of one grey.
-    """
+    """The highest Pearson correlation of two squares' contrast to the mean of 7 x 7 pixels, over small shifts; 0 for one grey."""
     values = [square.astype(np.float32) for square in (first, second)]
     contrasts = [square - uniform_filter(square, size=7, mode="reflect") for square in values]
     inner = contrasts[1][SHIFT:-SHIFT, SHIFT:-SHIFT]

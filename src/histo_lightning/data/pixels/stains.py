@@ -1,7 +1,4 @@
-"""How strongly images are stained: mean colour, optical density in haematoxylin and eosin, share of tissue.
-
-Cases differ in stain more than classes do: it is what a network could learn instead of tissue.
-"""
+"""How strongly images are stained, in which cases differ more than classes: mean colour, haematoxylin, eosin, tissue."""
 
 from collections.abc import Callable
 
@@ -15,6 +12,7 @@ UNMIXING = np.linalg.inv(BASIS)  # optical density (a row vector) times this is 
 COLUMNS = ("red", "green", "blue", "haematoxylin", "eosin", "tissue")
 TISSUE_DENSITY = 0.15  # as in Macenko et al. 2009
 ROWS_AT_ONCE = 32
+PixelSource = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 # Optical density -log10(I / 255) by intensity; 0 counts as 1, since nothing is infinitely dense.
 _DENSITY = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
@@ -27,18 +25,12 @@ def stain_statistics(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """
     colour = pixels.mean(axis=(1, 2), dtype=np.float64)
     density = _DENSITY[pixels]
-    # Unmixing is linear, so the mean amount comes from the mean density.
-    amounts = density.mean(axis=(1, 2), dtype=np.float64) @ UNMIXING
+    amounts = density.mean(axis=(1, 2), dtype=np.float64) @ UNMIXING  # which is linear
     tissue = (density.sum(axis=3) > 3 * TISSUE_DENSITY).mean(axis=(1, 2))
     return np.column_stack([colour, amounts[:, :2], tissue])
 
 
-def measure_stains(
-    pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]], count: int
-) -> NDArray[np.float64]:
+def measure_stains(pixels: PixelSource, count: int) -> NDArray[np.float64]:
     """:func:`stain_statistics` of ``count`` images (count x 6); ``pixels``: rows -> uint8 RGB, at most 32 at a time."""
-    statistics = np.empty((count, len(COLUMNS)))
-    for start in range(0, count, ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, count), dtype=np.int64)
-        statistics[rows] = stain_statistics(pixels(rows))
-    return statistics
+    chunks = np.split(np.arange(count, dtype=np.int64), range(ROWS_AT_ONCE, count, ROWS_AT_ONCE))
+    return np.concatenate([stain_statistics(pixels(rows)) for rows in chunks])

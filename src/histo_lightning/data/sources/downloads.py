@@ -11,9 +11,6 @@ import json
 import logging
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
-from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -38,30 +35,18 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
 
 
 def fetch(
-    url: str,
-    target: Path,
-    *,
-    key: str,
-    timeout_seconds: float = 60.0,
-    attempts: int = 5,
-    progress: Progress | None = None,
-    check: Callable[[str], None] | None = None,
-    advice: str = "check the address",
-) -> str:
+    url: str, target: Path, *, key: str, advice: str = "check the address", timeout_seconds: float = 60.0,
+    attempts: int = 5, progress: Progress | None = None,
+) -> str:  # fmt: skip
     """Download a file (``http:``, ``https:`` or ``file:``); returns its SHA-256 as hexadecimal text.
 
-    What an earlier call or a killed process had received is not asked for again. Of two processes that want the same
-    target, the second waits and uses what the first has brought.
+    ``target`` is replaced in one step. What an earlier call or a killed process had received is not asked for again. Of two
+    processes that want one target, the second uses what the first has brought. UserError where it cannot be had or stored.
 
     Args:
-        target: replaced in one step when the download is complete; its folder is made.
         key, advice: for errors, what the user set to this URL (``dataset.url``), and what else to do.
         timeout_seconds, attempts: longest silence of the server; requests that bring no new byte before this fails.
         progress: called with (bytes here, bytes in all; 0 where the server does not say).
-        check: called with the SHA-256 before the target is touched; where it raises, the download is thrown away.
-
-    Raises:
-        UserError: no such address, no connection, a server that never sends everything, or no room on the disk.
     """
     part, size = target.with_name(f".{target.name}.part"), 0
     try:
@@ -71,16 +56,14 @@ def fetch(
         if scheme == "file" and not Path(unquote(urlsplit(url).path)).is_file():  # /dev/zero never ends
             raise ValueError("no such file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        before = _identity(target)
+        before = target.stat().st_ino if target.exists() else 0
         with FileLock(target.with_name(f".{target.name}.lock")):
-            if _identity(target) not in (None, before):  # brought by another process while this one waited
+            if target.exists() and target.stat().st_ino != before:  # another process brought it meanwhile
                 return sha256_of(target)
             try:
                 _receive_all(url, part, timeout_seconds, attempts, progress or (lambda done, total: None))
                 digest = sha256_of(part)
                 _note(part).unlink()  # a part without one is thrown away below
-                if check is not None:
-                    check(digest)
                 part.replace(target)
             finally:
                 size, _ = _received(url, part)
@@ -99,11 +82,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells one file of a name from the next; None where there is no file."""
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
-
-
 def _note(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
@@ -115,9 +93,10 @@ def _discard(part: Path) -> None:
 
 def _received(url: str, part: Path) -> tuple[int, dict[str, Any]]:
     """How many bytes need not be asked for again, and the ``validator`` and ``total`` of the file they belong to."""
-    version: dict[str, Any] = {}
-    with suppress(UserError):  # a damaged note: the download starts anew
+    try:
         version = read_json(_note(part))
+    except UserError:  # a damaged note: the download starts anew
+        version = {}
     size = part.stat().st_size if part.is_file() else 0
     # Without a validator nobody could say whether the rest is the rest of the same file.
     usable = version.get("url") == url and version.get("validator") and size <= (version.get("total") or size)
@@ -134,7 +113,10 @@ def _receive_all(url: str, part: Path, timeout_seconds: float, attempts: int, pr
             size, _ = _received(url, part)
             failures = 1 if size > furthest else failures + 1
             furthest = max(furthest, size)
-            if not _is_temporary(error) or failures >= attempts or url.startswith("file:"):
+            lasting = isinstance(error, http.client.InvalidURL) or getattr(error, "errno", 0) in DISK_ERRORS
+            if isinstance(error, HTTPError):
+                lasting = error.code not in TEMPORARY_STATUSES
+            if lasting or failures >= attempts or url.startswith("file:"):
                 raise
             log.info("%s: %s after %s bytes, asking again", url, error, size)
         time.sleep(min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
@@ -160,15 +142,19 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
             raise OSError(f"the server answered with HTTP status {answer.status} from {answer.url}")
         if answer.status != 206:
             etag, modified, length = (answer.headers.get(name, "") for name in VERSION_HEADERS)
-            # A weak ETag promises no equal bytes.
-            validator = modified if etag.startswith("W/") else etag or modified
+            validator = modified if etag.startswith("W/") else etag or modified  # weak: not the same bytes
             total = int(length) if length.isdigit() else None
             size, version = 0, {"url": url, "validator": validator, "total": total}
             part.write_bytes(b"")  # first: old bytes beside the new note would be mixed after a crash
             _note(part).write_text(json.dumps(version), encoding="utf-8")
-        elif not _is_rest(answer.headers, size, version):
-            _discard(part)
-            raise OSError("the server sent something else than the rest of the file")
+        else:  # the answer must begin where the part ends, in the same file: some servers ignore If-Range
+            first, _, length = answer.headers.get("Content-Range", "").strip().partition("/")
+            names = [name for key in VERSION_HEADERS[:2] if (name := answer.headers.get(key))]
+            same_file = version.get("validator") in names or not names
+            known = version.get("total") in (None, int(length) if length.isdigit() else -1) or length == "*"
+            if not (size > 0 and first.startswith(f"bytes {size}-") and same_file and known):
+                _discard(part)
+                raise OSError("the server sent something else than the rest of the file")
         total = version["total"]
         progress(size, total or 0)
         with part.open("ab") as file:
@@ -182,22 +168,6 @@ def _receive(url: str, part: Path, timeout_seconds: float, progress: Progress) -
                 progress(size, total or 0)
     if size < (total or 0):
         raise OSError(f"the connection was cut after {size} of {total} bytes")
-
-
-def _is_rest(headers: Message, size: int, version: dict[str, Any]) -> bool:
-    """Whether a partial answer begins where the part ends, in the same file: some servers ignore If-Range."""
-    first, _, total = headers.get("Content-Range", "").strip().partition("/")
-    names = [name for key in VERSION_HEADERS[:2] if (name := headers.get(key))]
-    same_file = version.get("validator") in names or not names
-    same_total = total == "*" or version.get("total") in (None, int(total) if total.isdigit() else -1)
-    return size > 0 and first.startswith(f"bytes {size}-") and same_file and same_total
-
-
-def _is_temporary(error: Exception) -> bool:
-    """Whether asking again may help."""
-    if isinstance(error, HTTPError):
-        return error.code in TEMPORARY_STATUSES
-    return getattr(error, "errno", None) not in DISK_ERRORS and not isinstance(error, http.client.InvalidURL)
 
 
 def _reason(error: object, timeout_seconds: float) -> str:

@@ -1,7 +1,6 @@
 """Folders of images: the files in one, how a new one appears in one step, and archives that are unpacked into one."""
 
 import gzip
-import hashlib
 import os
 import shutil
 import tarfile
@@ -17,7 +16,6 @@ from histo_lightning.data.breakhis.records import IMAGE_SUFFIXES
 from histo_lightning.errors import UserError
 
 Progress = Callable[[int, int], None]  # called with what is done, and what there is in all
-ARCHIVES = (".tar.gz", ".tgz", ".tar")
 MOST_MEMBERS = 200_000  # the full set has 8,000
 MOST_BYTES = 64 * 2**30  # unpacked; the full set has 4 GB
 LONGEST_HEADER = 2**20  # bytes
@@ -59,16 +57,6 @@ class DamagedArchive(UserError):
     """The archive itself is at fault, so that the same one can never be read."""
 
 
-def unpacked(archive: Path, cache_dir: Path, progress: Progress | None = None) -> Path:
-    """The folder below ``cache_dir/archives`` of an archive's path, size and time; filled on first use by :func:`unpack`."""
-    stat = archive.stat()
-    text = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    folder = cache_dir / "archives" / hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
-    if not folder.is_dir():
-        unpack(archive, folder, progress)
-    return folder
-
-
 class _Pieces:
     """A stream for tarfile, which reads files in pieces, but all of a header's texts at once, as long as they claim to be."""
 
@@ -84,13 +72,9 @@ class _Pieces:
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
     """Unpack an archive into a new folder, which appears in one step when all is there and verified; not into an old one.
 
-    It is read to the last byte: tarfile takes a damaged header for the end, and leaves gzip's checksum unread.
-    ``progress`` is called with (bytes of the archive read, bytes of the archive).
-
-    Raises:
-        DamagedArchive: cut off, damaged, or no archive; an entry with an absolute path or ``..``, a link, a device or
-            a path twice; more files or bytes than any copy of BreakHis. Nothing is left.
-        UserError: the archive cannot be read, or there is no room.
+    ``progress`` is called with (bytes of the archive read, bytes of the archive). DamagedArchive where it is cut off,
+    damaged or no archive, leads outside the folder, or holds links or more than any copy of BreakHis; nothing is left.
+    UserError where it cannot be read, or there is no room.
     """
     with new_folder(folder, f"{archive}: cannot be unpacked to {folder.parent}") as building:
         if folder.exists():
@@ -114,19 +98,19 @@ def _unpack_all(archive: Path, folder: Path, progress: Progress | None) -> None:
         with tarfile.open(fileobj=cast(Any, _Pieces(stream)), mode="r:") as tar:
             while (entry := tar.next()) is not None:
                 total += entry.size
-                kind_allowed = entry.isreg() or entry.isdir()
-                if not kind_allowed or entry.name.startswith("/") or ".." in entry.name.split("/"):
+                plain = entry.isreg() or entry.isdir()
+                if not plain or entry.name.startswith("/") or ".." in entry.name.split("/"):
                     raise tarfile.ReadError(f"{entry.name} is a link, a device, or leads outside the folder")
                 if entry.isreg() and entry.name in paths:
                     raise tarfile.ReadError(f"it holds {entry.name} more than once")
                 paths.add(entry.name)
                 if len(paths) > MOST_MEMBERS or total > MOST_BYTES:
                     raise tarfile.ReadError("it holds more files or bytes than any copy of BreakHis")
-                plain = entry.replace(mode=0o755 if entry.isdir() else 0o644, deep=False)
-                tar.extract(plain, folder, filter="data")
+                mode = 0o755 if entry.isdir() else 0o644
+                tar.extract(entry.replace(mode=mode, deep=False), folder, filter="data")
                 if progress is not None:
                     progress(raw.tell(), size)
-        while chunk := stream.read(1 << 20):
+        while chunk := stream.read(1 << 20):  # to the last byte: tarfile takes a damaged header for the end
             if chunk.count(0) != len(chunk):
                 raise tarfile.ReadError("a damaged header")
             zeros += len(chunk)

@@ -4,7 +4,7 @@ A split kind is one class, registered by :func:`register_split`; a module of you
 """
 
 from histo_lightning.config.schema import SplitConfig
-from histo_lightning.data.splits import given, injection, kfold, official  # noqa: F401 - register their kinds
+from histo_lightning.data.splits import injection, kfold, official  # noqa: F401 - register their kinds
 from histo_lightning.data.splits.build import Split, build_split
 from histo_lightning.data.splits.registry import Draft, SplitKind, check_split_keys, register_split
 

@@ -1,8 +1,7 @@
-"""Balanced assignment of groups (cases or slides) to folds.
+"""Balanced assignment of groups (cases or slides) to folds, the same on every machine.
 
 Within a class, fold sizes differ by at most one group; pair swaps then minimise the squared relative deviations of the
-folds' totals: images at each magnification, and groups of each subtype. Integers, and ties that break by group name,
-make the result the same on every machine.
+folds' totals: images at each magnification, and groups of each subtype, in integers.
 """
 
 from collections import Counter
@@ -107,12 +106,9 @@ def _sampled(groups: _Groups, seed: int, repeat: int) -> Folds:
 
 
 def assign(members: dict[str, list[Record]], folds: int, *, seed: int = 0, repeat: int = 0) -> Folds:
-    """Partition groups into balanced folds, class by class.
+    """Partition groups (records by name, over all magnifications) into balanced folds, class by class.
 
-    Args:
-        members: records by group name, over all magnifications.
-        folds: number of folds, at most the number of groups of the rarest class present.
-        seed, repeat: repeat 0 is the optimum and needs no seed; others draw a random benign partition.
+    No class may have fewer groups than ``folds``. Repeat 0 is the optimum and needs no seed; others are drawn.
     """
     by_class = [{n: m for n, m in members.items() if m[0].class_name == class_name} for class_name in CLASSES]
     result: Folds = [()] * folds

@@ -1,9 +1,6 @@
-"""From records to a split of any kind, with the proof that no group is on both sides and the label of what is.
+"""From records to a split of any kind, with the proof that no group is on both sides and the label of what is."""
 
-Groups (cases or slides) are assigned over all magnifications and filtered afterwards, so the partition does not depend
-on the magnification.
-"""
-
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,8 +9,8 @@ from typing import Any
 from histo_lightning.config.schema import SplitConfig
 from histo_lightning.data.breakhis.names import CLASSES
 from histo_lightning.data.breakhis.records import PARTS, Record, select_magnification, without_twins
-from histo_lightning.data.splits.given import GivenKind
 from histo_lightning.data.splits.groups import GROUPS, Groups, content_hash, keyed_order
+from histo_lightning.data.splits.official import GivenKind
 from histo_lightning.data.splits.registry import KINDS, SplitKind, check_split_keys
 from histo_lightning.errors import UserError
 
@@ -48,8 +45,7 @@ class Split:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``split.json``."""
-        lists = {key: {p: list(n) for p, n in getattr(self, key).items()} for key in ("parts", "cases")}
-        return {**asdict(self), "hash": self.hash, "notes": list(self.notes), **lists}
+        return dict(json.loads(json.dumps({**asdict(self), "hash": self.hash})))
 
 
 def build_split(
@@ -57,13 +53,9 @@ def build_split(
 ) -> Split:
     """Split a data set.
 
-    Args:
-        records: every image of the copy, all magnifications.
-        magnification: ``40x`` ... ``400x`` or ``all``; filters after the groups are assigned.
-        task: ``binary`` or ``subtype`` (leaves out both copies of slide 13412).
-
-    Raises:
-        UserError: fold out of range, too few groups, a leak, no image of that magnification, an empty part or class.
+    ``records``: every image of the copy. ``magnification`` (``40x`` ... ``400x`` or ``all``) filters after the groups are
+    assigned; ``task`` is ``binary`` or ``subtype`` (leaves out both copies of slide 13412). UserError for a fold out of
+    range, too few groups, a leak, no image of that magnification, an empty part or class.
     """
     check_split_keys(config, magnification=magnification, task=task)
     kind = KINDS[config.name]
@@ -71,11 +63,10 @@ def build_split(
     members, notes = (records, []) if kind.keeps_twins and task == "binary" else without_twins(records, task)
     if not select_magnification(members, magnification):
         present = ", ".join(f"{m}x" for m in sorted({r.magnification for r in members})) or "nothing"
-        problem = f"the data set holds no such image; it holds {present}"
-        raise UserError(f"magnification={magnification}: {problem}")
+        raise UserError(f"magnification={magnification}: the data set has no such image; it holds {present}")
     if kind.needs_cases and any(not r.case for r in members):
-        problem = "some names do not say their case"
-        raise UserError(f"split={config.name}: {problem}; use split=folders or split=file")
+        advice = "use split=folders or split=file"
+        raise UserError(f"split={config.name}: some names do not say their case; {advice}")
     if isinstance(kind, GivenKind):
         draft = kind.draft(members, config, {r.image for r in records} - {r.image for r in members})
     else:
@@ -101,20 +92,17 @@ def build_split(
 def labelled(records: Sequence[Record], config: SplitConfig) -> list[Record]:
     """The records with their own classes or, with ``shuffle_labels``, with shuffled ones: a control of leakage.
 
-    Shuffling gives the cases of a whole copy each other's classes, by ``config.seed``: a case keeps one class, and the
-    number of cases of each class stays. The new benign cases are, as far as whole cases allow, the same share of the
-    truly benign as of the truly malignant: else a class would by chance go along with the true one. Subtypes, which
-    would tell the true class, are emptied. UserError where a name does not say its case.
+    The cases of a copy get each other's classes, by ``config.seed``: the number of cases of each class stays, and the new
+    benign cases are the same share of the truly benign as of the truly malignant, as far as whole cases allow: else a
+    class would go along with the true one. Subtypes are emptied. UserError where a name does not say its case.
     """
     if not config.shuffle_labels:
         return list(records)
     true_class = {r.case: r.class_name for r in records}
     if "" in true_class:
         raise UserError("split.shuffle_labels=true: some names do not say their case; use BreakHis names")
-    benign, malignant = (
-        keyed_order((c for c in true_class if true_class[c] == name), "shuffled labels", config.seed)
-        for name in CLASSES
-    )
+    cases = [[case for case, true in true_class.items() if true == name] for name in CLASSES]
+    benign, malignant = (keyed_order(names, "shuffled labels", config.seed) for names in cases)
     still_benign = math.floor(len(benign) ** 2 / len(true_class) + 0.5)
     now_benign = {*benign[:still_benign], *malignant[: len(benign) - still_benign]}
     return [replace(r, class_name=CLASSES[r.case not in now_benign], subtype="") for r in records]
@@ -128,8 +116,8 @@ def _class_notes(parts: Groups, task: str) -> list[str]:
     notes = []
     for part in PARTS:
         if not parts[part]:
-            problem = f"part {part} is empty at this magnification and fold"
-            raise UserError(f"{problem}: choose another, or more images")
+            advice = "choose another, or more images"
+            raise UserError(f"part {part} is empty at this magnification and fold: {advice}")
         absent = sorted(classes - present[part])
         if absent and part == "train" and binary:
             problem = f"class {absent[0]} is absent from train: nothing can be learned"
@@ -164,7 +152,6 @@ def _refuse_shared(parts: Groups, unit: str, kind: str) -> None:
                 shared[name] = f"{first[name]} and {part}"
     if shared:
         name = min(shared)
-        raise UserError(
-            f"split={kind}: {len(shared)} {unit}(s) are in two parts, e.g. {unit} {name} in {shared[name]}: that is a leak; "
-            "move them to one side (split.group=slide or split.group=image runs it all the same, labelled)"
-        )
+        problem = f"{len(shared)} {unit}(s) are in two parts, e.g. {unit} {name} in {shared[name]}"
+        advice = "move them to one side (split.group=slide or image runs it all the same, labelled)"
+        raise UserError(f"split={kind}: {problem}: that is a leak; {advice}")

@@ -1,10 +1,9 @@
-"""``split=injection``: siblings of test images are put into train, and nothing else changes.
+"""``split=injection``: siblings of test images are put into train, and nothing else changes (``docs/leakage.md``).
 
-The causal arm of the leakage study, for a fold of ``case_kfold`` at one magnification; its design is in
-``docs/leakage.md``. Each test slide's images are halved into the *probe*, which every arm is tested on, and the *sibling
-pool*. Every test case of the pool has a *partner* among the train cases; the others are the *base*. The clean arm (share
-0) trains on partner images; a leaky arm (share 0.25 to 1) on m = share x pool images of the test cases instead. Base
-images fill up to a number that is the same in every arm of the fold, as that of train cases is, class by class.
+For a fold of ``case_kfold`` at one magnification. Each test slide's images are halved into the *probe*, which every arm
+is tested on, and the *sibling pool*. Every test case of the pool has a *partner* among the train cases; the others are
+the *base*. The clean arm (share 0) trains on partner images; a leaky arm (share 0.25 to 1) on m = share x pool images of
+the test cases instead. Base images fill up to a number that is the same in every arm, class by class.
 """
 
 import math
@@ -30,10 +29,9 @@ class Injection(CaseKFold):
 
     def check(self, config: SplitConfig, magnification: str) -> None:
         if magnification == "all":
-            raise UserError(
-                "magnification=all: split=injection tells siblings apart at one magnification only, since a field is "
-                f"photographed at every magnification; give one of {', '.join(f'{m}x' for m in MAGNIFICATIONS)}"
-            )
+            problem = "split=injection needs one, since a field is photographed at every magnification"
+            allowed = ", ".join(f"{m}x" for m in MAGNIFICATIONS)
+            raise UserError(f"magnification=all: {problem}; give one of {allowed}")
         share = config.injected or 0.0
         if share and not LEAST_SHARE <= share <= 1:
             allowed = f"0 (the clean arm) and {LEAST_SHARE:g} to 1"
@@ -58,9 +56,7 @@ class Injection(CaseKFold):
             siblings = by_group((r for r in pool if r.class_name == class_name), "case")
             cases = by_group((r for r in parts["train"] if r.class_name == class_name), "case")
             if not siblings and any(r.class_name == class_name for r in probe):
-                problem = (
-                    f"no {class_name} test slide has two images at this magnification, so none has a sibling"
-                )
+                problem = f"no {class_name} test slide has two images at this magnification"
                 raise UserError(f"split=injection: {problem}; choose another magnification or more images")
             chosen, injected[class_name] = _class_train(siblings, cases, class_name, share, config.seed)
             train += chosen
@@ -85,9 +81,7 @@ def _class_train(
     if not siblings:
         return [record for members in cases.values() for record in members], 0
     if len(cases) <= len(siblings):
-        problem = (
-            f"train holds {len(cases)} {class_name} cases and {len(siblings)} are exchanged, so none stays"
-        )
+        problem = f"train holds {len(cases)} {class_name} cases, {len(siblings)} are exchanged, so none stays"
         raise UserError(f"split=injection: {problem}; give more folds (split.folds)")
     pool = proportional_order(siblings, "injection", seed)
     partner = _enlarged(_partners(siblings, cases, seed), len(pool), cases)
@@ -101,10 +95,9 @@ def _class_train(
 
     total = base_images + min(len(clean), count(LEAST_SHARE))
     if total - len(pool) < len(base):
-        raise UserError(
-            f"split=injection: the {len(base)} {class_name} train cases that stay have too few images ({base_images}) "
-            f"beside a pool of {len(pool)}; give more folds (split.folds) or more images"
-        )
+        problem = f"the {len(base)} {class_name} train cases that stay have too few images ({base_images})"
+        advice = "give more folds (split.folds) or more images"
+        raise UserError(f"split=injection: {problem} beside a pool of {len(pool)}; {advice}")
     foreign = pool[: count(share)] if share else clean
     filled = proportional_order(base, "base", seed)[: total - len(foreign)]
     return foreign + filled, len(foreign) if share else 0

@@ -38,9 +38,8 @@ class CaseKFold(SplitKind):
 
     def assign(self, records: Sequence[Record], config: SplitConfig) -> Draft:
         if not 3 <= config.folds <= MOST_FOLDS:
-            why = "2 leave no training part, since one fold tests and the next validates"
-            limit = f"the full set has {MOST_FOLDS} benign cases"
-            raise UserError(f"split.folds={config.folds}: give 3 to {MOST_FOLDS} ({why}; {limit})")
+            why = f"2 leave no training part; the full set has {MOST_FOLDS} benign cases"
+            raise UserError(f"split.folds={config.folds}: give 3 to {MOST_FOLDS} ({why})")
         if not 0 <= config.fold < config.folds:
             raise UserError(f"split.fold={config.fold}: out of range, allowed are 0 to {config.folds - 1}")
         folds = self.folds(records, config)
@@ -55,10 +54,7 @@ class CaseKFold(SplitKind):
 
 @register_split
 class SlideKFold(CaseKFold):
-    """Folds of slides, the literature's "patients": sibling slides of a case may be on both sides.
-
-    Validation shares no case: slides with siblings elsewhere move from it to train.
-    """
+    """Folds of slides, the literature's "patients". Validation shares no case: slides with siblings elsewhere move to train."""
 
     name = "slide_kfold"
     group = "slide"

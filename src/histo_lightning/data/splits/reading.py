@@ -1,6 +1,6 @@
 """Every form in which people keep a split of BreakHis, read as it is written: repeated names and leaks included.
 
-These are the authors' ``dsfoldN.txt``, Kaggle's ``Folds.csv``, any CSV with a column of paths and one of parts, a run's
+The authors' ``dsfoldN.txt``, Kaggle's ``Folds.csv``, any CSV with a column of paths and one of parts, a run's
 ``split.json``, and a folder ``train/ val/ test/`` (or a folder of such folders, as the authors' own script leaves them).
 """
 
@@ -41,11 +41,9 @@ def printable(text: str) -> str:
 
 
 def read_splits(path: str | Path, key: str = "split_file") -> list[NamedSplit]:
-    """The one or several splits of a file or folder, in the order in which they first appear.
+    """The splits of a file or folder, in the order in which they first appear.
 
-    Raises:
-        UserError: no such file, a form that is not known, a row that cannot be understood, an unknown part, no image, or
-            a split of one part only. It names the path by the user's ``key``, the row, and what to do.
+    UserError, with the path by the user's ``key`` and the row, for what is not there, not known or no split.
     """
     if not str(path):
         raise UserError(f"{key} is not set: give {ACCEPTED}")
@@ -86,7 +84,17 @@ def _folder_splits(folder: Path, shown: str) -> list[NamedSplit]:
 
 
 def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
-    text = _text(file, f"{key}={shown}")
+    try:
+        if not file.is_file():
+            raise UserError(f"{key}={shown}: no such file or folder; give {ACCEPTED}")
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise UserError(f"{key}={shown}: {size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}")
+        text = read_bytes(file).decode("utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise UserError(f"{key}={shown}: cannot be read ({reason}); give {ACCEPTED}") from error
+    if not text.strip():
+        raise UserError(f"{key}={shown}: the file is empty; give {ACCEPTED}")
     is_json = file.suffix.lower() == ".json" or text.lstrip()[0] in "{["
     splits: dict[str, list[tuple[str, str]]] = {}
     for line, fold, path, part in _json_rows(text, shown) if is_json else _text_rows(text, shown):
@@ -100,21 +108,6 @@ def _file_splits(file: Path, shown: str, key: str) -> list[NamedSplit]:
     if not splits:
         raise UserError(f"{shown}: no image is listed below its first line; give {ACCEPTED}")
     return [_named(f"fold {fold}" if fold else file.name, images) for fold, images in splits.items()]
-
-
-def _text(file: Path, shown: str) -> str:
-    try:
-        if not file.is_file():
-            raise UserError(f"{shown}: no such file or folder; give {ACCEPTED}")
-        if (size := file.stat().st_size) > MOST_BYTES:
-            raise UserError(f"{shown}: {size / 1e6:,.0f} MB is no list of names; give {ACCEPTED}")
-        text = read_bytes(file).decode("utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise UserError(f"{shown}: cannot be read ({reason}); give {ACCEPTED}") from error
-    if not text.strip():
-        raise UserError(f"{shown}: the file is empty; give {ACCEPTED}")
-    return text
 
 
 def _json_rows(text: str, shown: str) -> Iterator[Row]:

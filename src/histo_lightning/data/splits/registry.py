@@ -81,8 +81,8 @@ def check_split_keys(
     kind, kinds = KINDS[config.name], [KINDS[name] for name in sorted(KINDS)]
     if dataset and kind.group not in (None, config.group):
         free = " and ".join(f"split={other.name}" for other in kinds if other.group is None)
-        problem = f"split={config.name} groups by {kind.group}"
-        raise UserError(f"split.group={config.group}: {problem}; split.group is for {free}")
+        own = f"split={config.name} groups by {kind.group}"
+        raise UserError(f"split.group={config.group}: {own}; split.group is for {free}")
     for key in OPTIONS:
         value = getattr(config, key)
         if value and key not in kind.keys:

@@ -1,7 +1,7 @@
 """The embedded data set on disk: drawn once under BreakHis names, in the official tree.
 
-The real set's 82 slides, 70 cases and all 328 groups of slide and magnification are under
-``<cache>/synthetic/<key>/BreaKHis_v1/``. Slide 13412's LC images are copies of its DC images, as in the real set.
+It has the real set's 82 slides, 70 cases and all 328 groups of slide and magnification; slide 13412's LC images are
+copies of its DC images, as there.
 """
 
 import json
@@ -14,10 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from histo_lightning.config.checks import check
+from histo_lightning.config.schema import Config, DatasetConfig
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, census
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 from histo_lightning.data.sources.folder import Progress, new_folder
-from histo_lightning.errors import UserError
 
 VERSION = 2  # of the pictures: raise it when the renderer's output changes, and caches are drawn anew
 IMAGES_PER_SLIDE, IMAGE_SIZE = 4, 350  # by default; the size is the width in pixels
@@ -30,9 +31,7 @@ def _path(name: Name, magnification: int, sequence: int) -> str:
 
 
 def _draw_field(folder: Path, name: Name, sequence: int, image_size: int, seed: int) -> None:
-    """Draw one field of view of a slide at the four magnifications."""
-    # The renderer takes half a second to import.
-    from histo_lightning.data.synthetic.microscope import render
+    from histo_lightning.data.synthetic.microscope import render  # half a second to import
     from histo_lightning.data.synthetic.tissue import generator, make_tissue
 
     tissue = make_tissue(seed, name, sequence)
@@ -55,17 +54,15 @@ def _is_complete(root: Path) -> bool:
         return False
 
 
-def _draw_all(
-    folder: Path, images_per_slide: int, image_size: int, seed: int, threads: int, progress: Progress
-) -> None:
+def _draw_all(folder: Path, images: int, size: int, seed: int, threads: int, progress: Progress) -> None:
     slides = {slide: entry.names()[0] for slide, entry in census().items()}  # one name stands for each
     for name, magnification in product(slides.values(), MAGNIFICATIONS):
         (folder / _path(name, magnification, 1)).parent.mkdir(parents=True)
-    sequences, total = range(1, images_per_slide + 1), len(slides) * len(MAGNIFICATIONS) * images_per_slide
+    sequences, total = range(1, images + 1), len(slides) * len(MAGNIFICATIONS) * images
     drawn = [name for slide, name in slides.items() if slide != TWIN_DROPPED]
     with ThreadPoolExecutor(threads) as pool:  # NumPy, SciPy and Pillow leave Python's lock
         fields = product(drawn, sequences)
-        futures = [pool.submit(_draw_field, folder, *field, image_size, seed) for field in fields]
+        futures = [pool.submit(_draw_field, folder, *field, size, seed) for field in fields]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
@@ -80,38 +77,25 @@ def _draw_all(
 
 
 def ensure_synthetic(
-    cache_dir: Path,
-    images_per_slide: int = IMAGES_PER_SLIDE,
-    image_size: int = IMAGE_SIZE,
-    seed: int = 0,
-    *,
-    progress: Progress | None = None,
-    threads: int | None = None,
-) -> Path:
+    cache_dir: Path, images_per_slide: int = IMAGES_PER_SLIDE, image_size: int = IMAGE_SIZE, seed: int = 0, *,
+    progress: Progress | None = None, threads: int | None = None,
+) -> Path:  # fmt: skip
     """The root of the embedded data set, ``cache_dir/synthetic/<key>``; drawn first where it is absent or damaged.
 
-    UserError where an argument is out of range, or the folder cannot be written.
-
-    Args:
-        images_per_slide: images for each slide and magnification, 1 to 60; 4 of 350 x 230 take about 200 MB.
-        image_size: width in pixels, 140 to 1400; the height is 460/700 of it.
-        progress, threads: called with (images done, images in all); by default one a core, and at most 8.
+    ``image_size`` is the width in pixels, 460/700 of it the height; 4 of 350 x 230 a slide and magnification take 200 MB.
+    ``threads``: by default one a core, at most 8. UserError for what is out of range or cannot be written.
     """
-    limits = {"images_per_slide": (images_per_slide, 1, 60), "image_size": (image_size, 140, 1400)}
-    for name, (value, least, most) in limits.items():
-        if not least <= value <= most:
-            raise UserError(f"dataset.{name}={value}: allowed are {least} to {most}")
+    check(Config(dataset=DatasetConfig("synthetic", "", images_per_slide, image_size, seed)))
     root = cache_dir / "synthetic" / f"v{VERSION}-{images_per_slide}x{image_size}-seed{seed}"
     # First without the lock: a finished set also serves from a folder that cannot be written.
     if _is_complete(root):
         return root
-    with new_folder(
-        root, f"{root.parent}: the synthetic data set cannot be drawn", "set cache_dir"
-    ) as building:
+    problem = f"{root.parent}: the synthetic data set cannot be drawn"
+    with new_folder(root, problem, "set cache_dir") as building:
         if not _is_complete(root):  # another process may have drawn it meanwhile
             threads = threads or min(len(os.sched_getaffinity(0)), 8)
-            report = progress or (lambda done, total: None)
-            _draw_all(building, images_per_slide, image_size, seed, threads, report)
+            progress = progress or (lambda done, total: None)
+            _draw_all(building, images_per_slide, image_size, seed, threads, progress)
             shutil.rmtree(root, ignore_errors=True)  # damaged
             building.rename(root)
     return root

@@ -1,7 +1,4 @@
-"""A synthetic tissue seen through a microscope: dyes, light, focus and sensor, at one of the four magnifications.
-
-Optical densities of haematoxylin and eosin add up; light falls off exponentially (Ruifrok and Johnston 2001).
-"""
+"""A synthetic tissue seen through a microscope: dyes whose densities add up (Ruifrok and Johnston 2001), light, focus, sensor."""
 
 import math
 from functools import cache, partial

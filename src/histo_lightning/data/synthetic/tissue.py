@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from histo_lightning.data.breakhis.names import CLASSES, SUBTYPES, Name, census
 
 Floats = NDArray[np.floating]
+Objects = NDArray[np.void]  # glands or nuclei, a record each
 
 # Latent malignancy, 0 to 1: classes lie 2 * CLASS_SHIFT apart and overlap by case, the ceiling of a case split.
 CLASS_SHIFT, CASE_SPREAD, SLIDE_SPREAD, IMAGE_SPREAD = 0.27, 0.17, 0.03, 0.05
@@ -33,8 +35,7 @@ TRAITS = {  # least and most of a case's traits, whatever its class
 }
 WIDTH_UM, HEIGHT_UM = 343.0, 225.4  # the field at 40X: 700 x 460 pixels of 0.49 um
 MARGIN_UM = 14.0  # objects that reach into the field from outside
-# Share of slides laid out as their subtype; the others borrow one, or it would give the class away.
-OWN_LAYOUT = 0.5
+OWN_LAYOUT = 0.5  # of slides are laid out as their subtype, the others as any: else it gave the class away
 GLAND = np.dtype([(n, "f8") for n in ["x", "y", "radius", "stretch", "angle", "wobble", "phase", "wall"]])
 NUCLEUS = np.dtype(
     [(n, "f8") for n in ["x", "y", "long", "short", "angle", "ragged", "dark", "spot", "phase"]]
@@ -122,9 +123,7 @@ def depth_in(gland: np.void, x: Floats, y: Floats) -> Floats:
     return np.asarray((outline(gland, np.arctan2(v, u)) - rho) * (rho / steepness))
 
 
-def _glands(
-    rng: np.random.Generator, subtype: str, wall: float, solid: float, coverage: float
-) -> NDArray[np.void]:
+def _glands(rng: Generator, subtype: str, wall: float, solid: float, coverage: float) -> Objects:
     """Glands at random that do not overlap; ``wall``: of epithelium, um; ``solid``: share of lumens that are lost."""
     tries, radii, longest, wobble, lumen, _ = LAYOUTS[subtype]
     glands = np.zeros(0, GLAND)
@@ -173,9 +172,7 @@ def _scattered(rng: np.random.Generator, per_area: float, direction: float) -> F
     return np.column_stack([x * width, y * height, direction + rng.normal(0, 0.3, count)])
 
 
-def _nuclei(
-    rng: np.random.Generator, cells: Floats, size: float, m: float, aspect: float, dark: float
-) -> NDArray[np.void]:
+def _nuclei(rng: Generator, cells: Floats, size: float, m: float, aspect: float, dark: float) -> Objects:
     """Nuclei of cells: ``size`` is the mean radius in um; malignancy ``m`` makes them vary."""
     count = len(cells)
     nuclei = np.zeros(count, NUCLEUS)

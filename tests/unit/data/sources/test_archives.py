@@ -14,8 +14,8 @@ import pytest
 
 from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.sources import folder
-from histo_lightning.data.sources.dataset import find_root
-from histo_lightning.data.sources.folder import DamagedArchive, unpack, unpacked
+from histo_lightning.data.sources.dataset import find_root, unpacked
+from histo_lightning.data.sources.folder import DamagedArchive, unpack
 from histo_lightning.errors import UserError
 
 PATHS = [f"BreaKHis_v1/benign/SOB/SOB_B_A-14-22549AB-40-{i:03d}.png" for i in range(1, 7)]

@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 from histo_lightning.data.breakhis.names import census
-from histo_lightning.data.sources import breakhis
-from histo_lightning.data.sources.breakhis import OFFICIAL_URL, fetch_breakhis
+from histo_lightning.data.sources import dataset
+from histo_lightning.data.sources.dataset import OFFICIAL_URL, fetch_breakhis
 from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 
@@ -423,22 +423,16 @@ def test_a_file_address(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(BODY).hexdigest()
 
 
-def test_the_target_is_replaced_only_by_a_whole_checked_download(site: Site, tmp_path: Path) -> None:
+def test_the_target_is_replaced_only_by_a_whole_download(site: Site, tmp_path: Path) -> None:
     target = tmp_path / "f.bin"
     target.write_bytes(b"before")
-
-    def refuse(digest: str) -> None:
-        raise UserError(f"not {digest}")
-
-    with pytest.raises(UserError, match=hashlib.sha256(BODY).hexdigest()):
-        fetch(site.url, target, key="k", check=refuse)
     site.cuts = [10]
     with pytest.raises(UserError, match="cut after 10"):
         fetch(site.url, target, key="k", attempts=1)
     assert target.read_bytes() == b"before"
     fetch(site.url, target, key="k")
     assert target.read_bytes() == BODY
-    assert site.asked == ["whole", "whole", "bytes=10-"]
+    assert site.asked == ["whole", "bytes=10-"]
 
 
 def test_a_full_disk_keeps_the_part(site: Site, get, tmp_path: Path) -> None:
@@ -625,7 +619,7 @@ def test_a_failed_extraction_does_not_download_again(
         raise UserError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(breakhis, "unpack", full)
+        patch.setattr(dataset, "unpack", full)
         with pytest.raises(UserError, match="no room"):
             bring()
     assert names_in(tmp_path / "data") == {"BreaKHis_v1.tar.gz", "download.json"}

@@ -293,10 +293,10 @@ def test_progress_runs_to_the_number_of_images(tmp_path: Path, drawn: list[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"images_per_slide": 0}, "dataset.images_per_slide=0: allowed are 1 to 60"),
-        ({"images_per_slide": 61}, "dataset.images_per_slide=61: allowed are 1 to 60"),
-        ({"image_size": 139}, "dataset.image_size=139: allowed are 140 to 1400"),
-        ({"image_size": 1401}, "dataset.image_size=1401: allowed are 140 to 1400"),
+        ({"images_per_slide": 0}, "dataset.images_per_slide=0: allowed is a number from 1 to 60"),
+        ({"images_per_slide": 61}, "dataset.images_per_slide=61: allowed is a number from 1 to 60"),
+        ({"image_size": 139}, "dataset.image_size=139: allowed is a number from 140 to 1400"),
+        ({"image_size": 1401}, "dataset.image_size=1401: allowed is a number from 140 to 1400"),
     ],
 )
 def test_arguments_out_of_range_are_refused(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
