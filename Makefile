@@ -53,10 +53,10 @@ test: setup ## everything CI runs: format, lint, types, layers, tests
 	$(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take long: kills, soak
-	$(BIN)/python -m pytest -m long $(ARGS)
+	$(BIN)/python -m pytest -m "long and not slurm" $(ARGS)
 
 test-slurm: setup ## sweeps on a real Slurm of one node, set up on 127.0.0.1 (`make slurm` installs it)
-	$(BIN)/python -m pytest -m slurm $(ARGS)
+	$(BIN)/python -m pytest tests/slurm -m slurm $(ARGS)
 
 soak: setup ## half an hour of kills, damaged files and one long sweep; the figures go to docs/soak.md
 	mkdir -p outputs/soak

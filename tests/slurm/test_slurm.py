@@ -88,14 +88,14 @@ def job_of(root: Path, seed: str) -> str:
 def basic(tmp_path_factory: pytest.TempPathFactory, cluster: dict[str, str]) -> dict[str, bytes]:
     """The predictions of two seeds without Slurm, one job after the other."""
     root = tmp_path_factory.mktemp("basic")
-    finished(root, cluster, "seed=0,1", "epochs=6")
+    finished(root, cluster, "seed=0,1", "epochs=2")
     return predictions(root)
 
 
 def test_a_sweep_is_as_without_slurm_and_warns_of_nothing(
     tmp_path: Path, cluster: dict[str, str], basic: dict[str, bytes]
 ) -> None:
-    printed = finished(tmp_path, cluster, "seed=0,1", "epochs=6", *LAUNCHER)
+    printed = finished(tmp_path, cluster, "seed=0,1", "epochs=2", *LAUNCHER)
     assert not [line for line in printed.splitlines() if WARNING.search(line)]
     assert "2 runs: 2 finished" in printed
     assert predictions(tmp_path) == basic
@@ -104,7 +104,7 @@ def test_a_sweep_is_as_without_slurm_and_warns_of_nothing(
 def test_a_cancelled_job_costs_no_other_and_the_same_command_finishes_it(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
-    given = ("seed=0,1", "epochs=400", "callbacks=none", *LAUNCHER, "hydra.launcher.array_parallelism=2")
+    given = ("seed=0,1", "epochs=30", *LAUNCHER, "hydra.launcher.array_parallelism=2")
     process = started(tmp_path, cluster, *given)
     wait_for(lambda: epochs_done(tmp_path, "1") > 2, process)
     subprocess.run(["scancel", job_of(tmp_path, "1")], env=cluster, check=True)
@@ -118,26 +118,28 @@ def test_a_cancelled_job_costs_no_other_and_the_same_command_finishes_it(
     assert (sweep_runs(tmp_path)["0"] / "checkpoints" / "best.ckpt").stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(tmp_path: Path, cluster: dict[str, str]) -> None:
     times = (
         "hydra.launcher.timeout_min=1",
         "hydra.launcher.signal_delay_s=15",
         "hydra.launcher.max_num_timeout=30",
     )
-    printed = finished(tmp_path, cluster, "seed=0", "epochs=1000", *LAUNCHER, *times)
+    printed = finished(tmp_path, cluster, "seed=0", "epochs=200", *LAUNCHER, *times)
     (run,) = sweep_runs(tmp_path).values()
     assert "1 finished" in printed
-    assert len((run / "history.csv").read_text().splitlines()) == 1001
+    assert len((run / "history.csv").read_text().splitlines()) == 201
     logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.out"))
     assert "this job is timed-out" in logs  # submitit's own words
     assert read(run / "status.json")["test_read"]["times"] == 1
 
 
+@pytest.mark.long
 def test_a_node_that_goes_down_and_comes_back_costs_no_result(
     tmp_path: Path, cluster: dict[str, str], basic: dict[str, bytes]
 ) -> None:
-    process = started(tmp_path, cluster, "seed=0,1", "epochs=6", *LAUNCHER)
-    wait_for(lambda: epochs_done(tmp_path, "0") > 1, process)
+    process = started(tmp_path, cluster, "seed=0,1", "epochs=2", *LAUNCHER)
+    wait_for(lambda: epochs_done(tmp_path, "0") > 0, process)
     update = ["scontrol", "update", f"nodename={NODE}"]
     subprocess.run([*update, "state=down", "reason=test"], env=cluster, check=True)
     wait_for(lambda: "down" in node_state(cluster), process)
