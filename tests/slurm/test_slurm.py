@@ -101,6 +101,7 @@ def test_a_sweep_is_as_without_slurm_and_warns_of_nothing(
     assert predictions(tmp_path) == basic
 
 
+@pytest.mark.long
 def test_a_cancelled_job_costs_no_other_and_the_same_command_finishes_it(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_node_that_goes_down_and_comes_back_costs_no_result(
     assert predictions(tmp_path) == basic
 
 
+@pytest.mark.long
 def test_two_processes_under_srun_are_those_of_two_local_ones(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
