@@ -15,8 +15,8 @@ def run(config: CompareConfig) -> None:
     print(f"reading the runs below {', '.join(str(folder) for folder in folders)}", flush=True)
     # Numbers and pictures: not for --help, nor before the first line.
     from histo_lightning.comparison.results import compare_runs
-    from histo_lightning.report.console import print_comparison
     from histo_lightning.report.index import refresh_index
+    from histo_lightning.report.summaries import print_comparison
 
     out = Path(config.output_dir) / (f"comparisons/{config.run_name}" if config.run_name else "")
     names = ("factor", "reference", "score", "select", "standard_error")

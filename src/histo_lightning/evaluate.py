@@ -9,8 +9,8 @@ from histo_lightning.config.schema import EvaluateConfig
 def run(config: EvaluateConfig) -> None:
     """One evaluation."""
     from histo_lightning.inference.evaluate import evaluate  # torch takes seconds: not for --help or a typo
-    from histo_lightning.report.console import print_evaluation
     from histo_lightning.report.index import refresh_index
+    from histo_lightning.report.summaries import print_evaluation
 
     folder, metrics = evaluate(config)
     refresh_index(Path(config.output_dir))

@@ -77,8 +77,10 @@ class Dashboard(Callback):
         if step == self._step or not isinstance(outputs, Mapping):  # gradients are still accumulated
             return
         for logger in trainer.loggers:
-            every = getattr(logger, "every_n_steps", None) or 0
-            if every > 0 and trainer.global_step % every == 0:
+            every = getattr(
+                logger, "every_n_steps", None
+            )  # Lightning's DummyLogger has any name as a function
+            if isinstance(every, int) and every > 0 and trainer.global_step % every == 0:
                 logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step - 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:

@@ -22,9 +22,10 @@ from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.report.console import StepProgress, console, print_summary
+from histo_lightning.report.console import StepProgress, console
 from histo_lightning.report.index import refresh_index
 from histo_lightning.report.run_page import write_report
+from histo_lightning.report.summaries import print_summary
 from histo_lightning.report.words import labels_of
 from histo_lightning.runs import choose_folder, read_bytes, read_json, versions, write_atomic, write_json
 from histo_lightning.runs.manifest import damaged, read_manifest, write_manifest

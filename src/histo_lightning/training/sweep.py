@@ -27,8 +27,8 @@ from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
 from histo_lightning.errors import UserError
-from histo_lightning.report.console import print_comparison
 from histo_lightning.report.index import refresh_index
+from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.runs.manifest import check_file, renew, write_manifest
 from histo_lightning.training.checks import factors

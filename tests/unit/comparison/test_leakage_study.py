@@ -69,7 +69,7 @@ def test_nothing_is_chosen_on_validation_in_the_study() -> None:
         (["split.injected=1"], "only split=injection"),
         (["split=injection", "split.injected=0.1"], "allowed are 0"),
         (["split=injection", "split.injected=2"], "a number from 0 to 1"),
-        (["split=injection", "magnification=all"], "at one magnification"),
+        (["split=injection", "magnification=all"], "split=injection needs one"),
         (["split=injection", "split.group=slide"], "groups by case"),
         (["split.matched=true"], "only split=official"),
         (["split=official", "split.matched=true", "split.clean=true"], "give one of them"),

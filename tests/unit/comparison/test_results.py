@@ -41,7 +41,7 @@ from histo_lightning.evaluation import (
 from histo_lightning.evaluation.differences import Replicate
 from histo_lightning.evaluation.registry import score_names
 from histo_lightning.report.comparison_page import figures, texts
-from histo_lightning.report.console import print_comparison
+from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import unquote_cell, write_json
 
 FIRST = ["run", "state", "model", "optimizer", "magnification", "split", "fold", "seed"]

@@ -14,7 +14,7 @@ from histo_lightning.config.schema import DatasetConfig, EvaluateConfig, Trainer
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import read_predictions, score_predictions
 from histo_lightning.inference.evaluate import evaluate
-from histo_lightning.report.console import print_evaluation
+from histo_lightning.report.summaries import print_evaluation
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
 
