@@ -143,6 +143,7 @@ class Classifier(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_metrics)  # once an epoch, where numbers leave the device anyway
         # Lightning asks a schedule that waits for improvement when the epoch's checkpoint is written, which then lacks it.
+        self.asked = False  # in the first epoch after a resume Lightning does not ask
         self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         self.asked = True
 
