@@ -151,7 +151,24 @@ def test_predictions_cover_the_split_and_give_the_scores_again(finished) -> None
         assert scores_again(folder, part) == metrics[part]
     assert metrics["schema"] == 1
     assert metrics["epochs"] == 3
-    assert metrics["train"]["image"]["n"] == len(split["parts"]["train"])
+
+
+def test_train_scores_are_those_of_the_scored_epoch_s_batches_or_of_a_pass(
+    finished, tmp_path: Path, cache_dir: Path
+) -> None:
+    _, folder, _ = finished
+    metrics, split = read(folder / "metrics.json"), read(folder / "split.json")
+    last = rows(folder / "history.csv")[-1]
+    train, batch = metrics["train"], 16
+    assert metrics["train_scores"] == "epoch"
+    assert train["image"]["n"] == len(split["parts"]["train"]) // batch * batch
+    assert train["image"]["accuracy"]["value"] == pytest.approx(float(last["train_accuracy"]), abs=1e-6)
+    assert train["image"]["log_loss"]["value"] == pytest.approx(float(last["train_loss"]), rel=1e-4)
+    assert 0 < train["case"]["n"] <= len(split["cases"]["train"])
+    again = train_here(tmp_path, cache_dir, "train_scores=pass", "epochs=1")
+    assert read(again / "metrics.json")["train"]["image"]["n"] == len(split["parts"]["train"])
+    assert "scored epoch, augmented" not in (again / "report.html").read_text()
+    assert "scored epoch, augmented" in (folder / "report.html").read_text()
 
 
 def test_no_case_stands_on_two_sides(finished) -> None:

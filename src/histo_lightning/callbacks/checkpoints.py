@@ -2,6 +2,7 @@
 
 import signal
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +12,21 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
 from histo_lightning.classifier import Classifier
+from histo_lightning.classifier.checkpoint import link_checkpoint
 from histo_lightning.config.exits import signals_held
 from histo_lightning.data.batches import Loader
 
 
 class BestAndLast(ModelCheckpoint):
-    """Saves the best epoch by ``monitor`` (the first of equals), and after it the last, at every epoch's end."""
+    """Saves the best epoch by ``monitor`` (the first of equals), and after it the last, at every epoch's end.
 
-    def __init__(self, dirpath: str | None = None, monitor: str = "val/loss", mode: str = "min") -> None:
+    Without ``save_best`` ``best.ckpt`` is the epoch before the last: what is left where the last one is damaged.
+    """
+
+    def __init__(
+        self, dirpath: str | None = None, monitor: str = "val/loss", mode: str = "min", save_best: bool = True
+    ) -> None:
+        self.save_best = save_best
         # Without the version counter, which would name the file of a reused folder best-v1.ckpt.
         plain: Any = {"auto_insert_metric_name": False, "enable_version_counter": False}
         super().__init__(dirpath, "best", monitor, mode=mode, save_on_train_epoch_end=True, **plain)
@@ -26,10 +34,12 @@ class BestAndLast(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a property made by a function
             return
-        if self.monitor in trainer.callback_metrics:  # not where validation was left out
+        best, last = (Path(str(self.dirpath)) / f"{name}.ckpt" for name in ("best", "last"))
+        if self.save_best and self.monitor in trainer.callback_metrics:  # not where validation was left out
             super().on_train_epoch_end(trainer, pl_module)
-        # Lightning's save_last=True would write only when the best changes.
-        trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+        elif not self.save_best and trainer.is_global_zero and last.is_file():
+            link_checkpoint(last, best)
+        trainer.save_checkpoint(last)  # Lightning's save_last=True would write only when the best changes
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, and look for its file in this folder, wherever it was written."""
@@ -76,8 +86,11 @@ class Stopping(Callback):
         torch.set_rng_state(own["generator"])
         if "cuda" in own and pl_module.device.type == "cuda":
             torch.cuda.set_rng_state(own["cuda"], pl_module.device)
-        totals = own["totals"] if len(shares) == count else sum(each["totals"] for each in shares) / count
-        cast(Classifier, pl_module).train_metrics.restore(totals)
+        totals, seen = own["totals"], own["seen"]
+        if len(shares) != count:
+            totals = sum(each["totals"] for each in shares) / count
+            seen = [*chain(*(each["seen"] for each in shares))]
+        cast(Classifier, pl_module).train_metrics.restore(totals, seen)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
@@ -111,8 +124,9 @@ class Stopping(Callback):
         return trainer.strategy.reduce_boolean_decision(bool(self._arrived), all=False)
 
     def _stop(self, trainer: Trainer, module: LightningModule) -> None:
-        totals = cast(Classifier, module).train_metrics.totals.cpu()
-        share = {"generator": torch.get_rng_state(), "totals": totals}
+        metrics = cast(Classifier, module).train_metrics
+        seen = [(index.cpu(), logits.cpu()) for index, logits in metrics.seen]
+        share = {"generator": torch.get_rng_state(), "totals": metrics.totals.cpu(), "seen": seen}
         if module.device.type == "cuda":
             share["cuda"] = torch.cuda.get_rng_state(module.device)
         self._shares = [share] * trainer.world_size

@@ -1,6 +1,8 @@
 """Checkpoint files: read safely, written in one step or not at all."""
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +81,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_atomic(checkpoint, Path(path))
 
 
-def keep_weights(scored: Path) -> None:
-    """Leave of a finished run's checkpoints the scored one, without what only a resumed training would read."""
-    checkpoint = read_checkpoint(scored)
-    for name in FIT_STATE:
-        checkpoint.pop(name, None)
-    save_atomic(checkpoint, scored)
+def link_checkpoint(source: Path, target: Path) -> None:
+    """Give a checkpoint a second name in its folder, in one step; a copy where the file system knows no links."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft.unlink(missing_ok=True)
+    with signals_held():
+        try:
+            os.link(source, draft)
+        except OSError:
+            shutil.copyfile(source, draft)
+        digest = digest_of(source)
+        list_checkpoint(target, source.stat().st_size, digest)
+        draft.replace(target)
+        digest_of(target, digest)
+
+
+def weights_only(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without what only a resumed training would read."""
+    return {name: value for name, value in checkpoint.items() if name not in FIT_STATE}
+
+
+def keep_weights(scored: Path, *, stripped: bool) -> None:
+    """Leave of a finished run's checkpoints the scored one, ``stripped`` already or not of what a resumed training would read."""
+    if not stripped:
+        save_atomic(weights_only(read_checkpoint(scored)), scored)
     for other in scored.parent.glob("*.ckpt"):
         if other != scored:
             other.unlink()

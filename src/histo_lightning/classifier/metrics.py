@@ -12,25 +12,35 @@ STATES = ("logits", "labels", "cases", "indices")
 
 
 class TrainingMetrics(Metric):
-    """``loss`` (mean over images) and ``accuracy`` of the training batches of an epoch, as the network saw them."""
+    """``loss`` (mean over images) and ``accuracy`` of the training batches of an epoch, as the network saw them.
+
+    ``seen``: of each batch the images' indices (int64 B) and logits (B x classes).
+    """
 
     full_state_update = False
     totals: Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
         self.add_state("totals", default=torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch: its mean loss (scalar), logits B x classes, labels int64 B."""
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, indices: Tensor | None) -> None:
+        """Add a batch: its mean loss (scalar), logits B x classes, labels and, where known, indices int64 B."""
+        if indices is not None:
+            self.seen.append((indices, logits))
         correct = (logits.argmax(dim=1) == labels).sum()
         # Filled on the device; a number from the host would be a copy that the step waits for.
         count = torch.full_like(loss, labels.shape[0])
         self.totals += torch.stack([loss * count, correct.to(loss.dtype), count])
 
-    def restore(self, totals: Tensor) -> None:
-        """Go on from the ``totals`` (float64, 3) of an earlier object."""
-        self.totals, self._update_count = totals.to(self.totals), 1
+    def restore(self, totals: Tensor, seen: list[tuple[Tensor, Tensor]]) -> None:
+        """Go on from the ``totals`` (float64, 3) and ``seen`` of an earlier object."""
+        self.totals, self.seen, self._update_count = totals.to(self.totals), [*seen], 1
+
+    def reset(self) -> None:
+        super().reset()
+        self.seen = []
 
     def compute(self) -> dict[str, Tensor]:
         loss, correct, count = self.totals

@@ -137,7 +137,7 @@ class Classifier(LightningModule):
         logits, labels = self.logits(batch["image"]), batch["label"]
         options: Any = {"weight": self.class_weights, "label_smoothing": self.label_smoothing}
         loss = functional.cross_entropy(logits, labels, **options)  # the NLL of the logits' log-softmax
-        self.train_metrics.update(loss.detach(), logits.detach(), labels)
+        self.train_metrics.update(loss.detach(), logits.detach(), labels, batch.get("index"))
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -145,6 +145,7 @@ class Config(OutputConfig):
     monitor: str = key("val_case_log_loss", choices=tuple(MONITORS))
     scored_weights: str = key("last", choices=("best", "last"))
     test: bool = True
+    train_scores: str = key("epoch", choices=("epoch", "pass"))
     class_weights: str = key("none", choices=("none", "balanced"))
     sampler: str = key("shuffle", choices=("shuffle", "case_balanced"))
     label_smoothing: float = key(0.0, low=0, high=0.9)

@@ -4,23 +4,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from histo_lightning.callbacks.checkpoints import BestAndLast, Stopping
+from histo_lightning.callbacks.predictions import PredictionWriter, Rows, TrainingLogits
 from histo_lightning.callbacks.progress import History
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
-from histo_lightning.classifier.checkpoint import save_atomic
+from histo_lightning.classifier.checkpoint import link_checkpoint
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.schema import Config
@@ -33,31 +30,6 @@ from histo_lightning.training.cost import cost, reset_peak_memory
 FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
 PATIENCE_SECONDS = 300.0
-Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
-
-
-class PredictionWriter(BasePredictionWriter):
-    """Calls ``write`` once on every process, a pair a data loader: positions (int64 N, ascending, each once) and logits (N x classes)."""
-
-    def __init__(self, write: Callable[[list[Rows]], None]) -> None:
-        super().__init__("epoch")
-        self.write = write
-
-    def write_on_epoch_end(
-        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Any
-    ) -> None:
-        loaders = [predictions] if trainer.predict_loop.num_dataloaders == 1 else predictions
-        pairs = [[(batch["index"], batch["logits"]) for batch in batches] for batches in loaders]
-        shares: list[Any] = [pairs] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(shares, pairs)
-        merged = []
-        for batches in zip(*shares, strict=True):
-            index, logits = map(torch.cat, zip(*chain(*batches), strict=True))
-            # The last batch may be filled up with images of its own.
-            unique, first = np.unique(index.numpy(), return_index=True)
-            merged.append((unique, logits.double().numpy()[first]))
-        self.write(merged)
 
 
 class Fitted(NamedTuple):
@@ -81,7 +53,7 @@ def fit_and_predict(
     with objects.without_hints():
         classifier = objects.build_classifier(config, data)
         loggers = objects.build_loggers(config, folder)
-        own = [history, PredictionWriter(rows.extend)]
+        own = [history, TrainingLogits(), PredictionWriter(rows.extend)]
         last, scored = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
         callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks, Stopping(last)]
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
@@ -92,15 +64,17 @@ def fit_and_predict(
             _fit(trainer, classifier, data, config, last)
             # Else it is there, unless no callback saved it or validation never defined it.
             if trainer.is_global_zero and (config.scored_weights == "last" or not scored.is_file()):
-                save_atomic(last.read_bytes(), scored)
+                link_checkpoint(last, scored)
             trainer.strategy.barrier()
-        facts = _restored(classifier, config, last, scored)
-        data.predict_parts = ("train", "val", "test") if config.test else ("train", "val")
+        facts, trained = _restored(classifier, config, last, scored)
+        data.predict_parts = ("val", "test") if config.test else ("val",)
+        if config.train_scores == "pass":
+            data.predict_parts = (*data.predict_parts, "train")
         if trainer.is_global_zero and not fitted:  # predicted again, the same weights tell nothing new
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
             trainer.predict(classifier, datamodule=data, return_predictions=False)
-    return Fitted(dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
+    return Fitted({"train": trained} | dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
 
 
 def _fit(trainer: Trainer, model: Classifier, data: BreakHisDataModule, config: Config, last: Path) -> None:
@@ -138,21 +112,28 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _restored(classifier: Classifier, config: Config, last: Path, scored: Path) -> dict[str, Any]:
-    """Facts about the fit, from the run's checkpoints, once the scored weights are loaded."""
-    states = read_checkpoint(last)["callbacks"]
-    checkpoint = read_checkpoint(scored)
+def _restored(
+    classifier: Classifier, config: Config, last: Path, scored: Path
+) -> tuple[dict[str, Any], Rows]:
+    """Facts about the fit and the train set's logits in the scored epoch, from the run's checkpoints, once the weights are loaded."""
+    checkpoint = read_checkpoint(last)
+    states = checkpoint["callbacks"]
+    if config.scored_weights == "best":
+        checkpoint = read_checkpoint(scored)
     load_state(classifier, checkpoint["state_dict"], scored)
     history = next(state for name, state in states.items() if name.startswith("History"))
     seconds = round(sum(history["seconds"]), 3)
-    return {
+    trained = checkpoint["callbacks"]["TrainingLogits"]
+    facts = {
         "best_epoch": int(checkpoint["histo_lightning"]["epoch"]),
         "epochs": len(history["rows"]),
         "train_seconds": seconds,
         "monitor": config.monitor,
         "monitored": [None if value != value else value for value in history["monitored"]],
         "cost": cost(classifier, config.image_size, seconds),
+        "train_scores": config.train_scores,
     }
+    return facts, (trained["index"].numpy(), trained["logits"].double().numpy())
 
 
 def rank() -> int:

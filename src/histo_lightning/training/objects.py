@@ -95,7 +95,8 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
 def build_callbacks(config: Config, folder: Path) -> list[Callback]:
     """The callbacks of the group ``callbacks``, in its order; UserError where one refuses its arguments."""
     built = []
-    filled = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
+    filled: dict[str, Any] = {"dirpath": str(folder / "checkpoints"), "style": config.trainer.progress}
+    filled |= {"save_best": config.scored_weights == "best"}
     for name, entry in config.callbacks.items():
         kind = class_of(entry, Callback, f"callbacks.{name}")
         if kind is LearningRateMonitor and not config.logger:  # it refuses to run where nothing can be logged

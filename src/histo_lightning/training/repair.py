@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from histo_lightning.classifier.checkpoint import save_atomic
+from histo_lightning.classifier.checkpoint import link_checkpoint
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 from histo_lightning.runs.manifest import CHECKPOINTS, DRAWN, MEND, damaged, read_manifest
@@ -19,7 +19,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def mend_checkpoints(run: RunFolder, scored_weights: str) -> None:
+def mend_checkpoints(run: RunFolder, scored_weights: str, keep: str | None) -> None:
     """Before a resume: ``best.ckpt`` replaces a damaged ``last.ckpt``, else training starts again; the result is the same."""
     try:
         problems = damaged(run.path)
@@ -28,14 +28,17 @@ def mend_checkpoints(run: RunFolder, scored_weights: str) -> None:
         say(f"{error}; training goes on without them")
         return
     last, best = (f"{CHECKPOINTS}{name}.ckpt" for name in ("last", "best"))
+    slim = (
+        keep == "weights" and scored_weights == "last" and run.status.get("fitted")
+    )  # the scored one may have lost what a fit needs
     for name in problems.keys() & {last, best}:
         run.update(fitted=False)
         again = {last, best} <= problems.keys() or (name == best and scored_weights == "best")
-        again |= name == last and best not in read_manifest(run.path)
+        again |= name == last and (bool(slim) or best not in read_manifest(run.path))
         for other in (last, best) if again else [name]:
             (run.path / other).unlink(missing_ok=True)
         if name == last and not again:
-            save_atomic((run.path / best).read_bytes(), run.path / last)
+            link_checkpoint(run.path / best, run.path / last)
         mend = "from the first epoch" if again else f"with {best if name == last else last}"
         say(f"{run.path / name}: is damaged ({problems[name]}); training goes on {mend}")
 

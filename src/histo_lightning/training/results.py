@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_lightning.callbacks.predictions import Rows
 from histo_lightning.callbacks.scored import write_scored
-from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic
+from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic, weights_only
 from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -28,7 +29,7 @@ from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.run_page import draw_plots, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.training.fit import Fitted, Rows
+from histo_lightning.training.fit import Fitted
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
 COLOURS = 3  # the first columns of the stain statistics: mean red, green, blue
@@ -51,7 +52,7 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
     tables = {part: _table(config.task, part, data, rows) for part, rows in fitted.predictions.items()}
     choice = choose(tables["val"], config.target_sensitivity)
     log.info("operating point: %(operating_point)s; temperature: %(temperature)s", choice)
-    store_choice(fitted.scored, choice)
+    store_choice(fitted.scored, choice, config.keep if config.scored_weights == "last" else "all")
     scores: dict[str, Any] = {"val": None, "test": None, "train": None}
     for part, table in tables.items():
         held_out = part != "train"
@@ -116,7 +117,10 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     def design(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack([np.ones(len(values)), (values - centre) / spread])
 
-    train, truth = colours("train"), tables["train"].malignant
+    train, truth = (
+        colours("train"),
+        np.array([r.class_name == "malignant" for r in data.parts["train"].records]),
+    )
     centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     weights = fit(truth, np.zeros(len(truth)), design(train))
     if weights is None:
@@ -133,9 +137,11 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     }
 
 
-def store_choice(path: Path, choice: dict[str, Any]) -> None:
-    """Write a choice into a checkpoint's ``histo_lightning`` dict. Without an operating point ``threshold`` is 0.5."""
+def store_choice(path: Path, choice: dict[str, Any], keep: str | None = "all") -> None:
+    """Write a choice into a checkpoint's ``histo_lightning`` dict, without an operating point ``threshold`` 0.5; ``keep`` as the key."""
     checkpoint = read_checkpoint(path)
+    if keep == "weights":
+        checkpoint = weights_only(checkpoint)
     threshold = 0.5 if choice["threshold"] is None else choice["threshold"]
     checkpoint["histo_lightning"] |= choice | {"threshold": threshold}
     save_atomic(checkpoint, path)

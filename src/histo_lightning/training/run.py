@@ -99,7 +99,7 @@ def run_training(
                 for name, text in (hydra or {}).items():
                     write_atomic(run.path / ".hydra" / name, text)
                 write_json(run.path / "split.json", data.split.as_dict())
-                mend_checkpoints(run, config.scored_weights)
+                mend_checkpoints(run, config.scored_weights, config.keep)
                 with first_of_several(run.path):
                     fitted = fit_and_predict(config, run.path, data, callbacks)
                 log.info("scored: %s, epoch %d", fitted.scored.name, fitted.facts["best_epoch"] + 1)
@@ -108,8 +108,9 @@ def run_training(
                     draw_run(config, run.path, data)
                 else:
                     write_board(config, run.path)
-        if config.keep == "weights" and (run.path / "checkpoints" / "last.ckpt").is_file():
-            keep_weights(run.path / "checkpoints" / "best.ckpt")  # not before the run counts as finished
+        checkpoints = run.path / "checkpoints"  # nothing goes before the run counts as finished
+        if fewer := config.keep == "weights" and (checkpoints / "last.ckpt").is_file():
+            keep_weights(checkpoints / "best.ckpt", stripped=not finished and config.scored_weights == "last")
         pages = run.path / "status.json", run.path / "report.html", Path(config.output_dir) / "index.html"
         times = [page.stat().st_mtime_ns if page.is_file() else 0 for page in pages]
         behind = pictures and (not finished or times != sorted(times))  # killed before its pages were written
@@ -117,7 +118,7 @@ def run_training(
             draw_run(config, run.path, data)
         elif behind:
             write_report(run.path)  # again: the report shows the finished status
-        if redrawn or behind or "status.json" not in read_manifest(run.path):
+        if redrawn or behind or fewer or "status.json" not in read_manifest(run.path):
             write_manifest(run.path)
     shown = config.trainer.progress != "none"
     if finished and shown:

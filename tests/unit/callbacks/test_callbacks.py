@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from factories.modules import fit_scripted
 from histo_lightning.callbacks.checkpoints import BestAndLast
+from histo_lightning.callbacks.predictions import PredictionWriter
 from histo_lightning.callbacks.progress import COLUMNS, EpochProgress, History, Pruned, Pruning
-from histo_lightning.training.fit import PredictionWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty.*")
 

@@ -54,7 +54,7 @@ def test_training_metrics_weigh_every_image_the_same() -> None:
     logits, labels, _ = table(3)
     metric = TrainingMetrics()
     for rows in torch.arange(60).split(23):
-        metric.update(functional.cross_entropy(logits[rows], labels[rows]), logits[rows], labels[rows])
+        metric.update(functional.cross_entropy(logits[rows], labels[rows]), logits[rows], labels[rows], None)
     found = metric.compute()
     p = functional.softmax(logits.double(), dim=1).numpy()
     assert float(found["loss"]) == pytest.approx(reference.log_loss(labels, p), rel=1e-5)
