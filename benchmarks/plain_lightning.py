@@ -58,7 +58,7 @@ class Network(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         self._score(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._score(batch, "test")
 
     def configure_optimizers(self) -> Any:

@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from histo_lightning.config.checks import nearest
-from histo_lightning.config.exits import guard
+from histo_lightning.config.exits import start_program
 from histo_lightning.errors import UserError
 from histo_lightning.runs.version import __version__
 
@@ -46,7 +46,7 @@ def main() -> int:
 
 def console() -> None:
     """The console script ``histo-lightning``."""
-    sys.exit(guard(main))
+    start_program(main, "__main__")
 
 
 if __name__ == "__main__":

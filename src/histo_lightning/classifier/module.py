@@ -1,6 +1,7 @@
 """The LightningModule: network, loss, epoch metrics and checkpoint metadata."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from histo_lightning.models.networks import head_of
 from histo_lightning.runs.version import __version__
 
 Batch = dict[str, Tensor]
+NEAR = 0.2  # of two logits: twice what bfloat16 was seen to change their difference by (docs/decisions.md)
 
 
 class Classifier(LightningModule):
@@ -40,6 +42,8 @@ class Classifier(LightningModule):
         class_weights: weight of each class in the training loss; None weighs all the same.
         label_smoothing: share of the target spread over all classes, in training only.
         tta: ``d4``: tested and predicted is the mean probability over an image's eight orientations; ``none``.
+        exact_predictions: tested and predicted in float32 whatever the Trainer's precision. Else only images whose two
+            best logits are closer than ``NEAR`` are, so that no decision depends on the precision.
         monitor, monitor_mode: what a schedule that waits for improvement watches.
     """
 
@@ -61,6 +65,7 @@ class Classifier(LightningModule):
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
         tta: str = "none",
+        exact_predictions: bool = False,
         monitor: str = "val/case_log_loss",
         monitor_mode: str = "min",
     ) -> None:
@@ -85,7 +90,7 @@ class Classifier(LightningModule):
             head_of(self.network).requires_grad_(True)
         loss_weights = None if class_weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("class_weights", loss_weights, persistent=False)
-        self.label_smoothing, self.tta = label_smoothing, tta
+        self.label_smoothing, self.tta, self.exact_predictions = label_smoothing, tta, exact_predictions
         self.monitor, self.monitor_mode = monitor, monitor_mode
         self.train_metrics = TrainingMetrics()
         self.val_metrics = EvaluationMetrics(num_classes)
@@ -108,17 +113,28 @@ class Classifier(LightningModule):
         return cast(Tensor, self.network(images)).float()
 
     def exact_logits(self, images: Tensor) -> Tensor:
-        """Logits in float32 arithmetic, whatever the Trainer's precision: scores do not depend on it."""
+        """Logits in float32 arithmetic, whatever the Trainer's precision."""
         with torch.autocast(images.device.type, enabled=False):
             return self.logits(images.float())
 
     def scored_logits(self, images: Tensor) -> Tensor:
-        """Exact logits, or with ``tta=d4`` the log of the mean probability over the eight orientations, whose softmax is that mean."""
+        """Logits that are scored, float32 B x classes; see ``exact_predictions``, and ``tta`` for the log of a mean probability."""
+        if self.exact_predictions or not torch.is_autocast_enabled(images.device.type):
+            return self._averaged(self.exact_logits, images)
+        logits = self._averaged(self.logits, images)
+        best, second = logits.topk(2, dim=1).values.unbind(1)
+        near = (best - second < NEAR).nonzero()[:, 0]
+        if len(near):
+            logits[near] = self._averaged(self.exact_logits, images[near])
+        return logits
+
+    def _averaged(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Logits, or with ``tta=d4`` the log of the mean probability over the eight orientations, whose softmax is that mean."""
         if self.tta == "none":
-            return self.exact_logits(images)
+            return logits_of(images)
         turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4)]
         views = [view for each in turned for view in (each, each.flip(3))]
-        mean = torch.stack([self.exact_logits(view).softmax(dim=1) for view in views]).mean(dim=0)
+        mean = torch.stack([logits_of(view).softmax(dim=1) for view in views]).mean(dim=0)
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def forward(self, images: Tensor) -> Tensor:

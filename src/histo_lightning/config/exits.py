@@ -1,5 +1,6 @@
 """How commands start and end: errors become one line on stderr and an exit status."""
 
+import atexit
 import logging
 import os
 import signal
@@ -19,9 +20,28 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the
 
 
 def start_program(main: Callable[[], int], module: str) -> None:
-    """Run a front door whose module is the program itself (``python -m``), and leave with its exit status."""
-    if module == "__main__":
-        sys.exit(guard(main))
+    """Run a front door whose module is the program itself (``python -m``), and leave with its exit status.
+
+    The interpreter ends without being taken apart, which takes a second with torch in it.
+    """
+    if module != "__main__":
+        return
+    status = EXIT_DEFECT
+
+    def leave() -> None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
+    try:
+        status = guard(main)
+    except BaseException:
+        atexit.unregister(leave)
+        raise
+    sys.exit(status)
 
 
 def stop_on_signals() -> None:

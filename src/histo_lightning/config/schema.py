@@ -150,6 +150,7 @@ class Config(OutputConfig):
     sampler: str = key("shuffle", choices=("shuffle", "case_balanced"))
     label_smoothing: float = key(0.0, low=0, high=0.9)
     tta: str = key("none", choices=("none", "d4"))
+    exact_predictions: bool = False
     target_sensitivity: float = key(0.95, low=0.01, high=1)
     keep: str | None = key(None, choices=("weights", "all"), hashed=False)
     sweep_name: str | None = key(None, hashed=False, pattern=NAME)
@@ -277,6 +278,7 @@ class HyperParameters:
     class_weights: list[float] | None = None
     label_smoothing: float = key(0.0, low=0, high=0.999)
     tta: str = key("none", choices=("none", "d4"))
+    exact_predictions: bool = False
     monitor: str = key("val/case_log_loss", choices=tuple(name.replace("_", "/", 1) for name in MONITORS))
     monitor_mode: str = key("min", choices=("min", "max"))
 

@@ -73,7 +73,7 @@ class Sizes(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Seconds an image takes in a training step, in validation and when predicted in float32, and a checkpoint to be written."""
+    """Seconds an image takes in a training step, in validation and when predicted, and a checkpoint to be written."""
 
     train: float
     validate: float
@@ -112,7 +112,9 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     hardware, device = resolve(config.trainer), device_of(config.trainer)
     frozen: Any = {"freeze_backbone": bool(config.model.get("freeze_backbone"))}
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    classifier = Classifier(**network_options(config), **frozen).to(device, memory_format=layout)
+    classifier = Classifier(
+        **network_options(config), **frozen, exact_predictions=config.exact_predictions
+    ).to(device, memory_format=layout)
     optimizer = build_optimizer(classifier.network.parameters(), config.optimizer)
     half = torch.float16 if hardware.precision == "16-mixed" else torch.bfloat16
     count = min(config.batch_size, PROBED)
@@ -120,9 +122,9 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     shapes = (config.image_size, config.image_size), sizes.evaluation
     square, field = (torch.rand(count, 3, *s, device=device).to(memory_format=layout) for s in shapes)
 
-    def mixed(batch: Tensor) -> Tensor:
+    def mixed(batch: Tensor, logits_of: Callable[[Tensor], Tensor] = classifier.logits) -> Tensor:
         with torch.autocast(device.type, half, enabled=hardware.precision.endswith("mixed")):
-            return classifier.logits(batch)
+            return logits_of(batch)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -143,7 +145,7 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     classifier.eval()
     with torch.no_grad():
         validate = image_seconds(lambda: mixed(field))
-        predict = image_seconds(lambda: classifier.exact_logits(field))
+        predict = image_seconds(lambda: mixed(field, classifier.scored_logits))
     state = {"state_dict": classifier.state_dict(), "optimizer": optimizer.state_dict()}
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as scratch:

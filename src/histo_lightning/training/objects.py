@@ -83,6 +83,7 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
         class_weights=weights,
         label_smoothing=config.label_smoothing,
         tta=config.tta,
+        exact_predictions=config.exact_predictions,
         monitor=monitor_name(config.monitor),
         monitor_mode=MONITORS[config.monitor],
     )

@@ -15,7 +15,6 @@ from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic, 
 from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
-from histo_lightning.data.pixels.stains import measure_stains
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
 from histo_lightning.evaluation.calibration import (
@@ -32,7 +31,6 @@ from histo_lightning.runs import read_json, write_json
 from histo_lightning.training.fit import Fitted
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
-COLOURS = 3  # the first columns of the stain statistics: mean red, green, blue
 SCORES = ("auroc", "balanced_accuracy")
 log = logging.getLogger("histo_lightning")
 
@@ -108,25 +106,20 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     ``{"part", "image": {"auroc", ...}, "case"}``, or ``{"part", "reason"}`` where colours separate the classes.
     """
     assert data.pixels is not None
-    pixels, part = data.pixels, "test" if "test" in tables else "val"
-
-    def colours(name: str) -> NDArray[np.float64]:
-        rows = data.parts[name].rows
-        return measure_stains(lambda chosen: pixels.take(rows[chosen]), len(rows))[:, :COLOURS]
+    part = "test" if "test" in tables else "val"
+    colours = {name: data.pixels.mean_colours(data.parts[name].rows) for name in ("train", part)}
 
     def design(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack([np.ones(len(values)), (values - centre) / spread])
 
-    train, truth = (
-        colours("train"),
-        np.array([r.class_name == "malignant" for r in data.parts["train"].records]),
-    )
+    train = colours["train"]
+    truth = np.array([record.class_name == "malignant" for record in data.parts["train"].records])
     centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     weights = fit(truth, np.zeros(len(truth)), design(train))
     if weights is None:
         reason = "the classes of the training images cannot be fitted by their mean colours"
         return {"part": part, "reason": reason}
-    p, table = sigmoid(design(colours(part)) @ weights), tables[part]
+    p, table = sigmoid(design(colours[part]) @ weights), tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
     guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))
