@@ -42,16 +42,18 @@ def unmeasured(id: str, title: str, asked: str, why: str) -> Row:
     return Row(id, title, asked, None, None, UNMEASURED, why)
 
 
-def interleaved(functions: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
-    """Call every function once a round, after one round that is thrown away; what each returned, by round.
+def interleaved(
+    functions: Sequence[Callable[[], float]], rounds: int, *, warm: bool = True
+) -> list[list[float]]:
+    """Call every function once a round, with ``warm`` after one round that is thrown away; what each returned, by round.
 
     On machines whose speed wanders, only figures from one round can be compared.
     """
     found: list[list[float]] = [[] for _ in functions]
-    for number in range(rounds + 1):
+    for number in range(rounds + warm):
         for values, function in zip(found, functions, strict=True):
             value = function()
-            if number:
+            if number >= warm:
                 values.append(value)
     return found
 

@@ -102,5 +102,5 @@ def main(root: Path, out: Path, size: int, batch: int, epochs: int, model: str) 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    root, out, *numbers, model = sys.argv[1:]
-    main(Path(root), Path(out), *map(int, numbers), model)
+    root, out, size, batch, epochs, model = sys.argv[1:]
+    main(Path(root), Path(out), int(size), int(batch), int(epochs), model)

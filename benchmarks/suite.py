@@ -22,6 +22,7 @@ from .measure import Row
 from .overhead import dashboard_rows, lightning_rows, memory_rows
 from .startup import answer_rows, sweep_rows
 from .storage import build_rows, ready_rows
+from .whole import whole_rows
 
 ROUNDS = {"quick": 5, "full": 15}
 GROUPS = {
@@ -34,6 +35,7 @@ GROUPS = {
     "P10": ("P10a", "P10b"),
     "P11": ("P11a", "P11b", "P13"),
     "P12": ("P12",),
+    "P17": ("P17", "P18"),
     "P19": ("P19",),
 }
 
@@ -75,6 +77,7 @@ def measure(config: BenchmarkConfig) -> list[Row]:
         "P10": partial(sweep_rows, rounds),
         "P11": partial(gpu_rows, config, rounds, wanted),
         "P12": partial(traffic_rows, config),
+        "P17": partial(whole_rows, cpu, data, rounds, wanted),
         "P19": partial(dashboard_rows, rounds),
     }
     rows: list[Row] = []

@@ -176,6 +176,7 @@ class PrepareConfig(Config):
 class BenchmarkConfig(Config):
     suite: str = key("quick", choices=("quick", "full"))
     select: list[str] | None = None  # rows (``P1,P5a``); null is all of the suite
+    timm: str | None = key(None, literal=True)
 
 
 @dataclass

@@ -1,0 +1,136 @@
+"""P17 and P18: what comes after the last step, and whole commands against what a user would write or take instead."""
+
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from histo_lightning.config.schema import BenchmarkConfig
+from histo_lightning.data.datamodule import BreakHisDataModule
+
+from .measure import Row, interleaved, judged
+from .naive import link_tree
+
+MODEL, BATCH = "resnet18", 16
+EPOCHS = {"P17": 3, "P18": 20}
+IMAGES = 300  # of the training epoch that P17 compares with
+ASKED = {224: "<= 0.87", 112: "<= 0.6"}
+
+
+def whole_rows(
+    config: BenchmarkConfig, data: BreakHisDataModule, rounds: int, wanted: Callable[[str], bool]
+) -> list[Row]:
+    """P17, and where ``suite=full`` or ``select`` asks for it P18, on the images and the split of ``data``."""
+    with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as scratch:
+        folder = Path(scratch)
+        rows = []
+        if wanted("P17"):
+            _ours(config, folder, 224, 1)  # decodes what is not decoded yet
+            found = [_after(config, folder, seed) for seed in range(max(rounds // 2, 2))]
+            shares, seconds = zip(*found, strict=True)
+            why = f"{statistics.median(seconds):.1f} s from the last epoch's end to the exit of the command; {_about(data)}"
+            title = f"last step to exit / a training epoch of {IMAGES} images at 224"
+            rows.append(judged("P17", title, "<= 0.4", shares, why))
+        if wanted("P18") and (config.suite == "full" or "P18" in (config.select or [])):
+            rows += _against(config, data, folder, max(rounds // 5, 1))
+        return rows
+
+
+def _about(data: BreakHisDataModule) -> str:
+    sizes = ", ".join(f"{part} {len(members)}" for part, members in data.parts.items())
+    return f"{MODEL}, batches of {BATCH}, images {sizes}"
+
+
+def _ours(config: BenchmarkConfig, folder: Path, size: int, epochs: int, seed: int = 0) -> Path:
+    """Run the command ``train`` with its defaults and return its run folder."""
+    output = folder / f"ours-{size}-{epochs}-{seed}-{time.monotonic_ns()}"
+    about = [f"{name}={value}" for name, value in _dataset(config).items()]
+    given = [
+        f"image_size={size}",
+        f"epochs={epochs}",
+        f"seed={seed}",
+        f"batch_size={BATCH}",
+        f"model={MODEL}",
+    ]
+    _run([sys.executable, "-m", "histo_lightning.train", *about, *given, f"output_dir={output}"])
+    return next((output / "runs").iterdir())
+
+
+def _dataset(config: BenchmarkConfig) -> dict[str, object]:
+    settings = {f"dataset.{name}": value for name, value in asdict(config.dataset).items()}
+    settings["dataset"] = settings.pop("dataset.name")
+    split = {"split": config.split.name, "split.fold": config.split.fold}
+    chosen = {"magnification": config.magnification, **split, **settings}
+    return {name: value for name, value in chosen.items() if value not in (None, "")}
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> float:
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (environment or {}))
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[:4])}: exit status {done.returncode}: {done.stderr[-500:]}")
+    return time.perf_counter() - start
+
+
+def _after(config: BenchmarkConfig, folder: Path, seed: int) -> tuple[float, float]:
+    """From the last epoch's end to the exit of the command: epochs of ``IMAGES`` images, and seconds."""
+    run = _ours(config, folder, 224, EPOCHS["P17"], seed)
+    seconds = time.time() - (run / "history.csv").stat().st_mtime
+    with (run / "history.csv").open(newline="") as file:
+        rate = statistics.median(float(row["images_per_second"]) for row in csv.DictReader(file))
+    return seconds * rate / IMAGES, seconds
+
+
+def _against(config: BenchmarkConfig, data: BreakHisDataModule, folder: Path, rounds: int) -> list[Row]:
+    """P18 at both sizes: ours, a plain Lightning script and, where ``timm`` gives its path, timm's ``train.py``, in turn."""
+    assert data.source is not None
+    tree = folder / "tree"
+    for part, members in data.parts.items():
+        link_tree(data.source.root, list(members.records), tree / part)
+    rows, script = [], Path(__file__).with_name("plain_lightning.py")
+    for size, asked in ASKED.items():
+        numbers, epochs = [str(size), str(BATCH), str(EPOCHS["P18"]), MODEL], EPOCHS["P18"]
+        plain = [sys.executable, str(script), str(tree), str(folder / "plain"), *numbers]
+        commands: dict[str, Callable[[], float]] = {
+            "ours": partial(_timed, partial(_ours, config, folder, size, epochs)),
+            "plain Lightning": partial(_run, plain),
+        }
+        if config.timm:
+            commands["timm"] = partial(_run, _timm(config.timm, tree, folder, size))
+        _ours(config, folder, size, 1)
+        found = dict(zip(commands, interleaved([*commands.values()], rounds, warm=False), strict=True))
+        ours = found.pop("ours")
+        ratios = [own / min(others) for own, *others in zip(ours, *found.values(), strict=True)]
+        seconds = {
+            name: f"{statistics.median(values):.0f} s" for name, values in (found | {"ours": ours}).items()
+        }
+        why = f"{', '.join(f'{name} {text}' for name, text in seconds.items())}; {epochs} epochs; {_about(data)}"
+        title = f"whole command at {size} / the faster of {' and '.join(found)}"
+        rows.append(judged(f"P18 {size}", title, asked, ratios, why))
+    return rows
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _timm(script: str, tree: Path, folder: Path, size: int) -> list[str]:
+    """timm's own training with the same network, optimizer, precision and kind of augmentation, and a worker a core."""
+    settings = {
+        "model": MODEL, "num-classes": 2, "input-size": f"3 {size} {size}", "batch-size": BATCH,
+        "epochs": EPOCHS["P18"], "opt": "adamw", "lr": 1e-3, "weight-decay": 0.05, "sched": "cosine",
+        "warmup-epochs": 2, "cooldown-epochs": 0, "amp-dtype": "bfloat16", "device": "cpu",
+        "workers": len(os.sched_getaffinity(0)), "hflip": 0.5, "vflip": 0.5, "color-jitter": 0.1,
+        "output": folder / "timm", "log-interval": 1000, "val-split": "val", "train-split": "train",
+    }  # fmt: skip
+    given = [text for name, value in settings.items() for text in (f"--{name}", *str(value).split())]
+    return [sys.executable, script, str(tree), *given, "--amp", "--channels-last", "--no-prefetcher"]
