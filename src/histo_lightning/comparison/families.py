@@ -204,7 +204,7 @@ def plan_hash(content: Mapping[str, Any]) -> str:
 
 
 def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> Json:
-    """What can be said of a sweep's plan and of its age; ``starts`` are ISO times at which runs (last) started."""
+    """What is known of a sweep's plan and of its age; ``starts`` are ISO times at which runs (last) started."""
     texts = [str(text) for text in (plan.get("created"), *starts)]
     created, *moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
     known = sorted(pair for pair in zip(moments, texts[1:], strict=True) if pd.notna(pair[0]))

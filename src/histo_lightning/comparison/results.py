@@ -53,7 +53,7 @@ def analyse(
 ) -> tuple[Json, pd.DataFrame]:
     """The results of a comparison, ready for JSON, and the table of its runs (see ``reading``); nothing is written.
 
-    Args: None stands for what the plan says, else for the default.
+    Args: None means what the plan says, else for the default.
         factor: a group (``model``, the default where it differs, else the first setting that does) or a key.
         reference: a level of the factor, ``resnet18`` or the first; score: ``<level>_<score>``, ``case_auroc``.
         standard_error: of differences, ``jackknife`` or ``pairs`` (see ``compare_levels``).

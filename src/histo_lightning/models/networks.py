@@ -75,7 +75,7 @@ def head_of(network: nn.Module) -> nn.Module:
     """The part of a network behind its backbone: the last direct child that has parameters."""
     children = [child for child in network.children() if next(child.parameters(), None) is not None]
     if not children:
-        raise UserError("model: the network has no parts, so no head can be told from its backbone")
+        raise UserError("model: the network has no parts, so no head can be separated from its backbone")
     return children[-1]
 
 

@@ -34,7 +34,7 @@ class DatasetFacts:
     """Facts of one copy of a data set."""
 
     name: str
-    root: str  # where the images are, as people are told
+    root: str  # where the images are, as people are shown it
     census: str  # one sentence that compares the copy with the census
     images: pd.DataFrame  # see ``image_table``; also those that cannot be read
     problems: Sequence[Problem]  # of names, folders and decoding

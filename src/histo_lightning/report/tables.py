@@ -70,7 +70,7 @@ def mark(notes: list[str], text: str) -> str:
 
 
 def table_with_notes(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> Table:
-    """A table whose notes are numbered, but for a note that many cells have: it is said once, without numbers."""
+    """A table whose notes are numbered, but for a note that many cells have: it appears once, without a number."""
     marks = _marks(rows)
     common = [text for number, text in enumerate(notes, 1) if marks[number] > MANY_MARKS]
     ordered = [text for text in notes if text not in common]

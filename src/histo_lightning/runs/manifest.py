@@ -106,7 +106,7 @@ def reopen(folder: Path) -> None:
 
 
 def renew(folder: Path) -> dict[str, str]:
-    """A command is going to write the folder again: what is damaged is said and returned as by :func:`damaged`."""
+    """A command is going to write the folder again: what is damaged is reported and returned as by :func:`damaged`."""
     problems = damaged(folder)
     for name, problem in problems.items():
         print(f"{folder / name}: is damaged ({problem}); the command writes its files again", file=sys.stderr)

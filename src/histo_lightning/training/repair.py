@@ -44,7 +44,7 @@ def mend_checkpoints(run: RunFolder, scored_weights: str, keep: str | None) -> N
 
 
 def drawings_damaged(run: Path, *, hashes: bool = True) -> bool:
-    """Whether pictures or pages of a finished run are damaged, which is said; UserError where tables, scores or checkpoints are."""
+    """Whether pictures or pages of a finished run are damaged, which is reported; UserError where tables, scores or checkpoints are."""
     drawn = False
     for name, problem in damaged(run, hashes=hashes).items():
         again = name.startswith(DRAWN) or name.endswith(".scored")

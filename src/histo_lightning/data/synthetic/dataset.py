@@ -55,7 +55,7 @@ def _is_complete(root: Path) -> bool:
 
 
 def _draw_all(folder: Path, images: int, size: int, seed: int, threads: int, progress: Progress) -> None:
-    slides = {slide: entry.names()[0] for slide, entry in census().items()}  # one name stands for each
+    slides = {slide: entry.names()[0] for slide, entry in census().items()}  # one name represents each
     for name, magnification in product(slides.values(), MAGNIFICATIONS):
         (folder / _path(name, magnification, 1)).parent.mkdir(parents=True)
     sequences, total = range(1, images + 1), len(slides) * len(MAGNIFICATIONS) * images
