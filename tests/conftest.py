@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from factories.forkserver import server
 from factories.sweeps import write_sweep
 from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record, record_of
@@ -16,6 +17,8 @@ from histo_lightning.data.breakhis.records import Record, record_of
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
+# Commands that import torch, which takes seconds; the others start with an interpreter of their own.
+FORKED = ("train", "tune", "evaluate", "predict", "export")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,16 +59,23 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, cache_dir: Path):
-    """Run ``python -m histo_lightning.<name>`` in an empty folder, as a user does."""
+    """Run ``python -m histo_lightning.<name>`` in an empty folder, as a user does; ``anew``: without what is imported already."""
 
-    def run(name: str, *overrides: str, cwd: Path | None = None, timeout: float = 300, **env: str):
-        return subprocess.run(
-            [sys.executable, "-m", f"histo_lightning.{name}", *overrides],
-            cwd=cwd or tmp_path,
-            env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)} | env,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    def run(
+        name: str,
+        *overrides: str,
+        cwd: Path | None = None,
+        timeout: float = 300,
+        anew: bool = False,
+        **env: str,
+    ):
+        line = ["-m", f"histo_lightning.{name}", *overrides]
+        variables = os.environ | {"XDG_CACHE_HOME": str(cache_dir)} | env
+        if anew or name not in FORKED:
+            given = [sys.executable, *line]
+            return subprocess.run(
+                given, cwd=cwd or tmp_path, env=variables, capture_output=True, text=True, timeout=timeout
+            )
+        return server().run(line, cwd or tmp_path, variables, timeout)
 
     return run

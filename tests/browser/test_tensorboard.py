@@ -1,5 +1,6 @@
 """TensorBoard as a person sees it: a real server over a sweep, opened in a real browser."""
 
+import os
 import re
 import shutil
 import socket
@@ -15,6 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from factories.browser import CHROMIUM
+from factories.forkserver import server
 from histo_lightning.report.tensorboard import link_runs, short_name
 
 DRIVER = shutil.which("chromedriver")
@@ -38,19 +40,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterato
     """The address of a server over a sweep of model x optimizer, and the folder."""
     root = tmp_path_factory.mktemp("served")
     sweep = "-m experiment=smoke dataset.images_per_slide=2 dataset.image_size=140 trainer.threads=1 model=resnet10,resnet14 optimizer=adamw,sgd trainer.progress=none sweep_name=grid"
-    done = subprocess.run(
-        [sys.executable, "-m", "histo_lightning.train", *sweep.split(), f"cache_dir={cache_dir}"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
+    line = ["-m", "histo_lightning.train", *sweep.split(), f"cache_dir={cache_dir}"]
+    done = server().run(line, root, os.environ)
     assert done.returncode == 0, done.stderr
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "histo_lightning.report", "tensorboard=true", f"port={port}"]
     with (root / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
+        board = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}/"
     try:
         for _ in range(120):
@@ -60,12 +58,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterato
                         break
             except OSError:
                 pass
-            assert server.poll() is None, (root / "server.log").read_text()
+            assert board.poll() is None, (root / "server.log").read_text()
             time.sleep(0.5)
         yield address, root
     finally:
-        server.terminate()
-        assert server.wait(20) == 0  # it ends itself, and takes its links with it
+        board.terminate()
+        assert board.wait(20) == 0  # it ends itself, and takes its links with it
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """A user's own module in the current folder: a network, a callback and an augmentation step, without an edit in ``src/``."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from factories.forkserver import server
 from factories.runs import SMALL, environment, read, run_folder
 from histo_lightning.classifier import Classifier
 from histo_lightning.config import targets
@@ -59,14 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path):
         *SMALL, "--config-dir", "settings", "imports=[tiny_networks]", "model=tiny",
         "+callbacks.diary._target_=tiny_networks.Diary", "callbacks.diary.file=diary.txt", "++augment.steps.darken.low=0.75",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "histo_lightning.train", *line],
-        cwd=root,
-        env=environment(cache_dir),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = server().run(["-m", "histo_lightning.train", *line], root, environment(cache_dir))
     assert done.returncode == 0, done.stderr
     return root, run_folder(root)
 

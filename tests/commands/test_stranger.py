@@ -1,9 +1,8 @@
 """docs/extend.md as a stranger follows it: parts of one's own from a folder outside the package."""
 
 import json
+import os
 import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
+from factories.forkserver import server
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 MODULE, PLAIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -72,13 +73,7 @@ def test_wrong_names_are_refused_with_what_is_allowed(folder: Path) -> None:
         "for line in json.loads(sys.argv[1]):\n"
         "    sys.argv = ['train', *line]; print(guard(train.main))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(lines)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = server().run(["-c", code, json.dumps(lines)], folder, os.environ)
     assert done.stdout.split() == ["2"] * len(lines), done.stdout + done.stderr
     unknown, argument, step, split, option = done.stderr.splitlines()
     assert "not a network of" in unknown

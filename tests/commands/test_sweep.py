@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from factories.runs import SMALL, main_here, read, rows, start
+from factories.forkserver import server
+from factories.runs import SMALL, environment, finish, main_here, read, rows, start
 from histo_lightning.runs import RunFolder
 
 SWEEP = (
@@ -48,15 +47,7 @@ def predictions(root: Path) -> dict[str, bytes]:
 def swept(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path):
     """A sweep in which a fold does not exist and a learning rate makes the loss explode."""
     root = tmp_path_factory.mktemp("swept")
-    done = subprocess.run(
-        [sys.executable, "-m", "histo_lightning.train", *SWEEP],
-        cwd=root,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return root, done
+    return root, server().run(["-m", "histo_lightning.train", *SWEEP], root, environment(cache_dir))
 
 
 def test_a_failed_job_stops_no_other(swept) -> None:
@@ -100,27 +91,19 @@ def test_a_sweep_that_was_killed_and_moved_ends_in_the_same_results(
     swept, cache_dir: Path, tmp_path: Path
 ) -> None:
     whole, _ = swept
-    env = os.environ | {"XDG_CACHE_HOME": str(cache_dir)}
-    line = [sys.executable, "-m", "histo_lightning.train", *SWEEP, "optimizer.lr=1e-3", "split.fold=0"]
+    line = [*SWEEP, "optimizer.lr=1e-3", "split.fold=0"]
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
-    first = subprocess.Popen(
-        line,
-        cwd=before,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    first = start(before, cache_dir, *line)
     while first.poll() is None:  # in the middle of the second job
         if any(len(p.read_text().splitlines()) > 1 for p in sweep_folder(before).glob("*_s1_*/history.csv")):
-            os.killpg(first.pid, signal.SIGKILL)
+            first.kill()
         time.sleep(0.01)
     assert first.returncode == -signal.SIGKILL
     assert "finished" in states(before).values()
     before.rename(after)
-    again = subprocess.run(line, cwd=after, env=env, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
+    again = start(after, cache_dir, *line)
+    assert finish(again) == 0
     assert predictions(after) == predictions(whole)
     assert {row["state"] for row in results(after)} == {"finished"}
     assert not before.exists()
@@ -159,24 +142,8 @@ def test_other_launchers_give_the_same_to_the_last_bit(
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_a_killed_job_loses_no_results(launcher: str, tmp_path: Path, cache_dir: Path) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "histo_lightning.train",
-            "-m",
-            *SMALL,
-            "seed=0,1,2",
-            "sweep_name=s",
-            "epochs=6",
-            f"hydra/launcher={launcher}",
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    line = ("-m", *SMALL, "seed=0,1,2", "sweep_name=s", "epochs=6", f"hydra/launcher={launcher}")
+    process = start(tmp_path, cache_dir, *line)
     killed = False
     while process.poll() is None and not killed:
         for history in sweep_folder(tmp_path).glob("*_s0_*/history.csv"):
@@ -234,14 +201,8 @@ def test_a_ray_node_that_dies_costs_no_other_job(command, tmp_path: Path, cache_
 
 @pytest.mark.long
 def test_two_sweeps_in_one_folder_do_each_job_once(tmp_path: Path, cache_dir: Path) -> None:
-    line = [sys.executable, "-m", "histo_lightning.train", "-m", *SMALL, "seed=0,1,2,3", "sweep_name=s"]
-    env = os.environ | {"XDG_CACHE_HOME": str(cache_dir)}
-    both = [
-        subprocess.Popen(
-            line, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    line = ("-m", *SMALL, "seed=0,1,2,3", "sweep_name=s")
+    both = [start(tmp_path, cache_dir, *line) for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, (out, err)

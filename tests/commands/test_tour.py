@@ -1,11 +1,12 @@
 """docs/tour.md and the README as a new user follows them: every command that needs no real data, in one folder."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
+
+from factories.forkserver import server
+from factories.runs import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
@@ -69,12 +70,6 @@ def test_the_trainer_example_of_the_readme(tmp_path: Path, cache_dir: Path) -> N
         "resnet34", "resnet10"
     )
     assert '"/data' not in code
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_CACHE_HOME": str(cache_dir)},
-        capture_output=True,
-        text=True,
-    )
+    done = server().run(["-c", code], tmp_path, environment(cache_dir))
     assert done.returncode == 0, done.stderr
     assert "test/case_auroc" in done.stdout

@@ -1,11 +1,7 @@
 """The real ``tune`` command on the drawn set: what it leaves, the test set, kills, two shells, failures."""
 
 import csv
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,39 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from factories.forkserver import Command, server
+from factories.runs import SMALL, environment, read, start
 from histo_lightning.tuning.results import OPTIMISTIC
 
-SMALL = (
-    "experiment=smoke",
-    "dataset.images_per_slide=2",
-    "dataset.image_size=140",
-    "trainer=cpu",
-    "trainer.threads=1",
-)
 
-
-def environment(cache_dir: Path) -> dict[str, str]:
-    return os.environ | {"XDG_CACHE_HOME": str(cache_dir)}
-
-
-def tune(cwd: Path, cache_dir: Path, *overrides: str, small: tuple[str, ...] = SMALL):
-    return subprocess.run(
-        [sys.executable, "-m", "histo_lightning.tune", *small, *overrides],
-        cwd=cwd,
-        env=environment(cache_dir),
-        capture_output=True,
-        text=True,
-        timeout=550,
-    )
+def tune(cwd: Path, cache_dir: Path, *overrides: str, small: tuple[str, ...] = SMALL) -> Command:
+    line = ["-m", "histo_lightning.tune", *small, *overrides]
+    return server().run(line, cwd, environment(cache_dir), timeout=550)
 
 
 def study_folder(cwd: Path) -> Path:
     (folder,) = (cwd / "outputs" / "studies").iterdir()
     return folder
-
-
-def read(path: Path):
-    return json.loads(path.read_text())
 
 
 def trials(folder: Path) -> list[dict[str, str]]:
@@ -140,19 +116,12 @@ def test_the_same_command_reports_and_more_trials_after_the_test_are_refused(
     assert "its test set has been read, so tune.trials=3 would choose among more settings" in line
 
 
-def started(cwd: Path, cache_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+def started(cwd: Path, cache_dir: Path, *overrides: str) -> Command:
     cwd.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "histo_lightning.tune", *SMALL, *overrides],
-        cwd=cwd,
-        env=environment(cache_dir),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start(cwd, cache_dir, *SMALL, *overrides, program="histo_lightning.tune")
 
 
-def wait_for(cwd: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+def wait_for(cwd: Path, pattern: str, process: Command) -> None:
     until = time.monotonic() + 300
     while not list(cwd.glob(pattern)):
         assert process.poll() is None, process.communicate()

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 from factories.configs import composed
+from factories.forkserver import Command, server
 from histo_lightning.config.exits import SIGNALS, guard
 from histo_lightning.evaluation import score_predictions
 from histo_lightning.training.results import mark_apparent
@@ -101,29 +101,20 @@ def environment(cache_dir: Path, **more: str) -> Mapping[str, str]:
     return {**os.environ, "XDG_CACHE_HOME": str(cache_dir), **more}
 
 
-def start(root: Path, cache_dir: Path, *arguments: str, program: str = "histo_lightning.train") -> Any:
-    """Start a command as a user does, in a folder."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *program.split(), *arguments],
-        cwd=root,
-        env=environment(cache_dir),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run started in the background (`make test &`) has Ctrl-C ignored, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def start(root: Path, cache_dir: Path, *arguments: str, program: str = "histo_lightning.train") -> Command:
+    """Start a command in a folder, as a user does."""
+    return server().start(["-m", *program.split(), *arguments], root, environment(cache_dir))
 
 
-def finish(process: Any) -> int:
-    """Wait, close the pipes, show what went wrong; the exit status."""
+def finish(process: Command) -> int:
+    """Wait, show what went wrong; the exit status."""
     _, err = process.communicate(timeout=300)
     if process.returncode:
         print(err)
     return int(process.returncode)
 
 
-def wait_for_epoch(root: Path, process: Any, epoch: int) -> None:
+def wait_for_epoch(root: Path, process: Command, epoch: int) -> None:
     """Until an epoch has its line: bounded by the test's timeout."""
     while process.poll() is None:
         files = list(root.glob("outputs/runs/*/history.csv"))

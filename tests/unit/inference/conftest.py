@@ -1,11 +1,11 @@
 """A small finished run that every test of this room reads."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from factories.forkserver import server
+from factories.runs import environment
 
 SETTINGS = [
     "model=resnet10",
@@ -20,12 +20,8 @@ SETTINGS = [
 def run(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
     """The folder of a small finished run, by the real command."""
     root = tmp_path_factory.mktemp("trained")
-    subprocess.run(
-        [sys.executable, "-m", "histo_lightning.train", *SETTINGS, "trainer.progress=none"],
-        cwd=root,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache_dir)},
-        check=True,
-        capture_output=True,
-    )
+    line = ["-m", "histo_lightning.train", *SETTINGS, "trainer.progress=none"]
+    done = server().run(line, root, environment(cache_dir))
+    assert done.returncode == 0, done.stderr
     (folder,) = (root / "outputs" / "runs").iterdir()
     return folder
