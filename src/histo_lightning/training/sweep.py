@@ -32,17 +32,19 @@ from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.runs.manifest import check_file, renew, write_manifest
 from histo_lightning.training.checks import factors
-from histo_lightning.training.cost import Sizes, cost_line
+from histo_lightning.training.cost import Sizes, sweep_cost
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
 from histo_lightning.training.sweep_folder import Jobs, SweepFolder, watched
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
+BYTES_PER_JOB = 2e9  # of memory, at least
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
 
 
 def jobs_at_once() -> int:
-    """How many jobs one machine runs at a time: as many as GPUs where there are any, else as cores."""
-    return visible_gpus() or cores()
+    """How many jobs one machine runs at a time: as many as GPUs where there are any, else as cores, if the memory is enough."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return visible_gpus() or max(min(cores(), int(memory / BYTES_PER_JOB)), 1)
 
 
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
@@ -91,6 +93,7 @@ def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> i
 
 def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
     """Run every unfinished job; the state of each is in its run folder. UserError where nothing can run."""
+    command = replace(command, launcher=_chosen(command, jobs))
     several = any(job.config.trainer.strategy == "ddp" for job in jobs.values())
     if several and not command.launcher.startswith("submitit"):
         mend = "several processes a job run through hydra/launcher=submitit_local or submitit_slurm only"
@@ -107,10 +110,23 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
         at_once = min(jobs_at_once(), len(waiting)) if command.launcher in PARALLEL else 1
         runs = [(placed[name], sizes) for name, sizes in waiting.items()]
         with suppress(UserError):  # this machine lacks their GPU: each job says so, or runs on another one
-            print(cost_line(runs, at_once, folder.path), flush=True)
+            print(sweep_cost(runs, at_once, folder.path), flush=True)
     with watched(folder, list(jobs), list(waiting)) if shown else nullcontext():
         if waiting:
             _launch(command, folder, list(waiting))
+
+
+def _chosen(command: Composition, jobs: Jobs) -> str:
+    """The launcher: the one that was named, else joblib where many jobs can share this machine's cores or GPUs.
+
+    Several jobs of one thread do more than one of several threads; a few jobs end before joblib's processes have started.
+    What decides is the same whenever the command is started again, and so are the results.
+    """
+    named = any("hydra/launcher=" in override for override in command.overrides)
+    several = any(job.config.trainer.strategy == "ddp" for job in jobs.values())
+    if named or several or command.launcher != "basic" or not len(jobs) > 2 * jobs_at_once() > 2:
+        return command.launcher
+    return "joblib"
 
 
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:

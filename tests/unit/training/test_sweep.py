@@ -157,6 +157,29 @@ def test_as_many_jobs_at_once_as_gpus_or_cores(monkeypatch: pytest.MonkeyPatch) 
         assert jobs_at_once() == jobs
 
 
+@pytest.mark.parametrize(
+    ("given", "jobs", "gpus", "chosen"),
+    [
+        ((), 5, 0, "joblib"),
+        ((), 4, 0, "basic"),  # over before joblib's processes have started
+        (("hydra/launcher=basic",), 9, 0, "basic"),
+        (("hydra/launcher=ray",), 9, 0, "ray"),
+        ((), 9, 1, "basic"),  # one GPU takes one job at a time
+        ((), 9, 2, "joblib"),
+        (("trainer=ddp",), 9, 0, "basic"),  # refused after that
+    ],
+)
+def test_many_jobs_share_a_machine_where_no_launcher_is_named(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], jobs: int, gpus: int, chosen: str
+) -> None:
+    from histo_lightning.training import sweep
+
+    monkeypatch.setattr(sweep, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(sweep, "cores", lambda: 2)
+    read = read_line("-m", f"seed=range({jobs})", *given, check=None)
+    assert sweep._chosen(read, {str(number): job for number, job in enumerate(read.jobs)}) == chosen
+
+
 def test_jobs_on_one_machine_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from histo_lightning.training import sweep
 
