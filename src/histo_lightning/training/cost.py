@@ -91,23 +91,8 @@ def run_seconds(config: Config, sizes: Sizes, speed: Speed) -> float:
     return config.epochs * epoch + images * speed.predict + FIXED_SECONDS
 
 
-class SweepCost(NamedTuple):
-    """What runs will take on this machine with ``at_once`` of them at a time: seconds, and bytes on disk when finished."""
-
-    runs: int
-    at_once: int
-    seconds: float
-    size: float
-
-    def __str__(self) -> str:
-        machine = "this machine" + (f", {self.at_once} at a time" if self.at_once > 1 else "")
-        count, digits = f"{self.runs} run" + "s" * (self.runs > 1), int(self.size < 1e10)
-        disk = f"{self.size / 1e9:.{digits}f} GB of disk"
-        return f"{count} to do: about {duration(self.seconds)} on {machine}, {disk} when finished"
-
-
-def sweep_cost(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) -> SweepCost:
-    """The cost of runs from timed steps of each network; ``folder`` is on the disk that they will write to."""
+def cost_line(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path) -> str:
+    """One sentence on what runs will take: how many, hours on this machine with ``at_once`` of them at a time, and disk."""
     speeds: dict[str, Speed] = {}
     seconds = size = 0.0
     for config, sizes in runs:
@@ -117,7 +102,9 @@ def sweep_cost(runs: Sequence[tuple[Config, Sizes]], at_once: int, folder: Path)
             speeds[key] = probe(config, sizes, folder)
         seconds += run_seconds(config, sizes, speeds[key])
         size += FIXED_BYTES + speeds[key].parameters * 4  # float32
-    return SweepCost(len(runs), at_once, seconds / at_once, size)
+    machine = "this machine" + (f", {at_once} at a time" if at_once > 1 else "")
+    count, disk = f"{len(runs)} run" + "s" * (len(runs) > 1), f"{size / 1e9:.{int(size < 1e10)}f} GB of disk"
+    return f"{count} to do: about {duration(seconds / at_once)} on {machine}, {disk} when finished"
 
 
 def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:

@@ -106,20 +106,28 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     ``{"part", "image": {"auroc", ...}, "case"}``, or ``{"part", "reason"}`` where colours separate the classes.
     """
     assert data.pixels is not None
-    part = "test" if "test" in tables else "val"
-    colours = {name: data.pixels.mean_colours(data.parts[name].rows) for name in ("train", part)}
+    pixels, part = data.pixels, "test" if "test" in tables else "val"
+
+    def colours(name: str) -> NDArray[np.float64]:
+        rows, (height, width) = data.parts[name].rows, pixels.shape
+        pieces = [pixels.take(some) for some in np.split(rows, range(32, len(rows), 32))]
+        columns = [each.reshape(len(each), height, -1).sum(axis=1, dtype=np.uint32) for each in pieces]
+        means: NDArray[np.float64] = (
+            np.concatenate(columns).reshape(len(rows), width, 3).mean(axis=1) / height
+        )
+        return means
 
     def design(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack([np.ones(len(values)), (values - centre) / spread])
 
-    train = colours["train"]
+    train = colours("train")
     truth = np.array([record.class_name == "malignant" for record in data.parts["train"].records])
     centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     weights = fit(truth, np.zeros(len(truth)), design(train))
     if weights is None:
         reason = "the classes of the training images cannot be fitted by their mean colours"
         return {"part": part, "reason": reason}
-    p, table = sigmoid(design(colours[part]) @ weights), tables[part]
+    p, table = sigmoid(design(colours(part)) @ weights), tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
     guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))

@@ -32,7 +32,7 @@ from histo_lightning.report.summaries import print_comparison
 from histo_lightning.runs import choose_folder, read_json, write_json
 from histo_lightning.runs.manifest import check_file, renew, write_manifest
 from histo_lightning.training.checks import factors
-from histo_lightning.training.cost import Sizes, sweep_cost
+from histo_lightning.training.cost import Sizes, cost_line
 from histo_lightning.training.run import draw_missing, identity_of, prepare_data, run_training
 from histo_lightning.training.sweep_folder import Jobs, SweepFolder, watched
 
@@ -110,7 +110,7 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
         at_once = min(jobs_at_once(), len(waiting)) if command.launcher in PARALLEL else 1
         runs = [(placed[name], sizes) for name, sizes in waiting.items()]
         with suppress(UserError):  # this machine lacks their GPU: each job says so, or runs on another one
-            print(sweep_cost(runs, at_once, folder.path), flush=True)
+            print(cost_line(runs, at_once, folder.path), flush=True)
     with watched(folder, list(jobs), list(waiting)) if shown else nullcontext():
         if waiting:
             _launch(command, folder, list(waiting))

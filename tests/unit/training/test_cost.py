@@ -7,7 +7,7 @@ import pytest
 
 from factories.configs import composed
 from histo_lightning.training import cost
-from histo_lightning.training.cost import Sizes, Speed, probe, run_seconds, sweep_cost
+from histo_lightning.training.cost import Sizes, Speed, cost_line, probe, run_seconds
 
 SIZES = Sizes(train=100, val=30, test=20, evaluation=(64, 97))
 SPEED = Speed(train=0.1, validate=0.02, predict=0.03, write=0.5, parameters=2_000_000)
@@ -43,11 +43,11 @@ def test_one_line_counts_runs_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp
     runs = [(config, SIZES) for config in configs]
     each = run_seconds(configs[0], SIZES, SPEED)
     assert probed == []
-    line = str(sweep_cost(runs, 2, tmp_path))
+    line = cost_line(runs, 2, tmp_path)
     assert probed == ["resnet10", "resnet14"]  # one probe a network
     assert line.startswith(f"6 runs to do: about {6 * each / 2 / 60:.0f} min on this machine, 2 at a time, ")
     assert line.endswith(f"{6 * (4 * 2e6 + cost.FIXED_BYTES) / 1e9:.1f} GB of disk when finished")
-    assert str(sweep_cost(runs[:1], 1, tmp_path)).startswith("1 run to do: about ")
+    assert cost_line(runs[:1], 1, tmp_path).startswith("1 run to do: about ")
 
 
 def test_the_probe_times_what_grows_and_leaves_nothing(tmp_path: Path) -> None:

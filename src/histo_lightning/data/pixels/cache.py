@@ -88,18 +88,6 @@ class Pixels:
         mean, square = first / count, second / count
         return mean / 255, np.maximum(np.sqrt(np.maximum(square - mean**2, 0)) / 255, 1e-3)
 
-    def mean_colours(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Mean red, green and blue of each of some images, N x 3, 0 to 255."""
-
-        def sums(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-            columns = self.take(chosen).reshape(len(chosen), self.shape[0], -1).sum(axis=1, dtype=np.uint32)
-            totals: NDArray[np.int64] = columns.reshape(len(chosen), -1, 3).sum(axis=1, dtype=np.int64)
-            return totals
-
-        with ThreadPoolExecutor(default_threads()) as pool:
-            totals = np.concatenate(list(pool.map(sums, np.split(rows, range(16, len(rows), 16)))))
-        return totals / (self.shape[0] * self.shape[1])
-
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/histo_lightning``, by default ``~/.cache/histo_lightning``."""
