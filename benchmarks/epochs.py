@@ -145,7 +145,7 @@ def measure_epochs(
         if config.trainer.channels_last:
             classifier.to(memory_format=torch.channels_last)
         device = torch.device("cuda" if hardware.accelerator == "gpu" else "cpu")
-        pure = _pure(config, hardware, classifier, data, device)
+        pure = pure_compute(config, hardware, classifier, data, device)
         if hardware.compile:
             classifier.network.compile()
         part = data.parts["train"]
@@ -181,9 +181,10 @@ def measure_epochs(
     )
 
 
-def _pure(
+def pure_compute(
     config: Config, hardware: Hardware, classifier: Classifier, data: BreakHisDataModule, device: torch.device
 ) -> PureCompute:
+    """The arithmetic of a few steps of a config's epochs."""
     loaders = data.loader("train", train=True), data.loader("val")
     batches = [next(iter(loader)) for loader in loaders]
     moved = [{name: value.to(device) for name, value in batch.items()} for batch in batches]

@@ -1,4 +1,4 @@
-"""P17 and P18: what comes after the last step, and whole commands against what a user would write or take instead."""
+"""P15, P17 and P18: a sweep as a whole, what comes after the last step, and whole commands against what a user would take instead."""
 
 import csv
 import os
@@ -10,14 +10,24 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 
+import torch
+
+from histo_lightning.classifier.hardware import resolve
+from histo_lightning.config.compose import config_of
 from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.data.datamodule import BreakHisDataModule
+from histo_lightning.training.objects import build_classifier, build_datamodule
 
+from .epochs import pure_compute
 from .measure import Row, interleaved, judged
 from .naive import link_tree
 
+SWEEP = {"model": ("resnet18", "resnet34", "resnet50"), "optimizer": ("sgd", "adam")}
+MAGNIFICATIONS = "40x,100x,200x,400x"
+SWEPT = ("image_size=64", "epochs=10")
 MODEL, BATCH = "resnet18", 16
 EPOCHS = {"P17": 3, "P18": 20}
 IMAGES = 300  # of the training epoch that P17 compares with
@@ -27,10 +37,12 @@ ASKED = {224: "<= 0.87", 112: "<= 0.6"}
 def whole_rows(
     config: BenchmarkConfig, data: BreakHisDataModule, rounds: int, wanted: Callable[[str], bool]
 ) -> list[Row]:
-    """P17, and where ``suite=full`` or ``select`` asks for it P18, on the images and the split of ``data``."""
+    """P17, and where ``suite=full`` or ``select`` asks for them P15 and P18, on the images and the split of ``data``."""
     with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as scratch:
         folder = Path(scratch)
         rows = []
+        if wanted("P15") and (config.suite == "full" or "P15" in (config.select or [])):
+            rows.append(sweep_row())
         if wanted("P17"):
             _ours(config, folder, 224, 1)  # decodes what is not decoded yet
             found = [_after(config, folder, seed) for seed in range(max(rounds // 2, 2))]
@@ -41,6 +53,30 @@ def whole_rows(
         if wanted("P18") and (config.suite == "full" or "P18" in (config.select or [])):
             rows += _against(config, data, folder, max(rounds // 5, 1))
         return rows
+
+
+def sweep_row() -> Row:
+    """P15: 24 runs of the embedded set as one command, against the arithmetic of their epochs on batches that lie ready."""
+    pure = 0.0
+    for model, optimizer in product(*SWEEP.values()):
+        config = config_of("train", [f"model={model}", f"optimizer={optimizer}", *SWEPT])
+        data = build_datamodule(config)
+        data.setup()
+        hardware = resolve(config.trainer)
+        torch.set_num_threads(hardware.threads)
+        classifier = build_classifier(config, data)
+        loop = pure_compute(config, hardware, classifier, data, torch.device("cpu"))
+        loop.steps, loop.val_steps = len(data.loader("train", train=True)), len(data.loader("val"))
+        epochs = [loop.train() + loop.validate() for _ in range(3)][1:]
+        pure += config.epochs * min(epochs) * len(MAGNIFICATIONS.split(","))
+    swept = [f"{name}={','.join(values)}" for name, values in SWEEP.items()]
+    with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder:
+        command = ["train", "-m", *swept, f"magnification={MAGNIFICATIONS}", *SWEPT, f"output_dir={folder}"]
+        seconds = _run([sys.executable, "-m", "histo_lightning", *command])
+    why = f"{seconds:.0f} s against {pure:.0f} s of pure compute: 3 depths, 2 optimizers, 4 magnifications, {', '.join(SWEPT)}"
+    return judged(
+        "P15", "a sweep of 24 runs / pure compute, one after the other", "<= 1.25", [seconds / pure], why
+    )
 
 
 def _about(data: BreakHisDataModule) -> str:
