@@ -12,12 +12,13 @@ from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.compose import config_of
-from histo_lightning.config.schema import BenchmarkConfig
+from histo_lightning.config.schema import BenchmarkConfig, Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import build_classifier, build_datamodule
 
@@ -59,7 +60,7 @@ def sweep_row() -> Row:
     """P15: 24 runs of the embedded set as one command, against the arithmetic of their epochs on batches that lie ready."""
     pure = 0.0
     for model, optimizer in product(*SWEEP.values()):
-        config = config_of("train", [f"model={model}", f"optimizer={optimizer}", *SWEPT])
+        config = cast(Config, config_of("train", [f"model={model}", f"optimizer={optimizer}", *SWEPT]))
         data = build_datamodule(config)
         data.setup()
         hardware = resolve(config.trainer)
