@@ -257,7 +257,10 @@ def test_from_checkpoint_gives_the_predicted_logits_again(finished, cache_dir: P
                 found[data.parts["test"].records[index].image] = row
     expected = logits_of(folder / "predictions" / "test.csv")
     assert found.keys() == expected.keys()
-    assert np.allclose([found[image] for image in expected], list(expected.values()), atol=1e-4)
+    again, stored = np.array([found[image] for image in expected]), np.array(list(expected.values()))
+    assert np.allclose(again, stored, atol=0.05)
+    near = np.abs(stored[:, 1] - stored[:, 0]) < 0.2  # predicted in float32
+    assert np.allclose(again[near], stored[near], atol=1e-4)
 
 
 def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:

@@ -1,15 +1,19 @@
-"""What an epoch leaves: a row of ``history.csv``, carried through a resume, and a line on the screen; pruning by that curve."""
+"""What an epoch leaves: a row of ``history.csv``, the train set's logits, a line on the screen; pruning by that curve."""
 
 import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
+from torch import Tensor
 
 from histo_lightning.classifier import Classifier
 from histo_lightning.runs import write_csv
@@ -30,24 +34,45 @@ def epoch_scores(trainer: Trainer, module: LightningModule) -> dict[str, float]:
     return scores
 
 
+def merged(
+    batches: Sequence[tuple[Tensor, Tensor]], trainer: Trainer
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of the images of all processes' ``batches`` (indices, int64 B; logits, B x classes) the indices, ascending, each once, and logits."""
+    own = [(index.cpu(), logits.detach().float().cpu()) for index, logits in batches]
+    shares: list[Any] = [own] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(shares, own)
+    index, logits = map(torch.cat, zip(*chain(*shares), strict=True))
+    unique, first = np.unique(
+        index.numpy(), return_index=True
+    )  # the last batch may be filled up with images of its own
+    return unique, logits.double().numpy()[first]
+
+
 class History(Callback):
-    """Writes the numbers of every epoch to ``path``. ``monitored`` is the curve of the score ``monitor``."""
+    """Writes the numbers of every epoch to ``path``. ``monitored`` is the curve of the score ``monitor``.
+
+    ``trained``: the ``index`` and ``logits`` that the images of the latest epoch's training batches had.
+    """
 
     def __init__(self, path: Path, monitor: str, images_per_epoch: int, seed: int) -> None:
         self.path, self.monitor, self.images_per_epoch, self.seed = path, monitor, images_per_epoch, seed
         self.rows: list[dict[str, float]] = []
         self.monitored: list[float] = []
         self.seconds: list[float] = []
+        self.trained: dict[str, Tensor] = {}
         self._lr = self._start = 0.0
         self._seconds: float | None = None  # of the epoch's training
 
     def state_dict(self) -> dict[str, Any]:
         begun = self._lr, self._seconds or time.perf_counter() - self._start
-        return {"rows": self.rows, "monitored": self.monitored, "seconds": self.seconds, "begun": begun}
+        kept = {name: getattr(self, name) for name in ("rows", "monitored", "seconds", "trained")}
+        return kept | {"begun": begun}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("rows", "monitored", "seconds"):
             setattr(self, name, list(state_dict[name]))
+        self.trained = state_dict["trained"]
         self._lr, spent = state_dict.get("begun", (0.0, 0.0))  # an epoch that was left, and goes on
         self._start = time.perf_counter() - spent
 
@@ -74,6 +99,9 @@ class History(Callback):
         self.rows.append({name: scores.get(name, float("nan")) for name in COLUMNS})
         self.monitored.append(scores.get(self.monitor, float("nan")))
         self.seconds.append(seconds)
+        if isinstance(pl_module, Classifier) and pl_module.train_metrics.seen:
+            pair = map(torch.from_numpy, merged(pl_module.train_metrics.seen, trainer))
+            self.trained = dict(zip(("index", "logits"), pair, strict=True))
         if trainer.is_global_zero:
             rows = [[row[name] for name in COLUMNS] for row in self.rows]
             write_csv(self.path, [COLUMNS, *rows], durable=False)  # a checkpoint holds the rows too

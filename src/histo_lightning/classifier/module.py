@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,19 +120,20 @@ class Classifier(LightningModule):
 
     def scored_logits(self, images: Tensor) -> Tensor:
         """Logits that are scored, float32 B x classes; see ``exact_predictions``, and ``tta`` for the log of a mean probability."""
+        exact, fast = self.exact_logits, self.logits
+        if self.tta == "d4":
+            exact, fast = partial(self.averaged, exact), partial(self.averaged, fast)
         if self.exact_predictions or not torch.is_autocast_enabled(images.device.type):
-            return self._averaged(self.exact_logits, images)
-        logits = self._averaged(self.logits, images)
+            return exact(images)
+        logits = fast(images)
         best, second = logits.topk(2, dim=1).values.unbind(1)
         near = (best - second < NEAR).nonzero()[:, 0]
         if len(near):
-            logits[near] = self._averaged(self.exact_logits, images[near])
+            logits[near] = exact(images[near])
         return logits
 
-    def _averaged(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Logits, or with ``tta=d4`` the log of the mean probability over the eight orientations, whose softmax is that mean."""
-        if self.tta == "none":
-            return logits_of(images)
+    def averaged(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The log of the mean probability over an image's eight orientations, whose softmax is that mean."""
         turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4)]
         views = [view for each in turned for view in (each, each.flip(3))]
         mean = torch.stack([logits_of(view).softmax(dim=1) for view in views]).mean(dim=0)

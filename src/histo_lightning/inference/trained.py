@@ -21,8 +21,6 @@ from histo_lightning.evaluation.table import softmax
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-# The eight orientations of an image: turned by k quarters, then mirrored or not.
-ORIENTATIONS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,7 @@ class Trained:
 
     def probabilities(self, pixels: Pixels, *, tta: bool = False) -> Floats:
         """Class probabilities, float64 B x classes, of each image alone; with ``tta`` the mean over the eight orientations."""
-        views = [oriented(pixels, *orientation) for orientation in ORIENTATIONS[: 8 if tta else 1]]
-        return np.asarray(np.mean([softmax(self.logits(view)) for view in views], axis=0))
-
-
-def oriented(pixels: Pixels, quarters: int, mirrored: bool) -> Pixels:
-    """Images B x H x W x 3 turned by ``quarters`` of a full turn, then mirrored left to right."""
-    turned = np.rot90(pixels, quarters, axes=(1, 2))
-    return turned[:, :, ::-1] if mirrored else turned
+        logits = self.classifier.logits
+        with torch.inference_mode():
+            found = self.classifier.averaged(logits, self.view(pixels)) if tta else logits(self.view(pixels))
+        return softmax(np.asarray(found.double().cpu()))

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from histo_lightning.callbacks.checkpoints import BestAndLast, Stopping
-from histo_lightning.callbacks.predictions import PredictionWriter, Rows, TrainingLogits
-from histo_lightning.callbacks.progress import History
+from histo_lightning.callbacks.progress import History, merged
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.checkpoint import link_checkpoint
 from histo_lightning.classifier.hardware import resolve
@@ -32,6 +33,9 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, 
 PATIENCE_SECONDS = 300.0
 
 
+Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
 class Fitted(NamedTuple):
     """By part positions in ``parts[part].records`` and logits, facts for ``metrics.json``, and the checkpoint that predicted."""
 
@@ -46,16 +50,15 @@ def fit_and_predict(
     """Train or resume with more ``callbacks``, restore the scored weights, and predict the parts of ``data``, set up already."""
     hardware = resolve(config.trainer)
     torch.set_num_threads(hardware.threads)
-    run, rows = RunFolder(folder), list[Rows]()
+    run = RunFolder(folder)
     count, batch = len(data.parts["train"].records), config.batch_size
     history = History(folder / "history.csv", config.monitor, count // batch * batch or count, config.seed)
     reset_peak_memory()
     with objects.without_hints():
         classifier = objects.build_classifier(config, data)
         loggers = objects.build_loggers(config, folder)
-        own = [history, TrainingLogits(), PredictionWriter(rows.extend)]
         last, scored = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
-        callbacks = [*own, *objects.build_callbacks(config, folder), *callbacks, Stopping(last)]
+        callbacks = [history, *objects.build_callbacks(config, folder), *callbacks, Stopping(last)]
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
         fitted = bool(run.status.get("fitted"))
         if not fitted:
@@ -73,7 +76,9 @@ def fit_and_predict(
         if trainer.is_global_zero and not fitted:  # predicted again, the same weights tell nothing new
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
-            trainer.predict(classifier, datamodule=data, return_predictions=False)
+            found: Any = trainer.predict(classifier, datamodule=data)
+        loaders = found if len(data.predict_parts) > 1 else [found]
+        rows = [merged([(b["index"], b["logits"]) for b in batches], trainer) for batches in loaders]
     return Fitted({"train": trained} | dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
 
 
@@ -123,7 +128,7 @@ def _restored(
     load_state(classifier, checkpoint["state_dict"], scored)
     history = next(state for name, state in states.items() if name.startswith("History"))
     seconds = round(sum(history["seconds"]), 3)
-    trained = checkpoint["callbacks"]["TrainingLogits"]
+    trained = checkpoint["callbacks"]["History"]["trained"]
     facts = {
         "best_epoch": int(checkpoint["histo_lightning"]["epoch"]),
         "epochs": len(history["rows"]),
@@ -133,7 +138,7 @@ def _restored(
         "cost": cost(classifier, config.image_size, seconds),
         "train_scores": config.train_scores,
     }
-    return facts, (trained["index"].numpy(), trained["logits"].double().numpy())
+    return facts, (trained["index"].numpy(), trained["logits"].numpy())
 
 
 def rank() -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_lightning.callbacks.predictions import Rows
 from histo_lightning.callbacks.scored import write_scored
 from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic, weights_only
 from histo_lightning.config.identity import shortened
@@ -28,7 +27,7 @@ from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.run_page import draw_plots, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.training.fit import Fitted
+from histo_lightning.training.fit import Fitted, Rows
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
 SCORES = ("auroc", "balanced_accuracy")

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 
 from factories.modules import fit_scripted
 from histo_lightning.callbacks.checkpoints import BestAndLast
-from histo_lightning.callbacks.predictions import PredictionWriter
-from histo_lightning.callbacks.progress import COLUMNS, EpochProgress, History, Pruned, Pruning
+from histo_lightning.callbacks.progress import COLUMNS, EpochProgress, History, Pruned, Pruning, merged
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty.*")
 
@@ -169,18 +168,11 @@ class Echo(LightningModule):
 
 
 def test_predictions_of_each_loader_come_once_an_image_in_order(tmp_path: Path) -> None:
-    written: list[Any] = []
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-        callbacks=[PredictionWriter(written.append)],
-    )
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     # The last batch is filled up with images of its own.
     loaders = [DataLoader([4, 2, 0, 1, 3, 1], batch_size=2), DataLoader([1, 0], batch_size=2)]  # type: ignore[arg-type]
-    trainer.predict(Echo(), loaders)
-    ((first, second),) = written
+    found = trainer.predict(Echo(), loaders)
+    first, second = (merged([(b["index"], b["logits"]) for b in batches], trainer) for batches in found)
     assert first[0].tolist() == [0, 1, 2, 3, 4]
     assert first[0].dtype == np.int64
     assert first[1].tolist() == [[i, -i] for i in range(5)]

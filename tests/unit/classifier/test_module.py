@@ -14,7 +14,6 @@ from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.hardware import cores, device_of, resolve, visible_gpus
 from histo_lightning.config.schema import TrainerConfig
 from histo_lightning.errors import UserError
-from histo_lightning.inference.trained import ORIENTATIONS, oriented
 
 FORMAT = 2
 pytestmark = pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
@@ -57,7 +56,8 @@ def test_with_tta_the_mean_probability_of_the_eight_orientations_is_scored() -> 
     plain, averaged = (Classifier("resnet10", tta=tta).eval() for tta in ("none", "d4"))
     averaged.load_state_dict(plain.state_dict())
     pixels = images.permute(0, 2, 3, 1).numpy()
-    views = [oriented(pixels, *orientation) for orientation in ORIENTATIONS]
+    turned = [np.rot90(pixels, quarters, axes=(1, 2)) for quarters in range(4)]
+    views = [*turned, *(view[:, :, ::-1] for view in turned)]
     assert len({view.tobytes() for view in views}) == 8
     with torch.inference_mode():
         each = [plain(torch.from_numpy(view.copy()).permute(0, 3, 1, 2)).exp() for view in views]
@@ -66,6 +66,28 @@ def test_with_tta_the_mean_probability_of_the_eight_orientations_is_scored() -> 
     torch.testing.assert_close(found, torch.stack(each).mean(dim=0), atol=1e-5, rtol=0)
     with pytest.raises(UserError, match="tta=d8: allowed are none, d4"):
         Classifier("resnet10", tta="d8")
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+def test_near_a_decision_the_precision_decides_nothing(monkeypatch: pytest.MonkeyPatch, tta: str) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(16, 3, 40, 40)
+    fast, exact = (Classifier("resnet10", tta=tta, exact_predictions=each).eval() for each in (False, True))
+    exact.load_state_dict(fast.state_dict())
+    with torch.inference_mode():
+        right = exact.scored_logits(images)  # without autocast
+        margins = (right[:, 1] - right[:, 0]).abs()
+        monkeypatch.setattr("histo_lightning.classifier.module.NEAR", float(margins.median()))
+        near = margins < margins.median() - 0.02
+        with torch.autocast("cpu", torch.bfloat16):
+            found, again = fast.scored_logits(images), exact.scored_logits(images)
+    torch.testing.assert_close(again, right, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[near], right[near], atol=1e-6, rtol=0)
+    assert 0 < near.sum() < 16
+    assert (
+        found[margins > margins.median() + 0.02] - right[margins > margins.median() + 0.02]
+    ).abs().max() > 1e-6
+    torch.testing.assert_close(found, right, atol=0.05, rtol=0)
 
 
 def test_the_learning_rate_can_be_read_and_set() -> None:

@@ -13,6 +13,7 @@ SETTINGS = [
     "image_size=32",
     "dataset.images_per_slide=1",
     "dataset.image_size=140",
+    "exact_predictions=true",
 ]
 
 

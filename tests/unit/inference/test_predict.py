@@ -20,7 +20,7 @@ from histo_lightning.inference.predict import (
     predict,
     table_row,
 )
-from histo_lightning.inference.trained import ORIENTATIONS, Trained, oriented
+from histo_lightning.inference.trained import Trained
 from histo_lightning.runs import unquote_cell
 
 QUIET = TrainerConfig(accelerator="cpu", progress="none")
@@ -71,7 +71,6 @@ def test_test_time_augmentation_is_the_mean_of_the_eight_orientations(run: Path)
         ]
         expected.append(torch.stack(one).mean(dim=0).numpy())
     assert np.allclose(trained.probabilities(pixels, tta=True), expected, atol=1e-6)
-    assert len({oriented(pixels, *way).tobytes() for way in ORIENTATIONS}) == 8
     alone = trained.probabilities(pixels[:1], tta=True)
     assert np.allclose(alone, trained.probabilities(pixels, tta=True)[:1], atol=1e-6)
 
