@@ -82,7 +82,7 @@ def test_a_run_goes_on_from_the_step_where_a_signal_stopped_it(
         ("scheduler=plateau", "scheduler.patience=0"),
         ("+trainer.val_check_interval=3",),
         ("+trainer.accumulate_grad_batches=2",),
-        ("+trainer.check_val_every_n_epoch=2",),
+        ("+trainer.check_val_every_n_epoch=2", "epochs=4"),
         ("trainer.workers=2", "sampler=case_balanced"),
         ("augment=thesis_pillow", "trainer.workers=1"),
         ("callbacks=none",),
@@ -93,7 +93,7 @@ def test_a_run_goes_on_from_the_step_where_a_signal_stopped_it(
 def test_a_stopped_run_of_any_kind_goes_on_from_its_step(
     tmp_path: Path, cache_dir: Path, more: tuple[str, ...]
 ) -> None:
-    line = (*OVERRIDES, *more, "epochs=3")
+    line = (*OVERRIDES, "epochs=3", *more)
     if "callbacks=none" in more:
         line = tuple(given for given in line if not given.startswith(("callbacks=[", "callbacks.")))
     whole = train_here(tmp_path / "whole", cache_dir, *line, pictures=False)
