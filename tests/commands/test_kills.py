@@ -4,13 +4,14 @@ import json
 import os
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
-from factories.kills import OVERRIDES, Moments, attempt, differing, soak
+from factories.kills import OVERRIDES, Moments, attempt, differing, narrow, soak
 from factories.runs import SMALL, finish, read, run_folder, start, train_here, wait_for_epoch
 from histo_lightning.config.exits import INTERRUPTED
 from histo_lightning.runs.files import replacing, write_atomic
@@ -25,6 +26,12 @@ STOPS = (
     ("on_train_epoch_end", 1, (signal.SIGINT,), 2 * STEPS),
     ("on_predict_batch_start", 3, (signal.SIGTERM,), 2 * STEPS),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_networks() -> Iterator[None]:
+    with narrow():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,7 @@ def stop(
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_here(root, cache_dir, *OVERRIDES, *overrides, callbacks=[moments], pictures=False)
+            train_here(root, cache_dir, *overrides, callbacks=[moments], pictures=False)
         assert all(signal.getsignal(number) is signal.default_int_handler for number in numbers)
     finally:
         for number, handler in before.items():
@@ -61,7 +68,7 @@ def test_a_run_goes_on_from_the_step_where_a_signal_stopped_it(
     """In an epoch, in a validation, at the end of an epoch and of the fit, in scoring; each time in another place."""
     root = tmp_path / "run"
     for number, (hook, at, signals, step) in enumerate(STOPS):
-        assert stop(root, cache_dir, hook, at, signals) == step
+        assert stop(root, cache_dir, hook, at, signals, *OVERRIDES) == step
         root = root.rename(tmp_path / f"moved {number}")
     folder = train_here(root, cache_dir, *OVERRIDES, pictures=False)
     assert folder.is_relative_to(root)
@@ -75,7 +82,7 @@ def test_a_run_goes_on_from_the_step_where_a_signal_stopped_it(
         ("scheduler=plateau", "scheduler.patience=0"),
         ("+trainer.val_check_interval=3",),
         ("+trainer.accumulate_grad_batches=2",),
-        ("+trainer.check_val_every_n_epoch=2",),
+        ("+trainer.check_val_every_n_epoch=2", "epochs=4"),
         ("trainer.workers=2", "sampler=case_balanced"),
         ("augment=thesis_pillow", "trainer.workers=1"),
         ("callbacks=none",),
@@ -86,14 +93,16 @@ def test_a_run_goes_on_from_the_step_where_a_signal_stopped_it(
 def test_a_stopped_run_of_any_kind_goes_on_from_its_step(
     tmp_path: Path, cache_dir: Path, more: tuple[str, ...]
 ) -> None:
-    more = (*more, "epochs=3")
-    whole = train_here(tmp_path / "whole", cache_dir, *OVERRIDES, *more, pictures=False)
+    line = (*OVERRIDES, "epochs=3", *more)
+    if "callbacks=none" in more:
+        line = tuple(given for given in line if not given.startswith(("callbacks=[", "callbacks.")))
+    whole = train_here(tmp_path / "whole", cache_dir, *line, pictures=False)
     for number, (hook, at) in enumerate(
         [("on_train_batch_start", 1), ("on_train_batch_start", STEPS + 2), ("on_validation_batch_start", 3)]
     ):
         root = tmp_path / str(number)
-        stop(root, cache_dir, hook, at, (signal.SIGTERM,), *more)
-        folder = train_here(root, cache_dir, *OVERRIDES, *more, pictures=False)
+        stop(root, cache_dir, hook, at, (signal.SIGTERM,), *line)
+        folder = train_here(root, cache_dir, *line, pictures=False)
         assert differing(whole, folder) == []
 
 

@@ -1,9 +1,10 @@
 """Runs that are killed or stopped at chosen moments, and what may differ afterwards: nothing.
 
-``make soak ARGS="trials=100 seed=0 seconds=1500 json=outputs/soak/kills.json"`` kills runs at random moments, goes on
-with them, compares them with one that nobody disturbed, and writes what it found.
+``PYTHONPATH=tests python -m factories.kills trials=100 seed=0 seconds=1500 json=outputs/soak/kills.json`` kills runs at
+random moments, goes on with them, compares them with one that nobody disturbed, and writes what it found.
 """
 
+import gc
 import json
 import os
 import random
@@ -13,16 +14,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from pytorch_lightning import Callback
 
-from factories.runs import read, rows, run_folder, train_here
+from factories.configs import composed
+from factories.runs import SMALL, overrides_here, read, rows, run_folder, train_here
 from histo_lightning.data.pixels import cache
+from histo_lightning.models import resnet
 from histo_lightning.runs.manifest import damaged
 
 # Dropout, averaged weights, a warm-up and the best epoch: all that a checkpoint has to carry.
@@ -31,10 +35,26 @@ OVERRIDES = (
     *("epochs=2", "trainer.progress=none"),
     *("callbacks.dashboard.graph=false", "callbacks.dashboard.images=false", "callbacks.dashboard.gradcam=0"),
 )
+# Runs of a soak: what is kept and scored decides which checkpoints are written, linked, stripped and deleted.
+SOAKED = {
+    "best": ("scored_weights=best",),
+    "last": ("scored_weights=last",),
+    "best, weights kept": ("scored_weights=best", "keep=weights"),
+    "last, weights kept": ("scored_weights=last", "keep=weights"),
+}
+ANY_TIME = "any time"
 HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_start", "on_train_epoch_end")
 HOOKS += ("on_predict_batch_start",)
 MEASURED = {"seconds", "begun", "train_seconds", "cost", "images_per_second", "started", "dirpath"}
 MEASURED |= {"git_commit", "versions", "seal"}
+
+
+@contextmanager
+def narrow() -> Iterator[None]:
+    """Networks with an eighth of the channels: all files and steps of a run in a second."""
+    widths = {"STEM_CHANNELS": 8, "STAGE_CHANNELS": (8, 16, 32, 64)}
+    with mock.patch.multiple(resnet, **widths):
+        yield
 
 
 class Moments(Callback):
@@ -72,12 +92,21 @@ class Moments(Callback):
 
 
 def attempt(
-    root: Path, cache_dir: Path, *overrides: str, at: int = 0, hook: str = "", pictures: bool = False
+    root: Path,
+    cache_dir: Path,
+    *overrides: str,
+    at: int = 0,
+    hook: str = "",
+    after: float | None = None,
+    pictures: bool = False,
 ) -> tuple[int, list[str]]:
-    """A run in a process of its own that kills itself at moment ``at`` (0: never); its status, and the moments it reached."""
+    """A run in a process of its own that kills itself at moment ``at`` (0: never), or is killed ``after`` seconds; its status,
+    and the moments that it reached."""
     root.mkdir(parents=True, exist_ok=True)
     report = root / "moments"
     report.unlink(missing_ok=True)
+    overrides = (*OVERRIDES, *overrides)
+    composed(*SMALL, *overrides_here(root, cache_dir), *overrides)  # once, not in every process
     child = os.fork()
     if child == 0:
         status = 1
@@ -95,7 +124,7 @@ def attempt(
             moments.act = die
             for patch in moments.watch():
                 patch.start()
-            train_here(root, cache_dir, *OVERRIDES, *overrides, callbacks=[moments], pictures=pictures)
+            train_here(root, cache_dir, *overrides, callbacks=[moments], pictures=pictures)
             moments.process = 0
             report.write_text("\n".join(moments.names))
             status = 0
@@ -107,6 +136,9 @@ def attempt(
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     reached = report.read_text().splitlines() if report.is_file() else []
     report.unlink(missing_ok=True)
@@ -144,6 +176,8 @@ def differing(whole: Path, disturbed: Path) -> list[str]:
             found.append(name)
     found += differences(rows(whole / "history.csv"), rows(disturbed / "history.csv"), "history")
     for name in ("last", "best"):
+        if not (whole / "checkpoints" / f"{name}.ckpt").exists():  # nor in the other: see the files below
+            continue
         states = []
         for folder in (whole, disturbed):
             state = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -165,57 +199,78 @@ def _files(folder: Path) -> set[str]:
     return {name for name in names if "tfevents" not in name}
 
 
-def trial(
-    root: Path, whole: Path, cache_dir: Path, generator: random.Random, moments: Sequence[str], pictures: bool
-) -> dict[str, Any]:
+class Whole(NamedTuple):
+    """A run that nobody disturbs: what it was started with, where it is, its moments, and how long it took."""
+
+    overrides: tuple[str, ...]
+    pictures: bool
+    folder: Path
+    moments: Sequence[str]
+    seconds: float
+
+
+def run_whole(root: Path, cache_dir: Path, *overrides: str, pictures: bool = False) -> Whole:
+    """Such a run, with a cold cache."""
+    status, moments = attempt(root, root / "cache", *overrides, pictures=pictures)
+    assert status == 0, _last_line(root)
+    start = time.monotonic()
+    attempt(root / "warm", cache_dir, *overrides, pictures=pictures)
+    return Whole(overrides, pictures, run_folder(root), moments, time.monotonic() - start)
+
+
+def trial(root: Path, whole: Whole, cache_dir: Path, generator: random.Random) -> dict[str, Any]:
     """Kill a run one to three times, each at a moment drawn from those of a whole run; go on; what differs in the end.
 
     Every kind of moment is as likely as the others; where images are decoded, the cache is a cold one.
     """
-    kills, counts = list[str](), Counter(moments)
+    kills, counts = list[str](), Counter(whole.moments) | Counter({ANY_TIME: 1})
     for _ in range(generator.randint(1, 3)):
         name = generator.choice(sorted(counts))
         if "decode" in name:
             cache_dir = root / "cache"
-        at = generator.randint(1, counts[name])
-        status, _ = attempt(root, cache_dir, at=at, hook=name, pictures=pictures)
+        moment: dict[str, Any] = {"at": generator.randint(1, counts[name]), "hook": name}
+        if name == ANY_TIME:
+            moment = {"after": generator.uniform(0, whole.seconds)}
+        status, _ = attempt(root, cache_dir, *whole.overrides, **moment, pictures=whole.pictures)
         if status == 0:
             break
         if status != -signal.SIGKILL:
             return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
-        kills.append(f"{name} {at}")
-    status, _ = attempt(root, cache_dir, pictures=pictures)
+        kills.append(f"{name} {next(iter(moment.values()))}")
+    status, _ = attempt(root, cache_dir, *whole.overrides, pictures=whole.pictures)
     if status:
         return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
-    return {"kills": kills, "differences": differing(whole, run_folder(root))}
+    return {"kills": kills, "differences": differing(whole.folder, run_folder(root))}
 
 
 def _last_line(root: Path) -> str:
     return ((root / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
 
 
-def soak(
-    trials: int, seed: int, cache_dir: Path, pictures: bool = True, seconds: float = 1e9
-) -> dict[str, Any]:
-    """``trials`` of :func:`trial` at most, begun within ``seconds``; the outcomes."""
-    generator, outcomes, start = random.Random(seed), [], time.monotonic()
-    with tempfile.TemporaryDirectory() as parent:
+def soak(trials: int, seed: int, cache_dir: Path, seconds: float = 1e9) -> dict[str, Any]:
+    """``trials`` of :func:`trial` at most, begun within ``seconds``, of all ``SOAKED`` in turn; every ninth draws pictures."""
+    generator, outcomes, start = random.Random(seed), list[dict[str, Any]](), time.monotonic()
+    wholes: dict[tuple[str, bool], Whole] = {}
+    gc.freeze()  # else a collection in a forked process would copy all that was imported
+    with tempfile.TemporaryDirectory() as parent, narrow():
         root = Path(parent)
-        status, reached = attempt(root / "whole", root / "whole" / "cache", pictures=pictures)
-        assert status == 0, _last_line(root / "whole")
-        whole = run_folder(root / "whole")
         for number in range(trials):
             if time.monotonic() - start > seconds:
                 break
+            kind, pictures = [*SOAKED][number % len(SOAKED)], number % 9 == 0
+            if (kind, pictures) not in wholes:
+                line = ("dataset.images_per_slide=1", *SOAKED[kind])
+                wholes[kind, pictures] = run_whole(
+                    root / f"{kind} {pictures}", cache_dir, *line, pictures=pictures
+                )
             folder = root / "trial"
-            outcomes.append(trial(folder, whole, cache_dir, generator, reached, pictures))
+            outcomes.append({"run": kind} | trial(folder, wholes[kind, pictures], cache_dir, generator))
             if outcomes[-1]["differences"]:
                 print(number, outcomes[-1], flush=True)
             shutil.rmtree(folder)
     names = Counter(kill.rpartition(" ")[0] for outcome in outcomes for kill in outcome["kills"])
     return {
         "seed": seed,
-        "moments": len(reached),
         "trials": len(outcomes),
         "kills": sum(names.values()),
         "kills_by_moment": dict(sorted(names.items())),

@@ -75,17 +75,17 @@ def restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def overrides_here(root: Path, cache_dir: Path) -> tuple[str, ...]:
+    """One thread, and own folders."""
+    folders = (f"output_dir={root / 'outputs'}", f"cache_dir={cache_dir / 'histo_lightning'}")
+    return ("trainer.threads=1", *folders)
+
+
 def train_here(
     root: Path, cache_dir: Path, *overrides: str, base: Sequence[str] = SMALL, **options: Any
 ) -> Path:
     """A small run in this process: the functions of the command, without its start. Returns its folder."""
-    config = composed(
-        *base,
-        "trainer.threads=1",
-        f"output_dir={root / 'outputs'}",
-        f"cache_dir={cache_dir / 'histo_lightning'}",
-        *overrides,
-    )
+    config = composed(*base, *overrides_here(root, cache_dir), *overrides)
     with restored():
         return run_training(config, **options)
 

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard._pytorch_graph import graph
 from torchvision.utils import make_grid
 
 from histo_lightning.errors import UserError
@@ -29,6 +30,7 @@ LAYOUT = {
 SHOWN = 16  # augmented images in the grid
 HEAT = torch.tensor([1.0, 0.35, 0.0])[:, None, None]  # its colour
 STRENGTH = 0.55
+_graphs: dict[tuple[Any, ...], Any] = {}  # by network: torch keeps each trace, megabytes, until the process ends
 
 
 @dataclass(eq=False)
@@ -156,12 +158,15 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
     network = getattr(module, "network", None)
     if not isinstance(network, nn.Module):
         return
+    described = str(module.hparams.get("model")), repr(network), image.shape
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's tracer, about itself
-            # Of a copy: frozen batch norms have a mode of their own. Traced here, for the writer would trace three times.
-            network, image = copy.deepcopy(network).eval(), image.detach().float()
-            trace: Any = torch.jit.trace
-            writer.add_graph(trace(network, image, check_trace=False), image)
+        if described not in _graphs:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch's tracer, about itself
+                # Of a copy: frozen batch norms have a mode of their own. Traced here, for torch would trace three times.
+                network, image = copy.deepcopy(network).eval(), image.detach().float()
+                trace: Any = torch.jit.trace
+                _graphs[described] = graph(trace(network, image, check_trace=False), image)  # type: ignore[no-untyped-call]
+        writer._get_file_writer().add_graph(_graphs[described])  # type: ignore[no-untyped-call]
     except Exception as error:  # tracing runs a network of anybody's: none of its errors may end a fit
         writer.add_text("graph", f"it cannot be traced: {type(error).__name__}", 0)

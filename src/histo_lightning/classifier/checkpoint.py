@@ -15,7 +15,7 @@ from histo_lightning.classifier.contents import check_archive, check_values
 from histo_lightning.config.exits import signals_held
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import replacing
-from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint
+from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint, unlist_checkpoint
 
 CHECKPOINT_FORMAT = 2
 FIT_STATE = (
@@ -107,4 +107,5 @@ def keep_weights(scored: Path, *, stripped: bool) -> None:
         save_atomic(weights_only(read_checkpoint(scored)), scored)
     for other in scored.parent.glob("*.ckpt"):
         if other != scored:
+            unlist_checkpoint(other)
             other.unlink()

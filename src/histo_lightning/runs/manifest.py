@@ -19,6 +19,7 @@ from histo_lightning.runs.files import write_json
 MANIFEST, CHECKPOINTS = "manifest.json", "checkpoints/"
 DRAWN = ("plots/", "report.html", "results.", "leakage.")  # made again from tables
 MEND = "restore it, or run its command again in a new folder (train: resume=never)"
+REMEMBERED = 1000  # digests: a sweep writes files for days
 Entry = dict[str, Any]
 _digests: dict[tuple[Any, ...], str] = {}  # SHA-256 of files read or written by this process, by their state
 
@@ -127,10 +128,20 @@ def list_checkpoint(path: Path, size: int, digest: str) -> None:
     write_sealed(folder / MANIFEST, {"schema": 1, "files": files | {name: entry}})
 
 
+def unlist_checkpoint(path: Path) -> None:
+    """Take a checkpoint out of its run's manifest, before it is deleted."""
+    folder, name = path.absolute().parent.parent, CHECKPOINTS + path.name
+    if name in (files := read_manifest(folder)):
+        rest = {other: entry for other, entry in files.items() if other != name}
+        write_sealed(folder / MANIFEST, {"schema": 1, "files": rest})
+
+
 def digest_of(path: Path, written: str = "") -> str:
     """SHA-256 of a file, read once as long as it does not change; ``written`` is that of what was just written to it."""
     key = (path.absolute(), *_state(path))
     if key not in _digests or written:
+        if len(_digests) >= REMEMBERED:
+            del _digests[next(iter(_digests))]
         with path.open("rb") as file:
             _digests[key] = written or hashlib.file_digest(file, "sha256").hexdigest()
     return _digests[key]
