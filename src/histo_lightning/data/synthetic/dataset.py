@@ -20,7 +20,7 @@ from histo_lightning.data.breakhis.names import MAGNIFICATIONS, Name, census
 from histo_lightning.data.breakhis.records import TWIN_DROPPED, TWIN_KEPT
 from histo_lightning.data.sources.folder import Progress, new_folder
 
-VERSION = 2  # of the pictures: raise it when the renderer's output changes, and caches are drawn anew
+VERSION = 3  # of the pictures: raise it when the renderer's output changes, and caches are drawn anew
 IMAGES_PER_SLIDE, IMAGE_SIZE = 4, 350  # by default; the size is the width in pixels
 MARKER = "complete.json"
 

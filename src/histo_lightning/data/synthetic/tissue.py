@@ -20,7 +20,7 @@ Floats = NDArray[np.floating]
 Objects = NDArray[np.void]  # glands or nuclei, a record each
 
 # Latent malignancy, 0 to 1: classes lie 2 * CLASS_SHIFT apart and overlap by case, the ceiling of a case split.
-CLASS_SHIFT, CASE_SPREAD, SLIDE_SPREAD, IMAGE_SPREAD = 0.27, 0.17, 0.03, 0.05
+CLASS_SHIFT, CASE_SPREAD, SLIDE_SPREAD, IMAGE_SPREAD = 0.315, 0.17, 0.03, 0.05
 STAINS = {"haematoxylin": (0.62, 0.66, 0.30), "eosin": (0.12, 0.72, 0.34)}  # mean optical density in R, G, B
 TRAITS = {  # least and most of a case's traits, whatever its class
     "haematoxylin": (0.74, 1.3),  # strength of the stain
