@@ -5,10 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -19,7 +16,6 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from histo_lightning.config.checks import advice, is_known, keys_with, nearest, to_config, unknown_key
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
@@ -153,48 +149,9 @@ def _options(name: str, config_name: str, search: Sequence[str]) -> list[str]:
     return sorted(option for option in names if not option.startswith("_"))
 
 
-@lru_cache(maxsize=128)
-def _chosen(config_name: str, choices: Overrides) -> DictConfig:
-    """What Hydra composes from choices of groups; read only."""
+def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
     with one_line():
-        return compose(config_name, overrides=list(choices), return_hydra_config=True)
-
-
-@lru_cache(maxsize=4096)
-def _override(line: str) -> Override:
-    return OverridesParser.create().parse_overrides([line])[0]
-
-
-def _composed(config_name: str, lines: Sequence[str], search: Sequence[str]) -> DictConfig:
-    """A job's tree. Jobs that choose the same options share what Hydra composes; their values are put in as Hydra does it."""
-    overrides = [_override(line) for line in lines]
-    deleted = [f"{override.key_or_group}." for override in overrides if override.is_delete()]
-
-    def is_value(override: Override) -> bool:
-        key, start = override.key_or_group, f"{override.key_or_group}."
-        if override.package is not None or any(start.startswith(k) or k.startswith(start) for k in deleted):
-            return False
-        return is_known(key, SCHEMAS[config_name]) and not _options(key, config_name, search)
-
-    values = [override for override in overrides if is_value(override)]
-    choices = tuple(str(override.input_line) for override in overrides if override not in values)
-    tree = deepcopy(_chosen(config_name, choices))
-    try:
-        for override in values:
-            key, added = override.key_or_group, override.is_add()
-            if added and OmegaConf.select(tree, key) is not None:
-                return _chosen(config_name, tuple(lines))  # which says that it is there
-            added |= override.is_force_add()
-            OmegaConf.update(tree, key, override.value(), merge=True, force_add=added)
-    except OmegaConfBaseException:
-        return _chosen(config_name, tuple(lines))  # which says what is wrong
-    own = [override for override in overrides if not override.is_hydra_override()]
-    tree.hydra.overrides.task = [override.input_line for override in own]
-    style = tree.hydra.job.config.override_dirname
-    named = sorted(str(o.input_line) for o in own if o.key_or_group not in style.exclude_keys)
-    tree.hydra.job.override_dirname = style.item_sep.join(named).replace("=", style.kv_sep)
-    tree.hydra.runtime.cwd = str(Path.cwd())
-    return tree
+        return compose(config_name, overrides=list(overrides), return_hydra_config=True)
 
 
 def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
@@ -210,11 +167,9 @@ def read_jobs(
     """Compose and check every job of a command line, inside :func:`config_tree`; ``prepared``: by :func:`prepare_argument`."""
     given = (*map(prepare_argument, arguments), *prepared)
     search = [line for line in given if line.lstrip("+").startswith("hydra.searchpath=")]
-    if search:  # folders of the user's own may have changed
-        _chosen.cache_clear()
     overrides = parse(given, config_name, search)
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    tree = _composed(config_name, fixed, search)
+    tree = _composed(config_name, fixed)
     with one_line():
         launcher = str(tree.hydra.runtime.choices.get("hydra/launcher", "basic"))
         multirun = multirun or tree.hydra.mode == RunMode.MULTIRUN
@@ -234,7 +189,7 @@ def read_jobs(
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
         own_overrides = [*parse(values, config_name, search), *overrides]
         for lines in itertools.product(*map(_values, own_overrides)):
-            job = _job(config_name, _composed(config_name, lines, search), lines)
+            job = _job(config_name, _composed(config_name, lines), lines)
             if isinstance(job.config, Config) and job.config.sweep_name is None:
                 job.config.sweep_name = sweep_name
             jobs.append(job)

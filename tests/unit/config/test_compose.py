@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hydra import compose
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -340,27 +339,6 @@ def test_literal_values_come_through_unchanged(value: str) -> None:
 def test_literal_values_survive_a_real_composition(value: str) -> None:
     assert composed("dataset=breakhis", f"dataset.root={value}").dataset.root == value
     assert composed(f"resume={value}", f"output_dir={value}").resume == value
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "experiment=smoke seed=0,1 ++optimizer.lr=1e-3,1e-2 +callbacks.x={y:3} ++callbacks.x.z=[1,2]",
-        "model=resnet18,resnet34 optimizer=sgd ++optimizer.lr=0.1 ~callbacks.early_stopping epochs=1,2",
-        "++callbacks.early_stopping.patience=3 ~callbacks.early_stopping.patience seed=5,6",
-        "~callbacks.early_stopping ++callbacks.early_stopping.patience=3,4 hydra/launcher=joblib",
-        "++augment.steps={grey:{p:0.5}} output_dir='a=b,c' hydra.job.config.override_dirname.kv_sep=_",
-    ],
-)
-def test_jobs_that_share_their_choices_are_what_hydra_composes_of_each(line: str) -> None:
-    with config_tree():
-        jobs = read_jobs("train", line.split(), multirun=True).jobs
-        for job in jobs:
-            tree = compose("train", overrides=list(job.overrides), return_hydra_config=True)
-            own = OmegaConf.masked_copy(tree, [str(name) for name in tree if name != "hydra"])
-            assert job.hydra["config.yaml"] == OmegaConf.to_yaml(own)
-            assert job.hydra["hydra.yaml"] == OmegaConf.to_yaml(OmegaConf.create({"hydra": tree.hydra}))
-    assert len({job.hydra["config.yaml"] for job in jobs}) == len(jobs)
 
 
 def test_what_is_prepared_for_hydra() -> None:
