@@ -30,9 +30,7 @@ LAYOUT = {
 SHOWN = 16  # augmented images in the grid
 HEAT = torch.tensor([1.0, 0.35, 0.0])[:, None, None]  # its colour
 STRENGTH = 0.55
-_graphs: dict[
-    tuple[Any, ...], Any
-] = {}  # by network: torch keeps each trace, megabytes, until the process ends
+_graphs: dict[Any, Any] = {}  # by network: torch keeps each trace, megabytes, until the process ends
 
 
 @dataclass(eq=False)

@@ -116,7 +116,12 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
         raise unknown_key(name, schema)
     if name == "hydra" or name.startswith("hydra."):
         return
-    options = _options(name, config_name, search)
+    options: list[str] = []
+    if "." not in name:
+        loader = GlobalHydra.instance().config_loader()
+        with one_line():
+            names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
+        options = sorted(option for option in names if not option.startswith("_"))
     if not options and not (is_known(name, schema) or name.startswith("hydra/")):
         raise unknown_key(name, schema)
     if options and not override.is_delete():
@@ -133,20 +138,7 @@ def _values(override: Override) -> list[str]:
     line = str(override.input_line)
     if not override.is_sweep_override():
         return [line]
-    with one_line():
-        return [f"{line.split('=', 1)[0]}={value}" for value in override.sweep_string_iterator()]
-
-
-def _options(name: str, config_name: str, search: Sequence[str]) -> list[str]:
-    """The options of a group, also of folders of ``search``; none for a key."""
-    if "." in name:
-        return []
-    if not search and "/" not in name:
-        return option_names(name)
-    with one_line():
-        loader = GlobalHydra.instance().config_loader()
-        names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
-    return sorted(option for option in names if not option.startswith("_"))
+    return [f"{line.split('=', 1)[0]}={value}" for value in override.sweep_string_iterator()]
 
 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:

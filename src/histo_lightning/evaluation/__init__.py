@@ -3,7 +3,7 @@
 from histo_lightning.evaluation.registry import all_scores, get_score, score
 from histo_lightning.evaluation.remarks import coverage_of, influence_table
 from histo_lightning.evaluation.summary import pool, score_pooled, score_predictions
-from histo_lightning.evaluation.table import Table, make_table, read_predictions, write_predictions
+from histo_lightning.evaluation.table import Table, make_table, read_predictions, table_of, write_predictions
 
 __all__ = [
     "Table",
@@ -17,5 +17,6 @@ __all__ = [
     "score",
     "score_pooled",
     "score_predictions",
+    "table_of",
     "write_predictions",
 ]

@@ -175,6 +175,13 @@ def as_table(source: Columns | Table, where: str = "predictions") -> Table:
     return Table(class_name=cells.pop("class"), logits=logits, **(cells | whole_numbers))
 
 
+def table_of(task: str, records: Sequence[Any], part: str, logits: ArrayLike) -> Table:
+    """:func:`make_table` of records and their logits, both in the same order."""
+    names = ("image", "path", "class_name", "subtype", "slide", "case", "magnification")
+    columns: Any = {name: [getattr(record, name) for record in records] for name in names}
+    return make_table(task, **columns, part=part, logits=logits)
+
+
 def make_table(
     task: str,
     *,

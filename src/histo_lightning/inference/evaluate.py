@@ -13,7 +13,7 @@ from histo_lightning.data.breakhis.records import Record, select_magnification, 
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
 from histo_lightning.data.sources.dataset import find_root, open_source
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import make_table, score_predictions, write_predictions
+from histo_lightning.evaluation import score_predictions, table_of, write_predictions
 from histo_lightning.inference.trained import Trained
 from histo_lightning.report.console import StepProgress
 from histo_lightning.report.run_page import draw_evaluation, write_evaluation
@@ -21,7 +21,6 @@ from histo_lightning.runs import read_json, write_json
 from histo_lightning.runs.manifest import renew, write_manifest
 
 DIGITS = 16  # of a pixel hash that a checkpoint keeps
-COLUMNS = ("image", "path", "class_name", "subtype", "slide", "case", "magnification")
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
@@ -50,8 +49,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
         for stop in range(size := config.batch_size, len(rows) + size, size):
             logits.append(trained.logits(pixels.take(rows[stop - size : stop])))
             progress(min(stop, len(rows)), len(rows))
-    columns = {name: [getattr(record, name) for record in chosen] for name in COLUMNS}
-    table = make_table(task, **columns, part="test", logits=np.concatenate(logits))
+    table = table_of(task, chosen, "test", np.concatenate(logits))
     point = about.get("operating_point") or {}  # without a threshold where validation gave none
     threshold = None if point.get("threshold") is None else float(about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name

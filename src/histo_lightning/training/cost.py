@@ -18,6 +18,7 @@ from histo_lightning.classifier.checkpoint import save_atomic
 from histo_lightning.classifier.hardware import device_of, resolve
 from histo_lightning.classifier.optimizers import build_optimizer
 from histo_lightning.config.schema import Config
+from histo_lightning.report.words import duration
 from histo_lightning.training.objects import network_options
 
 PROBED = 8  # images of a timed step, at most; its time grows with the batch
@@ -151,12 +152,3 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     with TemporaryDirectory(dir=folder) as scratch:
         write = seconds(lambda: save_atomic(state, Path(scratch) / "probe.ckpt"))
     return Speed(train, validate, predict, write, sum(value.numel() for value in classifier.parameters()))
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 hours``, ``6 days``."""
-    for unit, length, most in (("s", 1.0, 90.0), ("min", 60.0, 5400.0), ("hours", 3600.0, 172800.0)):
-        if seconds < most:
-            digits = 1 if unit == "hours" and seconds < 10 * length else 0
-            return f"{seconds / length:.{digits}f} {unit}"
-    return f"{seconds / 86400:.0f} days"

@@ -31,8 +31,6 @@ from histo_lightning.training.cost import cost, reset_peak_memory
 FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
 PATIENCE_SECONDS = 300.0
-
-
 Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 

@@ -15,7 +15,7 @@ from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, make_table, score_predictions, write_predictions
+from histo_lightning.evaluation import Table, score_predictions, table_of, write_predictions
 from histo_lightning.evaluation.calibration import (
     apply_temperature,
     fit,
@@ -27,7 +27,7 @@ from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.run_page import draw_plots, write_report
 from histo_lightning.report.words import labels_of, run_title
 from histo_lightning.runs import read_json, write_json
-from histo_lightning.training.fit import Fitted, Rows
+from histo_lightning.training.fit import Fitted
 
 CALIBRATION = ("log_loss", "ece", "calibration_slope", "calibration_intercept")
 SCORES = ("auroc", "balanced_accuracy")
@@ -46,7 +46,9 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
         "data": config.dataset.name,
         "shortened": shortened(config),
     }
-    tables = {part: _table(config.task, part, data, rows) for part, rows in fitted.predictions.items()}
+    tables = {}
+    for part, (index, logits) in fitted.predictions.items():
+        tables[part] = table_of(config.task, [data.parts[part].records[i] for i in index], part, logits)
     choice = choose(tables["val"], config.target_sensitivity)
     log.info("operating point: %(operating_point)s; temperature: %(temperature)s", choice)
     store_choice(fitted.scored, choice, config.keep if config.scored_weights == "last" else "all")
@@ -69,14 +71,6 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
     for sentence in metrics["remarks"]:
         log.info("%s", sentence)
     write_json(folder / "metrics.json", metrics | scores)
-
-
-def _table(task: str, part: str, data: BreakHisDataModule, rows: Rows) -> Table:
-    index, logits = rows
-    records = [data.parts[part].records[i] for i in index]
-    names = ("image", "path", "class_name", "subtype", "slide", "case", "magnification")
-    columns: Any = {name: [getattr(record, name) for record in records] for name in names}
-    return make_table(task, **columns, part=part, logits=logits)
 
 
 def choose(validation: Table, sensitivity: float) -> dict[str, Any]:

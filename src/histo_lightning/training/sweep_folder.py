@@ -18,9 +18,9 @@ from histo_lightning.config.checks import to_config
 from histo_lightning.config.compose import Job
 from histo_lightning.config.schema import Config
 from histo_lightning.report.console import LINE_EVERY_SECONDS, console
+from histo_lightning.report.words import duration
 from histo_lightning.runs import RunFolder, read_json, write_atomic
 from histo_lightning.runs.manifest import write_sealed
-from histo_lightning.training.cost import duration
 
 SECONDS_BETWEEN_LOOKS = 1.0
 STATES = ("finished", "running", "pending", "failed", "interrupted")

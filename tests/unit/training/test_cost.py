@@ -45,7 +45,8 @@ def test_one_line_counts_runs_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp
     assert probed == []
     line = cost_line(runs, 2, tmp_path)
     assert probed == ["resnet10", "resnet14"]  # one probe a network
-    assert line.startswith(f"6 runs to do: about {6 * each / 2 / 60:.0f} min on this machine, 2 at a time, ")
+    minutes, seconds = divmod(round(6 * each / 2), 60)
+    assert line.startswith(f"6 runs to do: about {minutes} min {seconds} s on this machine, 2 at a time, ")
     assert line.endswith(f"{6 * (4 * 2e6 + cost.FIXED_BYTES) / 1e9:.1f} GB of disk when finished")
     assert cost_line(runs[:1], 1, tmp_path).startswith("1 run to do: about ")
 

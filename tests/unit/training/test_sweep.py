@@ -117,7 +117,7 @@ def test_the_newest_folder_of_a_job_counts_and_failures_are_named(
     ]
     states = {name: folder.run_of(name).state for name in jobs}
     line = states_line(states, list(jobs), seconds=240.0)
-    assert line == "jobs: 1 finished, 1 pending, 1 failed; about 2 min left"
+    assert line == "jobs: 1 finished, 1 pending, 1 failed; about 2 min 0 s left"
     with watched(folder, list(jobs), list(jobs)):
         pass
     first, last = capsys.readouterr().out.splitlines()
