@@ -50,7 +50,7 @@ test: setup ## everything CI runs: format, lint, types, layers, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take long: kills, soak
 	$(BIN)/python -m pytest -m "long and not slurm" $(ARGS)

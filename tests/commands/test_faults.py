@@ -28,7 +28,7 @@ def limited(kind: int, limit: int) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
     """A run that nothing disturbed."""
-    return train_here(tmp_path_factory.mktemp("whole"), cache_dir)
+    return train_here(tmp_path_factory.mktemp("whole"), cache_dir, pictures=False)
 
 
 def scores(run: Path) -> tuple[object, object, object]:

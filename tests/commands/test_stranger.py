@@ -16,6 +16,7 @@ from factories.forkserver import server
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 MODULE, PLAIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^python -m histo_lightning\.train (.+)$", PAGE, re.MULTILINE)
+FEW = ("trainer.threads=1", "dataset.images_per_slide=2", "dataset.image_size=140")
 YAML = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
 
 
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_five_parts_of_ones_own_in_one_run(folder: Path, command) -> None:
-    done = command("train", *COMMANDS[0].split(), "json=scores.json", "trainer.threads=1")
+    done = command("train", *COMMANDS[0].split(), "json=scores.json", *FEW)
     assert done.returncode == 0, done.stderr
     assert "epoch 1 is over" in done.stdout
     assert "epoch 2 is over" in done.stdout

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FEW_IMAGES = ("dataset.images_per_slide=2", "dataset.image_size=140")
 EXPECTED = {"train": 0, "compare": 0, "audit": 3, "report": 0}
 
 
@@ -26,7 +27,7 @@ def test_every_command_of_the_tour(tmp_path: Path, command) -> None:
         _, _, module, *overrides = shlex.split(line)
         name = module.removeprefix("histo_lightning.")
         # Another test runs beside this one; and what is asked here is not what the networks learn.
-        small = ["trainer.threads=1", "epochs=1", "image_size=48"] if name == "train" else []
+        small = ["trainer.threads=1", "epochs=1", "image_size=48", *FEW_IMAGES] if name == "train" else []
         done = command(name, *overrides, *small, timeout=600)
         assert done.returncode == EXPECTED[name], done.stderr
         ran.append(name)
@@ -54,7 +55,7 @@ def test_the_network_of_the_readme(tmp_path: Path, command) -> None:
     (module,) = re.findall(r"```python\n(from torch import nn.*?)```", README, re.DOTALL)
     (line,) = re.findall(r"^python -m histo_lightning\.train (imports=.*)$", README, re.MULTILINE)
     (tmp_path / "my_parts.py").write_text(module)
-    done = command("train", *line.split(), "experiment=smoke", "trainer.threads=1")
+    done = command("train", *line.split(), "experiment=smoke", "trainer.threads=1", *FEW_IMAGES)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert run.name.startswith("tinynet_")

@@ -217,7 +217,7 @@ def test_the_monitored_epoch_is_scored_where_asked_and_a_finished_run_keeps_its_
     tmp_path: Path, cache_dir: Path
 ) -> None:
     choice = ("scored_weights=best", "monitor=val_accuracy", "epochs=4", "optimizer.lr=0.01", "keep=weights")
-    folder = train_here(tmp_path, cache_dir, *choice)
+    folder = train_here(tmp_path, cache_dir, *choice, pictures=False)
     metrics = read(folder / "metrics.json")
     assert metrics["best_epoch"] == int(np.argmax(metrics["monitored"]))
     (path,) = (folder / "checkpoints").iterdir()
@@ -398,14 +398,14 @@ FROZEN = (
     "model.frozen_norm=eval",  # batch statistics would be those of a process's share
     "trainer.precision=32-true",
     "scored_weights=last",
-    "epochs=3",
+    "epochs=2",
 )
 
 
 def test_two_processes_killed_between_fit_and_scores_go_on_to_one_process_s_scores(
     tmp_path: Path, cache_dir: Path
 ) -> None:
-    one = train_here(tmp_path / "one", cache_dir, *FROZEN)
+    one = train_here(tmp_path / "one", cache_dir, *FROZEN, pictures=False)
     line = (
         *SMALL[:3],
         *FROZEN,
@@ -479,7 +479,7 @@ def test_resume_takes_a_checkpoint_that_fits_and_has_epochs_left(
     with pytest.raises(UserError, match="no such checkpoint"):
         train_here(tmp_path / "c", cache_dir, "resume=nowhere.ckpt")
     assert read(run_folder(tmp_path / "b") / "status.json")["state"] == "failed"
-    more = train_here(tmp_path / "d", cache_dir, last, "epochs=4")
+    more = train_here(tmp_path / "d", cache_dir, last, "epochs=4", pictures=False)
     assert [row["epoch"] for row in rows(more / "history.csv")] == ["0", "1", "2", "3"]
     assert rows(more / "history.csv")[:3] == rows(folder / "history.csv")
 
@@ -489,7 +489,14 @@ def test_resume_takes_a_checkpoint_that_fits_and_has_epochs_left(
 
 def test_the_thesis_trains_its_head_on_a_frozen_random_backbone(tmp_path: Path, cache_dir: Path) -> None:
     folder = train_here(
-        tmp_path, cache_dir, "experiment=thesis", "model=resnet18", "image_size=64", "epochs=2", "trainer=cpu"
+        tmp_path,
+        cache_dir,
+        "experiment=thesis",
+        "model=resnet18",
+        "image_size=64",
+        "epochs=2",
+        "trainer=cpu",
+        pictures=False,
     )
     trained = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     torch.manual_seed(0)
@@ -601,7 +608,7 @@ def test_a_shortened_run_carries_its_label(
     overrides: tuple[str, ...],
     label: str,
 ) -> None:
-    folder = train_here(tmp_path, cache_dir, *overrides)
+    folder = train_here(tmp_path, cache_dir, *overrides, pictures="debug=limit" in overrides)
     shown = capsys.readouterr().out
     assert label in shown
     assert "never pooled or compared" in shown

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("matplotlib.figure", "histo_lightning.training.run", "histo_lightning.training.sweep")
+PRELOADED = ("matplotlib.figure", "histo_lightning.training.sweep", "histo_lightning.tuning.study")
 READ_AT_IMPORT = (
     "PYTHON",
     "LD_",

@@ -43,8 +43,8 @@ def test_the_layout_is_the_real_one() -> None:
 
 
 def test_intervals_cover_at_moderate_skill() -> None:
-    covered = coverages(MODERATE, 1500, DRAWS)
-    assert_as_measured(MODERATE, covered, 1500)
+    covered = coverages(MODERATE, 800, DRAWS)
+    assert_as_measured(MODERATE, covered, 800)
     for name in (AUROC, BALANCED, RATE):
         assert 0.92 <= covered[name] <= 0.985, (name, covered)
     assert covered[CASES] >= 0.93, covered

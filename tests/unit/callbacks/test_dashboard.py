@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from factories.configs import configs_of
+from factories.runs import SMALL
 from histo_lightning.callbacks.dashboard import LAYOUT, Dashboard, _add_graph, _rank_in_class
 from histo_lightning.callbacks.loggers import TensorBoard
 from histo_lightning.callbacks.scored import COLUMNS, write_scored
@@ -27,7 +28,7 @@ from histo_lightning.evaluation import read_predictions
 from histo_lightning.runs import read_json, write_json
 from histo_lightning.training.run import run_training
 
-SMALL = ("experiment=smoke", "trainer.progress=none", "trainer.threads=1", "epochs=3")
+LINE = (*SMALL, "trainer.progress=none", "epochs=3")
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -37,7 +38,7 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def config(root: Path, cache_dir: Path, *more: str) -> Config:
-    return configs_of(*SMALL, f"output_dir={root}", f"cache_dir={cache_dir}", *more)[0]
+    return configs_of(*LINE, f"output_dir={root}", f"cache_dir={cache_dir}", *more)[0]
 
 
 @pytest.fixture(scope="module")

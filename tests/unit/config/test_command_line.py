@@ -191,6 +191,17 @@ def test_help_and_refusals_import_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "2 []"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_front_door_opens_by_itself(name: str) -> None:
+    """In a new interpreter, where a warning is an error: most commands of the tests are forked."""
+    module = f"histo_lightning.{name}"
+    line = [sys.executable, "-W", "error", "-m", module, "no_such_key=1"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: unknown key 'no_such_key'")
+    assert done.stderr.count("\n") == 1
+
+
 # --- the tree ---
 
 

@@ -1,14 +1,17 @@
 """A search on scripted fits: budgets, pruning, killed and failed trials, several processes."""
 
-import multiprocessing
+import os
+import pickle
 import signal
 import sqlite3
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from factories.forkserver import Command, server
 from factories.studies import EPOCHS, IDENTITY, die, finish, fit, plan_of, quicken, work
 from histo_lightning.callbacks.progress import Pruned
 from histo_lightning.errors import UserError
@@ -17,6 +20,7 @@ from histo_lightning.tuning.results import Row
 from histo_lightning.tuning.search import Attempt, Studies
 from histo_lightning.tuning.space import Plan
 
+TESTS = str(Path(__file__).parents[2])
 FEW = ("tune.trials=14", "tune.warmup_epochs=2", "tune.pruner_trials=3")
 
 
@@ -120,11 +124,15 @@ def test_a_failed_trial_is_recorded_and_replaced_until_too_many_fail(tmp_path: P
     assert [row["error"] for row in rows[:2]] == errors
 
 
+def worker(plan: Plan, function: Callable[..., None], *given: object) -> Command:
+    """A function of the studies' factory on a plan, in a process of its own."""
+    told = repr(pickle.dumps((function, plan, given)))
+    code = f"import pickle, sys; sys.path.append({TESTS!r}); f, plan, given = pickle.loads({told}); f(plan, *given)"
+    return server().start(["-c", code], plan.folder.parent, os.environ)
+
+
 def run_and_die(plan: Plan, number: int, epochs: int) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=die, args=(plan, number, epochs))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    assert worker(plan, die, number, epochs).wait(60) == -signal.SIGKILL
 
 
 def test_kill_9_and_the_same_command_ends_like_an_undisturbed_study(
@@ -175,14 +183,9 @@ def test_a_trial_that_always_kills_its_process_is_given_up(
 
 
 def test_two_processes_share_one_budget_and_a_slow_trial_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
     plan = plan_of(tmp_path, *FEW)
-    workers = [context.Process(target=work, args=(plan, name, 7)) for name in ("a", "b")]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    workers = [worker(plan, work, name, 7) for name in ("a", "b")]
+    assert [each.wait(120) for each in workers] == [0, 0]
     rows = finish(plan)
     assert [row["trial"] for row in rows] == list(range(14))
     assert all(row["attempts"] == 1 and row["state"] in ("complete", "pruned") for row in rows)
