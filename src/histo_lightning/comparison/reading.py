@@ -25,7 +25,9 @@ from histo_lightning.evaluation.registry import score_names
 from histo_lightning.evaluation.table import Json, Table, read_predictions
 from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
-from histo_lightning.runs import RunFolder, read_bytes, read_json
+from histo_lightning.runs import RunFolder, read_json
+from histo_lightning.runs.kinds import KINDS, wrong_kind
+from histo_lightning.runs.manifest import check_file
 
 FINISHED, SHORTENED, MISSING, DAMAGED = "finished", "shortened", "missing", "damaged"
 STATES = (FINISHED, "running", "interrupted", "failed", SHORTENED, MISSING, DAMAGED)
@@ -144,11 +146,12 @@ def _row(name: str, folder: Path | None, config: Json) -> Json:
 def _content(path: Path, problems: list[str]) -> Json:
     """A YAML or JSON object; empty where it cannot be read, which is added to ``problems``."""
     try:
-        text = read_bytes(path)
+        listed, text = check_file(path), path.read_bytes()
         content = yaml.load(text, _Loader) if path.suffix == ".yaml" else json.loads(text)
-        if isinstance(content, dict) and content:
+        reason = wrong_kind(content, dict if listed else KINDS.get(path.name, dict))
+        if content and not reason:
             return {str(key): value for key, value in content.items()}
-        reason = "it is empty"
+        reason = reason or "it is empty"
     except FileNotFoundError:
         problems.append(f"{path.name} is missing; train again")
         return {}

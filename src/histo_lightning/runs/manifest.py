@@ -15,6 +15,7 @@ from typing import Any
 
 from histo_lightning.errors import UserError
 from histo_lightning.runs.files import write_json
+from histo_lightning.runs.kinds import KINDS, wrong_kind
 
 MANIFEST, CHECKPOINTS = "manifest.json", "checkpoints/"
 DRAWN = ("plots/", "report.html", "results.", "leakage.")  # made again from tables
@@ -37,11 +38,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, empty where there is no file; UserError where the file is damaged."""
     reason = "a JSON object is expected"
     try:
-        value = json.loads(read_bytes(path))
+        listed, value = check_file(path), json.loads(path.read_bytes())
         if isinstance(value, dict):
-            if value.pop("seal", None) in (None, _seal(value)):
-                return value
             reason = "its content is not the one that it was sealed with"
+            if value.pop("seal", None) in (None, _seal(value)):
+                reason = "" if listed else wrong_kind(value, KINDS.get(path.name, dict))
+            if not reason:
+                return value
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
