@@ -4,38 +4,19 @@ from typing import Any
 
 NUMBER = (int, float)
 NUMBERS = {"*": NUMBER}
-SCORE = {"reason": str, "method": str, "value": NUMBER, "low": NUMBER, "high": NUMBER, "cases": NUMBER}
-LEVEL: dict[str, Any] = {
-    "n": NUMBER,
-    "reason": str,
-    "confusion": [[NUMBER]],
-    "recall": {"*": SCORE},
-    "*": SCORE,
-}
-LEVEL |= dict.fromkeys(("units", "cases", "kish", "always_malignant"), NUMBERS)
+SCORE = dict.fromkeys(("reason", "method"), str) | dict.fromkeys(("value", "low", "high", "cases"), NUMBER)
+LEVEL: dict[str, Any] = {"n": NUMBER, "reason": str, "confusion": [[NUMBER]], "recall": {"*": SCORE}}
+LEVEL |= {"*": SCORE} | dict.fromkeys(("units", "cases", "kish", "always_malignant"), NUMBERS)
 LEVEL |= {"binary": LEVEL, "at_threshold": LEVEL | {"threshold": NUMBER, "apparent": bool}}
-PART = {"*": LEVEL}
 POINT = {"threshold": NUMBER, "temperature": NUMBER, "test": {"*": NUMBERS}}
-KINDS: dict[str, Any] = {
+METRICS = {part: {"*": LEVEL} for part in ("train", "val", "test", "scores")}
+METRICS |= {"operating_point": POINT, "temperature": POINT, "cost": {"device": str, "*": NUMBER}}
+KINDS: dict[str, Any] = {  # None may stand everywhere, and keys that are not named hold what they like
     "status.json": {"seconds": NUMBER, "test_read": NUMBER, "versions": {"*": str}, "data_fingerprint": str},
     "split.json": {"parts": {"*": [str]}, "partition_hash": str, "fold": int, "notes": [str]},
-    "metrics.json": {
-        **{
-            "train": PART,
-            "val": PART,
-            "test": PART,
-            "scores": PART,
-            "operating_point": POINT,
-            "temperature": POINT,
-        },
-        **{
-            "best_epoch": int,
-            "train_seconds": NUMBER,
-            "monitored": [NUMBER],
-            "cost": {"device": str, "*": NUMBER},
-        },
-    },
-}  # None may stand everywhere, and keys that are not named hold what they like
+    "sweep.json": {"jobs": [{"run": str, "overrides": [str]}], "comparison": {"levels": [object]}},
+    "metrics.json": METRICS | {"best_epoch": int, "train_seconds": NUMBER, "monitored": [NUMBER]},
+}
 
 
 def wrong_kind(value: Any, kind: Any, where: str = "") -> str:
