@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
 from factories.damage import GOOD, copy_folder, damage, files_of, judged, trials
+from factories.kills import narrow
 from factories.runs import main_here, run_folder, train_here
 from histo_lightning.runs.manifest import read_manifest
 
@@ -40,6 +42,12 @@ class Interrupt(Callback):
 def training(root: Path, cache_dir: Path) -> list[str]:
     own = (f"output_dir={root / 'outputs'}", f"cache_dir={cache_dir / 'histo_lightning'}")
     return ["train", *TINY, "trainer.threads=1", *own, f"json={root / 'm.json'}"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_networks() -> Iterator[None]:
+    with narrow():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +158,9 @@ def attempt(lines: Lines, source: Path, root: Path, command: str, wanted, trial,
     (root / "out").mkdir()
     done = damage(root / "outputs", kind, name, draw) if kind else None
     capsys.readouterr()
+    begun = time.monotonic()
     status, said = main_here(*lines.arguments(command, root)), "".join(capsys.readouterr())
+    seconds = round(time.monotonic() - begun, 2)
     if command == "report":  # it lists a damaged folder with what is wrong
         entries = json.loads((root / "out" / "i.json").read_text())
         said += "".join(entry["title"] for entry in entries if entry["state"] == "damaged")
@@ -168,6 +178,7 @@ def attempt(lines: Lines, source: Path, root: Path, command: str, wanted, trial,
         "command": command,
         "outcome": outcome,
         "said": said[-400:],
+        "seconds": seconds,
     }
 
 

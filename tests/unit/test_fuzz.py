@@ -1,8 +1,9 @@
-"""Random command lines, split files, tables of predictions and file names: a result or one line, never another exception.
+"""Random command lines, split files, tables of predictions, file names and run folders: a result or one line, never another exception.
 
 ``HISTO_FUZZ=1000`` tries as many examples of each instead of a few.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from factories.predictions import random_table
+from factories.sweeps import config_of, write_run
+from histo_lightning.comparison.results import compare_runs
 from histo_lightning.config.checks import schema_fields
 from histo_lightning.config.compose import config_tree, read_jobs
 from histo_lightning.config.schema import SCHEMAS, AuditConfig, Config
@@ -19,6 +22,11 @@ from histo_lightning.data.splits.reading import read_splits
 from histo_lightning.errors import UserError
 from histo_lightning.evaluation.table import read_predictions, write_predictions
 from histo_lightning.inspection.audit import audit
+from histo_lightning.report.index import write_index
+from histo_lightning.report.run_page import write_report
+from histo_lightning.report.summaries import print_summary
+from histo_lightning.report.words import labels_of
+from histo_lightning.runs import RunFolder, read_json
 
 MORE = int(os.environ.get("HISTO_FUZZ", "0"))
 
@@ -218,3 +226,52 @@ def test_names_of_images_become_records_or_are_refused(paths: list[str]) -> None
         if records := outcome(read, paths, "root"):
             assert {record.path for record in records} <= set(paths)
             assert [record.image for record in records] == sorted(record.image for record in records)
+
+
+@pytest.fixture(scope="module")
+def made_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder without a manifest."""
+    return write_run(tmp_path_factory.mktemp("by hand") / "runs", config_of(), per_slide=1, draws=100)
+
+
+def places(value: object, above: tuple = ()) -> list[tuple]:
+    """The keys that lead to a value and to all within it, of a list to its first ones."""
+    inner = value.items() if isinstance(value, dict) else ()
+    inner = enumerate(value[:3]) if isinstance(value, list) else inner
+    return [above, *(place for key, each in inner for place in places(each, (*above, key)))]
+
+
+def print_finished(run: Path) -> None:
+    """What ``train`` reads of a run that is finished."""
+    metrics, status = read_json(run / "metrics.json"), RunFolder(run).status
+    labels = labels_of(metrics, str(metrics.get("split")))
+    print_summary(run, metrics, labels, float(status.get("seconds") or 0.0))
+
+
+@examples(12)
+@given(
+    st.sampled_from(["metrics.json", "metrics.json", "status.json", "split.json"]),
+    st.data(),
+    st.sampled_from(
+        [5, -1, 1.5, "x", "", [1], [], {}, {"a": 1}, None, True, float("nan"), 10**400, [[1]], ["x"]]
+    ),
+)
+def test_a_run_of_wrong_values_is_read_or_refused(
+    made_by_hand: Path, tmp_path: Path, name: str, data: st.DataObject, new: object
+) -> None:
+    file = made_by_hand / name
+    before = file.read_text()
+    content = {"": json.loads(before)}
+    *above, key = ("", *data.draw(st.sampled_from(places(content[""]))))
+    inner = content
+    for each in above:
+        inner = inner[each]
+    inner[key] = new
+    file.write_text(json.dumps(content[""]))
+    try:
+        outcome(compare_runs, [made_by_hand.parent], tmp_path / "out")
+        outcome(write_index, made_by_hand.parent)
+        outcome(write_report, made_by_hand)
+        outcome(print_finished, made_by_hand)
+    finally:
+        file.write_text(before)

@@ -4,7 +4,6 @@ Columns: ``FACTS``, config keys, ``COSTS``, and ``<part>_<level>_<score>`` with 
 A run that cannot be used is a row all the same, with its state and the reason.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from histo_lightning.comparison.folders import find_folders
 from histo_lightning.config.checks import flatten
@@ -25,7 +23,7 @@ from histo_lightning.evaluation.registry import score_names
 from histo_lightning.evaluation.table import Json, Table, read_predictions
 from histo_lightning.report.figures.curves import read_history
 from histo_lightning.report.words import level_scores
-from histo_lightning.runs import RunFolder, read_bytes, read_json
+from histo_lightning.runs import RunFolder, read_json
 
 FINISHED, SHORTENED, MISSING, DAMAGED = "finished", "shortened", "missing", "damaged"
 STATES = (FINISHED, "running", "interrupted", "failed", SHORTENED, MISSING, DAMAGED)
@@ -39,7 +37,6 @@ SHOWN += ["f1", "auprc", "brier", "log_loss"]
 SHOWN_SCORES = [f"{level}_{score}" for level in ("case", "slide") for score in SHOWN]
 SHOWN_SCORES += ["slide_patient_recognition_rate", *(f"image_{score}" for score in SHOWN)]
 """``case_auroc``, ...: the scores that tables show, in the order of their columns."""
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
 
 @cache
@@ -85,16 +82,10 @@ def read_runs(roots: Sequence[Path]) -> tuple[pd.DataFrame, list[tuple[Json, Pat
 
 def read_plan(sweep: Path) -> Json:
     """``sweep.json`` of a sweep folder; raise UserError where it cannot be read or is no plan."""
-    plan, wrong = read_json(sweep / "sweep.json"), ""
-    try:
-        wrong = "it lists no jobs" * (not all(isinstance(job["run"], str) for job in plan["jobs"]))
-        if not isinstance((plan.get("comparison") or {}).get("levels") or [], list):
-            wrong = "comparison.levels is no list"
-    except (AttributeError, KeyError, TypeError):
-        wrong = "it lists no jobs, or its comparison is no object"
-    if wrong:
+    plan = read_json(sweep / "sweep.json")
+    if "jobs" not in plan or not all(job.get("run") for job in plan["jobs"]):
         mend = "restore it, or delete it to compare without a plan"
-        raise UserError(f"{sweep / 'sweep.json'}: is damaged ({wrong}); {mend}")
+        raise UserError(f"{sweep / 'sweep.json'}: is damaged (it lists no jobs); {mend}")
     return plan
 
 
@@ -144,20 +135,11 @@ def _row(name: str, folder: Path | None, config: Json) -> Json:
 def _content(path: Path, problems: list[str]) -> Json:
     """A YAML or JSON object; empty where it cannot be read, which is added to ``problems``."""
     try:
-        text = read_bytes(path)
-        content = yaml.load(text, _Loader) if path.suffix == ".yaml" else json.loads(text)
-        if isinstance(content, dict) and content:
+        if content := read_json(path):
             return {str(key): value for key, value in content.items()}
-        reason = "it is empty"
-    except FileNotFoundError:
-        problems.append(f"{path.name} is missing; train again")
-        return {}
+        problems.append(f"{path.name} is missing or empty; train again")
     except UserError as error:
         problems.append(str(error).removeprefix(f"{path.parent}/"))
-        return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
-    problems.append(f"{path.name} is damaged ({reason}); delete the folder and train again")
     return {}
 
 

@@ -9,10 +9,11 @@ from urllib.parse import unquote
 import torch
 from torch import Tensor, nn
 
-from histo_lightning.data.sources.downloads import fetch, sha256_of
+from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.errors import UserError
 from histo_lightning.models.networks import head_of
 from histo_lightning.runs.files import utf8
+from histo_lightning.runs.manifest import digest_of
 
 log = logging.getLogger("histo_lightning")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # SHA-256, as in torchvision's resnet18-f37072fd.pth
@@ -91,7 +92,7 @@ def _download(url: str, cache_dir: Path) -> Path:
         log.info("downloading %s", url)
         fetch(url, path, key="model.weights", attempts=3, advice="give the path of a local file")
     wanted = HASH_IN_NAME.search(name)
-    if wanted and not (digest := sha256_of(path)).startswith(wanted[1]):
+    if wanted and not (digest := digest_of(path)).startswith(wanted[1]):
         path.unlink()
         problem = f"the download's SHA-256 starts with {digest[: len(wanted[1])]}, its name says {wanted[1]}"
         raise UserError(f"model.weights={url}: {problem}; try again, or give the path of a local file")

@@ -1,7 +1,5 @@
 """A sweep's folder: the plan written before the first job, each job's config, and its run's state, shown while the sweep runs."""
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from histo_lightning.comparison.families import plan_hash
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.compose import Job
 from histo_lightning.config.schema import Config
@@ -38,7 +37,7 @@ class SweepFolder:
         """Write ``sweep.json``: what is to run and to compare, with its hash; a plan that it replaces is under ``earlier``."""
         runs = [{"run": name, "overrides": list(job.overrides)} for name, job in jobs.items()]
         plan = {"schema": 1, "overrides": list(overrides), "jobs": runs, "comparison": comparison}
-        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        digest = plan_hash(plan)
         file = self.path / "sweep.json"
         before = read_json(file)
         if before.get("hash") == digest:

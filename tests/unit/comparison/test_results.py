@@ -315,14 +315,13 @@ def test_every_state_is_a_row_with_its_reason(copied: Path, tmp_path: Path) -> N
     assert told["resnet34", 4] == ("running", "")
     assert told["resnet18", 0] == (
         "damaged",
-        "metrics.json is damaged (Unterminated string starting at: line 1 column 15 (char 14)); delete the folder and "
-        "train again",
+        "metrics.json: is damaged (it is not JSON); restore it, or move its folder away and run again",
     )
     assert told["resnet18", 2] == (
         "damaged",
-        "status.json is damaged (Expecting value: line 1 column 1 (char 0)); delete the folder and train again",
+        "status.json: is damaged (it is not JSON); restore it, or move its folder away and run again",
     )
-    assert told["resnet18", 3] == ("damaged", "split.json is missing; train again")
+    assert told["resnet18", 3] == ("damaged", "split.json is missing or empty; train again")
     assert "different images" in told["resnet18", 4][1]
     (unknown,) = [row for row in rows if row["model"] is None]
     assert (unknown["run"], unknown["state"]) == (folder_of(copied, "resnet18", 1).name, "damaged")
@@ -996,8 +995,6 @@ def test_a_damaged_file_is_said_in_one_line_and_never_taken_for_an_empty_one(cop
     results, _ = analyse([copied])
     (row,) = results["unfinished"]
     assert (row["run"], row["state"]) == (folder.name, "damaged")
-    assert re.fullmatch(
-        rf"{re.escape(name)} is damaged \(.+\); delete the folder and train again", row["error"]
-    )
+    assert re.fullmatch(rf"{re.escape(name)}: is damaged \(it is not \w+\); restore it, .+", row["error"])
     assert "\n" not in row["error"]
     assert results["families"][0]["replicates"] == ["seed 0"]

@@ -98,13 +98,13 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
     [
         ("", "it is not JSON"),
         ('{"jobs": [{"run": "a"', "it is not JSON"),
-        ("[]", "a JSON object is expected"),
+        ("[]", "an object is expected"),
         ("{}", "it lists no jobs"),
-        ('{"jobs": 3}', "it lists no jobs"),
-        ('{"jobs": ["a"]}', "it lists no jobs"),
+        ('{"jobs": 3}', "jobs is of a wrong kind"),
+        ('{"jobs": ["a"]}', "jobs.0 is of a wrong kind"),
         ('{"jobs": [{"run": null}]}', "it lists no jobs"),
-        ('{"jobs": [], "comparison": [1]}', "its comparison is no object"),
-        ('{"jobs": [], "comparison": {"levels": 3}}', "comparison.levels is no list"),
+        ('{"jobs": [], "comparison": [1]}', "comparison is of a wrong kind"),
+        ('{"jobs": [], "comparison": {"levels": 3}}', "comparison.levels is of a wrong kind"),
     ],
 )
 def test_a_damaged_plan_is_refused_in_one_line(

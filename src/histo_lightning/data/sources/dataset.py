@@ -11,12 +11,13 @@ from histo_lightning.config.schema import DatasetConfig
 from histo_lightning.data.breakhis.names import census_names, parse_name
 from histo_lightning.data.breakhis.records import Record, breakhis_records, census_message, folder_records
 from histo_lightning.data.pixels.decode import BREAKHIS_SIZES, image_height
-from histo_lightning.data.sources.downloads import fetch, sha256_of
+from histo_lightning.data.sources.downloads import fetch
 from histo_lightning.data.sources.folder import DamagedArchive, Progress, image_paths, new_folder, unpack
 from histo_lightning.data.synthetic.dataset import IMAGE_SIZE, IMAGES_PER_SLIDE, ensure_synthetic
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json, write_json
 from histo_lightning.runs.files import utf8
+from histo_lightning.runs.manifest import digest_of
 
 log = logging.getLogger("histo_lightning")
 OFFICIAL_URL = "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"
@@ -51,7 +52,7 @@ def fetch_breakhis(folder: Path, *, url: str = OFFICIAL_URL, progress: Progress 
         origin = read_json(note)
         if archive.is_file() and origin.get("bytes") != archive.stat().st_size:
             log.info("using %s, which is there already", archive)
-            origin = {"url": None, "sha256": sha256_of(archive)}
+            origin = {"url": None, "sha256": digest_of(archive)}
         elif not archive.is_file() or origin.get("url") not in (None, url):
             advice = "download it another way and set dataset.root"
             sha256 = fetch(url, archive, key="dataset.url", progress=progress, advice=advice)

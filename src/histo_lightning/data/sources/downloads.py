@@ -5,7 +5,6 @@ they belong to (ETag or Last-Modified, length), so that a file that changed on t
 """
 
 import errno
-import hashlib
 import http.client
 import json
 import logging
@@ -21,6 +20,7 @@ from filelock import FileLock
 from histo_lightning.data.sources.folder import Progress
 from histo_lightning.errors import UserError
 from histo_lightning.runs import read_json
+from histo_lightning.runs.manifest import digest_of
 from histo_lightning.runs.version import __version__
 
 log = logging.getLogger("histo_lightning")
@@ -59,10 +59,10 @@ def fetch(
         before = target.stat().st_ino if target.exists() else 0
         with FileLock(target.with_name(f".{target.name}.lock")):
             if target.exists() and target.stat().st_ino != before:  # another process brought it meanwhile
-                return sha256_of(target)
+                return digest_of(target)
             try:
                 _receive_all(url, part, timeout_seconds, attempts, progress or (lambda done, total: None))
-                digest = sha256_of(part)
+                digest = digest_of(part)
                 _note(part).unlink()  # a part without one is thrown away below
                 part.replace(target)
             finally:
@@ -74,12 +74,6 @@ def fetch(
         again = "the same command resumes where it stopped" if size else "try again"
         problem = f"cannot be downloaded to {target.parent} ({_reason(error, timeout_seconds)})"
         raise UserError(f"{key}={url}: {problem}; {again}, or {advice}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _note(part: Path) -> Path:
