@@ -9,7 +9,7 @@ LEVEL: dict[str, Any] = {"n": NUMBER, "reason": str, "confusion": [[NUMBER]], "r
 LEVEL |= {"*": SCORE} | dict.fromkeys(("units", "cases", "kish", "always_malignant"), NUMBERS)
 LEVEL |= {"binary": LEVEL, "at_threshold": LEVEL | {"threshold": NUMBER, "apparent": bool}}
 POINT = {"threshold": NUMBER, "temperature": NUMBER, "test": {"*": NUMBERS}}
-METRICS = {part: {"*": LEVEL} for part in ("train", "val", "test", "scores")}
+METRICS: dict[str, Any] = {part: {"*": LEVEL} for part in ("train", "val", "test", "scores")}
 METRICS |= {"operating_point": POINT, "temperature": POINT, "cost": {"device": str, "*": NUMBER}}
 KINDS: dict[str, Any] = {  # None may stand everywhere, and keys that are not named hold what they like
     "status.json": {"seconds": NUMBER, "test_read": NUMBER, "versions": {"*": str}, "data_fingerprint": str},
