@@ -79,9 +79,7 @@ class Dashboard(Callback):
         if step == self._step or not isinstance(outputs, Mapping):  # gradients are still accumulated
             return
         for logger in trainer.loggers:
-            every = getattr(
-                logger, "every_n_steps", None
-            )  # Lightning's DummyLogger has any name as a function
+            every = getattr(logger, "every_n_steps", None)  # Lightning's DummyLogger has any name
             if isinstance(every, int) and every > 0 and trainer.global_step % every == 0:
                 logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step - 1)
 

@@ -43,9 +43,8 @@ def merged(
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(shares, own)
     index, logits = map(torch.cat, zip(*chain(*shares), strict=True))
-    unique, first = np.unique(
-        index.numpy(), return_index=True
-    )  # the last batch may be filled up with images of its own
+    # The last batch may be filled up with images of its own.
+    unique, first = np.unique(index.numpy(), return_index=True)
     return unique, logits.double().numpy()[first]
 
 

@@ -56,21 +56,19 @@ def load_state(module: nn.Module, state: dict[str, Any], path: str | Path) -> No
         raise UserError(f"{path}: its weights do not fit this network ({problem}); {advice}") from error
 
 
-def save_atomic(checkpoint: dict[str, Any] | bytes, path: Path) -> None:
-    """``torch.save`` (or the content of a saved one) in one step, listed in its run's manifest; UserError where it fails."""
+def save_atomic(checkpoint: dict[str, Any], path: Path) -> None:
+    """``torch.save`` in one step, listed in its run's manifest; UserError where it fails."""
     try:
         # An exception of a signal's handler comes out of the C++ writer of torch.save like a full disk.
         with signals_held(), replacing(path) as file:
-            if isinstance(checkpoint, bytes):
-                file.write(checkpoint)
-            else:
-                torch.save(checkpoint, file)
+            torch.save(checkpoint, file)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             list_checkpoint(path, file.tell(), digest)
         digest_of(path, digest)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        problem = f"the checkpoint cannot be written ({error}); free space, the same command goes on"
+        reason = "no space left on device" if "unexpected pos" in str(error) else error
+        problem = f"the checkpoint cannot be written ({reason}); free space, the same command goes on"
         raise UserError(f"{path}: {problem}") from error
 
 
@@ -105,7 +103,6 @@ def keep_weights(scored: Path, *, stripped: bool) -> None:
     """Leave of a finished run's checkpoints the scored one, ``stripped`` already or not of what a resumed training would read."""
     if not stripped:
         save_atomic(weights_only(read_checkpoint(scored)), scored)
-    for other in scored.parent.glob("*.ckpt"):
-        if other != scored:
-            unlist_checkpoint(other)
-            other.unlink()
+    last = scored.with_name("last.ckpt")
+    unlist_checkpoint(last)
+    last.unlink()

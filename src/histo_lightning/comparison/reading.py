@@ -84,8 +84,7 @@ def read_plan(sweep: Path) -> Json:
     """``sweep.json`` of a sweep folder; raise UserError where it cannot be read or is no plan."""
     plan = read_json(sweep / "sweep.json")
     if "jobs" not in plan or not all(job.get("run") for job in plan["jobs"]):
-        mend = "restore it, or delete it to compare without a plan"
-        raise UserError(f"{sweep / 'sweep.json'}: is damaged (it lists no jobs); {mend}")
+        raise UserError(f"{sweep / 'sweep.json'}: is damaged (it lists no jobs); restore or delete it")
     return plan
 
 

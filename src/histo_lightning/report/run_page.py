@@ -2,12 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
 from histo_lightning.data.breakhis.names import CLASSES, parse_name
@@ -94,10 +92,7 @@ def write_report(run_folder: Path) -> Path:
     metrics, history = read_metrics(run_folder), curves.read_history(run_folder / "history.csv")
     split, status = read_json(run_folder / "split.json"), read_json(run_folder / "status.json")
     file = run_folder / "config.yaml"
-    config_text, config = read_bytes(file).decode(errors="replace") if file.is_file() else "", None
-    with suppress(yaml.YAMLError):  # a damaged one is shown as it is
-        config = yaml.safe_load(config_text)
-    config = config if isinstance(config, dict) else {}
+    config, config_text = read_json(file), read_bytes(file).decode() if file.is_file() else ""
     parts = [part for part in ("test", "val") if metrics.get(part)]
     predictions = read_predictions(run_folder / "predictions" / f"{parts[0]}.csv")
     rate = history.get("images_per_second", np.array([np.nan]))

@@ -22,7 +22,6 @@ from histo_lightning.runs.kinds import KINDS, wrong_kind
 MANIFEST, CHECKPOINTS = "manifest.json", "checkpoints/"
 DRAWN = ("plots/", "report.html", "results.", "leakage.")  # made again from tables
 MEND = "restore it, or run its command again in a new folder (train: resume=never)"
-REMEMBERED = 1000  # digests: a sweep writes files for days
 Entry = dict[str, Any]
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _digests: dict[tuple[Any, ...], str] = {}  # SHA-256 of files read or written by this process, by their state
@@ -42,11 +41,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         listed, text = check_file(path), path.read_bytes()
         value = yaml.load(text, _Loader) if path.suffix == ".yaml" else json.loads(text)
-        reason = "" if isinstance(value, dict) else "an object is expected"
-        if not reason and value.pop("seal", None) not in (None, _seal(value)):
+        seal = value.pop("seal", None) if isinstance(value, dict) else None
+        kind = dict if listed else KINDS.get(path.name, dict)
+        if seal is not None and seal != _seal(value):
             reason = "its content is not the one that it was sealed with"
-        reason = reason or ("" if listed else wrong_kind(value, KINDS.get(path.name, dict)))
-        if not reason:
+        elif not (reason := wrong_kind([] if value is None else value, kind)):
             return dict(value)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -136,17 +135,16 @@ def list_checkpoint(path: Path, size: int, digest: str) -> None:
 
 def unlist_checkpoint(path: Path) -> None:
     """Take a checkpoint out of its run's manifest, before it is deleted."""
-    folder, name = path.absolute().parent.parent, CHECKPOINTS + path.name
-    if name in (files := read_manifest(folder)):
-        rest = {other: entry for other, entry in files.items() if other != name}
-        write_sealed(folder / MANIFEST, {"schema": 1, "files": rest})
+    folder, own = path.absolute().parent.parent, CHECKPOINTS + path.name
+    rest = {name: entry for name, entry in read_manifest(folder).items() if name != own}
+    write_sealed(folder / MANIFEST, {"schema": 1, "files": rest})
 
 
 def digest_of(path: Path, written: str = "") -> str:
     """SHA-256 of a file, read once as long as it does not change; ``written`` is that of what was just written to it."""
     key = (path.absolute(), *_state(path))
     if key not in _digests or written:
-        if len(_digests) >= REMEMBERED:
+        if len(_digests) >= 1000:  # a sweep writes files for days
             del _digests[next(iter(_digests))]
         with path.open("rb") as file:
             _digests[key] = written or hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,8 +28,7 @@ def mend_checkpoints(run: RunFolder, scored_weights: str, keep: str | None) -> N
         say(f"{error}; training goes on without them")
         return
     last, best = (f"{CHECKPOINTS}{name}.ckpt" for name in ("last", "best"))
-    # The scored one may have lost what a fit needs.
-    slim = keep == "weights" and scored_weights == "last" and run.status.get("fitted")
+    slim = keep == "weights" and scored_weights == "last" and run.status.get("fitted")  # best.ckpt is
     for name in problems.keys() & {last, best}:
         run.update(fitted=False)
         again = {last, best} <= problems.keys() or (name == best and scored_weights == "best")

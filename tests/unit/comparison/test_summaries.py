@@ -98,7 +98,7 @@ def test_a_level_that_hydra_reads_as_a_truth_value(tmp_path: Path, given: str | 
     [
         ("", "it is not JSON"),
         ('{"jobs": [{"run": "a"', "it is not JSON"),
-        ("[]", "an object is expected"),
+        ("[]", "it is of a wrong kind"),
         ("{}", "it lists no jobs"),
         ('{"jobs": 3}', "jobs is of a wrong kind"),
         ('{"jobs": ["a"]}', "jobs.0 is of a wrong kind"),
