@@ -23,6 +23,9 @@ COLUMNS = (
     *("val_balanced_accuracy", "val_auroc", "val_case_auroc", "images_per_second"),
 )
 SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/case_auroc")
+Rows = tuple[
+    NDArray[np.int64], NDArray[np.float64]
+]  # of images, ascending: indices (N), logits (N x classes)
 log = logging.getLogger("histo_lightning")
 
 
@@ -34,9 +37,7 @@ def epoch_scores(trainer: Trainer, module: LightningModule) -> dict[str, float]:
     return scores
 
 
-def merged(
-    batches: Sequence[tuple[Tensor, Tensor]], trainer: Trainer
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def merged(batches: Sequence[tuple[Tensor, Tensor]], trainer: Trainer) -> Rows:
     """Of the images of all processes' ``batches`` (indices, int64 B; logits, B x classes) the indices, ascending, each once, and logits."""
     own = [(index.cpu(), logits.detach().float().cpu()) for index, logits in batches]
     shares: list[Any] = [own] * trainer.world_size

@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from histo_lightning.callbacks.checkpoints import BestAndLast, Stopping
-from histo_lightning.callbacks.progress import History, merged
+from histo_lightning.callbacks.progress import History, Rows, merged
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.checkpoint import link_checkpoint
 from histo_lightning.classifier.hardware import resolve
@@ -31,7 +29,6 @@ from histo_lightning.training.cost import cost, reset_peak_memory
 FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
 PATIENCE_SECONDS = 300.0
-Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 class Fitted(NamedTuple):
