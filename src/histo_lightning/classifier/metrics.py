@@ -25,7 +25,7 @@ class TrainingMetrics(Metric):
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.add_state("totals", default=torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, indices: Tensor | None) -> None:
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, indices: Tensor | None = None) -> None:
         """Add a batch: its mean loss (scalar), logits B x classes, labels and, where known, indices int64 B."""
         if indices is not None:
             self.seen.append((indices, logits))

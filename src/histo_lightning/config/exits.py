@@ -20,15 +20,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the
 
 
 def start_program(main: Callable[[], int], module: str) -> None:
-    """Run a front door whose module is the program itself (``python -m``), and leave with its exit status.
-
-    The interpreter ends without being taken apart, which takes a second with torch in it.
-    """
+    """Run a front door whose module is the program itself (``python -m``); leave with its exit status, and without the interpreter's clean-up."""
     if module != "__main__":
         return
     status = EXIT_DEFECT
 
-    def leave() -> None:
+    def leave() -> None:  # taking the interpreter apart takes a second with torch in it
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Warmup(LambdaLR):
-    """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the optimizer's rate; then :meth:`factor`, here none.
+    """Linear warm-up over ``warmup_epochs`` from 1/(steps + 1) of the optimizer's rate; then :meth:`factor`.
 
     ``total_steps`` are those of the fit, infinite where it has no end; it and ``steps_per_epoch`` come from the trainer.
     """
@@ -27,6 +27,10 @@ class Warmup(LambdaLR):
     def factor(self, step: int) -> float:
         """Share of the rate at a step (0-based) after the warm-up."""
         return 1.0
+
+
+class Constant(Warmup):
+    """The rate stays."""
 
 
 class Step(Warmup):

@@ -6,7 +6,9 @@ NUMBER = (int, float)
 NUMBERS = {"*": NUMBER}
 SCORE = dict.fromkeys(("reason", "method"), str) | dict.fromkeys(("value", "low", "high", "cases"), NUMBER)
 LEVEL: dict[str, Any] = {"n": NUMBER, "reason": str, "confusion": [[NUMBER]], "recall": {"*": SCORE}}
-LEVEL |= {"*": SCORE} | dict.fromkeys(("units", "cases", "kish", "always_malignant"), NUMBERS)
+LEVEL |= {"*": SCORE, "missing_classes": [str]} | dict.fromkeys(
+    ("units", "cases", "kish", "always_malignant"), NUMBERS
+)
 LEVEL |= {"binary": LEVEL, "at_threshold": LEVEL | {"threshold": NUMBER, "apparent": bool}}
 POINT: dict[str, Any] = {"threshold": NUMBER, "temperature": NUMBER, "test": {"*": NUMBERS}}
 METRICS: dict[str, Any] = {part: {"*": LEVEL} for part in ("train", "val", "test", "scores")}

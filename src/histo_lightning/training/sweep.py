@@ -117,16 +117,11 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
 
 
 def _chosen(command: Composition, jobs: Jobs) -> str:
-    """The launcher: the one that was named, else joblib where many jobs can share this machine's cores or GPUs.
-
-    Several jobs of one thread do more than one of several threads; a few jobs end before joblib's processes have started.
-    What decides is the same whenever the command is started again, and so are the results.
-    """
+    """The launcher that was named, else joblib where many jobs can share the machine: the same whenever a sweep is started again."""
     named = any("hydra/launcher=" in override for override in command.overrides)
     several = any(job.config.trainer.strategy == "ddp" for job in jobs.values())
-    if named or several or command.launcher != "basic" or not len(jobs) > 2 * jobs_at_once() > 2:
-        return command.launcher
-    return "joblib"
+    free = command.launcher == "basic" and not named and not several
+    return "joblib" if free and len(jobs) > 2 * jobs_at_once() > 2 else command.launcher
 
 
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:

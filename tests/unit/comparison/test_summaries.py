@@ -115,7 +115,7 @@ def test_a_damaged_plan_is_refused_in_one_line(
         analyse([crossed_runs, tmp_path])
     assert str(refused.value).startswith(f"{tmp_path / 'sweep.json'}: is damaged (")
     assert why in str(refused.value)
-    assert "restore it" in str(refused.value)
+    assert "restore " in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

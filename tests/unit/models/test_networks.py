@@ -91,7 +91,7 @@ def test_freezing_leaves_their_head_to_learn(name: str, learns: str) -> None:
     assert {key.split(".")[0] for key, p in frozen.network.named_parameters() if p.requires_grad} == {
         "classifier"
     }
-    with pytest.raises(UserError, match=r"no head can be told"):
+    with pytest.raises(UserError, match=r"no head can be separated"):
         head_of(nn.ReLU())
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
-from histo_lightning.models.schedules import Cosine, Step, Warmup
+from histo_lightning.models.schedules import Constant, Cosine, Step, Warmup
 
 EPOCHS, STEPS = 8, 5
 
@@ -41,7 +41,7 @@ def test_the_cosine_is_torch_s_after_the_warm_up() -> None:
 
 
 def test_a_constant_rate_by_hand() -> None:
-    assert rates(lambda o: Warmup(o, 40, STEPS, warmup_epochs=1)) == pytest.approx(
+    assert rates(lambda o: Constant(o, 40, STEPS, warmup_epochs=1)) == pytest.approx(
         [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6] + [1.0] * 35
     )
 
@@ -65,7 +65,7 @@ def test_a_fit_without_an_end() -> None:
     [
         (lambda o: Step(o, 10, 5, step_size=0), "step_size=0 is below 1"),
         (lambda o: Cosine(o, 10, 5, final_ratio=2), "final_ratio=2 is not between 0 and 1"),
-        (lambda o: Warmup(o, 10, 5, warmup_epochs=-1), "warmup_epochs=-1 is negative"),
+        (lambda o: Constant(o, 10, 5, warmup_epochs=-1), "warmup_epochs=-1 is negative"),
     ],
 )
 def test_wrong_numbers_are_refused(make: Any, message: str) -> None:
@@ -95,7 +95,7 @@ def test_factors_are_the_former_ones_to_the_last_bit(
 ) -> None:
     total = epochs * steps
     makers: list[tuple[dict[str, Any], Any]] = [
-        ({"name": "constant"}, lambda o: Warmup(o, total, steps, warmup)),
+        ({"name": "constant"}, lambda o: Constant(o, total, steps, warmup)),
         ({"name": "step", "step_size": size, "gamma": ratio}, lambda o: Step(o, total, steps, size, ratio, warmup)),
         ({"name": "cosine", "final_ratio": ratio}, lambda o: Cosine(o, total, steps, warmup, ratio)),
     ]  # fmt: skip
