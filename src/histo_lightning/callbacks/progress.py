@@ -44,8 +44,7 @@ def merged(batches: Sequence[tuple[Tensor, Tensor]], trainer: Trainer) -> Rows:
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(shares, own)
     index, logits = map(torch.cat, zip(*chain(*shares), strict=True))
-    # The last batch may be filled up with images of its own.
-    unique, first = np.unique(index.numpy(), return_index=True)
+    unique, first = np.unique(index.numpy(), return_index=True)  # a last batch may be filled up
     return unique, logits.double().numpy()[first]
 
 

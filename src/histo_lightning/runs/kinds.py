@@ -6,7 +6,7 @@ NUMBER = (int, float)
 NUMBERS = {"*": NUMBER}
 SCORE = dict.fromkeys(("reason", "method"), str) | dict.fromkeys(("value", "low", "high", "cases"), NUMBER)
 LEVEL: dict[str, Any] = {"n": NUMBER, "reason": str, "confusion": [[NUMBER]], "recall": {"*": SCORE}}
-LEVEL |= {"*": SCORE, "missing_classes": [str]} | dict.fromkeys(
+LEVEL |= {"*": SCORE, "missing_classes": [str], "headline_classes": [str]} | dict.fromkeys(
     ("units", "cases", "kish", "always_malignant"), NUMBERS
 )
 LEVEL |= {"binary": LEVEL, "at_threshold": LEVEL | {"threshold": NUMBER, "apparent": bool}}

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
@@ -37,14 +38,13 @@ from histo_lightning.training.run import draw_missing, identity_of, prepare_data
 from histo_lightning.training.sweep_folder import Jobs, SweepFolder, watched
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
-BYTES_PER_JOB = 2e9  # of memory, at least
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
 
 
 def jobs_at_once() -> int:
     """How many jobs one machine runs at a time: as many as GPUs where there are any, else as cores, if the memory is enough."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return visible_gpus() or max(min(cores(), int(memory / BYTES_PER_JOB)), 1)
+    return visible_gpus() or max(min(cores(), int(memory / 2e9)), 1)  # 2 GB a job
 
 
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
@@ -127,6 +127,9 @@ def _chosen(command: Composition, jobs: Jobs) -> str:
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    warnings.filterwarnings(
+        "ignore", "A worker stopped while some jobs"
+    )  # joblib replaces one that has grown
     options = [line for line in command.overrides if line.lstrip("+").startswith("hydra.launcher")]
     options += [f"hydra/launcher={command.launcher}", f"sweep={quoted(str(folder.path))}"]
     try:
