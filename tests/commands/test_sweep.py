@@ -19,6 +19,7 @@ SWEEP = (
     "optimizer=sgd",
     "optimizer.lr=1e-3,100",
     "scheduler=constant",
+    "hydra/launcher=basic",
     "trainer.precision=32-true",
     "sweep_name=s",
 )
