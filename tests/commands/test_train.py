@@ -290,19 +290,11 @@ def test_tensorboard_has_a_point_an_epoch_and_hparams(finished) -> None:
 
 
 def test_the_same_command_again_reports_and_leaves_it(finished, cache_dir: Path) -> None:
-    """By the console script, which is the same command."""
     root, folder, _ = finished
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    done = subprocess.run(
-        [Path(sys.executable).parent / "histo-lightning", "train", *SMALL, "epochs=3"],
-        cwd=root,
-        env=environment(cache_dir),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "finished already" in done.stdout
+    again = start(root, cache_dir, *SMALL, "epochs=3")
+    assert finish(again) == 0
+    assert "finished already" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
@@ -320,6 +312,14 @@ def test_a_damaged_status_is_one_line_and_nothing_is_touched(
     assert err.count("\n") == 1
     assert "status.json: is damaged" in err
     assert before == {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
+
+
+def test_the_console_script_is_the_same_command(tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "histo-lightning"
+    line = [script, "train", *SMALL, "seed=7", "--cfg", "job"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\nseed: 7\n" in done.stdout
 
 
 # --- a run that is ended goes on ---

@@ -32,7 +32,6 @@ READ_AT_IMPORT = (
     "OPENBLAS_",
     "TORCH",
     "PYTORCH",
-    "CUDA_",
     "MPL",
     "LC_",
     "LANG",

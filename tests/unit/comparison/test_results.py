@@ -927,8 +927,9 @@ def test_score_columns_are_complete() -> None:
 # --- what is never pooled ------------------------------------------------------------------------------------------
 
 
-def test_every_score_is_compared_or_refused_with_what_is_allowed(copied: Path) -> None:
-    scored = read(folder_of(copied, "resnet18") / "metrics.json")["test"]
+def test_every_score_is_compared_or_refused_with_what_is_allowed(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", magnifications=("40x",), seeds=(0,))
+    scored = read(folder_of(sweep, "resnet18") / "metrics.json")["test"]
     values = {
         f"{level}_{name}"
         for level in ("image", "slide", "case")
@@ -941,9 +942,9 @@ def test_every_score_is_compared_or_refused_with_what_is_allowed(copied: Path) -
     assert "case_ece" not in allowed
     for score in sorted(values - allowed):
         with pytest.raises(UserError, match="give <level>_<score> with level image, slide, case and score"):
-            analyse([copied], score=score)
+            analyse([sweep], score=score)
     for score in sorted(allowed):
-        results, _ = analyse([copied], score=score)
+        results, _ = analyse([sweep], score=score)
         (pair,) = results["families"][0]["comparison"]["pairs"]
         cells = [cell_of(results, model)["value"] for model in ("resnet34", "resnet18")]
         assert pair["difference"] == pytest.approx(cells[0] - cells[1], abs=1e-12), score

@@ -35,6 +35,12 @@ GROUPS = {
     "hydra/launcher": "joblib submitit_local submitit_slurm ray",
 }
 NEEDED = {"split=folders": ["dataset=folders"]}
+MANY_JOBS = (
+    "experiment=depth_study",
+    "experiment=leakage_study",
+    "experiment=official_table",
+    "experiment=ensemble",
+)
 ONE_JOB = ["model=resnet18", "magnification=100x", "split.fold=1", "seed=0"]  # of each product of a study
 
 
@@ -46,7 +52,7 @@ def shipped() -> list[str]:
 
 @pytest.mark.parametrize("option", shipped())
 def test_every_shipped_option_composes_and_can_be_built(option: str) -> None:
-    needed = NEEDED.get(option, ONE_JOB if option.endswith("_study") else [])
+    needed = NEEDED.get(option, ONE_JOB if option in MANY_JOBS else [])
     jobs = read_line(option, *needed).jobs  # check_runs builds what _target_ names
     config = jobs[0].config
     group, name = option.split("=")

@@ -64,7 +64,7 @@ def test_names_shapes_and_outputs_equal_torchvisions(name: str) -> None:
     shapes = [(key, value.shape) for key, value in theirs.state_dict().items()]
     assert [(key, value.shape) for key, value in ours.state_dict().items()] == shapes
     assert [key for key, _ in ours.named_parameters()] == [key for key, _ in theirs.named_parameters()]
-    batch = images()
+    batch = images(side=48)
     for training in (False, True):
         ours.train(training)
         theirs.train(training)
