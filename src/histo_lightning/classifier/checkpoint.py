@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 from histo_lightning.classifier.contents import check_archive, check_values
 from histo_lightning.config.exits import signals_held
 from histo_lightning.errors import UserError
-from histo_lightning.runs.files import replacing
+from histo_lightning.runs.files import replacing, write_atomic
 from histo_lightning.runs.manifest import check_file, digest_of, list_checkpoint, unlist_checkpoint
 
 CHECKPOINT_FORMAT = 2
@@ -81,16 +80,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def link_checkpoint(source: Path, target: Path) -> None:
     """Give a checkpoint a second name in its folder, in one step; a copy where the file system knows no links."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
+    draft, digest = target.with_name(f".{target.name}.{os.getpid()}.tmp"), digest_of(source)
     with signals_held():
+        list_checkpoint(target, source.stat().st_size, digest)
         try:
             os.link(source, draft)
+            draft.replace(target)
         except OSError:
-            shutil.copyfile(source, draft)
-        digest = digest_of(source)
-        list_checkpoint(target, source.stat().st_size, digest)
-        draft.replace(target)
+            write_atomic(target, source.read_bytes())
         digest_of(target, digest)
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from factories.modules import fit_scripted
 from histo_lightning.callbacks.checkpoints import BestAndLast
 from histo_lightning.callbacks.progress import COLUMNS, EpochProgress, History, Pruned, Pruning, merged
+from histo_lightning.classifier.checkpoint import link_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty.*")
 
@@ -39,6 +40,26 @@ def test_the_first_best_epoch_and_the_last_are_kept(
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == best
     assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == len(losses) - 1
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_epoch_before_the_last_is_kept_where_the_best_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("no links on this file system")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    kept = BestAndLast(tmp_path / "checkpoints", save_best=False)
+    fit_scripted(tmp_path, [1.0, 3.0, 2.0], [kept])
+    best, last = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert sorted(path.name for path in best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert (epoch_of(best), epoch_of(last)) == (1, 2)
+    link_checkpoint(last, best)
+    assert best.read_bytes() == last.read_bytes()
+    assert best.samefile(last) == links
+    assert sorted(path.name for path in best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 @pytest.mark.parametrize("after", [[5.0, 5.0], [0.5, 5.0]])
