@@ -12,7 +12,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard._pytorch_graph import graph
 from torchvision.utils import make_grid
 
 from histo_lightning.errors import UserError
@@ -118,7 +117,7 @@ class Dashboard(Callback):
             except UserError:  # a network without a map of features
                 self._explained, self.gradcam = None, 0
                 return
-            share = STRENGTH * torch.from_numpy(scaled_heat(maps, *images.shape[2:]))[:, None]
+            share = STRENGTH * torch.from_numpy(scaled_heat(maps, *images.shape[2:]))[:, None].nan_to_num()
         fields = _colours(images, trainer)
         grid = make_grid(torch.cat([fields, fields * (1 - share) + HEAT * share]), nrow=len(fields))
         for writer in _writers(trainer):
@@ -163,6 +162,8 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
                 warnings.simplefilter("ignore")  # of torch's tracer, about itself
                 # Of a copy: frozen batch norms have a mode of their own. Traced here, for torch would trace three times.
                 network, image = copy.deepcopy(network).eval(), image.detach().float()
+                from torch.utils.tensorboard._pytorch_graph import graph  # torch's own: not there, no graph
+
                 trace: Any = torch.jit.trace
                 _graphs[described] = graph(trace(network, image, check_trace=False), image)  # type: ignore[no-untyped-call]
         writer._get_file_writer().add_graph(_graphs[described])  # type: ignore[no-untyped-call]
