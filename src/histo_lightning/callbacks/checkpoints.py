@@ -86,10 +86,10 @@ class Stopping(Callback):
         torch.set_rng_state(own["generator"])
         if "cuda" in own and pl_module.device.type == "cuda":
             torch.cuda.set_rng_state(own["cuda"], pl_module.device)
-        totals, seen = own["totals"], own["seen"]
+        totals, seen = own["totals"], own.get("seen", [])
         if len(shares) != count:
             totals = sum(each["totals"] for each in shares) / count
-            seen = [*chain(*(each["seen"] for each in shares))]
+            seen = [*chain(*(each.get("seen", []) for each in shares))]
         cast(Classifier, pl_module).train_metrics.restore(totals, seen)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -23,9 +23,7 @@ COLUMNS = (
     *("val_balanced_accuracy", "val_auroc", "val_case_auroc", "images_per_second"),
 )
 SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/case_auroc")
-Rows = tuple[
-    NDArray[np.int64], NDArray[np.float64]
-]  # of images, ascending: indices (N), logits (N x classes)
+Rows = tuple[NDArray[np.int64], NDArray[np.float64]]  # indices (N, ascending), logits (N x classes)
 log = logging.getLogger("histo_lightning")
 
 
@@ -71,7 +69,7 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("rows", "monitored", "seconds"):
             setattr(self, name, list(state_dict[name]))
-        self.trained = state_dict["trained"]
+        self.trained = state_dict.get("trained", {})  # not in checkpoints of version 0.1
         self._lr, spent = state_dict.get("begun", (0.0, 0.0))  # an epoch that was left, and goes on
         self._start = time.perf_counter() - spent
 
