@@ -26,7 +26,7 @@ from histo_lightning.runs import RunFolder
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
 
-FOLDER = "HISTO_RUN_FOLDER"  # where the first process works; the others are started with it
+FOLDER = "HISTO_RUN_FOLDER"  # number and folder of the first process, with which it starts the others
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun and submitit, Slurm, Lightning's launcher
 PATIENCE_SECONDS = 300.0
 
@@ -145,7 +145,7 @@ def rank() -> int:
 def first_of_several(folder: Path) -> Iterator[None]:
     """In the first process: give the others the folder; leave no trace of them in the environment afterwards."""
     names = {FOLDER, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ)
-    os.environ[FOLDER] = str(folder.resolve())
+    os.environ[FOLDER] = f"{os.getpid()} {folder.resolve()}"
     try:
         yield
     finally:
@@ -162,16 +162,16 @@ def leave_group() -> None:
 
 def folder_of_first(parent: Path, name: str) -> Path:
     """In another process: the folder of the first one, which is waited for where Lightning did not start this process."""
-    parent_id = os.getppid()
+    first, _, folder = os.environ.get(FOLDER, "").partition(" ")
 
     def end_with_parent() -> None:  # else it would work on unseen, without the lock
-        while os.getppid() == parent_id:
+        while os.getppid() == int(first):
             time.sleep(1.0)
         os._exit(EXIT_INTERRUPTED)
 
-    if FOLDER in os.environ:
+    if first:
         threading.Thread(target=end_with_parent, daemon=True).start()
-        return Path(os.environ[FOLDER])
+        return Path(folder)
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         for path in sorted(parent.glob(f"{name}*"), reverse=True):

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder
 from histo_lightning.training import fit
@@ -30,7 +32,7 @@ def test_the_number_of_a_process(monkeypatch: pytest.MonkeyPatch, environment, n
 def test_the_first_process_leaves_nothing_in_the_environment(tmp_path: Path) -> None:
     before = dict(os.environ)
     with first_of_several(tmp_path / "run"):
-        assert Path(os.environ[FOLDER]) == (tmp_path / "run").resolve()
+        assert os.environ[FOLDER] == f"{os.getpid()} {(tmp_path / 'run').resolve()}"
         os.environ["LOCAL_RANK"] = "0"  # Lightning's launcher does
         os.environ["MASTER_PORT"] = "1"
     assert dict(os.environ) == before
@@ -50,7 +52,8 @@ def test_a_process_that_slurm_started_finds_the_living_run(
 
 
 PARENT = """
-import subprocess, sys, time
+import os, subprocess, sys, time
+os.environ["HISTO_RUN_FOLDER"] = f"{os.getpid()} {sys.argv[1]}"
 child = subprocess.Popen([sys.executable, "-c", '''
 import os, time
 from pathlib import Path
@@ -72,10 +75,8 @@ def alive(pid: int) -> bool:
 
 
 def test_a_further_process_ends_when_the_first_is_killed(tmp_path: Path) -> None:
-    environment = os.environ | {FOLDER: str(tmp_path / "run")}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    line = [sys.executable, "-c", PARENT, str(tmp_path / "run")]
+    parent = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     number, folder = parent.stdout.readline().split(" ", 1)
     assert folder.strip() == str(tmp_path / "run")
@@ -88,3 +89,14 @@ def test_a_further_process_ends_when_the_first_is_killed(tmp_path: Path) -> None
     while alive(child) and time.monotonic() < until:
         time.sleep(0.05)
     assert not alive(child)
+
+
+def test_a_further_process_ends_when_the_first_was_killed_before_it_looked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statuses, ended = list[int](), threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda status: (statuses.append(status), ended.set()))
+    monkeypatch.setenv(FOLDER, f"{os.getpid()} run")  # which did not start this process
+    assert folder_of_first(Path(), "run") == Path("run")
+    assert ended.wait(10)
+    assert statuses[0] == EXIT_INTERRUPTED
