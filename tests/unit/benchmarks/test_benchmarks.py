@@ -1,5 +1,6 @@
 """The benchmark: its verdicts are right, its opponent trains, and its rows come from real runs."""
 
+import ast
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import BenchmarkConfig
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
+from histo_lightning.training.objects import build_datamodule
 
 measure = benchmarks("measure")
 judged = measure.judged
@@ -109,3 +111,21 @@ def test_without_a_gpu_its_rows_say_so(small: BenchmarkConfig) -> None:
 def test_an_unknown_row_is_refused(small: BenchmarkConfig) -> None:
     with pytest.raises(UserError, match="select=P99: no such row"):
         benchmarks("suite").measure(replace(small, select=["P99"]))
+
+
+def test_the_plain_lightning_opponent_trains_and_tests(
+    small: BenchmarkConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = build_datamodule(small)
+    data.setup()
+    for part in ("train", "val", "test"):
+        records = data.parts[part].records
+        chosen = [next(r for r in records if r.class_name == name) for name in ("benign", "malignant")]
+        benchmarks("naive").link_tree(data.source.root, chosen, tmp_path / "tree" / part)
+    opponent = benchmarks("plain_lightning")
+    opponent.main(tmp_path / "tree", tmp_path / "out", size=64, batch=2, epochs=1, model="resnet18")
+    scores = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    assert {"test_loss", "test_accuracy", "test_auroc"} <= scores.keys()
+    assert math.isfinite(scores["test_loss"])
+    assert any(tmp_path.rglob("last.ckpt"))
+    assert any(tmp_path.rglob("events.*"))
