@@ -7,16 +7,16 @@ SOAK_SECONDS ?= 1200
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm soak soak-kills soak-damage soak-sweep format clean
+.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm types pytest soak soak-kills soak-damage soak-sweep format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# The stamp is newer than what it was made from, so nothing is installed twice.
+# The stamp is newer than what it was made from, so nothing is installed twice. Python compiles what is imported, a tenth of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' || { echo "Python 3.11.4 to 3.13 is needed; name one: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,export,loggers,ray,tune]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev,export,loggers,ray,tune]'
 	touch $@
 
 setup: $(VENV)/.installed ## the environment alone, in .venv (idempotent)
@@ -48,8 +48,13 @@ slurm: ## install Debian's Slurm and munge, for the tests on a real Slurm (needs
 test: setup ## everything CI runs: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --jobs=2 types pytest
+
+types:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+pytest:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take long: kills, soak

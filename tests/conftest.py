@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -27,9 +28,12 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of its own: tests neither use nor fill the user's. ``HISTO_TEST_CACHE`` keeps one between sessions."""
     if kept := os.environ.get("HISTO_TEST_CACHE"):
         return Path(kept)
-    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers: each would draw the same images
-        return tmp_path_factory.getbasetemp().parent / "cache"
-    return tmp_path_factory.mktemp("cache")
+    several = "PYTEST_XDIST_WORKER" in os.environ  # one for all workers: each would draw the same images
+    cache = tmp_path_factory.getbasetemp().parent / "cache" if several else tmp_path_factory.mktemp("cache")
+    cache.mkdir(exist_ok=True)
+    with suppress(FileExistsError):  # as XDG_CACHE_HOME and as the key cache_dir it is the same
+        (cache / "histo_lightning").symlink_to(cache)
+    return cache
 
 
 @pytest.fixture(scope="session")

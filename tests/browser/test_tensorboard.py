@@ -78,9 +78,8 @@ def sees(served: tuple[str, Path]) -> Iterator[Callable[..., str]]:
     def look(tab: str, *expected: str) -> str:
         text = ""
         for attempt in range(160):
-            if (
-                attempt % 40 == 0
-            ):  # opened again: what the server had not read yet, the page does not ask for later
+            # Opened again: what the server had not read yet, the page does not ask for later.
+            if attempt in (0, 10, 30, 70, 110):
                 driver.get("about:blank")
                 driver.get(f"{served[0]}#{tab}")
             text = str(driver.execute_script(TEXT))

@@ -1,6 +1,7 @@
 """What a user of Lightning tries first: Classifier and BreakHisDataModule in a plain Trainer, without this package's commands."""
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*have no `validation_step`.*"),
 ]
 
+FEW_IMAGES: dict[str, Any] = {"images_per_slide": 2, "synthetic_size": 140}
+
 
 @pytest.fixture
 def data(cache_dir: Path) -> BreakHisDataModule:
-    return BreakHisDataModule(image_size=32, cache_dir=cache_dir / "histo_lightning")
+    return BreakHisDataModule(image_size=32, cache_dir=cache_dir / "histo_lightning", **FEW_IMAGES)
 
 
 @pytest.fixture
@@ -200,7 +203,7 @@ def test_callbacks_of_lightning(tmp_path: Path, data: BreakHisDataModule, small:
 def test_learning_rate_finder_and_batch_size_scaler(
     tmp_path: Path, data: BreakHisDataModule, small: Classifier
 ) -> None:
-    run = trainer(tmp_path, max_epochs=5, logger=False, enable_checkpointing=False)
+    run = trainer(tmp_path, max_epochs=8, logger=False, enable_checkpointing=False)
     found = Tuner(run).lr_find(small, data, num_training=40, early_stop_threshold=None)
     assert len(found.results["loss"]) >= 40
     assert small.lr == found.suggestion()
@@ -214,7 +217,7 @@ import sys
 import pytorch_lightning as pl
 from histo_lightning import BreakHisDataModule, Classifier
 
-data = BreakHisDataModule(image_size=32, cache_dir=sys.argv[1])
+data = BreakHisDataModule(image_size=32, images_per_slide=2, synthetic_size=140, cache_dir=sys.argv[1])
 pl.seed_everything(0)
 trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False, enable_checkpointing=False,
                      enable_progress_bar=False, enable_model_summary=False)
@@ -223,7 +226,8 @@ trainer.fit(model, data)
 (scores,) = trainer.test(model, data, verbose=False)
 batches = trainer.predict(model, data)
 names = [name for batch in batches for name in batch["image"]]
-print("RANK", trainer.global_rank, len(set(names)), len(data.parts["test"].records), round(scores["test/loss"], 6))
+found = trainer.global_rank, len(set(names)), len(data.parts["test"].records), round(scores["test/loss"], 6)
+sys.stdout.write(f"RANK {found}\\n")  # at once: both processes write
 """
 
 
@@ -238,12 +242,12 @@ def test_two_processes(tmp_path: Path, data: BreakHisDataModule, cache_dir: Path
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    lines = sorted(line.split() for line in done.stdout.splitlines() if line.startswith("RANK"))
-    assert [line[1] for line in lines] == ["0", "1"]
-    assert lines[0][4] == lines[1][4]  # the same score on both
-    shares = [int(line[2]) for line in lines]
-    assert sum(shares) >= int(lines[0][3])
-    assert max(shares) < int(lines[0][3])
+    lines = sorted(re.findall(r"RANK \((\d), (\d+), (\d+), ([\d.]+)\)", done.stdout))
+    assert [line[0] for line in lines] == ["0", "1"], done.stdout
+    assert lines[0][3] == lines[1][3]  # the same score on both
+    shares = [int(line[1]) for line in lines]
+    assert sum(shares) >= int(lines[0][2])
+    assert max(shares) < int(lines[0][2])
 
 
 class Foreign(pl.LightningModule):
@@ -342,14 +346,16 @@ def test_defaults_are_those_of_the_config_files() -> None:
 
 def test_fold_and_augment_mean_what_the_keys_mean(cache_dir: Path) -> None:
     cache = cache_dir / "histo_lightning"
-    one = BreakHisDataModule(image_size=32, fold=1, augment="none", cache_dir=cache)
+    one = BreakHisDataModule(image_size=32, fold=1, augment="none", cache_dir=cache, **FEW_IMAGES)
     one.setup()
     assert one.split is not None
     assert one.split.fold == 1
     assert one.evaluation_size == (32, 32)
     batch = next(iter(one.val_dataloader()))
     assert batch["image"].shape[2:] == (32, 32)
-    field = BreakHisDataModule(image_size=32, augment={"name": "none", "evaluate": "field"}, cache_dir=cache)
+    field = BreakHisDataModule(
+        image_size=32, augment={"name": "none", "evaluate": "field"}, cache_dir=cache, **FEW_IMAGES
+    )
     field.setup()
     assert next(iter(field.val_dataloader()))["image"].shape[2:] == field.evaluation_size != (32, 32)
     assert BreakHisDataModule(split="official").split_settings.fold == 1
@@ -402,13 +408,14 @@ def test_every_default_of_the_dataclasses_runs(
 ) -> None:
     from dataclasses import replace
 
-    from histo_lightning.config.schema import Config
+    from histo_lightning.config.schema import Config, DatasetConfig
     from histo_lightning.training.run import run_training
 
     config = replace(
         Config(), output_dir=str(tmp_path), cache_dir=str(cache_dir / "histo_lightning"), epochs=1
     )
-    config.image_size = 32  # the only other change: one epoch at 112 pixels takes a minute
+    # The only other changes: one epoch at 112 pixels takes a minute, and so does drawing the images.
+    config.image_size, config.dataset = 32, DatasetConfig(images_per_slide=2, image_size=140)
     monkeypatch.setattr(
         "histo_lightning.classifier.hardware.cores", lambda: 1
     )  # another test runs beside this one

@@ -5,6 +5,7 @@ from their stain, as a network can. The real network does it in ``make test-long
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,13 @@ from histo_lightning.data.splits.build import labelled
 from histo_lightning.evaluation.differences.leakage import contrast, injection
 
 SHUFFLES = (0, 1, 2, 3)
+FEW_IMAGES: dict[str, Any] = {"images_per_slide": 2, "synthetic_size": 140}
 
 
 @pytest.fixture(scope="module")
 def embedded(cache_dir: Path) -> tuple[list[Record], dict[str, np.ndarray]]:
     """Records of the embedded set at 40X, all magnifications for the partition, and six colour features an image."""
-    data = BreakHisDataModule(cache_dir=cache_dir)
+    data = BreakHisDataModule(cache_dir=cache_dir, **FEW_IMAGES)
     data.setup()
     assert data.source is not None
     assert data.pixels is not None
@@ -95,7 +97,7 @@ def test_splits_by_image_reward_memory_and_by_case_do_not(embedded) -> None:
 
 def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> None:
     plan = SplitConfig(name="injection", injected=0.5, shuffle_labels=True)
-    data = BreakHisDataModule(split=plan, cache_dir=cache_dir)
+    data = BreakHisDataModule(split=plan, cache_dir=cache_dir, **FEW_IMAGES)
     data.setup()
     assert data.split is not None
     assert data.source is not None
@@ -105,7 +107,9 @@ def test_what_trains_sees_the_shuffled_classes_and_says_so(cache_dir: Path) -> N
     for part in data.parts.values():
         assert [CLASSES[label] for label in part.labels] == [shuffled[r.case] for r in part.records]
     assert any(shuffled[r.case] != true[r.case] for r in data.parts["train"].records)
-    honest = BreakHisDataModule(split=SplitConfig(name="injection", injected=0.5), cache_dir=cache_dir)
+    honest = BreakHisDataModule(
+        split=SplitConfig(name="injection", injected=0.5), cache_dir=cache_dir, **FEW_IMAGES
+    )
     honest.setup()
     assert [CLASSES[label] for label in honest.parts["train"].labels] == [
         true[r.case] for r in honest.parts["train"].records
