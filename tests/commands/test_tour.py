@@ -66,7 +66,8 @@ def test_the_trainer_example_of_the_readme(tmp_path: Path, cache_dir: Path) -> N
     """Its lines, on the embedded data set and for one epoch."""
     (code,) = re.findall(r"```python\n(import pytorch_lightning.*?)```", README, re.DOTALL)
     code = code.replace(
-        '"breakhis", "/data/BreaKHis_v1", magnification="100x"', '"synthetic", image_size=64, batch_size=64, images_per_slide=2, synthetic_size=140'
+        '"breakhis", "/data/BreaKHis_v1", magnification="100x"',
+        '"synthetic", image_size=64, batch_size=64, images_per_slide=2, synthetic_size=140',
     )
     code = code.replace("max_epochs=20", 'max_epochs=1, accelerator="cpu", logger=False').replace(
         "resnet34", "resnet10"
