@@ -5,18 +5,20 @@ BIN := $(VENV)/bin
 ARGS ?=
 SOAK_SECONDS ?= 1200
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE # else every process of a test compiles this package anew
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm types pytest soak soak-kills soak-damage soak-sweep format clean
+.PHONY: help setup train sweep bench docs dashboard browser slurm test test-long test-slurm types pytest soak soak-kills soak-damage soak-sweep soak-processes format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# The stamp is newer than what it was made from, so nothing is installed twice. Python compiles what is imported, a tenth of it.
+# The stamp is newer than what it was made from, so nothing is installed twice.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' || { echo "Python 3.11.4 to 3.13 is needed; name one: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev,export,loggers,ray,tune]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # on all cores, not on one as pip does; templates among them are no Python
 	touch $@
 
 setup: $(VENV)/.installed ## the environment alone, in .venv (idempotent)
@@ -63,9 +65,9 @@ test-long: setup ## the tests that take long: kills, soak
 test-slurm: setup ## sweeps on a real Slurm of one node, set up on 127.0.0.1 (`make slurm` installs it)
 	$(BIN)/python -m pytest tests/slurm -m slurm $(ARGS)
 
-soak: setup ## half an hour of kills, damaged files and one long sweep; the figures go to docs/soak.md
+soak: setup ## half an hour of kills, damaged files, killed processes and one long sweep; the figures go to docs/soak.md
 	mkdir -p outputs/soak
-	$(MAKE) -j2 soak-kills soak-damage soak-sweep
+	$(MAKE) -j2 soak-kills soak-damage soak-sweep soak-processes
 	$(BIN)/python docs/generate.py soak=outputs/soak
 
 soak-kills:
@@ -76,6 +78,9 @@ soak-damage:
 
 soak-sweep: soak-kills
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m factories.soak trials=50
+
+soak-processes: soak-damage
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m factories.killed trials=20 seconds=300
 
 format: setup ## format and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -212,6 +212,13 @@ def read_soak(folder: Path) -> dict[str, Any]:
     kills, damage, sweep = (
         json.loads((folder / f"{name}.json").read_text()) for name in ("kills", "damage", "sweep")
     )
+    processes: dict[str, dict[str, int]] = {}
+    for one in json.loads((folder / "processes.json").read_text()):
+        counts = processes.setdefault(
+            one["kind"], dict.fromkeys(("first", "other", "job", "none", "differing"), 0)
+        )
+        counts[one["killed"] or "none"] += 1
+        counts["differing"] += bool(one["differences"])
     outcomes = Counter((one["kind"], one["outcome"]) for one in damage)
     kinds = {
         kind: {o: n for (k, o), n in sorted(outcomes.items()) if k == kind} for kind, _ in sorted(outcomes)
@@ -220,6 +227,7 @@ def read_soak(folder: Path) -> dict[str, Any]:
         "kills": {name: kills[name] for name in ("trials", "kills", "differing", "kills_by_moment")},
         "damage": kinds,
         "sweep": {name: sweep[name] for name in ("trials", "finished", "growth")},
+        "processes": processes,
     }
 
 
@@ -246,6 +254,15 @@ def soak() -> Iterator[str]:
     names = sorted({outcome for counts in damage.values() for outcome in counts})
     rows = [(kind, *(str(counts.get(name, 0)) for name in names)) for kind, counts in damage.items()]
     yield from table(rows, ("damage", *names))
+    yield "\n## One of several processes\n"
+    yield (
+        "A command of several processes is started, one of them is killed at a random time, and the same command is started again: "
+        "*first*: the command itself, *other*: the second process of its run, *job*: a process that works on a job of its sweep, "
+        "*none*: it had ended before; *differing*: something was not as in one that was left alone.\n"
+    )
+    names = ["first", "other", "job", "none", "differing"]
+    rows = [(kind, *(str(counts[name]) for name in names)) for kind, counts in last["processes"].items()]
+    yield from table(rows, ("command", *names))
     yield "\n## One long sweep\n"
     growth = ", ".join(
         f"{value:g} {name.replace('memory_mib', 'MiB of memory')}" for name, value in sweep["growth"].items()

@@ -118,5 +118,6 @@ def test_the_plain_script_of_the_page(
     names: dict = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exec(compile(PLAIN, "extend.md", "exec"), names)
+        few = PLAIN.replace("image_size=64)", "image_size=64, images_per_slide=2, synthetic_size=140)")
+        exec(compile(few, "extend.md", "exec"), names)
     assert "test/case_auroc" in names["trainer"].callback_metrics

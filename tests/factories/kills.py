@@ -223,16 +223,18 @@ def run_whole(root: Path, cache_dir: Path, *overrides: str, pictures: bool = Fal
 
 
 def trial(root: Path, whole: Whole, cache_dir: Path, generator: random.Random) -> dict[str, Any]:
-    """Kill a run one to three times, each at a moment drawn from those of a whole run; go on; what differs in the end.
+    """Kill a run up to twelve times, each at a moment drawn from those of a whole run; go on; what differs in the end.
 
-    Every kind of moment is as likely as the others; where images are decoded, the cache is a cold one.
+    Every kind of moment is as likely as the others, and early ones are likelier: an attempt that goes on has less to do. Where
+    images are decoded, the cache is a cold one.
     """
     kills, counts = list[str](), Counter(whole.moments) | Counter({ANY_TIME: 1})
-    for _ in range(generator.randint(1, 3)):
+    for _ in range(generator.randint(1, 12)):
         name = generator.choice(sorted(counts))
         if "decode" in name:
             cache_dir = root / "cache"
-        moment: dict[str, Any] = {"at": generator.randint(1, counts[name]), "hook": name}
+        at = generator.randint(1, generator.randint(1, counts[name]))
+        moment: dict[str, Any] = {"at": at, "hook": name}
         if name == ANY_TIME:
             moment = {"after": generator.uniform(0, whole.seconds)}
         status, _ = attempt(root, cache_dir, *whole.overrides, **moment, pictures=whole.pictures)

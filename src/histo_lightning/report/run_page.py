@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
 from histo_lightning.report.words import Json
 from histo_lightning.runs import read_bytes, read_json
+from histo_lightning.runs.forks import beside
 
 FILES = (
     "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
@@ -57,25 +59,34 @@ def part_figures(
 
 
 def draw_plots(
-    run_folder: Path, formats: Sequence[str] = ("png",), read_image: Reader | None = None
+    run_folder: Path, formats: Sequence[str] = ("png",), read_image: Reader | None = None, fork: bool = False
 ) -> list[Path]:
     """Draw ``plots/*`` of a run folder from its tables, the worst errors too where their pixels can be read.
 
-    The files written, each whole or not at all; UserError where a table is damaged or a picture cannot be written.
+    The files written, each whole or not at all, but with ``fork`` not those of validation, which another process draws;
+    UserError where a table is damaged or a picture cannot be written.
     """
-    metrics, plots = read_metrics(run_folder), run_folder / "plots"
+    metrics, paths = read_metrics(run_folder), list[Path]()
     history, best = curves.read_history(run_folder / "history.csv"), int(metrics["best_epoch"])
     # Of eight subtypes there is no baseline: "malignant" is no answer there.
     baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
-    figures = {"loss": curves.curve_figure(history, "loss", best)}
-    figures["accuracy"] = curves.curve_figure(history, "accuracy", best, baseline)
     threshold = (metrics.get("operating_point") or {}).get("threshold")
-    for part in ("val", "test"):
+
+    def draw(name: str, figure: Figure) -> None:
+        paths.extend(save_picture(figure, run_folder / "plots" / name, formats))
+
+    def draw_part(part: str) -> None:
         if metrics.get(part):
             table = read_predictions(run_folder / "predictions" / f"{part}.csv")
             drawn = part_figures(table, metrics[part], threshold, metrics.get("temperature"), read_image)
-            figures |= {f"{name}_{part}": figure for name, figure in drawn}
-    return [path for name, figure in figures.items() for path in save_picture(figure, plots / name, formats)]
+            for name, figure in drawn:
+                draw(f"{name}_{part}", figure)
+
+    with beside(partial(draw_part, "val"), fork):
+        draw("loss", curves.curve_figure(history, "loss", best))
+        draw("accuracy", curves.curve_figure(history, "accuracy", best, baseline))
+        draw_part("test")
+    return paths
 
 
 def draw_evaluation(

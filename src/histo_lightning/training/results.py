@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from histo_lightning.callbacks.scored import write_scored
 from histo_lightning.classifier.checkpoint import read_checkpoint, save_atomic, weights_only
+from histo_lightning.classifier.hardware import resolve
 from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
@@ -160,9 +161,10 @@ def draw_run(config: Config, folder: Path, data: BreakHisDataModule) -> None:
     """Pictures, ``report.html`` and what TensorBoard shows of a scored run."""
     data.setup()
     assert data.pixels is not None
-    pixels, rows, formats = data.pixels, dict[str, int](), config.report.formats
+    pixels, rows, fork = data.pixels, dict[str, int](), resolve(config.trainer).threads > 1
     for part in data.parts.values():
         rows |= zip((record.path for record in part.records), part.rows.tolist(), strict=True)
-    draw_plots(folder, formats, lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None)
+    read = lambda path: pixels.take(np.array([rows[path]]))[0] if path in rows else None  # noqa: E731
+    draw_plots(folder, config.report.formats, read, fork)
     write_report(folder)
     write_board(config, folder)

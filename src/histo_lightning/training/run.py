@@ -2,14 +2,17 @@
 
 import io
 import logging
+import multiprocessing
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import yaml
-from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
@@ -35,7 +38,6 @@ from histo_lightning.training.objects import build_datamodule
 from histo_lightning.training.repair import drawings_damaged, mend_checkpoints
 from histo_lightning.training.results import draw_run, write_board, write_results
 
-FEWEST_FOR_PROCESSES = 6  # below that, starting processes (imports) takes longer than drawing
 log = logging.getLogger("histo_lightning")
 
 
@@ -139,21 +141,26 @@ def run_training(
 def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     """Draw every run that has no ``report.html`` yet; a line for each that failed, since no result is lost by that."""
     missing = [run for run in runs if not (run / "report.html").is_file() or damaged(run, hashes=False)]
-    processes = min(cores(), len(missing)) if len(missing) >= FEWEST_FOR_PROCESSES else 1
     problems = list[str]()
-    with StepProgress("drawing pictures", shown) as progress:
-        for problem in Parallel(processes, return_as="generator")(map(delayed(_draw), missing)):
+    # A forked process has imported what it needs.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with (
+        StepProgress("drawing pictures", shown) as progress,
+        ProcessPoolExecutor(max(min(cores(), len(missing)), 1), context) as pool,
+    ):
+        for problem in pool.map(_draw, missing):
             problems.append(problem)
             progress(len(problems), len(missing))
     return list(filter(None, problems))
 
 
 def _draw(run: Path) -> str:
+    torch.set_num_threads(1)  # after a fork more would wait for ever
     try:
         drawings_damaged(run, hashes=False)
         config: Any = to_config(cast(DictConfig, OmegaConf.load(io.BytesIO(read_bytes(run / "config.yaml")))))
         import_modules(config.imports)
-        config.trainer.progress = "none"
+        config.trainer.progress, config.trainer.threads = "none", 1
         draw_run(config, run, prepare_data(config))
         write_manifest(run)
     except (UserError, OSError) as error:
