@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SOAK_SECONDS ?= 1200
+SOAK_SECONDS ?= 1500
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # else every process of a test compiles this package anew
 
@@ -71,7 +71,7 @@ soak: setup ## half an hour of kills, damaged files, killed processes and one lo
 	$(BIN)/python docs/generate.py soak=outputs/soak
 
 soak-kills:
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m factories.kills trials=1000 seconds=$(SOAK_SECONDS)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m factories.kills kills=1000 seconds=$(SOAK_SECONDS)
 
 soak-damage:
 	HISTO_SOAK=outputs/soak HISTO_TRIALS=1000 HISTO_SECONDS=$(SOAK_SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -k used_without_a_word tests/commands/test_damage.py

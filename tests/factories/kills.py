@@ -1,6 +1,6 @@
 """Runs that are killed or stopped at chosen moments, and what may differ afterwards: nothing.
 
-``PYTHONPATH=tests python -m factories.kills trials=100 seed=0 seconds=1500 json=outputs/soak/kills.json`` kills runs at
+``PYTHONPATH=tests python -m factories.kills kills=100 seed=0 seconds=1500 json=outputs/soak/kills.json`` kills runs at
 random moments, goes on with them, compares them with one that nobody disturbed, and writes what it found.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -225,11 +225,12 @@ def run_whole(root: Path, cache_dir: Path, *overrides: str, pictures: bool = Fal
 def trial(root: Path, whole: Whole, cache_dir: Path, generator: random.Random) -> dict[str, Any]:
     """Kill a run up to twelve times, each at a moment drawn from those of a whole run; go on; what differs in the end.
 
-    Every kind of moment is as likely as the others, and early ones are likelier: an attempt that goes on has less to do. Where
-    images are decoded, the cache is a cold one.
+    Every kind of moment is as likely as the others, and early ones are likelier. After a kill they are drawn from what a whole run
+    does after that moment: an attempt that goes on has no more to do. Where images are decoded, the cache is a cold one.
     """
-    kills, counts = list[str](), Counter(whole.moments) | Counter({ANY_TIME: 1})
+    kills, rest = list[str](), list(whole.moments)
     for _ in range(generator.randint(1, 12)):
+        counts = Counter(rest) | Counter({ANY_TIME: 1})
         name = generator.choice(sorted(counts))
         if "decode" in name:
             cache_dir = root / "cache"
@@ -243,6 +244,8 @@ def trial(root: Path, whole: Whole, cache_dir: Path, generator: random.Random) -
         if status != -signal.SIGKILL:
             return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
         kills.append(f"{name} {next(iter(moment.values()))}")
+        if name in rest:
+            rest = rest[[number for number, one in enumerate(rest) if one == name][at - 1] :]
     status, _ = attempt(root, cache_dir, *whole.overrides, pictures=whole.pictures)
     if status:
         return {"kills": kills, "differences": [f"exit status {status}: {_last_line(root)}"]}
@@ -253,15 +256,15 @@ def _last_line(root: Path) -> str:
     return ((root / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
 
 
-def soak(trials: int, seed: int, cache_dir: Path, seconds: float = 1e9) -> dict[str, Any]:
-    """``trials`` of :func:`trial` at most, begun within ``seconds``, of all ``SOAKED`` in turn; every ninth draws pictures."""
+def soak(kills: int, seed: int, cache_dir: Path, seconds: float = 1e9) -> dict[str, Any]:
+    """:func:`trial` until there were ``kills``, begun within ``seconds``, of all ``SOAKED`` in turn; every ninth draws pictures."""
     generator, outcomes, start = random.Random(seed), list[dict[str, Any]](), time.monotonic()
     wholes: dict[tuple[str, bool], Whole] = {}
     gc.freeze()  # else a collection in a forked process would copy all that was imported
     with tempfile.TemporaryDirectory() as parent, narrow():
         root = Path(parent)
-        for number in range(trials):
-            if time.monotonic() - start > seconds:
+        for number in count():
+            if time.monotonic() - start > seconds or sum(len(one["kills"]) for one in outcomes) >= kills:
                 break
             kind, pictures = [*SOAKED][number % len(SOAKED)], number % 9 == 0
             if (kind, pictures) not in wholes:
@@ -287,7 +290,7 @@ def soak(trials: int, seed: int, cache_dir: Path, seconds: float = 1e9) -> dict[
 
 def main() -> int:
     given = {
-        "trials": "100",
+        "kills": "100",
         "seed": "0",
         "json": "outputs/soak/kills.json",
         "cache_dir": "",
@@ -295,7 +298,7 @@ def main() -> int:
     }
     given |= dict(argument.split("=", 1) for argument in sys.argv[1:])
     cache_dir = Path(given["cache_dir"] or os.environ.get("HISTO_TEST_CACHE") or tempfile.gettempdir())
-    found = soak(int(given["trials"]), int(given["seed"]), cache_dir, seconds=float(given["seconds"]))
+    found = soak(int(given["kills"]), int(given["seed"]), cache_dir, seconds=float(given["seconds"]))
     path = Path(given["json"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
