@@ -2,8 +2,11 @@
 
 import re
 
-# Words of RuntimeErrors: torch's, oneDNN's, threading's; and pathlib's.
-NO_MEMORY = "can't allocate memory|out of memory|not create a primitive|bad_alloc|can't start new thread"
+# Names and words of errors: torch's, oneDNN's, threading's, the linker's, ONNX's; and pathlib's.
+NO_MEMORY = (
+    "MemoryError|allocate memory|out of memory|not create a primitive|bad_alloc|can't start new thread"
+)
+NO_MEMORY += "|failed to map segment|failed to serialize proto"
 NO_HOME = "home directory"
 
 
@@ -25,15 +28,21 @@ class UserError(Exception):
 def error_line(error: BaseException) -> str:
     """One line about an error; what a disk, a permission or a lack of memory caused anywhere is no ``defect: ...``."""
     text = escaped(" ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]))
+    cause: BaseException | None = error
+    while cause is not None and not re.search(NO_MEMORY, f"{type(cause).__name__} {cause}", re.IGNORECASE):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        what = " ".join(str(cause).split())[:200] or type(cause).__name__
+        return (
+            f"not enough memory ({escaped(what)}); use a smaller batch_size or image_size, or fewer processes"
+        )
     if isinstance(error, UserError):
         return text
-    if isinstance(error, MemoryError) or re.search(NO_MEMORY, text):
-        return f"not enough memory ({text[:200]}); use a smaller batch_size or image_size, or fewer processes"
     if isinstance(error, RuntimeError) and NO_HOME in text:
         return "no home folder is known for ~; write the path in full, or set HOME"
     if isinstance(error, RecursionError):
         return f"nested too deeply ({text}); flatten the folders, lists or brackets that were given"
-    cause: BaseException | None = error
+    cause = error
     while cause is not None:
         if isinstance(cause, OSError) or type(cause).__module__ == "sqlite3":
             file, reason = getattr(cause, "filename", None), getattr(cause, "strerror", None) or cause

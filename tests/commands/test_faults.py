@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from factories.forkserver import server
 from factories.runs import SMALL, logits_of, main_here, read, run_folder, start, train_here
 from factories.soak import has_grown, soak
 
@@ -61,6 +62,34 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     run = run_folder(tmp_path)
     assert scores(run) == scores(whole)
     assert read(run / "status.json")["seconds"] < 600
+
+
+SCARCE = """
+import resource, sys
+from histo_lightning import export
+size = resource.getpagesize() * int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (size + {more} * 2**20,) * 2)
+sys.argv = ["export", *{arguments}]
+from histo_lightning.config.exits import guard
+sys.exit(guard(export.main))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the limit is of Linux")
+def test_too_little_memory_is_one_line_and_leaves_nothing(whole: Path, tmp_path: Path) -> None:
+    """Where a network is built, a library is loaded, a file is mapped; with enough the same command works."""
+    arguments = [f"checkpoint={whole / 'checkpoints' / 'best.ckpt'}", f"output_dir={tmp_path}"]
+    ends = []
+    for more in (0, 60, 100, 2000):
+        code = SCARCE.format(more=more, arguments=[*arguments, "format=safetensors"])
+        done = server().run(["-c", code], tmp_path, os.environ)
+        ends.append(done.returncode)
+        if done.returncode:
+            assert done.stderr.startswith("error: not enough memory ("), done.stderr
+            assert done.stderr.count("\n") == 1, done.stderr
+            assert not list((tmp_path / "exports").rglob("*.*"))
+    assert ends[0] == 2
+    assert ends[-1] == 0
 
 
 @pytest.mark.long
