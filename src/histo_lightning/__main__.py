@@ -20,7 +20,6 @@ COMMANDS = {
     "report": "write one index page of everything below a folder",
     "benchmark": "measure the speed against the limits and against the naive pipeline",
 }
-FOOTER = "Every command takes --help."
 
 
 def main() -> int:
@@ -38,7 +37,7 @@ def main() -> int:
     elif first in ("-h", "--help"):
         print(f"histo_lightning {__version__}: python -m histo_lightning.<command> [key=value ...]\n")
         print(*(f"  {name:<10} {text}" for name, text in COMMANDS.items()), sep="\n")
-        print(f"\n{FOOTER}")
+        print("\nEvery command takes --help.")
     else:
         raise UserError(f"unknown command {first!r}{nearest(first, list(COMMANDS))}")
     return 0

@@ -2,12 +2,11 @@
 
 import re
 
-# Names and words of errors: torch's, oneDNN's, threading's, the linker's, ONNX's; and pathlib's.
+# Names and words of errors: torch's, oneDNN's, threading's, the linker's, ONNX's.
 NO_MEMORY = (
     "MemoryError|allocate memory|out of memory|not create a primitive|bad_alloc|can't start new thread"
 )
 NO_MEMORY += "|failed to map segment|failed to serialize proto"
-NO_HOME = "home directory"
 
 
 def escaped(text: str) -> str:
@@ -38,7 +37,7 @@ def error_line(error: BaseException) -> str:
         )
     if isinstance(error, UserError):
         return text
-    if isinstance(error, RuntimeError) and NO_HOME in text:
+    if isinstance(error, RuntimeError) and "home directory" in text:  # pathlib's
         return "no home folder is known for ~; write the path in full, or set HOME"
     if isinstance(error, RecursionError):
         return f"nested too deeply ({text}); flatten the folders, lists or brackets that were given"

@@ -37,11 +37,8 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
 def read_command(command: str, check: Callable[[Sequence[Any]], None] | None = None) -> Composition | None:
     """Read ``sys.argv``, and ``check`` the configs of all jobs before any work; None where something was printed instead."""
     flags = _flags(sys.argv[1:])
-    if flags.version:
-        print(f"histo_lightning {__version__}")
-        return None
-    if flags.help:
-        print(help_text(command, flags.overrides[0] if flags.overrides else None))
+    if flags.version or flags.help:
+        print(f"histo_lightning {__version__}" if flags.version else help_text(command, *flags.overrides[:1]))
         return None
     if flags.multirun and command not in SWEEPING:
         raise UserError(f"{command} takes no -m: only {' and '.join(SWEEPING)} do")

@@ -153,8 +153,7 @@ def _accepted(annotation: Any) -> set[Any]:
         return set() if accepted == {type(None)} else accepted
     if origin is typing.Literal:
         return set(inner)
-    kind = origin or annotation
-    return {type(None) if kind is None else kind} & TYPE_NAMES.keys()
+    return {type(None) if annotation is None else origin or annotation} & TYPE_NAMES.keys()
 
 
 def build(callee: Callee, given: Mapping[str, Any], key: str, **filled: Any) -> Any:

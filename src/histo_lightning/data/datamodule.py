@@ -14,14 +14,7 @@ from torch import Tensor
 from histo_lightning.config.checks import check
 from histo_lightning.config.schema import Config, DatasetConfig, SplitConfig
 from histo_lightning.config.tree import option, option_names
-from histo_lightning.data.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Augmentation,
-    augment,
-    evaluation_view,
-    recipe_of,
-)
+from histo_lightning.data import augment as views
 from histo_lightning.data.batches import Batch, Batches, Loader, Part, PillowDataset, build_parts
 from histo_lightning.data.breakhis.names import class_indices
 from histo_lightning.data.pixels.cache import Pixels, default_cache_dir, load_pixels
@@ -58,7 +51,7 @@ class BreakHisDataModule(LightningDataModule):
     def __init__(
         self, dataset: str = "synthetic", root: str = "", *, magnification: str = "40x", task: str = "binary",
         split: str | Mapping[str, Any] | SplitConfig | None = None, fold: int | None = None,
-        image_size: int | None = None, augment: Augmentation = "d4", normalisation: str | None = None,
+        image_size: int | None = None, augment: views.Augmentation = "d4", normalisation: str | None = None,
         batch_size: int | None = None, sampler: str = "shuffle", short_side: int | None = None,
         images_per_slide: int | None = None, synthetic_size: int | None = None, synthetic_seed: int | None = None,
         download: bool = False, url: str | None = None, seed: int = 0, workers: int = 0,
@@ -76,7 +69,7 @@ class BreakHisDataModule(LightningDataModule):
             split = option("split", split) if split in option_names("split") else {"name": split}
         split = split if isinstance(split, SplitConfig) else SplitConfig(**split)
         self.split_settings = split if fold is None else replace(split, fold=fold)
-        self.recipe = recipe_of(augment, size, normalisation)
+        self.recipe = views.recipe_of(augment, size, normalisation)
         self.magnification, self.task, self.class_to_idx = magnification, task, class_indices(task)
         self.batch_size = batch_size or int(defaults.get("batch_size", 16))
         self.sampler, self.normalisation = sampler, self.recipe.normalisation
@@ -89,7 +82,7 @@ class BreakHisDataModule(LightningDataModule):
         self.split: Split | None = None
         self.pixels: Pixels | None = None
         self.parts: dict[str, Part] = {}
-        self.mean, self.std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.mean, self.std = torch.tensor(views.IMAGENET_MEAN), torch.tensor(views.IMAGENET_STD)
         self._resident: Tensor | None = None
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -242,6 +235,6 @@ class BreakHisDataModule(LightningDataModule):
             self._on_device[pixels.device] = self.mean.to(pixels.device), self.std.to(pixels.device)
         mean, std = self._on_device[pixels.device]
         if not training:
-            return batch | {"image": evaluation_view(pixels, self.recipe, mean, std)}
-        image = augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
+            return batch | {"image": views.evaluation_view(pixels, self.recipe, mean, std)}
+        image = views.augment(pixels, batch["index"], self.recipe, mean, std, seed=self.seed, epoch=epoch)
         return batch | {"image": image}

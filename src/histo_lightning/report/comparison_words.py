@@ -62,9 +62,7 @@ def is_error(score: str) -> bool:
 
 def size(value: float | None, score: str, decimals: int = 1) -> str:
     """A difference: in points (hundredths) for a score, in its own unit for an error."""
-    if value is None:
-        return NOTHING
-    return fixed(value, 4) if is_error(score) else fixed(100 * value, decimals)
+    return fixed(value, 4) if value is None or is_error(score) else fixed(100 * value, decimals)
 
 
 def signed_size(value: float | None, score: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from histo_lightning.report.style import save_picture
 from histo_lightning.report.tables import Table
 from histo_lightning.report.words import Json
 from histo_lightning.runs import read_bytes, read_json
-from histo_lightning.runs.forks import beside
+from histo_lightning.runs.files import beside
 
 FILES = (
     "metrics.json predictions/test.csv predictions/val.csv predictions.csv history.csv split.json config.yaml "
@@ -72,20 +71,17 @@ def draw_plots(
     baseline = (((metrics.get("val") or {}).get("image") or {}).get("always_malignant") or {}).get("accuracy")
     threshold = (metrics.get("operating_point") or {}).get("threshold")
 
-    def draw(name: str, figure: Figure) -> None:
-        paths.extend(save_picture(figure, run_folder / "plots" / name, formats))
-
-    def draw_part(part: str) -> None:
+    def draw(part: str, figures: dict[str, Figure]) -> None:
         if metrics.get(part):
             table = read_predictions(run_folder / "predictions" / f"{part}.csv")
             drawn = part_figures(table, metrics[part], threshold, metrics.get("temperature"), read_image)
-            for name, figure in drawn:
-                draw(f"{name}_{part}", figure)
+            figures |= {f"{name}_{part}": figure for name, figure in drawn}
+        for name, figure in figures.items():
+            paths.extend(save_picture(figure, run_folder / "plots" / name, formats))
 
-    with beside(partial(draw_part, "val"), fork):
-        draw("loss", curves.curve_figure(history, "loss", best))
-        draw("accuracy", curves.curve_figure(history, "accuracy", best, baseline))
-        draw_part("test")
+    with beside(lambda: draw("val", {}), fork):
+        figures = {"loss": curves.curve_figure(history, "loss", best)}
+        draw("test", figures | {"accuracy": curves.curve_figure(history, "accuracy", best, baseline)})
     return paths
 
 

@@ -23,18 +23,16 @@ def link_runs(root: Path, links: Path) -> int:
 
     Runs of a sweep are below the sweep's name. Where two short names are equal, the later ones keep the whole folder's name.
     """
-    folders = sorted(board for board in root.rglob("tensorboard") if board.is_dir())
-    boards = [board for board in folders if ".hydra" not in board.parts]
+    boards = [b for b in sorted(root.rglob("tensorboard")) if b.is_dir() and ".hydra" not in b.parts]
     for board in boards:
         run = board.parent
         group = links / run.parent.name if run.parent.name != "runs" else links
         group.mkdir(parents=True, exist_ok=True)
         for name in (short_name(run.name), run.name):
             link = group / name
-            if link.is_symlink() and link.readlink() == board.resolve():
-                break
             if not link.is_symlink():
                 link.symlink_to(board.resolve())
+            if link.readlink() == board.resolve():
                 break
     return len(boards)
 

@@ -1,10 +1,12 @@
-"""Files written in one step or not at all; CSV that is safe in a spreadsheet."""
+"""Files written in one step or not at all, and beside other work; CSV that is safe in a spreadsheet."""
 
 import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from numbers import Number
@@ -86,3 +88,23 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]], durable: bool = True) -
     """Write rows as CSV in one step: None and NaN are empty cells, floats come back bit-identical, texts unchanged."""
     text = "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
     write_atomic(path, text, durable)
+
+
+@contextmanager
+def beside(work: Callable[[], object], fork: bool) -> Iterator[None]:
+    """Do ``work`` while the body is done, in a process of its own; after the body where ``fork`` is false, or not on Linux.
+
+    ``work`` uses no thread pool, which a forked process lacks. If it fails there it is done again here, where its error is heard.
+    """
+    child = -1
+    if fork and sys.platform == "linux":
+        with warnings.catch_warnings(action="ignore"):  # Python 3.12: that this process has threads
+            child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            work()
+            os._exit(0)
+        os._exit(1)
+    yield
+    if child < 0 or os.waitpid(child, 0)[1]:
+        work()

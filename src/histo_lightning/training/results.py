@@ -16,14 +16,7 @@ from histo_lightning.config.identity import shortened
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.evaluation import Table, score_predictions, table_of, write_predictions
-from histo_lightning.evaluation.calibration import (
-    apply_temperature,
-    fit,
-    fit_temperature,
-    operating_point,
-    sigmoid,
-)
+from histo_lightning.evaluation import Table, calibration, score_predictions, table_of, write_predictions
 from histo_lightning.evaluation.remarks import remarks
 from histo_lightning.report.run_page import draw_plots, write_report
 from histo_lightning.report.words import labels_of, run_title
@@ -77,17 +70,17 @@ def write_results(config: Config, folder: Path, data: BreakHisDataModule, fitted
 def choose(validation: Table, sensitivity: float) -> dict[str, Any]:
     """Fit ``operating_point`` and ``temperature`` on validation predictions; ``threshold`` is None without a point."""
     try:
-        point = operating_point(validation, sensitivity)
+        point = calibration.operating_point(validation, sensitivity)
     except UserError as error:
         point = {"threshold": None, "reason": str(error)}
-    about = {"operating_point": point, "temperature": fit_temperature(validation)}
+    about = {"operating_point": point, "temperature": calibration.fit_temperature(validation)}
     return {"threshold": point.get("threshold"), **about}
 
 
 def calibrations(test: Table, temperature: float) -> dict[str, dict[str, float | None]]:
     """Scores of the test images ``before`` and ``after`` tempering: shown, never used."""
     shown = {}
-    for name, table in (("before", test), ("after", apply_temperature(test, temperature))):
+    for name, table in (("before", test), ("after", calibration.apply_temperature(test, temperature))):
         image = score_predictions(table, intervals=False)["image"]
         scores = image.get("binary") or image
         shown[name] = {score: scores[score]["value"] for score in CALIBRATION if score in scores}
@@ -117,11 +110,11 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     train = colours("train")
     truth = np.array([record.class_name == "malignant" for record in data.parts["train"].records])
     centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
-    weights = fit(truth, np.zeros(len(truth)), design(train))
+    weights = calibration.fit(truth, np.zeros(len(truth)), design(train))
     if weights is None:
         reason = "the classes of the training images cannot be fitted by their mean colours"
         return {"part": part, "reason": reason}
-    p, table = sigmoid(design(colours(part)) @ weights), tables[part]
+    p, table = calibration.sigmoid(design(colours(part)) @ weights), tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))
     guessed = replace(table, logits=logits, p_malignant=p, predicted=(p >= 0.5).astype(table.predicted.dtype))

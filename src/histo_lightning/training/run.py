@@ -144,10 +144,8 @@ def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     problems = list[str]()
     # A forked process has imported what it needs.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with (
-        StepProgress("drawing pictures", shown) as progress,
-        ProcessPoolExecutor(max(min(cores(), len(missing)), 1), context) as pool,
-    ):
+    workers = max(min(cores(), len(missing)), 1)
+    with StepProgress("drawing pictures", shown) as progress, ProcessPoolExecutor(workers, context) as pool:
         for problem in pool.map(_draw, missing):
             problems.append(problem)
             progress(len(problems), len(missing))

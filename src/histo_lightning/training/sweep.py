@@ -127,9 +127,7 @@ def _chosen(command: Composition, jobs: Jobs) -> str:
 def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    warnings.filterwarnings(
-        "ignore", "A worker stopped while some jobs"
-    )  # joblib replaces one that has grown
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # joblib, of one that has grown
     options = [line for line in command.overrides if line.lstrip("+").startswith("hydra.launcher")]
     options += [f"hydra/launcher={command.launcher}", f"sweep={quoted(str(folder.path))}"]
     try:

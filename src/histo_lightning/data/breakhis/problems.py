@@ -41,9 +41,7 @@ def _contradiction(folder: str, name: Name) -> str:
             return truth
     if slide and "-".join(slide.groups()).upper() != name.slide:
         return f"slide {name.slide}"
-    if magnification and int(magnification[1]) != name.magnification:
-        return f"{name.magnification}X"
-    return ""
+    return f"{name.magnification}X" if magnification and int(magnification[1]) != name.magnification else ""
 
 
 def inspect_names(paths: Sequence[str]) -> list[Problem]:

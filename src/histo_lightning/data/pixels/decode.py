@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from imagecodecs import spng_decode
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from histo_lightning.errors import UserError
 
@@ -113,15 +113,10 @@ def with_pillow(data: bytes, name: str = "image") -> Array:
 
 def on_canvas(pixels: Array, height: int, width: int) -> Array:
     """Fit an image onto a canvas without distortion: equal scale in both directions, centre kept (uint8, H x W x 3)."""
-    native_height, native_width = pixels.shape[:2]
-    if (native_height, native_width) == (height, width):
+    if pixels.shape[:2] == (height, width):
         return pixels
-    scale = min(native_width / width, native_height / height)
-    box_width, box_height = width * scale, height * scale
-    left, top = (native_width - box_width) / 2, (native_height - box_height) / 2
-    box = (left, top, left + box_width, top + box_height)
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image, dtype=np.uint8)
+    fitted = ImageOps.fit(Image.fromarray(pixels), (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(fitted, dtype=np.uint8)
 
 
 def image_height(width: int) -> int:

@@ -13,7 +13,7 @@ import imagehash
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import uniform_filter
 
 from histo_lightning.data.breakhis.names import MAGNIFICATIONS
@@ -76,22 +76,14 @@ def nearest_pairs(
         members = [records[row] for row in rows.tolist()]
         squares: list[NDArray[np.uint8]] = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            squares += map(_centre_square, pixels(rows[start : start + ROWS_AT_ONCE]))
+            for image in pixels(rows[start : start + ROWS_AT_ONCE]):
+                grey = Image.fromarray(image).convert("L")  # its centre square is averaged
+                squares.append(np.asarray(ImageOps.fit(grey, (SIDE, SIDE), Image.Resampling.BOX)))
             if progress is not None:
                 progress(done + len(squares), total)
         done += len(squares)
         pairs += sorted(_candidates(squares, members), key=_rank)[:count]
     return sorted(pairs, key=_rank)
-
-
-def _centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The grey centre square of an image (H x W x 3), averaged to 64 x 64."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    grey = Image.fromarray(image).convert("L")
-    square = grey.resize((SIDE, SIDE), Image.Resampling.BOX, box=(left, top, left + side, top + side))
-    return np.asarray(square, dtype=np.uint8)
 
 
 def _candidates(squares: Sequence[NDArray[np.uint8]], records: Sequence[Record]) -> list[Pair]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from histo_lightning.errors import UserError
-from histo_lightning.runs.forks import beside
+from histo_lightning.runs.files import beside
 
 
 @pytest.mark.parametrize("fork", [False, True])
