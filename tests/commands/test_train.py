@@ -459,6 +459,7 @@ def test_a_run_ended_between_fit_and_scores_is_not_trained_again(
     folder = run_folder(tmp_path)
     assert read(folder / "status.json")["state"] == "interrupted"
     history = (folder / "history.csv").read_text()
+    (folder / "history.csv").write_text(history.replace("0,", "1,", 1))  # no manifest lists it yet
     with monkeypatch.context() as patched:
         patched.setattr("pytorch_lightning.Trainer.fit", interrupt)
         assert train_here(tmp_path, cache_dir) == folder

@@ -96,10 +96,8 @@ def beside(work: Callable[[], object], fork: bool) -> Iterator[None]:
 
     ``work`` uses no thread pool, which a forked process lacks. If it fails there it is done again here, where its error is heard.
     """
-    child = -1
-    if fork and sys.platform == "linux":
-        with warnings.catch_warnings(action="ignore"):  # Python 3.12: that this process has threads
-            child = os.fork()
+    with warnings.catch_warnings(action="ignore"):  # Python 3.12: that this process has threads
+        child = os.fork() if fork and sys.platform == "linux" else -1
     if child == 0:
         with suppress(BaseException):
             work()

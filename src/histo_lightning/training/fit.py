@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from histo_lightning.callbacks.checkpoints import BestAndLast, Stopping
-from histo_lightning.callbacks.progress import History, Rows, merged
+from histo_lightning.callbacks.progress import COLUMNS, History, Rows, merged
 from histo_lightning.classifier import Classifier, load_state, read_checkpoint
 from histo_lightning.classifier.checkpoint import link_checkpoint
 from histo_lightning.classifier.hardware import resolve
@@ -22,7 +22,7 @@ from histo_lightning.config.exits import EXIT_INTERRUPTED
 from histo_lightning.config.schema import Config
 from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
-from histo_lightning.runs import RunFolder
+from histo_lightning.runs import RunFolder, write_csv
 from histo_lightning.training import objects
 from histo_lightning.training.cost import cost, reset_peak_memory
 
@@ -117,11 +117,13 @@ def _restored(
 ) -> tuple[dict[str, Any], Rows]:
     """Facts about the fit and the train set's logits in the scored epoch, from the run's checkpoints, once the weights are loaded."""
     checkpoint = read_checkpoint(last)
-    states = checkpoint["callbacks"]
+    history = checkpoint["callbacks"]["History"]
     if config.scored_weights == "best":
         checkpoint = read_checkpoint(scored)
     load_state(classifier, checkpoint["state_dict"], scored)
-    history = next(state for name, state in states.items() if name.startswith("History"))
+    if not rank():  # whatever became of it since the fit
+        rows = [[row[name] for name in COLUMNS] for row in history["rows"]]
+        write_csv(last.parents[1] / "history.csv", [COLUMNS, *rows])
     seconds = round(sum(history["seconds"]), 3)
     trained = checkpoint["callbacks"]["History"]["trained"]
     facts = {
