@@ -349,7 +349,7 @@ def test_the_worst_errors(tmp_path: Path) -> None:
     ]
     again = draw_plots(run, read_image=lambda _: np.full((46, 70, 3), 90, np.uint8))
     names = [path.name for path in again]
-    assert [name for name in names if name.startswith("worst")] == ["worst_val.png", "worst_test.png"]
+    assert [name for name in names if name.startswith("worst")] == ["worst_test.png", "worst_val.png"]
     assert [path.read_bytes() for path in again] == first
     with pytest.raises(UserError, match="has not been scored"):
         draw_plots(tmp_path, read_image=read)
