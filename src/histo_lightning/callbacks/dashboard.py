@@ -164,8 +164,7 @@ def _add_graph(writer: SummaryWriter, module: LightningModule, image: Tensor) ->
                 network, image = copy.deepcopy(network).eval(), image.detach().float()
                 from torch.utils.tensorboard._pytorch_graph import graph  # torch's own: not there, no graph
 
-                trace: Any = torch.jit.trace
-                _graphs[described] = graph(trace(network, image, check_trace=False), image)  # type: ignore[no-untyped-call]
+                _graphs[described] = graph(torch.jit.trace(network, image, check_trace=False), image)  # type: ignore[no-untyped-call]
         writer._get_file_writer().add_graph(_graphs[described])  # type: ignore[no-untyped-call]
     except Exception as error:  # tracing runs a network of anybody's: none of its errors may end a fit
         writer.add_text("graph", f"it cannot be traced: {type(error).__name__}", 0)

@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -146,9 +146,12 @@ def draw_missing(runs: Sequence[Path], shown: bool) -> list[str]:
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     workers = max(min(cores(), len(missing)), 1)
     with StepProgress("drawing pictures", shown) as progress, ProcessPoolExecutor(workers, context) as pool:
-        for problem in pool.map(_draw, missing):
-            problems.append(problem)
-            progress(len(problems), len(missing))
+        try:
+            for problem in pool.map(_draw, missing):
+                problems.append(problem)
+                progress(len(problems), len(missing))
+        except BrokenExecutor:  # one was killed: what it leaves is drawn here
+            problems += [_draw(run) for run in missing if not (run / "report.html").is_file()]
     return list(filter(None, problems))
 
 

@@ -124,8 +124,7 @@ def native_sizes(dataset: DatasetConfig) -> Sequence[tuple[int, int]] | None:
 
 def open_source(dataset: DatasetConfig, root: Path) -> Source:
     """What the names of a data set's files say; UserError where they say nothing, or contradict each other."""
-    read = folder_records if dataset.name == "folders" else breakhis_records
-    records = read(image_paths(root), root)
+    records = (folder_records if dataset.name == "folders" else breakhis_records)(image_paths(root), root)
     message = census_message({record.image for record in records})
     if dataset.name == "synthetic":
         message = f"synthetic data set: {len(records):,} drawn images under BreakHis names"

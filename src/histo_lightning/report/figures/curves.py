@@ -41,8 +41,7 @@ KINDS = {
 def read_history(path: Path) -> dict[str, Floats]:
     """``history.csv`` by column, float64, one value an epoch, NaN for an empty cell; UserError where it is damaged."""
     try:
-        text = read_bytes(path).decode()
-        head, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        head, *rows = list(csv.reader(io.StringIO(read_bytes(path).decode(), newline=""))) or [[]]
         if not rows:
             raise UserError(f"{path}: holds no epoch; train again")
         cells = [[float(cell or "nan") for cell in row] for row in rows]
