@@ -91,5 +91,5 @@ class Trained:
         """Class probabilities, float64 B x classes, of each image alone; with ``tta`` the mean over the eight orientations."""
         logits = self.classifier.logits
         with torch.inference_mode():
-            found = self.classifier.averaged(logits, self.view(pixels)) if tta else logits(self.view(pixels))
-        return softmax(np.asarray(found.double().cpu()))
+            output = self.classifier.averaged(logits, self.view(pixels)) if tta else logits(self.view(pixels))
+        return softmax(np.asarray(output.double().cpu()))

@@ -48,13 +48,13 @@ class DatasetFacts:
     def verdict(self) -> tuple[str, bool]:
         """A few plain sentences on the copy, and whether training would refuse it."""
         counts = {kind: count for kind in KINDS if (count := len(self.of_kind(kind)))}
-        found = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
+        problems = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
         census = self.census.removeprefix("census: ")
         refused, blocking = bool(counts.keys() & BLOCKING), ", ".join(k for k in KINDS if k in BLOCKING)
         suspicious = sum(pair.suspicious for pair in self.pairs)
         sentences = {
             f"{census[:1].upper()}{census[1:]}.": True,
-            f"Found: {found}." if found else "No problem was found in it.": True,
+            f"Found: {problems}." if problems else "No problem was found in it.": True,
             f"Training refuses this copy while it has files of these kinds: {blocking}.": refused,
             f"Pairs of images of different cases that look like copies: {suspicious}.": suspicious,
         }

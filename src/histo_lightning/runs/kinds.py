@@ -13,7 +13,7 @@ LEVEL |= {"binary": LEVEL, "at_threshold": LEVEL | {"threshold": NUMBER, "appare
 POINT: dict[str, Any] = {"threshold": NUMBER, "temperature": NUMBER, "test": {"*": NUMBERS}}
 METRICS: dict[str, Any] = {part: {"*": LEVEL} for part in ("train", "val", "test", "scores")}
 METRICS |= {"operating_point": POINT, "temperature": POINT, "cost": {"device": str, "*": NUMBER}}
-KINDS: dict[str, Any] = {  # None may stand everywhere, and keys that are not named hold what they like
+KINDS: dict[str, Any] = {  # None is allowed everywhere, and keys that are not named hold what they like
     "status.json": {"seconds": NUMBER, "test_read": NUMBER, "versions": {"*": str}, "data_fingerprint": str},
     "split.json": {"parts": {"*": [str]}, "partition_hash": str, "fold": int, "notes": [str]},
     "sweep.json": {"jobs": [{"run": str, "overrides": [str]}], "comparison": {"levels": [object]}},

@@ -71,9 +71,9 @@ def fit_and_predict(
         if trainer.is_global_zero and not fitted:  # predicted again, the same weights tell nothing new
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
-            found: Any = trainer.predict(classifier, datamodule=data)
-        loaders = found if len(data.predict_parts) > 1 else [found]
-        rows = [merged([(b["index"], b["logits"]) for b in batches], trainer) for batches in loaders]
+            batches: Any = trainer.predict(classifier, datamodule=data)
+        loaders = batches if len(data.predict_parts) > 1 else [batches]
+        rows = [merged([(batch["index"], batch["logits"]) for batch in each], trainer) for each in loaders]
     return Fitted({"train": trained} | dict(zip(data.predict_parts, rows, strict=True)), facts, scored)
 
 
