@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -119,7 +121,9 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> float
 def _after(config: BenchmarkConfig, folder: Path, seed: int) -> tuple[float, float]:
     """From the last epoch's end to the exit of the command: epochs of ``IMAGES`` images, and seconds."""
     run = _ours(config, folder, 224, EPOCHS["P17"], seed)
-    seconds = time.time() - (run / "history.csv").stat().st_mtime
+    ended, line = time.time(), rf"^(\S+ \S+) INFO .* epoch {EPOCHS['P17']}/{EPOCHS['P17']} "
+    (epoch,) = re.findall(line, (run / "train.log").read_text(), re.MULTILINE)
+    seconds = ended - datetime.strptime(epoch, "%Y-%m-%d %H:%M:%S,%f").timestamp()
     with (run / "history.csv").open(newline="") as file:
         rate = statistics.median(float(row["images_per_second"]) for row in csv.DictReader(file))
     return seconds * rate / IMAGES, seconds
