@@ -39,7 +39,7 @@ COMMANDS = (
 GROUPS = (
     ("model", "The network. All options take the keys of the first table."),
     ("head", "What turns features into logits."),
-    ("optimizer", "Built from `_target_`; any optimizer of torch can stand here."),
+    ("optimizer", "Built from `_target_`; any optimizer of torch is allowed."),
     ("scheduler", "The learning rate over time; built from `_target_`."),
     ("magnification", "Which images."),
     ("dataset", "Where the images come from."),
