@@ -257,7 +257,7 @@ def soak() -> Iterator[str]:
     yield "\n## One of several processes\n"
     yield (
         "A command of several processes is started, one of them is killed at a random time, and the same command is started again: "
-        "*first*: the command itself, *other*: the second process of its run, *job*: a process that works on a job of its sweep, "
+        "*first*: the command itself, *other*: the second process of its run, or one that draws pictures, *job*: a process that works on a job of its sweep, "
         "*none*: it had ended before; *differing*: something was not as in one that was left alone.\n"
     )
     names = ["first", "other", "job", "none", "differing"]
