@@ -1,5 +1,7 @@
 """Figures of a run: against scikit-learn and by hand, whole in every format, with hostile names."""
 
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -316,6 +318,17 @@ def test_the_strip_plot_holds_every_case_and_image() -> None:
     assert [text.get_text() for text in unknown.axes[0].texts] == [
         "Not drawn: the cases of some images are unknown."
     ]
+
+
+def test_a_second_process_draws_the_same_pictures(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run", draws=100, epochs=2)
+    draw_plots(run)
+    alone = {path.name: path.read_bytes() for path in (run / "plots").iterdir()}
+    shutil.rmtree(run / "plots")
+    own = {path.name for path in draw_plots(run, fork=True)}
+    assert {path.name: path.read_bytes() for path in (run / "plots").iterdir()} == alone
+    others = {name for name in alone if name.endswith("_val.png")}
+    assert own == alone.keys() - (others if sys.platform == "linux" else set())
 
 
 def test_the_worst_errors(tmp_path: Path) -> None:
