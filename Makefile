@@ -17,8 +17,8 @@ help: ## list the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' || { echo "Python 3.11.4 to 3.13 is needed; name one: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev,export,loggers,ray,tune]'
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # on all cores, not on one as pip does; templates among them are no Python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,export,loggers,ray,tune]'
 	touch $@
 
 setup: $(VENV)/.installed ## the environment alone, in .venv (idempotent)
@@ -57,7 +57,7 @@ types:
 	$(BIN)/lint-imports
 
 pytest:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)  # three: they wait for commands of their own
 
 test-long: setup ## the tests that take long: kills, soak
 	$(BIN)/python -m pytest -m "long and not slurm" $(ARGS)

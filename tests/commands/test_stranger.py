@@ -4,7 +4,9 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,12 +14,22 @@ import yaml
 from PIL import Image
 
 from factories.forkserver import server
+from histo_lightning.data.augment import STEPS
+from histo_lightning.data.splits.registry import KINDS
+from histo_lightning.evaluation.registry import _SCORES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 MODULE, PLAIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^python -m histo_lightning\.train (.+)$", PAGE, re.MULTILINE)
 FEW = ("trainer.threads=1", "dataset.images_per_slide=2", "dataset.image_size=140")
 YAML = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
+
+
+@pytest.fixture(autouse=True)
+def own_registries() -> Iterator[None]:
+    """What a test registers in this process is gone after it."""
+    with mock.patch.dict(_SCORES), mock.patch.dict(KINDS), mock.patch.dict(STEPS):
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from factories.forkserver import server
 from factories.runs import SMALL, environment, finish, main_here, read, rows, start
@@ -138,6 +139,32 @@ def test_other_launchers_give_the_same_to_the_last_bit(
     assert "3 finished" in done.stdout
     assert predictions(tmp_path) == predictions(one)
     assert len(predictions(one)) == 3
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    ["joblib", *(pytest.param(name, marks=pytest.mark.long) for name in ("submitit_local", "ray"))],
+)
+def test_a_signal_to_a_sweep_stops_each_of_its_jobs_at_its_step(
+    launcher: str, tmp_path: Path, cache_dir: Path
+) -> None:
+    line = ("-m", *SMALL, "seed=0,1,2,3", "sweep_name=s", "epochs=300", f"hydra/launcher={launcher}")
+    process = start(tmp_path, cache_dir, *line)
+    while process.poll() is None:
+        histories = sweep_folder(tmp_path).glob("*/history.csv")
+        if sum(len(path.read_text().splitlines()) > 2 for path in histories) == 2:  # both train
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, (out, err)
+    assert "Traceback" not in err
+    found = states(tmp_path)
+    assert list(found.values()) == ["interrupted"] * 2, err  # no other has begun
+    for name in found:
+        path = sweep_folder(tmp_path) / name / "checkpoints" / "last.ckpt"
+        stopped = torch.load(path, weights_only=True)["callbacks"]["Stopping"]
+        assert stopped["shares"], name  # written where a signal stopped it, not at an epoch's end
 
 
 @pytest.mark.long

@@ -91,15 +91,10 @@ class Dashboard(Callback):
                         writer.add_histogram(f"gradients/{name}", parameter.grad, trainer.global_step)
 
     def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Keep the first validation images of each class."""
-        if self._explained is not None or batch_idx or dataloader_idx or trainer.sanity_checking:
+        if self._explained is not None or batch_idx or trainer.sanity_checking:
             return
         if self.gradcam and isinstance(batch, Mapping) and _writers(trainer):
             order = torch.argsort(_rank_in_class(batch["label"]), stable=True)[: self.gradcam]

@@ -51,25 +51,12 @@ class Classifier(LightningModule):
     class_weights: Tensor | None
 
     def __init__(
-        self,
-        model: str | dict[str, Any] = "resnet18",
-        num_classes: int = 2,
-        *,
-        head: str = "linear",
-        hidden: int = 512,
-        dropout: float = 0.05,
-        freeze_backbone: bool = False,
-        frozen_norm: str = "train",
-        optimizer: str | dict[str, Any] = "adamw",
-        scheduler: str | dict[str, Any] = "cosine",
-        lr: float | None = None,
-        class_weights: list[float] | None = None,
-        label_smoothing: float = 0.0,
-        tta: str = "none",
-        exact_predictions: bool = False,
-        monitor: str = "val/case_log_loss",
-        monitor_mode: str = "min",
-    ) -> None:
+        self, model: str | dict[str, Any] = "resnet18", num_classes: int = 2, *, head: str = "linear",
+        hidden: int = 512, dropout: float = 0.05, freeze_backbone: bool = False, frozen_norm: str = "train",
+        optimizer: str | dict[str, Any] = "adamw", scheduler: str | dict[str, Any] = "cosine", lr: float | None = None,
+        class_weights: list[float] | None = None, label_smoothing: float = 0.0, tta: str = "none",
+        exact_predictions: bool = False, monitor: str = "val/case_log_loss", monitor_mode: str = "min",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.save_hyperparameters(logger=False)
         from_stranger(HyperParameters, self.hparams)

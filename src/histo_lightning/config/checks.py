@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -87,7 +88,8 @@ def schema_fields(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Fi
             yield f"{prefix}{entry.name}", entry
 
 
-def is_known(name: str, schema: type[AnyConfig]) -> bool:
+@cache
+def is_known(name: str, schema: Any) -> bool:
     """Whether a key is in a schema, or below a group whose inside is checked elsewhere."""
     allowed = dict(schema_fields(schema))
     tops = {key.split(".")[0] for key in allowed}
@@ -103,26 +105,34 @@ def unknown_key(name: str, schema: type[AnyConfig]) -> UserError:
     return UserError(f"unknown key {name!r}{hint} (every key is in conf/, with a comment; --help lists them)")
 
 
+@cache
+def _structured(schema: Any, groups: tuple[str, ...]) -> DictConfig:
+    """A schema's defaults, but nothing in ``groups``: what a group's file leaves out is off, not at the default."""
+    base: DictConfig = OmegaConf.structured(schema)
+    types: dict[str, Any] = {entry.name: entry.type for entry in fields(schema)}
+    for name in groups:
+        base[name] = types[name]() if is_dataclass(types[name]) else {}
+    return base
+
+
 def to_config(composed: DictConfig, schema: type[AnyConfig] = Config) -> AnyConfig:
     """Merge what Hydra composed into a fresh schema and check it; UserError for an unknown key or a wrong value."""
     given: Any = OmegaConf.to_container(composed, resolve=False)
+    kind: Any = schema  # mypy takes the type of a dataclass for something without a hash
     given.pop("hydra", None)
     groups = {key.rsplit(".", 1)[0] for key, _ in schema_fields(Config) if "." in key}
     for name, _ in flatten(given):
-        if not (is_known(name, schema) or is_known(name, Config) or name in groups):
+        if not (is_known(name, kind) or is_known(name, Config) or name in groups):
             raise unknown_key(name, schema)
-    types: dict[str, Any] = {entry.name: entry.type for entry in fields(schema)}
-    own = {name: value for name, value in given.items() if name in types}  # dataset=breakhis sets epochs too
+    top = {entry.name for entry in fields(schema)}
+    own = {name: value for name, value in given.items() if name in top}  # dataset=breakhis sets epochs too
     if isinstance(trainer := own.get("trainer"), dict):
         if not isinstance(trainer.get("flags") or {}, dict):
             raise UserError("trainer.flags: arguments of Lightning's Trainer are given as trainer.<argument>")
         flags = [name for name in trainer if name not in TrainerConfig.__dataclass_fields__]
         trainer["flags"] = (trainer.get("flags") or {}) | {name: trainer.pop(name) for name in flags}
     try:
-        base = OmegaConf.structured(schema)
-        for name, value in own.items():  # what a group's file leaves out is off, not at the default
-            if isinstance(value, dict):
-                base[name] = types[name]() if is_dataclass(types[name]) else {}
+        base = _structured(kind, tuple(name for name, value in own.items() if isinstance(value, dict)))
         config = OmegaConf.to_object(OmegaConf.merge(base, own))
     except OmegaConfBaseException as error:
         name = str(error.full_key or "?")
@@ -220,6 +230,7 @@ def check(config: Any) -> None:
             raise UserError(f"{name}={value}: {problem}")
 
 
+@cache
 def keys_with(rule: str, value: Any) -> set[str]:
     """Keys of all commands whose field has a rule with this value."""
     entries = [entry for schema in SCHEMAS.values() for entry in schema_fields(schema)]

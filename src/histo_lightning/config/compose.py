@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -109,15 +109,15 @@ def parse(arguments: Sequence[str], config_name: str = "train", search: Sequence
 
 def _check_override(override: Override, config_name: str, search: Sequence[str]) -> None:
     """Refuse unknown keys and options with the nearest match, before Hydra does it in several lines."""
-    name, schema = override.key_or_group, SCHEMAS[config_name]
+    name, schema = override.key_or_group, cast(Any, SCHEMAS[config_name])
     if name.removeprefix("hydra.") in FOLDER_KEYS:
         raise UserError(f"{name}: use output_dir=<folder>, and run_name= or sweep_name= for the name in it")
     if advice(name):
         raise unknown_key(name, schema)
     if name == "hydra" or name.startswith("hydra."):
         return
-    options: list[str] = []
-    if "." not in name:
+    options = [] if "." in name else option_names(name)
+    if "." not in name and (search or "/" in name):  # in folders of the user's own, and Hydra's
         loader = GlobalHydra.instance().config_loader()
         with one_line():
             names = loader.get_group_options(name, config_name=config_name, overrides=list(search))
@@ -132,13 +132,6 @@ def _check_override(override: Override, config_name: str, search: Sequence[str])
                 if isinstance(choice, (str, int, type(None))) and text not in options:
                     allowed = f"allowed are {', '.join(options)}{nearest(text, options)}"
                     raise UserError(f"{name}={text}: no such option; {allowed}")
-
-
-def _values(override: Override) -> list[str]:
-    line = str(override.input_line)
-    if not override.is_sweep_override():
-        return [line]
-    return [f"{line.split('=', 1)[0]}={value}" for value in override.sweep_string_iterator()]
 
 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -179,8 +172,12 @@ def read_jobs(
     jobs = []
     for product in products:
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
-        own_overrides = [*parse(values, config_name, search), *overrides]
-        for lines in itertools.product(*map(_values, own_overrides)):
+        choices = []
+        for override in (*parse(values, config_name, search), *overrides):
+            key, several = str(override.input_line).split("=", 1)[0], override.is_sweep_override()
+            each = (f"{key}={value}" for value in override.sweep_string_iterator()) if several else ()
+            choices.append([*each] or [str(override.input_line)])
+        for lines in itertools.product(*choices):
             job = _job(config_name, _composed(config_name, lines), lines)
             if isinstance(job.config, Config) and job.config.sweep_name is None:
                 job.config.sweep_name = sweep_name

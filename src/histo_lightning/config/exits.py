@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from histo_lightning.errors import error_line
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 INTERRUPTED = "interrupted: the same command goes on (training: from the step where it stopped)"
+_arrived: list[int] = []
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last is submitit's
 
 
@@ -41,31 +43,40 @@ def start_program(main: Callable[[], int], module: str) -> None:
     sys.exit(status)
 
 
-def stop_on_signals() -> None:
-    """SIGTERM and SIGUSR1 end a program like Ctrl-C, to be resumed later; further signals do not disturb its end."""
-    arrived = []
+def stop_on_signals() -> list[int]:
+    """SIGTERM and SIGUSR1 end a program like Ctrl-C, to be resumed later; further signals do not disturb its end. Those that have arrived."""
 
     def interrupt(number: int, frame: object) -> None:
-        arrived.append(number)
-        if len(arrived) == 1:
+        _arrived.append(number)
+        if len(_arrived) == 1:
             raise KeyboardInterrupt
 
     main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
     for number in SIGNALS[:3] if main else ():
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not of an engine
             signal.signal(number, interrupt)
+    return _arrived
 
 
 @contextmanager
-def signals_held() -> Iterator[list[int]]:
-    """Hold signals back until the body is done, which sees those that have arrived; then the first one has its effect."""
+def signals_held(forward: bool = False) -> Iterator[list[int]]:
+    """Hold signals back until the body is done, which sees those that have arrived; then the first one has its effect.
+
+    ``forward`` sends them on, as SIGTERM, to the processes that this one has started.
+    """
+
+    def hold(number: int, frame: object) -> None:
+        arrived.append(number)
+        for child in multiprocessing.active_children() if forward else ():
+            child.terminate()
+
     arrived, former = list[int](), dict[int, Any]()
     if threading.current_thread() is threading.main_thread():  # signals only ever reach the main one
         former = {number: signal.getsignal(number) for number in SIGNALS}
     # Left alone: what is ignored, and an engine's signal where there is no such engine.
     former = {k: v for k, v in former.items() if callable(v) or (v == signal.SIG_DFL and k != signal.SIGUSR2)}
     for number in former:
-        signal.signal(number, lambda number, _: arrived.append(number))
+        signal.signal(number, hold)
     try:
         yield arrived
     finally:

@@ -77,13 +77,8 @@ def _decide(probabilities: Floats, threshold: float | None) -> Integers:
 
 
 def units(
-    table: Table,
-    level: str,
-    *,
-    binary: bool = True,
-    threshold: float | None = None,
-    fold: Integers | None = None,
-) -> Units:
+    table: Table, level: str, *, binary: bool = True, threshold: float | None = None, fold: Integers | None = None,
+) -> Units:  # fmt: skip
     """The units of a level and what is decided on them; a slide or case has the mean probabilities of its images.
 
     Args:

@@ -21,14 +21,9 @@ LARGEST_DIFFERENCE = 0.01
 
 
 def score_predictions(
-    table: Columns | Table | str | Path,
-    *,
-    threshold: float | None = None,
-    intervals: bool = True,
-    draws: int = 2000,
-    seed: int = 0,
-    fold: Integers | None = None,
-) -> Json:
+    table: Columns | Table | str | Path, *, threshold: float | None = None, intervals: bool = True,
+    draws: int = 2000, seed: int = 0, fold: Integers | None = None,
+) -> Json:  # fmt: skip
     """Score predictions by image, slide and case, with 95 % intervals over cases.
 
     Args:
@@ -109,15 +104,9 @@ def score_pooled(tables: Sequence[Columns | Table | str | Path], **options: Any)
 
 
 def score_units(
-    units: Units,
-    task: str = "binary",
-    *,
-    draws: int = 0,
-    seed: int = 0,
-    names: Collection[str] | None = None,
-    known: Mapping[str, Json] | None = None,
-    pooled: bool = False,
-) -> Json:
+    units: Units, task: str = "binary", *, draws: int = 0, seed: int = 0, names: Collection[str] | None = None,
+    known: Mapping[str, Json] | None = None, pooled: bool = False,
+) -> Json:  # fmt: skip
     """The scores of one level as ``metrics.json`` has them; of some ``names`` only, ``known`` entries taken over.
 
     Of ``pooled`` folds, scores over pairs also have the value over all pairs, and a warning where the two are far apart.

@@ -170,11 +170,10 @@ def _stem_convolution(stem: str, norm_layer: Norm) -> nn.Module:
 
 
 def _shortcut(inputs: int, outputs: int, stride: int, norm_layer: Norm, *, pooled: bool) -> nn.Sequential:
-    if not pooled:
-        return nn.Sequential(_conv1x1(inputs, outputs, stride), norm_layer(outputs))
     # ceil_mode: an odd side becomes the same length as under the 3x3 with padding in the other branch.
     pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-    return nn.Sequential(pool, _conv1x1(inputs, outputs), norm_layer(outputs))
+    layers = [pool, _conv1x1(inputs, outputs)] if pooled else [_conv1x1(inputs, outputs, stride)]
+    return nn.Sequential(*layers, norm_layer(outputs))
 
 
 # Each is called as resnet18(num_classes=1000, **options) with the options of ResNet. The number counts the layers with

@@ -5,12 +5,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
@@ -23,7 +24,7 @@ from histo_lightning.comparison.results import compare_runs
 from histo_lightning.comparison.settings import level_text, value_text
 from histo_lightning.config.checks import flatten
 from histo_lightning.config.compose import Composition, config_tree, one_line, quoted
-from histo_lightning.config.exits import stop_on_signals
+from histo_lightning.config.exits import signals_held, stop_on_signals
 from histo_lightning.config.identity import readable_name
 from histo_lightning.config.schema import Config
 from histo_lightning.config.targets import import_modules
@@ -38,6 +39,7 @@ from histo_lightning.training.run import draw_missing, identity_of, prepare_data
 from histo_lightning.training.sweep_folder import Jobs, SweepFolder, watched
 
 PARALLEL = ("joblib", "submitit_local", "ray")  # launchers that run several jobs at once on one machine
+_between_jobs = ExitStack()  # holds signals back in a process of joblib
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
 
 
@@ -137,7 +139,9 @@ def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None
             context = HydraContext(loader, Callback())  # type: ignore[arg-type]  # the interface of all callbacks
             launcher = Plugins.instance().instantiate_launcher(context, run_job, config)
             overrides = [[options[-1], f"job='{name}'"] for name in names]
-            for job in launcher.launch(overrides, initial_job_idx=0):
+            with signals_held(forward=True) if command.launcher == "joblib" else nullcontext():
+                done = launcher.launch(overrides, initial_job_idx=0)
+            for job in done:
                 if job.status == JobStatus.FAILED and isinstance(job._return_value, Exception):
                     print(f"a job left no result: {_first_line(job._return_value)}", file=sys.stderr)
     except UserError:
@@ -219,8 +223,11 @@ def run_job(composed: DictConfig) -> None:
     """One job, in the process that the launcher started. What goes wrong is recorded and stops no other job."""
     folder, name = SweepFolder(Path(str(composed.sweep))), str(composed.job)
     config, hydra = folder.read_job(name)
-    stop_on_signals()
+    one_of_many = HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib"
     try:
+        _between_jobs.close()
+        if stop_on_signals():
+            return  # so does each of its jobs, until none is left
         import_modules(config.imports)
         run_training(config, folder.path, hydra, pictures=False, wait=True)
     except UserError as error:
@@ -228,7 +235,12 @@ def run_job(composed: DictConfig) -> None:
             folder.fail(name, config, str(error))
     except Exception:  # recorded in its folder, with its reason
         return
+    except KeyboardInterrupt:  # raised, joblib would kill the others before they are done
+        if not one_of_many:
+            raise
     finally:
+        if one_of_many:
+            _between_jobs.enter_context(signals_held())
         gc.collect()  # a trainer and its modules refer to each other: pixels and weights would stay
 
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from histo_lightning.errors import UserError
 
-SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_LOOKS, SECONDS_TO_END = 0.2, 10
 Overrides = Sequence[Sequence[str]]  # of each job
 
 
@@ -183,6 +183,11 @@ class RayLauncher(Launcher):
             jobs.append(run.remote(Path.cwd(), self.context, config, self.task, Singleton.get_state()))
         try:
             return _outcomes(jobs, ray.get, job_overrides)
+        except KeyboardInterrupt:  # in each of its processes too, which end at their next step
+            for job in jobs:
+                ray.cancel(job)
+            ray.wait(jobs, num_returns=len(jobs), timeout=SECONDS_TO_END)
+            raise
         finally:
             if started:
                 ray.shutdown()

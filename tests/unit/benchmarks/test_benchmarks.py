@@ -72,7 +72,7 @@ def small(cache_dir: Path) -> BenchmarkConfig:
     assert isinstance(config, BenchmarkConfig)
     return replace(
         config,
-        dataset=replace(config.dataset, image_size=140),
+        dataset=replace(config.dataset, image_size=140, images_per_slide=2),
         magnification="40x",
         image_size=32,
         batch_size=16,

@@ -14,16 +14,9 @@ FEWEST_REPLICATES = 4
 
 
 def compare_levels(
-    predictions: Predictions,
-    *,
-    reference: str,
-    score: str = "case_auroc",
-    primary: bool = True,
-    draws: int = 2000,
-    seed: int = 0,
-    equal_budget: bool = True,
-    standard_error: str = "jackknife",
-) -> Json:
+    predictions: Predictions, *, reference: str, score: str = "case_auroc", primary: bool = True, draws: int = 2000,
+    seed: int = 0, equal_budget: bool = True, standard_error: str = "jackknife",
+) -> Json:  # fmt: skip
     """Compare every level with the reference over the same cases, as section 5 of the protocol asks.
 
     A score is computed by replicate and magnification (AUROC from pairs within a fold only) and averaged; the
