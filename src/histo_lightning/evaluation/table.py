@@ -183,13 +183,8 @@ def table_of(task: str, records: Sequence[Any], part: str, logits: ArrayLike) ->
 
 
 def make_table(
-    task: str,
-    *,
-    logits: ArrayLike,
-    part: str | Sequence[str],
-    class_name: Sequence[str],
-    **others: Sequence[Any],
-) -> Table:
+    task: str, *, logits: ArrayLike, part: str | Sequence[str], class_name: Sequence[str], **others: Sequence[Any],
+) -> Table:  # fmt: skip
     """Build a table from records and logits; label, p_malignant and predicted follow from them (in float64).
 
     Args:

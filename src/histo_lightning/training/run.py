@@ -62,14 +62,9 @@ def identity_of(config: Config, data: BreakHisDataModule) -> dict[str, str]:
 
 
 def run_training(
-    config: Config,
-    parent: Path | None = None,
-    hydra: Mapping[str, str] | None = None,
-    callbacks: Sequence[Callback] = (),
-    *,
-    pictures: bool = True,
-    wait: bool = False,
-) -> Path:
+    config: Config, parent: Path | None = None, hydra: Mapping[str, str] | None = None,
+    callbacks: Sequence[Callback] = (), *, pictures: bool = True, wait: bool = False,
+) -> Path:  # fmt: skip
     """Do one run of a checked config, resume it, or report that it is finished; its folder below ``parent`` (``<output_dir>/runs``).
 
     ``hydra`` are texts for ``.hydra/``; without ``pictures`` a later :func:`draw_run` makes them; ``wait`` where it is locked.

@@ -1,10 +1,11 @@
 """Launchers on submitit and Ray themselves, where the plugins' own lose the other jobs when one is killed."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from histo_lightning.config.exits import SIGNALS
 from histo_lightning.errors import UserError
 
 SECONDS_BETWEEN_LOOKS, SECONDS_TO_END = 0.2, 10
@@ -98,6 +100,13 @@ class LocalLauncher(_SubmititLauncher):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         except KeyboardInterrupt:  # submitit's processes have survived it: stop them as one stops a run
             for job in running():
+                with suppress(OSError):  # its processes; submitit would kill them a second later
+                    for pid in Path(f"/proc/{job.job_id}/task/{job.job_id}/children").read_text().split():
+                        os.kill(int(pid), signal.SIGINT)
+            until = time.monotonic() + SECONDS_TO_END
+            while running() and time.monotonic() < until:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            for job in running():
                 job.cancel()
             raise
         return _outcomes(started, lambda job: job.result(), job_overrides)
@@ -173,7 +182,10 @@ class RayLauncher(Launcher):
         started = not ray.is_initialized()
         if started:
             joins = bool(self.init.get("address"))  # a cluster has its own number of cores
+            handlers = {each: signal.getsignal(each) for each in SIGNALS}
             ray.init(**self.init | ({"num_cpus": None} if joins else {}))
+            for each, handler in handlers.items():  # Ray's own ends this process at once
+                signal.signal(each, handler)
         run: Any = ray.remote(**self.remote)(_run_on_ray)
         jobs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
