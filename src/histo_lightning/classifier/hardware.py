@@ -56,7 +56,9 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     if precision == "16-mixed" and not on_gpu:
         raise UserError("trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true")
     compiled = on_gpu if trainer.compile == "auto" else trainer.compile == "true"
-    threads = trainer.threads or max(cores() // trainer.devices, 1)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")  # as torch itself does
+    asked = min(int(wanted), most) if wanted.isdecimal() else 0
+    threads = trainer.threads or asked or max(cores() // trainer.devices, 1)
     return Hardware("gpu" if on_gpu else "cpu", precision, compiled, threads)
 
 

@@ -192,6 +192,7 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
 
 def test_auto_is_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("histo_lightning.classifier.hardware.visible_gpus", lambda: 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = resolve(TrainerConfig())
     assert (found.accelerator, found.compile, found.threads) == ("cpu", False, cores())
     assert found.precision in ("32-true", "bf16-mixed")
@@ -212,6 +213,17 @@ def test_auto_is_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve(TrainerConfig(gpu=2))
     with pytest.raises(UserError, match=r"trainer\.devices=3: this machine shows 2 GPU"):
         resolve(TrainerConfig(accelerator="gpu", devices=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"), [("1", 1), ("3", 3), ("0", cores()), ("many", cores()), ("4096", 8 * cores())]
+)
+def test_threads_are_those_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, given: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert resolve(TrainerConfig(accelerator="cpu")).threads == threads
+    assert resolve(TrainerConfig(accelerator="cpu", threads=2)).threads == 2
 
 
 def test_more_threads_than_the_machine_can_run_are_refused() -> None:
