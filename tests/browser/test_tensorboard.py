@@ -37,10 +37,11 @@ return deep(document.body).replace(/\\s+/g, " ");"""
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a server over a sweep of model x optimizer, and the folder."""
+    """The address of a server over a sweep of two models, each with its optimizer, and the folder."""
     root = tmp_path_factory.mktemp("served")
-    sweep = "-m experiment=smoke dataset.images_per_slide=2 dataset.image_size=140 trainer.threads=1 model=resnet10,resnet14 optimizer=adamw,sgd trainer.progress=none sweep_name=grid"
-    line = ["-m", "histo_lightning.train", *sweep.split(), f"cache_dir={cache_dir}"]
+    sweep = "-m experiment=smoke dataset.images_per_slide=2 dataset.image_size=140 trainer.threads=1 trainer.progress=none sweep_name=grid"
+    pairs = "hydra.sweeper.products=[{model:resnet10,optimizer:adamw},{model:resnet14,optimizer:sgd}]"
+    line = ["-m", "histo_lightning.train", *sweep.split(), pairs, f"cache_dir={cache_dir}"]
     done = server().run(line, root, os.environ)
     assert done.returncode == 0, done.stderr
     with socket.socket() as free:
@@ -54,7 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterato
         for _ in range(120):
             try:
                 with urllib.request.urlopen(f"{address}data/runs") as answer:
-                    if answer.read().count(b"resnet") == 4:
+                    if answer.read().count(b"resnet") == 2:
                         break
             except OSError:
                 pass
@@ -99,7 +100,7 @@ def test_the_first_view_has_loss_auroc_and_learning_rate(sees: Callable[..., str
         "grid/resnet14 sgd 40x f0 s0",
         "Overview",
         "AUROC by case, validation",
-        r"loss [^M]*Matches \( ?8 ?\)",  # between them, once it is drawn, the numbers of an axis
+        r"loss [^M]*Matches \( ?4 ?\)",  # between them, once it is drawn, the numbers of an axis
         "learning rate",
     )
     assert text.index("loss") < text.index("AUROC by case")
@@ -111,9 +112,9 @@ def test_scalars_have_no_diagonal_line(sees: Callable[..., str]) -> None:
 
 
 def test_images_text_graph_and_pr_curve(sees: Callable[..., str]) -> None:
-    sees("images", "grid/resnet10 adamw 40x f0 s0", r"test \d+", r"train 4", r"val \d+")
+    sees("images", "grid/resnet10 adamw 40x f0 s0", r"test \d+", r"train 2", r"val \d+")
     sees("text", "config/text_summary", "model: weights: null", "label/text_summary", "SYNTHETIC IMAGES")
-    sees("graphs", "Op graph", r"Run \(4\)")
+    sees("graphs", "Op graph", r"Run \(2\)")
     sees("pr_curves", "precision_recall/test", "step")
 
 
