@@ -14,7 +14,8 @@ WHERE = "from histo_lightning.benchmark import benchmarks; print(benchmarks('mea
 
 
 def test_the_command_measures_what_is_selected_and_writes_json(command, tmp_path: Path) -> None:
-    chosen = ["select=[P5a]", "dataset.image_size=140", "magnification=40x", "json=found.json"]
+    small = ["dataset.image_size=140", "dataset.images_per_slide=2", "magnification=40x"]
+    chosen = ["select=[P5a]", *small, "json=found.json"]
     done = command("benchmark", *chosen)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "found.json").read_text())

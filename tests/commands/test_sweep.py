@@ -141,10 +141,8 @@ def test_other_launchers_give_the_same_to_the_last_bit(
     assert len(predictions(one)) == 3
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    ["joblib", *(pytest.param(name, marks=pytest.mark.long) for name in ("submitit_local", "ray"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_a_signal_to_a_sweep_stops_each_of_its_jobs_at_its_step(
     launcher: str, tmp_path: Path, cache_dir: Path
 ) -> None:
