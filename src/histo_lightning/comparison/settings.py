@@ -73,7 +73,7 @@ def _is_fixed(key: str) -> bool:
 def names_of(
     settings: pd.DataFrame, group: str, keys: Sequence[str], others: Sequence[str] = ()
 ) -> "pd.Series[str]":
-    """A short name for each run's values of ``keys``: that of the group, with what tells equal names apart.
+    """A short name for each run's values of ``keys``: that of the group, with what distinguishes equal names.
 
     A key is named by its last part (``momentum=0.9``), or as a whole where one of ``others`` ends in the same.
     """

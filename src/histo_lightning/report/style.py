@@ -1,4 +1,4 @@
-"""The look of every figure: colours that colour-blind readers tell apart, text that a phone can show, files."""
+"""The look of every figure: colours that colour-blind readers distinguish, text that a phone can show, files."""
 
 import io
 import re

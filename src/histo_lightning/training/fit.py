@@ -68,7 +68,7 @@ def fit_and_predict(
         data.predict_parts = ("val", "test") if config.test else ("val",)
         if config.train_scores == "pass":
             data.predict_parts = (*data.predict_parts, "train")
-        if trainer.is_global_zero and not fitted:  # predicted again, the same weights tell nothing new
+        if trainer.is_global_zero and not fitted:  # predicted again, the same weights add nothing new
             run.update(fitted=True, test_read=int(run.status.get("test_read") or 0) + config.test)
         with _interruptible(trainer):
             batches: Any = trainer.predict(classifier, datamodule=data)

@@ -29,7 +29,7 @@ Row = tuple[int, str, str, str]  # line of the file, fold ("" where there are no
 class NamedSplit:
     """One split, as it is written; parts without images are left out."""
 
-    name: str  # tells the splits of one file apart: ``fold 3``
+    name: str  # distinguishes the splits of one file: ``fold 3``
     parts: dict[str, list[str]]  # paths of images by part, with ``/``, in their order, repeated ones too
     passed_over: int = 0  # images of a folder that are in none of its parts
 

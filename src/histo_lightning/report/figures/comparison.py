@@ -101,7 +101,7 @@ def ranks_figure(friedman: Json) -> Figure | None:
     axes.grid(axis="x", color=style.PALE, linewidth=0.6)
     label_axes(axes, "Mean ranks (descriptive)", f"mean rank over {friedman['blocks']} folds, 1 is best")
     length = f"Bars are as long as the critical difference, {critical:.2f}"
-    legend_below(figure, axes, f"{length}:\nthose that overlap cannot be told apart.")
+    legend_below(figure, axes, f"{length}:\nthose that overlap cannot be distinguished.")
     return figure
 
 
