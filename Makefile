@@ -57,7 +57,7 @@ types:
 	$(BIN)/lint-imports
 
 pytest:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)  # four on two cores: they wait for commands of their own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slurm" --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)  # three on two cores: they wait for commands of their own
 
 test-long: setup ## the tests that take long: kills, soak
 	$(BIN)/python -m pytest -m "long and not slurm" $(ARGS)

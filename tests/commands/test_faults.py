@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from factories.forkserver import server
-from factories.runs import SMALL, logits_of, main_here, read, run_folder, start, train_here
+from factories.runs import PICTURES, SMALL, logits_of, main_here, read, run_folder, start, train_here
 from factories.soak import has_grown, soak
 
 
@@ -48,7 +48,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir))
     for size in (1000, 300_000):
         with limited(resource.RLIMIT_FSIZE, size):
-            assert main_here("train", *SMALL, "trainer.progress=none") == 2
+            assert main_here("train", *SMALL, PICTURES, "trainer.progress=none") == 2
         shown = capfd.readouterr().err
         assert shown.count("\n") == 1, shown
         assert shown.startswith("error: ")
@@ -57,7 +57,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     begun, seconds = time.time(), count()
     monkeypatch.setattr(time, "time", lambda: begun - 3600 * next(seconds))
     with limited(resource.RLIMIT_NOFILE, 64):
-        assert main_here("train", *SMALL, "trainer.progress=none") == 0
+        assert main_here("train", *SMALL, PICTURES, "trainer.progress=none") == 0
     assert capfd.readouterr().err == ""
     run = run_folder(tmp_path)
     assert scores(run) == scores(whole)

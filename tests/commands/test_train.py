@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from factories.configs import composed
 from factories.runs import (
+    PICTURES,
     SMALL,
     environment,
     finish,
@@ -41,6 +42,7 @@ from histo_lightning.config.schema import Config
 from histo_lightning.data import BreakHisDataModule
 from histo_lightning.data.breakhis.names import census
 from histo_lightning.errors import UserError
+from histo_lightning.runs.manifest import damaged
 from histo_lightning.training.run import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -628,6 +630,22 @@ def test_without_progress_only_the_report_s_path_is_printed(
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == (f"report: {folder / 'report.html'}\n", "")
     assert "epoch 1/1  train_loss" in (folder / "train.log").read_text()
+
+
+def test_without_formats_there_are_no_pictures_and_the_page_has_its_tables(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    line = ("trainer.progress=none", "epochs=1", "report.formats=[]")
+    folder = train_here(tmp_path, cache_dir, *line)
+    assert not (folder / "plots").exists()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert page.count("<table") >= 3
+    assert damaged(folder) == {}
+    drawn = train_here(tmp_path / "drawn", cache_dir, *line, PICTURES)
+    assert (drawn / "plots" / "roc_test.png").is_file()
+    assert read(drawn / "metrics.json")["test"] == read(folder / "metrics.json")["test"]
+    assert drawn.name == folder.name  # what is shown is not what is computed
 
 
 def test_loggers_of_three_kinds_write_in_one_run(command, tmp_path: Path) -> None:

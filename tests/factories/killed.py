@@ -19,10 +19,10 @@ from typing import Any
 
 from factories.forkserver import Command
 from factories.kills import differing
-from factories.runs import SMALL, finish, start
+from factories.runs import PICTURES, SMALL, finish, start
 
 NARROW = "narrow_networks"  # a user's module in the folder of the command
-ALL = (*SMALL, "dataset.images_per_slide=1", f"imports=[{NARROW}]", "trainer.progress=none")
+ALL = (*SMALL, PICTURES, "dataset.images_per_slide=1", f"imports=[{NARROW}]", "trainer.progress=none")
 SWEEP = ("-m", *ALL, "seed=0,1", "sweep_name=s")
 LINES = {
     "two processes": (*ALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "epochs=3"),

@@ -25,7 +25,7 @@ import torch
 from pytorch_lightning import Callback
 
 from factories.configs import composed
-from factories.runs import SMALL, overrides_here, read, rows, run_folder, train_here
+from factories.runs import PICTURES, SMALL, overrides_here, read, rows, run_folder, train_here
 from histo_lightning.data.pixels import cache
 from histo_lightning.models import resnet
 from histo_lightning.report import run_page
@@ -268,7 +268,7 @@ def soak(kills: int, seed: int, cache_dir: Path, seconds: float = 1e9) -> dict[s
                 break
             kind, pictures = [*SOAKED][number % len(SOAKED)], number % 9 == 0
             if (kind, pictures) not in wholes:
-                line = ("dataset.images_per_slide=1", *SOAKED[kind])
+                line = ("dataset.images_per_slide=1", *SOAKED[kind], *[PICTURES] * pictures)
                 wholes[kind, pictures] = run_whole(
                     root / f"{kind} {pictures}", cache_dir, *line, pictures=pictures
                 )

@@ -26,7 +26,9 @@ from histo_lightning.training.run import run_training
 SMALL = (
     *("experiment=smoke", "dataset.images_per_slide=2", "dataset.image_size=140", "trainer=cpu"),
     "trainer.threads=1",  # another test runs beside this one
+    "report.formats=[]",  # half the time of such a run; a test that looks at pictures adds PICTURES
 )
+PICTURES = "report.formats=[png]"
 
 
 def read(path: Path) -> Any:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from factories.runs import SMALL, environment, read
+from factories.runs import PICTURES, SMALL, environment, read
 
 WARM = 5  # runs after which every library has loaded what it loads
 MORE_MIB = 32  # that the rest of a sweep may add: what an allocator keeps differs by 20
@@ -35,7 +35,14 @@ def finished(sweep: Path) -> int:
 
 def soak(folder: Path, cache_dir: Path, trials: int) -> dict[str, Any]:
     """One sweep of ``trials`` runs; what its process held after each, its exit status, and ``growth`` after the first few."""
-    line = (*SMALL, f"seed=range({trials})", "sweep_name=s", "keep=weights", "trainer.progress=none")
+    line = (
+        *SMALL,
+        PICTURES,
+        f"seed=range({trials})",
+        "sweep_name=s",
+        "keep=weights",
+        "trainer.progress=none",
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "histo_lightning.train", "-m", *line],
         cwd=folder,

@@ -21,7 +21,7 @@ PROTOCOL_KEYS = ("cells", "families", "decisions", "curves", "refusals")
 def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -> None:
     """Write ``results.md``, ``report.html`` and ``plots/*`` of a comparison's record into ``out``, each whole or not at all."""
     plots, written = out / "plots", list[Path]()
-    for name, figure in figures(results):
+    for name, figure in figures(results) if formats else ():
         written += save_picture(figure, plots / name, formats)
     earlier = [path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")]
     for path in earlier:

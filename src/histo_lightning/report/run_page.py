@@ -79,6 +79,8 @@ def draw_plots(
         for name, figure in figures.items():
             paths.extend(save_picture(figure, run_folder / "plots" / name, formats))
 
+    if not formats:
+        return []
     with beside(lambda: draw("val", {}), fork):
         figures = {"loss": curves.curve_figure(history, "loss", best)}
         draw("test", figures | {"accuracy": curves.curve_figure(history, "accuracy", best, baseline)})
@@ -90,7 +92,7 @@ def draw_evaluation(
     formats: Sequence[str] = ("png",),
 ) -> None:  # fmt: skip
     """``plots/*`` of an evaluation: the pictures of a run's part."""
-    for name, figure in part_figures(table, scores, threshold, temperature, read_image):
+    for name, figure in part_figures(table, scores, threshold, temperature, read_image) if formats else ():
         save_picture(figure, folder / "plots" / name, formats)
 
 

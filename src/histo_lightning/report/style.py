@@ -91,13 +91,13 @@ def legend_below(figure: Figure, axes: Axes, note: str = "", columns: int = 1) -
 
 
 def save_picture(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write ``<stem>.png``, and ``svg`` and ``pdf`` where asked for, whole or not at all; a figure always gives the same bytes.
+    """Write ``<stem>.png``, and ``svg`` and ``pdf`` where asked for, whole or not at all, or nothing where no format is; always the same bytes.
 
     UserError where one cannot be written. Text in an SVG stays text.
     """
     paths = []
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "histo_lightning"}
-    for kind in dict.fromkeys(["png", *formats]):
+    for kind in dict.fromkeys(["png", *formats] if formats else ()):
         buffer, undated = io.BytesIO(), {"svg": "Date", "pdf": "CreationDate"}.get(kind)
         with matplotlib.rc_context(settings), warnings.catch_warnings():
             # A name may be in a script that the font lacks.

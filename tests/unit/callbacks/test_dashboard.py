@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from factories.configs import configs_of
-from factories.runs import SMALL
+from factories.runs import PICTURES, SMALL
 from histo_lightning.callbacks.dashboard import LAYOUT, Dashboard, _add_graph, _rank_in_class
 from histo_lightning.callbacks.loggers import TensorBoard
 from histo_lightning.callbacks.scored import COLUMNS, write_scored
@@ -44,7 +44,7 @@ def config(root: Path, cache_dir: Path, *more: str) -> Config:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
     """A finished run of three epochs."""
-    return run_training(config(tmp_path_factory.mktemp("board"), cache_dir))
+    return run_training(config(tmp_path_factory.mktemp("board"), cache_dir, PICTURES))
 
 
 def test_curves_are_those_of_the_history_and_nothing_has_two_names(run: Path) -> None:
