@@ -10,7 +10,6 @@ import hypothesis
 import pytest
 
 from factories.forkserver import server
-from factories.sweeps import write_sweep
 from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record, record_of
 
@@ -54,6 +53,8 @@ def real_root() -> Path:
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two depths x two magnifications x five folds x two seeds; read only."""
+    from factories.sweeps import write_sweep  # with torch, which the process that only hands out tests does without
+
     return write_sweep(
         tmp_path_factory.mktemp("a sweep, with a comma") / "depths",
         magnifications=("40x", "100x"),
