@@ -53,7 +53,9 @@ def real_root() -> Path:
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two depths x two magnifications x five folds x two seeds; read only."""
-    from factories.sweeps import write_sweep  # with torch, which the process that only hands out tests does without
+    from factories.sweeps import (
+        write_sweep,  # with torch, which the process that only hands out tests does without
+    )
 
     return write_sweep(
         tmp_path_factory.mktemp("a sweep, with a comma") / "depths",
