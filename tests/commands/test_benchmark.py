@@ -14,16 +14,16 @@ WHERE = "from histo_lightning.benchmark import benchmarks; print(benchmarks('mea
 
 
 def test_the_command_measures_what_is_selected_and_writes_json(command, tmp_path: Path) -> None:
-    small = ["dataset.image_size=140", "dataset.images_per_slide=2", "magnification=40x"]
-    chosen = ["select=[P5a]", *small, "json=found.json"]
+    small = ["model=resnet10", "image_size=32", "dataset.image_size=140", "dataset.images_per_slide=2"]
+    chosen = ["select=[P8]", *small, "magnification=40x", "json=found.json"]
     done = command("benchmark", *chosen)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "found.json").read_text())
-    assert [row["id"] for row in rows] == ["P5a", "P5a native", "P5b"]
+    assert [row["id"] for row in rows] == ["P8 epoch", "P8 step"]
     for row in rows:
         assert row["spread"][0] <= row["measured"] <= row["spread"][1]
         assert row["verdict"] in ("met", "short")
-    assert "P5a" in done.stdout
+    assert "P8 epoch" in done.stdout
 
 
 def test_the_benchmarks_of_a_wheel_come_before_those_of_a_repository(tmp_path: Path) -> None:
