@@ -22,6 +22,11 @@ FORKED = ("train", "tune", "evaluate", "predict", "export")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for processes come first: of several workers the last one would be waited for."""
+    items.sort(key=lambda item: "tuning" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of its own: tests neither use nor fill the user's. ``HISTO_TEST_CACHE`` keeps one between sessions."""
