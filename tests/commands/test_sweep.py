@@ -10,6 +10,7 @@ import torch
 
 from factories.forkserver import server
 from factories.runs import SMALL, environment, finish, main_here, read, rows, start
+from histo_lightning.config import exits
 from histo_lightning.runs import RunFolder
 
 SWEEP = (
@@ -112,6 +113,24 @@ def test_a_sweep_that_was_killed_and_moved_ends_in_the_same_results(
     assert not list(after.rglob(".*.tmp"))
     kept = [path.name for path in sweep_folder(after).glob("*/checkpoints/*")]
     assert kept == ["best.ckpt"] * 2
+
+
+def test_a_sweep_after_one_that_was_interrupted_in_the_same_process_runs(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "_arrived", [signal.SIGTERM])  # as a notebook's process keeps it
+    given = [f"output_dir={tmp_path / 'outputs'}", f"cache_dir={cache_dir / 'histo_lightning'}"]
+    line = (
+        "-m",
+        *SMALL,
+        "epochs=1",
+        "seed=0",
+        "hydra/launcher=basic",
+        "sweep_name=s",
+        "trainer.progress=none",
+    )
+    assert main_here("train", *line, *given) == 0
+    assert list(states(tmp_path).values()) == ["finished"]
 
 
 def test_slurm_without_slurm_is_one_line(

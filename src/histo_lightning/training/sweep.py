@@ -226,7 +226,7 @@ def run_job(composed: DictConfig) -> None:
     one_of_many = HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib"
     try:
         _between_jobs.close()
-        if stop_on_signals():
+        if stop_on_signals() and one_of_many:
             return  # so does each of its jobs, until none is left
         import_modules(config.imports)
         run_training(config, folder.path, hydra, pictures=False, wait=True)

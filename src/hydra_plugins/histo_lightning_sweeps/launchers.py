@@ -182,7 +182,7 @@ class RayLauncher(Launcher):
         started = not ray.is_initialized()
         if started:
             joins = bool(self.init.get("address"))  # a cluster has its own number of cores
-            handlers = {each: signal.getsignal(each) for each in SIGNALS}
+            handlers = {each: known for each in SIGNALS if callable(known := signal.getsignal(each))}
             ray.init(**self.init | ({"num_cpus": None} if joins else {}))
             for each, handler in handlers.items():  # Ray's own ends this process at once
                 signal.signal(each, handler)
