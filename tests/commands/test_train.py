@@ -640,6 +640,8 @@ def test_without_formats_there_are_no_pictures_and_the_page_has_its_tables(
     assert not (folder / "plots").exists()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<img" not in page
+    assert "ROC and cases" not in page  # no heading of nothing
+    assert "More pictures" not in page
     assert page.count("<table") >= 3
     assert damaged(folder) == {}
     drawn = train_here(tmp_path / "drawn", cache_dir, *line, PICTURES)

@@ -191,8 +191,10 @@ def test_baselines_choices_and_their_absence(tmp_path: Path) -> None:
 def test_the_label_is_wherever_scores_are(tmp_path: Path, label: str) -> None:
     kind = {"L": "image_random", "C": "official", "G": "folders"}[label[0]]
     run = made_up_run(tmp_path / "run", label=label, kind=kind, named=label[0] != "G", draws=100)
+    assert Page(write_report(run)).labels == [label] * 3  # head, both sets of scores
+    draw_plots(run)
     page = Page(write_report(run))
-    assert page.labels == [label] * 4  # head, curves by case, both sets of scores
+    assert page.labels == [label] * 4  # and the curves
     assert "unseen" not in page.text
     if label[0] == "G":
         assert "which come from an unknown number of cases" in page.text
