@@ -70,9 +70,9 @@ def signals_held(forward: bool = False) -> Iterator[list[int]]:
         for child in multiprocessing.active_children() if forward else ():
             child.terminate()
 
-    arrived, former = list[int](), dict[int, Any]()
-    if threading.current_thread() is threading.main_thread():  # signals only ever reach the main one
-        former = {number: signal.getsignal(number) for number in SIGNALS}
+    arrived = list[int]()
+    main = threading.current_thread() is threading.main_thread()  # signals only ever reach this one
+    former: dict[int, Any] = {number: signal.getsignal(number) for number in (SIGNALS if main else ())}
     # Left alone: what is ignored, and an engine's signal where there is no such engine.
     former = {k: v for k, v in former.items() if callable(v) or (v == signal.SIG_DFL and k != signal.SIGUSR2)}
     for number in former:
@@ -82,7 +82,9 @@ def signals_held(forward: bool = False) -> Iterator[list[int]]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        if arrived:
+        if arrived and callable(handler := former[arrived[0]]):
+            handler(arrived[0], None)  # raised, it would not come in a process of Ray, which blocks SIGINT
+        elif arrived:
             signal.raise_signal(arrived[0])
 
 

@@ -112,8 +112,7 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
     centre, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     weights = calibration.fit(truth, np.zeros(len(truth)), design(train))
     if weights is None:
-        reason = "the classes of the training images cannot be fitted by their mean colours"
-        return {"part": part, "reason": reason}
+        return {"part": part, "reason": "the classes of the train set cannot be fitted by their mean colours"}
     p, table = calibration.sigmoid(design(colours(part)) @ weights), tables[part]
     logits = np.zeros_like(table.logits)
     logits[:, 1] = np.log(np.clip(p, 1e-12, 1 - 1e-12) / np.clip(1 - p, 1e-12, 1))

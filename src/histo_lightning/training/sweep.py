@@ -64,8 +64,7 @@ def sweep(command: Composition) -> int:
     except KeyboardInterrupt:
         write_results(folder, [], first)  # without pictures
         raise
-    broken = write_results(folder, list(jobs), first)
-    return print_failures(folder, jobs) + broken
+    return write_results(folder, list(jobs), first) + print_failures(folder, jobs)
 
 
 def write_results(folder: SweepFolder, drawn: Sequence[str], first: Config) -> int:
