@@ -46,10 +46,15 @@ def merged(batches: Sequence[tuple[Tensor, Tensor]], trainer: Trainer) -> Rows:
     return unique, logits.double().numpy()[first]
 
 
+def _tensors(rows: Rows) -> dict[str, Any]:
+    return dict(zip(("index", "logits"), map(torch.from_numpy, rows), strict=True))
+
+
 class History(Callback):
     """Writes the numbers of every epoch to ``path``. ``monitored`` is the curve of the score ``monitor``.
 
-    ``trained``: the ``index`` and ``logits`` that the images of the latest epoch's training batches had.
+    ``trained`` and ``validated``: the ``index`` and ``logits`` that the images of the latest epoch's training batches and
+    of the latest validation had, the second with the optimizer's ``step`` at which that was.
     """
 
     def __init__(self, path: Path, monitor: str, images_per_epoch: int, seed: int) -> None:
@@ -58,18 +63,22 @@ class History(Callback):
         self.monitored: list[float] = []
         self.seconds: list[float] = []
         self.trained: dict[str, Tensor] = {}
+        self.validated: dict[str, Any] = {}
         self._lr = self._start = 0.0
         self._seconds: float | None = None  # of the epoch's training
 
     def state_dict(self) -> dict[str, Any]:
         begun = self._lr, self._seconds or time.perf_counter() - self._start
-        kept = {name: getattr(self, name) for name in ("rows", "monitored", "seconds", "trained")}
+        kept = {
+            name: getattr(self, name) for name in ("rows", "monitored", "seconds", "trained", "validated")
+        }
         return kept | {"begun": begun}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("rows", "monitored", "seconds"):
             setattr(self, name, list(state_dict[name]))
-        self.trained = state_dict.get("trained", {})  # not in checkpoints of version 0.1
+        # Neither is in checkpoints of version 0.1.
+        self.trained, self.validated = state_dict.get("trained", {}), state_dict.get("validated", {})
         self._lr, spent = state_dict.get("begun", (0.0, 0.0))  # an epoch that was left, and goes on
         self._start = time.perf_counter() - spent
 
@@ -86,6 +95,14 @@ class History(Callback):
             torch.cuda.synchronize()
         self._seconds = time.perf_counter() - self._start
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (
+            isinstance(pl_module, Classifier) and not trainer.sanity_checking
+        ):  # it starts its metrics anew after this
+            metrics: Any = pl_module.val_metrics
+            rows = merged(list(zip(metrics.indices, metrics.logits, strict=True)), trainer)
+            self.validated = _tensors(rows) | {"step": trainer.global_step}
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self._start
         scores = {name.replace("/", "_", 1): x for name, x in epoch_scores(trainer, pl_module).items()}
@@ -97,8 +114,7 @@ class History(Callback):
         self.monitored.append(scores.get(self.monitor, float("nan")))
         self.seconds.append(seconds)
         if isinstance(pl_module, Classifier) and pl_module.train_metrics.seen:
-            pair = map(torch.from_numpy, merged(pl_module.train_metrics.seen, trainer))
-            self.trained = dict(zip(("index", "logits"), pair, strict=True))
+            self.trained = _tensors(merged(pl_module.train_metrics.seen, trainer))
         if trainer.is_global_zero:
             rows = [[row[name] for name in COLUMNS] for row in self.rows]
             write_csv(self.path, [COLUMNS, *rows], durable=False)  # a checkpoint holds the rows too

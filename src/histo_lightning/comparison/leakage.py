@@ -110,20 +110,12 @@ def analyse(runs: pd.DataFrame, missing: list[dict[str, str]], problems: list[st
     shared: dict[int, set[str]] = {}
     for fold, split in runs.loc[runs["arm"].isin([OFFICIAL[0], OFFICIAL[2]]), ["fold", "split"]].to_numpy():
         shared.setdefault(fold, set()).update(set(split["cases"]["train"]) & set(split["cases"]["test"]))
-    study = {
-        "schema": 1,
-        "level": 0.95,
-        "recipe": {key: str(runs[key].iloc[0]) for key in SHOWN if key in runs},
-        "seeds": sorted(set(runs["seed"].tolist())),
-        "magnifications": sorted(set(runs["magnification"].tolist())),
-        "runs": len(runs),
-        "blocks": blocks | {"official": official(true, shared)},
-        "control": control,
-        "doses": _doses(runs),
-        "design": _design(runs),
-        "problems": problems + unequal(runs),
-        "missing": missing,
-    }
+    recipe = {key: str(runs[key].iloc[0]) for key in SHOWN if key in runs}
+    study: dict[str, Any] = {"schema": 1, "level": 0.95, "recipe": recipe}
+    study |= {f"{key}s": sorted(set(runs[key].tolist())) for key in ("seed", "magnification")}
+    study |= {"runs": len(runs), "blocks": blocks | {"official": official(true, shared)}, "control": control}
+    study |= {"doses": _doses(runs), "design": _design(runs)}
+    study |= {"problems": problems + unequal(runs), "missing": missing}
     return study | {"words": sentences(study)}
 
 

@@ -81,24 +81,14 @@ def analyse(
     states, drawn = runs["state"].tolist(), any(settings.is_synthetic(run) for _, run in described.iterrows())
     columns = ["title", "magnification", "protocol", "run", *reading.LOSSES]
     curves = described.loc[described["train_loss"].notna(), columns].rename(columns=NAMES)
-    results: Json = {
-        "schema": 1,
-        "data": settings.SYNTHETIC if drawn else None,
-        "factor": factor,
-        "reference": reference,
-        "score": score,
-        "standard_error": standard_error or str(planned.get("standard_error") or "jackknife"),
-        "levels": sorted(set(described["level"]), key=settings.natural),
-        "held": held,
-        "runs": {"found": len(runs)} | {state: states.count(state) for state in reading.STATES},
-        "worlds": [],
-        "plans": plans,
-        "warnings": _warnings(runs, factor),
-        "notes": notes,
-        "cells": [summarise(own, pooled.get_group(cell), score) for cell, own in cells],
-        "families": [],
-        "refusals": [],
-    }
+    results: Json = {"schema": 1, "data": settings.SYNTHETIC if drawn else None, "factor": factor}
+    results |= {"reference": reference, "score": score}
+    results["standard_error"] = standard_error or str(planned.get("standard_error") or "jackknife")
+    results |= {"levels": sorted(set(described["level"]), key=settings.natural), "held": held}
+    results["runs"] = {"found": len(runs)} | {state: states.count(state) for state in reading.STATES}
+    results |= {"worlds": [], "plans": plans, "warnings": _warnings(runs, factor), "notes": notes}
+    results["cells"] = [summarise(own, pooled.get_group(cell), score) for cell, own in cells]
+    results |= {"families": [], "refusals": []}
     finished = (described["state"] == reading.FINISHED).groupby(described["protocol"]).sum()
     for protocol in sorted(finished.index, key=lambda protocol: (-finished[protocol], protocol)):
         results["worlds"].append(protocol)

@@ -309,11 +309,6 @@ SCHEMAS: dict[str, type[AnyConfig]] = {
     "train": Config,
     "prepare": PrepareConfig,
     "benchmark": BenchmarkConfig,
-    "tune": TuneConfig,
-    "evaluate": EvaluateConfig,
-    "predict": PredictConfig,
-    "export": ExportConfig,
-    "audit": AuditConfig,
-    "compare": CompareConfig,
-    "report": IndexConfig,
 }
+SCHEMAS |= {"tune": TuneConfig, "evaluate": EvaluateConfig, "predict": PredictConfig, "export": ExportConfig}
+SCHEMAS |= {"audit": AuditConfig, "compare": CompareConfig, "report": IndexConfig}

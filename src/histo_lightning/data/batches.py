@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class Part(Dataset[Batch]):
         index = torch.tensor(indices)
         image = torch.from_numpy(self.pixels.take(self.rows[indices]))
         return {"image": image, "label": self.labels[index], "case": self.cases[index], "index": index}
+
+    def subset(self, positions: NDArray[np.int64]) -> "Part":
+        """Some of its images, by their positions, int64 N."""
+        columns = {name: getattr(self, name)[positions] for name in ("labels", "cases", "rows")}
+        return replace(self, records=tuple(self.records[i] for i in positions), **columns)
 
     def stored_on(self, device: torch.device) -> Tensor:
         """The stored images of all parts on a device, uint8 N x H x W x 3, copied a piece at a time."""

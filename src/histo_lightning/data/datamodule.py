@@ -115,20 +115,16 @@ class BreakHisDataModule(LightningDataModule):
         _, split, pixels = self._ready()
         train, val = split.cases["train"], split.cases["val"]
         seen = np.concatenate([self.parts["train"].rows, self.parts["val"].rows]).tolist()
-        return {
+        images = {"input_size": [3, *self.evaluation_size], "batch_size": self.batch_size}
+        images |= {"normalisation": {"mean": self.mean.tolist(), "std": self.std.tolist()}}
+        cases = {"train_cases": list(train), "val_cases": list(val), "seen_cases": sorted({*train, *val})}
+        digits = sorted({pixels.digests[row][:16] for row in seen})  # the first of the SHA-256
+        about = {
             "config": self.settings(),
             "class_to_idx": self.class_to_idx,
-            "input_size": [3, *self.evaluation_size],
-            "batch_size": self.batch_size,
             "transforms": self.recipe.text(),
-            "normalisation": {"mean": self.mean.tolist(), "std": self.std.tolist()},
-            "split_hash": split.hash,
-            "train_cases": list(train),
-            "val_cases": list(val),
-            "seen_cases": sorted({*train, *val}),
-            "seen_pixels": sorted({pixels.digests[row][:16] for row in seen}),  # the SHA-256's first digits
-            "threshold": 0.5,
         }
+        return about | images | {"split_hash": split.hash, **cases, "seen_pixels": digits, "threshold": 0.5}
 
     def _ready(self) -> tuple[Source, Split, Pixels]:
         if self.source is None or self.split is None or self.pixels is None:

@@ -53,20 +53,12 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     point = about.get("operating_point") or {}  # without a threshold where validation gave none
     threshold = None if point.get("threshold") is None else float(about["threshold"])
     run = Path(config.checkpoint).resolve().parent.parent.name
-    metrics: dict[str, Any] = {
-        "schema": 1,
-        "checkpoint": Path(config.checkpoint).name,
-        "run": run,
-        "dataset": source.name,
-        "data": dataset.name,
-        "shortened": str(about.get("shortened") or ""),
-        "source": source.message,
-        "part": config.part,
-        "label": f"SEEN CASES ({seen} images)" if seen else "",
-        "split_hash": about["split_hash"],
-        "fingerprint": pixels.fingerprint(record.image for record in chosen),
-        "scores": score_predictions(table, threshold=threshold),
-    }
+    metrics: dict[str, Any] = {"schema": 1, "checkpoint": Path(config.checkpoint).name, "run": run}
+    metrics |= {"dataset": source.name, "data": dataset.name, "shortened": str(about.get("shortened") or "")}
+    metrics |= {"source": source.message, "part": config.part}
+    metrics |= {"label": f"SEEN CASES ({seen} images)" if seen else "", "split_hash": about["split_hash"]}
+    metrics["fingerprint"] = pixels.fingerprint(record.image for record in chosen)
+    metrics["scores"] = score_predictions(table, threshold=threshold)
     folder = Path(config.output_dir) / "evaluations" / (config.run_name or f"{run}_{source.name}")
     renew(folder)
     write_predictions(folder / "predictions.csv", table)

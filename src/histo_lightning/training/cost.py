@@ -87,7 +87,8 @@ def run_seconds(config: Config, sizes: Sizes, speed: Speed) -> float:
     """Seconds of one run: its epochs with their checkpoints, the predictions after them, and what every run costs."""
     batch = min(config.batch_size, sizes.train)
     epoch = sizes.train // batch * batch * speed.train + sizes.val * speed.validate + speed.write
-    sets = sizes.val, sizes.test * config.test, sizes.train * (config.train_scores == "pass")
+    again = config.exact_predictions or config.tta != "none"  # else validation's logits are kept
+    sets = sizes.val * again, sizes.test * config.test, sizes.train * (config.train_scores == "pass")
     images = sum(sets) * (8 if config.tta == "d4" else 1)
     return config.epochs * epoch + images * speed.predict + FIXED_SECONDS
 

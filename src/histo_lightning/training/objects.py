@@ -74,19 +74,12 @@ def build_classifier(config: Config, data: BreakHisDataModule) -> Classifier:
     if config.class_weights == "balanced":
         present = sum(count > 0 for count in counts)
         weights = [sum(counts) / (present * count) if count else 0.0 for count in counts]
-    classifier = Classifier(
-        **network_options(config),
-        freeze_backbone=bool(config.model.get("freeze_backbone")),
-        frozen_norm=str(config.model.get("frozen_norm") or "train"),
-        optimizer=config.optimizer,
-        scheduler=config.scheduler,
-        class_weights=weights,
-        label_smoothing=config.label_smoothing,
-        tta=config.tta,
-        exact_predictions=config.exact_predictions,
-        monitor=monitor_name(config.monitor),
-        monitor_mode=MONITORS[config.monitor],
-    )
+    alike = ("optimizer", "scheduler", "label_smoothing", "tta", "exact_predictions")
+    options: Any = {key: getattr(config, key) for key in alike} | {"class_weights": weights}
+    options["freeze_backbone"] = bool(config.model.get("freeze_backbone"))
+    options["frozen_norm"] = str(config.model.get("frozen_norm") or "train")
+    options |= {"monitor": monitor_name(config.monitor), "monitor_mode": MONITORS[config.monitor]}
+    classifier = Classifier(**network_options(config), **options)
     if config.model.get("weights"):
         load_weights(classifier.network, config.model["weights"], cache_dir=data.cache_dir / "weights")
     classifier.metadata = {**data.describe(), "config": asdict(config), "shortened": shortened(config)}

@@ -16,13 +16,15 @@ SMALL = ("model=resnet10", "image_size=32", "batch_size=16", "epochs=10", "train
 
 def test_seconds_of_a_run_by_hand() -> None:
     config = composed(*SMALL)
-    # 6 full batches of 16; validation; a checkpoint an epoch; then validation and test once.
-    expected = 10 * (96 * 0.1 + 30 * 0.02 + 0.5) + 50 * 0.03 + cost.FIXED_SECONDS
+    # 6 full batches of 16; validation, whose logits are kept; a checkpoint an epoch; then test once.
+    expected = 10 * (96 * 0.1 + 30 * 0.02 + 0.5) + 20 * 0.03 + cost.FIXED_SECONDS
     assert run_seconds(config, SIZES, SPEED) == pytest.approx(expected)
     unread = replace(config, test=False)
     assert run_seconds(config, SIZES, SPEED) - run_seconds(unread, SIZES, SPEED) == pytest.approx(20 * 0.03)
     averaged = replace(config, tta="d4")
-    assert run_seconds(averaged, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(7 * 1.5)
+    assert run_seconds(averaged, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(50 * 8 * 0.03 - 0.6)
+    exact = replace(config, exact_predictions=True)
+    assert run_seconds(exact, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(30 * 0.03)
     passed = replace(config, train_scores="pass")
     assert run_seconds(passed, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(3)
 
