@@ -185,16 +185,9 @@ def _compared(levels: Json, question: Json, settings: Sequence[str], *, main: bo
         for pair in comparison["pairs"]:
             pair["words"] = pair["words"].replace(average, f"mean over {several}{over}")
     runs = {run for each in levels.values() for rows in each.values() for row in rows for run in row["runs"]}
-    return {
-        "main": main,
-        "held": own,
-        "over": over,
-        "title": f"{factor} against {reference}{suffix}",
-        "magnifications": magnifications,
-        "runs": sorted(runs),
-        "places": list(blocks),
-        "comparison": comparison,
-    }
+    title = f"{factor} against {reference}{suffix}"
+    family: Json = {"main": main, "held": own, "over": over, "title": title, "magnifications": magnifications}
+    return family | {"runs": sorted(runs), "places": list(blocks), "comparison": comparison}
 
 
 def plan_hash(content: Mapping[str, Any]) -> str:
@@ -214,17 +207,11 @@ def plan_record(plan: Mapping[str, Any], sweep: Path, starts: Sequence[Any]) -> 
         levels = [level_name(factor, str(level)) for level in comparison.get("levels") or []]
         reference = None if reference is None else level_name(factor, str(reference))
         comparison = comparison | {"reference": reference, "levels": levels}
-    return {
-        "folder": str(sweep),
-        "hash": str(plan.get("hash") or ""),
-        "created": plan.get("created"),
-        "first_start": known[0][1] if known else None,
-        "came_first": bool(created <= known[0][0]) if known and pd.notna(created) else None,
-        "untouched": plan.get("hash") == plan_hash(plan),
-        "earlier": plan.get("earlier") or [],
-        "jobs": len(plan["jobs"]),
-        "comparison": comparison,
-    }
+    record = {"folder": str(sweep), "hash": str(plan.get("hash") or ""), "created": plan.get("created")}
+    record["first_start"] = known[0][1] if known else None
+    record["came_first"] = bool(created <= known[0][0]) if known and pd.notna(created) else None
+    record |= {"untouched": plan.get("hash") == plan_hash(plan), "earlier": plan.get("earlier") or []}
+    return record | {"jobs": len(plan["jobs"]), "comparison": comparison}
 
 
 def mark_families(families: Sequence[Json], plans: Sequence[Json], planned: set[str], results: Json) -> None:

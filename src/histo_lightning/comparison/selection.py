@@ -74,21 +74,15 @@ def _best(runs: pd.DataFrame, wanted: str, score: str) -> Json:
     own = finished[finished["title"] == chosen].set_index(["replicate", "fold"])
     own = own[own.index.isin(common.index)]
     unread, best = own[own["table"].isna()], (sign * by_fold).idxmax(axis=1)
-    return {
-        "arm": chosen,
-        "value": means[chosen],
-        "candidates": {title: means[title] for title in titles if title in means},
-        "folds": by_fold.index.tolist(),
-        "replicates": sorted({replicate_text(replicate) for replicate, _ in common.index}),
-        "by_fold": [
-            {"fold": fold, "arm": arm, "value": float(by_fold.loc[fold, arm])}
-            for fold, arm in zip(by_fold.index.tolist(), best.tolist(), strict=True)
-        ],
-        "test_read": len(own) - len(unread),
-        "runs": own["run"].tolist(),
-        "next": _next(unread.iloc[0], score) if len(unread) else None,
-        "left_out": left_out,
-    }
+    folds = by_fold.index.tolist()
+    choice: Json = {"arm": chosen, "value": means[chosen]}
+    choice["candidates"] = {title: means[title] for title in titles if title in means}
+    choice["folds"] = folds
+    choice["replicates"] = sorted({replicate_text(replicate) for replicate, _ in common.index})
+    arms = zip(folds, best.tolist(), strict=True)
+    choice["by_fold"] = [{"fold": f, "arm": arm, "value": float(by_fold.loc[f, arm])} for f, arm in arms]
+    choice |= {"test_read": len(own) - len(unread), "runs": own["run"].tolist()}
+    return choice | {"next": _next(unread.iloc[0], score) if len(unread) else None, "left_out": left_out}
 
 
 def _next(run: "pd.Series[Any]", score: str) -> Json:

@@ -93,6 +93,7 @@ class TrainerConfig:
     threads: int | None = key(None, low=1, high=4096, hashed=False)
     workers: int = key(0, low=0, high=256, hashed=False)
     gpu: int | None = key(None, low=0, high=1023, hashed=False)
+    jobs_per_gpu: int = key(1, low=1, high=64, hashed=False)
     progress: str = key("auto", choices=("auto", "bar", "lines", "none"), hashed=False)
     flags: dict[str, Any] = key(dict)  # other arguments of Lightning's Trainer, given as ``trainer.<flag>``
 

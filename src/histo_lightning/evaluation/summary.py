@@ -63,16 +63,11 @@ def score_predictions(
             recall = {name: entries.pop(RECALL + name) for name in SUBTYPES}
             counts = {name: len(sizes) for name, sizes in class_support(eight, SUBTYPES).items()}
             cases = counts if eight.grouped else dict.fromkeys(SUBTYPES)
-            scored = {
-                **_about(eight),
-                **entries,
-                "recall": {name: entry | {"cases": cases[name]} for name, entry in recall.items()},
-                "missing_classes": [name for name, count in counts.items() if not count],
-                "headline_classes": [SUBTYPES[k] for k in headline_classes(eight)],
-                "confusion": confusion(eight.truth, eight.decision, len(SUBTYPES)).tolist(),
-                "at_threshold": None,
-                "binary": scored,
-            }
+            entries["recall"] = {name: entry | {"cases": cases[name]} for name, entry in recall.items()}
+            entries["missing_classes"] = [name for name, count in counts.items() if not count]
+            entries["headline_classes"] = [SUBTYPES[k] for k in headline_classes(eight)]
+            entries["confusion"] = confusion(eight.truth, eight.decision, len(SUBTYPES)).tolist()
+            scored = {**_about(eight), **entries, "at_threshold": None, "binary": scored}
         result[level] = scored
     return result
 

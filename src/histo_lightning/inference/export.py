@@ -81,34 +81,25 @@ def describe(trained: Trained, format_name: str) -> dict[str, Any]:
     scale = "divided by 255" if graph else "divided by 255, minus mean, divided by std (by channel)"
     columns = trained.malignant_columns
     total = f"the sum of probabilities[:, {columns}]" if columns[1:] else f"probabilities[:, {columns[0]}]"
-    return {
-        "format": format_name,
-        "classes": trained.classes,
-        "class_to_idx": {name: index for index, name in enumerate(trained.classes)},
-        "model": {key: trained.classifier.hparams.get(key) for key in ("model", "head", "hidden")},
-        "input": {
-            "name": formats.INPUT,
-            "dtype": "float32",
-            "shape": ["batch", 3, *(("height", "width") if graph and free else (height, width))],
-            "smallest_side": formats.SMALLEST_SIDE if free or not graph else None,
-            "trained_size": [3, height, width],
-            "channels": "RGB",
-            "range": [0.0, 1.0],
-            "normalisation": about["normalisation"] | {"inside_graph": graph},
-            "preparation": f"RGB, scaled to a short side of {trained.short_side} (Pillow's BILINEAR, equal in both "
-            f"directions), centre of {height} x {width} (height x width), {scale}",
-        },
-        "outputs": {
-            "names": list(OUTPUTS) if graph else list(OUTPUTS[:1]),
-            "dtype": "float32",
-            "shape": ["batch", len(trained.classes)],
-            "probabilities": "softmax of the logits, without the temperature",
-        },
-        "threshold_rule": f"malignant where {total} >= threshold",
-        **{key: about.get(key) for key in COPIED},
-        "versions": {"histo_lightning": __version__}
-        | {package: version(package) for package in ("torch", *FORMATS[format_name].packages)},
-    }
+    card: dict[str, Any] = {"format": format_name, "classes": trained.classes}
+    card["class_to_idx"] = {name: index for index, name in enumerate(trained.classes)}
+    card["model"] = {key: trained.classifier.hparams.get(key) for key in ("model", "head", "hidden")}
+    sides = ("height", "width") if graph and free else (height, width)
+    given: dict[str, Any] = {"name": formats.INPUT, "dtype": "float32", "shape": ["batch", 3, *sides]}
+    given["smallest_side"] = formats.SMALLEST_SIDE if free or not graph else None
+    given |= {"trained_size": [3, height, width], "channels": "RGB", "range": [0.0, 1.0]}
+    given["normalisation"] = about["normalisation"] | {"inside_graph": graph}
+    given["preparation"] = (
+        f"RGB, scaled to a short side of {trained.short_side} (Pillow's BILINEAR, equal in both directions), "
+        f"centre of {height} x {width} (height x width), {scale}"
+    )
+    outputs: dict[str, Any] = {"names": list(OUTPUTS) if graph else list(OUTPUTS[:1]), "dtype": "float32"}
+    outputs["shape"] = ["batch", len(trained.classes)]
+    outputs["probabilities"] = "softmax of the logits, without the temperature"
+    card |= {"input": given, "outputs": outputs, "threshold_rule": f"malignant where {total} >= threshold"}
+    versions = {package: version(package) for package in ("torch", *FORMATS[format_name].packages)}
+    copied = {key: about.get(key) for key in COPIED}
+    return card | copied | {"versions": {"histo_lightning": __version__} | versions}
 
 
 def parity_images(trained: Trained) -> Iterator[tuple[str, Tensor]]:

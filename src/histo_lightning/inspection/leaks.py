@@ -80,19 +80,13 @@ def _shared(sides: list[str], first: Side, second: Side, pixels: ComparedPixels)
         "twins": sorted(each for each in specimens[0] & specimens[1] if subtypes[each] > 1),
         "identical_pixels": list(_identical(first, second, digests)),
     }
-    return {
-        "sides": sides,
-        "leak": any(lists.values()),
-        "images_by_side": [len(first), len(second)],
-        "slides_on_both_sides": len(lists["slides"]),
-        "cases_on_both_sides": len(lists["cases"]),
-        "test_images_touched": sum(name.case in lists["cases"] for name in names[1]),
-        "twin_slides_on_both_sides": len(lists["twins"]),
-        "identical_pixels_on_both_sides": len(lists["identical_pixels"]) if digests else None,
-        "images_in_two_parts": len(lists["images"]),
-        **lists,
-        "suspicious_pairs": [(a, b) for a, b in ordered if a in second and b in first],
-    }
+    counts = {"sides": sides, "leak": any(lists.values()), "images_by_side": [len(first), len(second)]}
+    counts |= {f"{unit}_on_both_sides": len(lists[unit]) for unit in ("slides", "cases")}
+    counts["test_images_touched"] = sum(name.case in lists["cases"] for name in names[1])
+    counts["twin_slides_on_both_sides"] = len(lists["twins"])
+    counts["identical_pixels_on_both_sides"] = len(lists["identical_pixels"]) if digests else None
+    suspicious = [(a, b) for a, b in ordered if a in second and b in first]
+    return counts | {"images_in_two_parts": len(lists["images"]), **lists, "suspicious_pairs": suspicious}
 
 
 def _specimen(slide: str) -> str:

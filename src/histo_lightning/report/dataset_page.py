@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,27 +102,16 @@ def write_dataset_report(folder: Path, facts: DatasetFacts) -> Path:
     by_case = named.groupby("case")
     slides = by_case["slide"].unique().map(sorted).str.join(", ")
     sections = pd.DataFrame({"class": by_case["class"].first(), "slides": slides})
-    return write_page(
-        folder / "report.html",
-        "dataset.html",
-        facts=facts,
-        images=images,
-        named=named,
-        zoomed=zoomed,
-        about=problems,
-        missing=missing_by_group(facts.problems),
-        shown=SHOWN,
-        names=names,
-        classes=_count_table("class", zoomed, CLASSES),
-        subtypes=_count_table("subtype", zoomed, tuple(SUBTYPE_NAMES)),
-        sizes=Counter(sizes).most_common(SHOWN),
-        cases=_table("case", sections.join(_counts(named, "case")), "lllrrrrr"),
-        examples=examples,
-        stains=readable.groupby("subtype"),
-        identical=sorted(groups, key=lambda group: len(group[1]) == 1),
-        pairs=pairs,
-        suspicious=SUSPICIOUS,
-    )
+    context: dict[str, Any] = {"facts": facts, "images": images, "named": named, "zoomed": zoomed}
+    context |= {"about": problems, "missing": missing_by_group(facts.problems)}
+    context |= {"shown": SHOWN, "names": names}
+    context["classes"] = _count_table("class", zoomed, CLASSES)
+    context["subtypes"] = _count_table("subtype", zoomed, tuple(SUBTYPE_NAMES))
+    context["sizes"] = Counter(sizes).most_common(SHOWN)
+    context["cases"] = _table("case", sections.join(_counts(named, "case")), "lllrrrrr")
+    context |= {"examples": examples, "stains": readable.groupby("subtype"), "pairs": pairs}
+    context["identical"] = sorted(groups, key=lambda group: len(group[1]) == 1)
+    return write_page(folder / "report.html", "dataset.html", suspicious=SUSPICIOUS, **context)
 
 
 def _counts(images: pd.DataFrame, column: str) -> pd.DataFrame:

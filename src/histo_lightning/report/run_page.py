@@ -115,20 +115,16 @@ def write_report(run_folder: Path) -> Path:
         near = int(np.sum(np.abs(watched - scored) <= NEAR))
         epoch = {"scored": scored, "last": watched[-1], "median": float(np.median(watched))}
         epoch |= {"near": near, "of": len(watched)}
-    context = {
+    context: dict[str, Any] = {
         "name": run_folder.name,
         "title": words.run_title(config, split) or run_folder.name,
-        "labels": words.labels_of(metrics, str(split.get("label") or ""), config),
-        "split": split,
-        "status": status,
-        "config": config,
-        "config_text": config_text,
-        "contents": contents_table(split, metrics),
-        "parts": {part: part_context(metrics[part]) for part in parts},
-        "epoch": epoch,
-        "images_per_second": float(np.nanmedian(rate)) if np.isfinite(rate).any() else None,
-        "influence": influence_table(predictions) if ranked and by_case else None,
     }
+    context["labels"] = words.labels_of(metrics, str(split.get("label") or ""), config)
+    context |= {"split": split, "status": status, "config": config, "config_text": config_text}
+    context |= {"contents": contents_table(split, metrics), "epoch": epoch}
+    context["parts"] = {part: part_context(metrics[part]) for part in parts}
+    context["images_per_second"] = float(np.nanmedian(rate)) if np.isfinite(rate).any() else None
+    context["influence"] = influence_table(predictions) if ranked and by_case else None
     return _write(run_folder, "run.html", metrics, parts, predictions, context)
 
 
@@ -150,18 +146,11 @@ def _write(
         files = {f"{name}{end}.png": titles[name] + text for name in names for end, text in ends.items()}
         return [one for file, text in files.items() if (one := picture(folder / "plots" / file, text))]
 
-    return write_page(
-        folder / "report.html",
-        template,
-        metrics=metrics,
-        part=parts[0],
-        groups=group_tables(table),
-        pictures=pictures,
-        coverage=f"{coverage} Another training run may differ by more.",
-        meanings=titles().values(),
-        files={name: "" for name in FILES.split() if (folder / name).exists()},
-        **context,
-    )
+    about: dict[str, Any] = {"metrics": metrics, "part": parts[0], "pictures": pictures}
+    about |= {"groups": group_tables(table), "meanings": titles().values()}
+    about["coverage"] = f"{coverage} Another training run may differ by more."
+    about["files"] = {name: "" for name in FILES.split() if (folder / name).exists()}
+    return write_page(folder / "report.html", template, **about, **context)
 
 
 def contents_of(images: Sequence[str]) -> dict[str, list[str]] | None:

@@ -27,6 +27,7 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.errors import UserError
 from histo_lightning.runs import RunFolder, write_csv
 from histo_lightning.training import objects
+from histo_lightning.training.compiling import pays
 from histo_lightning.training.cost import cost, reset_peak_memory
 
 FOLDER = "HISTO_RUN_FOLDER"  # number and folder of the first process, with which it starts the others
@@ -61,7 +62,8 @@ def fit_and_predict(
         trainer = objects.build_trainer(config, folder, hardware, callbacks, loggers)
         fitted = bool(run.status.get("fitted"))
         if not fitted:
-            if hardware.compile:
+            steps, asked = config.epochs * max(count // batch, 1), config.trainer.compile == "true"
+            if hardware.compile and (asked or pays(config, classifier, trainer, steps, data.cache_dir)):
                 classifier.network.compile()
             _fit(trainer, classifier, data, config, last)
             # Else it is there, unless no callback saved it or validation never defined it.

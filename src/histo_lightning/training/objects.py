@@ -151,24 +151,27 @@ def build_trainer(
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # the table of trainer.profiler
     sync_batchnorm = settings.strategy == "ddp" and hardware.accelerator == "gpu"
-    ours = {"num_sanity_val_steps": 0, "sync_batchnorm": sync_batchnorm, "log_every_n_steps": 10**9}
-    return Trainer(
-        accelerator=hardware.accelerator,
-        devices=settings.devices if settings.gpu is None else [settings.gpu],
-        strategy="ddp" if settings.strategy == "ddp" else "auto",
-        precision=hardware.precision,  # type: ignore[arg-type]  # checked against its choices
-        max_epochs=config.epochs,
-        callbacks=list(callbacks),
-        logger=list(loggers) or False,
-        plugins=[AtomicCheckpointIO()],
-        deterministic=settings.deterministic,
-        default_root_dir=folder,
-        use_distributed_sampler=False,  # our batches are shared out already
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        enable_model_summary=False,
-        **(ours | settings.flags),
-    )
+    ours: dict[str, Any] = {
+        "num_sanity_val_steps": 0,
+        "sync_batchnorm": sync_batchnorm,
+        "log_every_n_steps": 10**9,
+    }
+    ours |= {"callbacks": list(callbacks), "logger": list(loggers) or False, "default_root_dir": folder}
+    ours |= {
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    }  # our batches are shared out already
+    ours["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    ours["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    ours |= {
+        "accelerator": hardware.accelerator,
+        "precision": hardware.precision,
+        "max_epochs": config.epochs,
+    }
+    ours["devices"] = settings.devices if settings.gpu is None else [settings.gpu]
+    ours["strategy"] = "ddp" if settings.strategy == "ddp" else "auto"
+    ours |= {"plugins": [AtomicCheckpointIO()], "deterministic": settings.deterministic}
+    return Trainer(**(ours | settings.flags))
 
 
 @contextmanager

@@ -43,10 +43,10 @@ _between_jobs = ExitStack()  # holds signals back in a process of joblib
 DATA_KEYS = ("dataset.", "split.", "augment.", "magnification", "task", "image_size", "cache_dir")
 
 
-def jobs_at_once() -> int:
-    """How many jobs one machine runs at a time: as many as GPUs where there are any, else as cores, if the memory is enough."""
+def jobs_at_once(per_gpu: int = 1) -> int:
+    """How many jobs one machine runs at a time: ``per_gpu`` on each GPU if there are any, else as many as cores, if the memory is enough."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return visible_gpus() or max(min(cores(), int(memory / 2e9)), 1)  # 2 GB a job
+    return visible_gpus() * per_gpu or max(min(cores(), int(memory / 2e9)), 1)  # 2 GB a job
 
 
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
@@ -108,13 +108,17 @@ def run_sweep(command: Composition, jobs: Jobs, folder: SweepFolder) -> None:
     for name, config in placed.items():
         folder.write_job(name, config, jobs[name].hydra)
     if waiting and shown and command.launcher != "submitit_slurm":  # whose jobs run elsewhere
-        at_once = min(jobs_at_once(), len(waiting)) if command.launcher in PARALLEL else 1
+        at_once = min(_at_once(jobs), len(waiting)) if command.launcher in PARALLEL else 1
         runs = [(placed[name], sizes) for name, sizes in waiting.items()]
         with suppress(UserError):  # this machine lacks their GPU: each job says so, or runs on another one
             print(cost_line(runs, at_once, folder.path), flush=True)
     with watched(folder, list(jobs), list(waiting)) if shown else nullcontext():
         if waiting:
-            _launch(command, folder, list(waiting))
+            _launch(command, folder, list(waiting), next(iter(jobs.values())).config.trainer.jobs_per_gpu)
+
+
+def _at_once(jobs: Jobs) -> int:
+    return jobs_at_once(next(iter(jobs.values())).config.trainer.jobs_per_gpu)
 
 
 def _chosen(command: Composition, jobs: Jobs) -> str:
@@ -122,15 +126,16 @@ def _chosen(command: Composition, jobs: Jobs) -> str:
     named = any("hydra/launcher=" in override for override in command.overrides)
     several = any(job.config.trainer.strategy == "ddp" for job in jobs.values())
     free = command.launcher == "basic" and not named and not several
-    return "joblib" if free and len(jobs) > 2 * jobs_at_once() > 2 else command.launcher
+    return "joblib" if free and len(jobs) > 2 * _at_once(jobs) > 2 else command.launcher
 
 
-def _launch(command: Composition, folder: SweepFolder, names: list[str]) -> None:
+def _launch(command: Composition, folder: SweepFolder, names: list[str], per_gpu: int) -> None:
     """Let Hydra's launcher run the jobs. An engine that breaks down (joblib, when a worker is killed) loses no results."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # joblib, of one that has grown
     options = [line for line in command.overrides if line.lstrip("+").startswith("hydra.launcher")]
-    options += [f"hydra/launcher={command.launcher}", f"sweep={quoted(str(folder.path))}"]
+    options += [f"hydra/launcher={command.launcher}", f"jobs_per_gpu={per_gpu}"]
+    options.append(f"sweep={quoted(str(folder.path))}")
     try:
         with one_line(), config_tree():
             loader = GlobalHydra.instance().config_loader()
@@ -204,7 +209,7 @@ def _unfinished(jobs: Jobs, folder: SweepFolder) -> dict[str, Sizes]:
 
 def _placed(jobs: Jobs, launcher: str) -> dict[str, Config]:
     """The configs of jobs; those of one machine share it: a GPU in turn, a part of the cores."""
-    gpus, threads = visible_gpus(), max(cores() // jobs_at_once(), 1)
+    gpus, threads = visible_gpus(), max(cores() // _at_once(jobs), 1)
     configs: dict[str, Config] = {}
     for turn, (name, job) in enumerate(jobs.items()):
         trainer = job.config.trainer

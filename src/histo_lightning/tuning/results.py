@@ -37,19 +37,13 @@ def trial_rows(studies: Studies) -> list[Row]:
             last, name = attempts[-1], plan.run_name(search, number)
             seconds = sum(one.duration.total_seconds() for one in attempts if one.duration is not None)
             died = f"its process died {len(attempts)} times" if last.state == TrialState.FAIL else ""
-            row = {
-                "trial": number,
-                "depth": search.name,
-                "state": STATES.get(last.state, "running"),
-                "value": last.value if last.state == TrialState.COMPLETE else None,
-                "attempts": len(attempts),
-                "seconds": round(seconds, 3),
-                "runs": sorted(path.name for path in (plan.folder / "trials").glob(f"{name}_*")),
-                "values": {**search.fixed, **last.params},
-                "curve": [value for _, value in sorted(last.intermediate_values.items())],
-                "error": str(last.user_attrs.get("error", died)),
-            }
-            rows.append(row)
+            row = {"trial": number, "depth": search.name, "state": STATES.get(last.state, "running")}
+            row["value"] = last.value if last.state == TrialState.COMPLETE else None
+            row |= {"attempts": len(attempts), "seconds": round(seconds, 3)}
+            row["runs"] = sorted(path.name for path in (plan.folder / "trials").glob(f"{name}_*"))
+            row["values"] = {**search.fixed, **last.params}
+            row["curve"] = [value for _, value in sorted(last.intermediate_values.items())]
+            rows.append(row | {"error": str(last.user_attrs.get("error", died))})
     return rows
 
 
@@ -69,34 +63,23 @@ def summarise(studies: Studies, rows: Sequence[Row], facts: Sequence[Row], final
         budget = _counts(own, search.trials) | {"epochs": epochs, "seconds": sum(r["seconds"] for r in own)}
         by_depth[search.name] = {"budget": budget, "best": _setting(best_row(own, plan.minimise), search)}
     best = best_row(rows, plan.minimise)
-    return {
-        "schema": 2,
-        "name": plan.folder.name,
-        "data": "synthetic" if config.dataset.name == "synthetic" else "real",
-        "state": "finished" if studies.done() >= config.tune.trials else "stopped",
-        "protocol": {
-            "nested": not several,
-            "warning": OPTIMISTIC if several else None,
-            "folds": list(facts),
-            "monitor": config.monitor,
-            "direction": "minimise" if plan.minimise else "maximise",
-            "epoch": config.scored_weights,
-            "test_read": sum(run["test_read"] for run in final["runs"]) if final else 0,
-        },
-        "search": {
-            **asdict(config.tune),
-            "space": {key: dict(vars(d)) for key, d in plan.searches[0].space.items()},
-            "warmup_epochs": plan.warmup_epochs,
-            "epochs": config.epochs,
-            "seed": config.seed,
-        },
-        "counts": _counts(rows, config.tune.trials),
-        "best": by_depth[best["depth"]]["best"] if best else None,
-        "by_depth": by_depth,
-        "final": final,
-        "identity": studies.identity,
-        "versions": versions(),
+    protocol: dict[str, Any] = {
+        "nested": not several,
+        "warning": OPTIMISTIC if several else None,
+        "folds": list(facts),
     }
+    protocol |= {"monitor": config.monitor, "direction": "minimise" if plan.minimise else "maximise"}
+    protocol["epoch"] = config.scored_weights
+    protocol["test_read"] = sum(run["test_read"] for run in final["runs"]) if final else 0
+    space = {key: dict(vars(d)) for key, d in plan.searches[0].space.items()}
+    search_facts = asdict(config.tune) | {"space": space, "warmup_epochs": plan.warmup_epochs}
+    search_facts |= {"epochs": config.epochs, "seed": config.seed}
+    data = "synthetic" if config.dataset.name == "synthetic" else "real"
+    state = "finished" if studies.done() >= config.tune.trials else "stopped"
+    study = {"schema": 2, "name": plan.folder.name, "data": data, "state": state, "protocol": protocol}
+    study |= {"search": search_facts, "counts": _counts(rows, config.tune.trials)}
+    study |= {"best": by_depth[best["depth"]]["best"] if best else None, "by_depth": by_depth, "final": final}
+    return study | {"identity": studies.identity, "versions": versions()}
 
 
 def _counts(rows: Sequence[Row], trials: int) -> dict[str, Any]:

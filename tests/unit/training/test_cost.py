@@ -22,7 +22,9 @@ def test_seconds_of_a_run_by_hand() -> None:
     unread = replace(config, test=False)
     assert run_seconds(config, SIZES, SPEED) - run_seconds(unread, SIZES, SPEED) == pytest.approx(20 * 0.03)
     averaged = replace(config, tta="d4")
-    assert run_seconds(averaged, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(50 * 8 * 0.03 - 0.6)
+    assert run_seconds(averaged, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(
+        50 * 8 * 0.03 - 0.6
+    )
     exact = replace(config, exact_predictions=True)
     assert run_seconds(exact, SIZES, SPEED) - run_seconds(config, SIZES, SPEED) == pytest.approx(30 * 0.03)
     passed = replace(config, train_scores="pass")

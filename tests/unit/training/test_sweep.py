@@ -155,6 +155,27 @@ def test_as_many_jobs_at_once_as_gpus_or_cores(monkeypatch: pytest.MonkeyPatch) 
     for gpus, jobs in ((0, cores()), (3, 3)):
         monkeypatch.setattr(sweep, "visible_gpus", lambda gpus=gpus: gpus)
         assert jobs_at_once() == jobs
+    assert jobs_at_once(4) == 12
+
+
+def test_small_jobs_share_a_gpu_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from histo_lightning.training import sweep
+
+    monkeypatch.setattr(sweep, "visible_gpus", lambda: 2)
+    monkeypatch.setattr(sweep, "cores", lambda: 12)
+    read = read_line("-m", "seed=0,1", "trainer.jobs_per_gpu=3", check=None)
+    assert sweep._chosen(read, {str(number): read.jobs[0] for number in range(13)}) == "joblib"
+    assert sweep._chosen(read, {str(number): read.jobs[0] for number in range(12)}) == "basic"
+    jobs = jobs_of("seed=0,1,2,3,4", "trainer.jobs_per_gpu=3")
+    placed = list(sweep._placed(jobs, "joblib").values())
+    assert [config.trainer.gpu for config in placed] == [0, 1, 0, 1, 0]
+    assert {config.trainer.threads for config in placed} == {2}
+    started = dict[str, object]()
+    for name in ("joblib", "submitit_local", "ray"):
+        launcher = composed_launcher([f"hydra/launcher={name}", "jobs_per_gpu=3"])
+        params = getattr(launcher, "joblib", {}) | getattr(launcher, "init", {}) | vars(launcher)
+        started[name] = next(params[key] for key in ("n_jobs", "num_cpus", "jobs_at_once") if key in params)
+    assert started == {"joblib": 6, "submitit_local": 6, "ray": 6}
 
 
 @pytest.mark.parametrize(

@@ -52,24 +52,16 @@ def compare_levels(
         "varies": largest is not None and others > 1 and not len(largest),
     }
     by_level, pairs = _level_records(scores, layout, wanted), _pair_records(scores, largest, layout, wanted)
-    record: Json = {
-        "score": score,
-        "reference": reference,
-        "primary": primary,
-        "comparisons": others,
-        "magnifications": list(layout.magnifications),
-        "replicates": replicates,
-        "replicates_are": "repeats of the split" if layout.partition.any() else "seeds",
-        "folds": layout.folds,
-        "cases": {name: int((layout.case_class == c).sum()) for c, name in enumerate(CLASSES)},
-        "level": LEVEL,
-        "standard_error": "pairs" if by_pairs else "jackknife",
-        "draws": resamples,
-        "notes": [text for text, holds in notes.items() if holds],
-        "arms": {name: by_level[name] for name in predictions},
-        "pairs": [pairs[name] for name in predictions if name != reference],
-        "friedman": _rank_record(scores, layout, wanted),
-    }
+    record: Json = {"score": score, "reference": reference, "primary": primary, "comparisons": others}
+    record |= {"magnifications": list(layout.magnifications), "replicates": replicates}
+    record["replicates_are"] = "repeats of the split" if layout.partition.any() else "seeds"
+    record["folds"] = layout.folds
+    record["cases"] = {name: int((layout.case_class == c).sum()) for c, name in enumerate(CLASSES)}
+    record |= {"level": LEVEL, "standard_error": "pairs" if by_pairs else "jackknife", "draws": resamples}
+    record["notes"] = [text for text, holds in notes.items() if holds]
+    record["arms"] = {name: by_level[name] for name in predictions}
+    record["pairs"] = [pairs[name] for name in predictions if name != reference]
+    record["friedman"] = _rank_record(scores, layout, wanted)
     for pair in record["pairs"]:
         pair["words"] = sentences.sentence(pair, record, equal_budget=equal_budget)
     return record
@@ -124,19 +116,16 @@ def _pair_records(scores: Scores, largest: Floats | None, layout: Layout, score:
     records = {}
     for a, name in enumerate(layout.levels[1:]):
         about = (float(mean.difference[a]), float(mean.se[a]), float(mean.df[a]))
-        records[name] = {
-            "arm": name,
-            "reference": layout.levels[0],
-            **{key: number(values[a]) for key, values in numbers.items()},
-            "reason": None if mean.se[a] > 0 else sentences.NO_SPREAD,
-            "equivalence": [sentences.equivalence(*about, region, score) for region in sentences.REGIONS],
-            "conditional": sentences.CONDITIONAL if len(layout.fold) == 1 else None,
-            "by_magnification": {
-                magnification: {key: number(values[a, m]) for key, values in at_each.items()}
-                for m, magnification in enumerate(layout.magnifications)
-            },
-            **_over_folds(by_fold[a], layout, score),
+        record: Json = {"arm": name, "reference": layout.levels[0]}
+        record |= {key: number(values[a]) for key, values in numbers.items()}
+        record["reason"] = None if mean.se[a] > 0 else sentences.NO_SPREAD
+        record["equivalence"] = [sentences.equivalence(*about, each, score) for each in sentences.REGIONS]
+        record["conditional"] = sentences.CONDITIONAL if len(layout.fold) == 1 else None
+        record["by_magnification"] = {
+            magnification: {key: number(values[a, m]) for key, values in at_each.items()}
+            for m, magnification in enumerate(layout.magnifications)
         }
+        records[name] = record | _over_folds(by_fold[a], layout, score)
     return records
 
 

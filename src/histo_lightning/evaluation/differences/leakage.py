@@ -135,15 +135,13 @@ def estimate(rows: pd.DataFrame, weights: Mapping[tuple[str, str], float], score
         return np.asarray(np.sum(each, axis=0))
 
     scores = np.stack([np.mean([weighted(s, m) for m in magnifications], axis=0) for s in seeds])
-    return {
-        "seeds": len(seeds),
-        "magnifications": len(magnifications),
-        "cases": len(cases),
-        "benign": int((case_class == 0).sum()),
-        "images": int(own.image.nunique()),
-        "by_seed": [number(value) for value in scores[:, 0]],
-        "conditional": CONDITIONAL if len(seeds) == 1 else None,
-    } | _inferred(scores, case_class.to_numpy(), single=list(weights.values()) == [1.0])
+    counts = {"seeds": len(seeds), "magnifications": len(magnifications), "cases": len(cases)}
+    counts |= {"benign": int((case_class == 0).sum()), "images": int(own.image.nunique())}
+    by_seed = [number(value) for value in scores[:, 0]]
+    conditional = CONDITIONAL if len(seeds) == 1 else None
+    return {**counts, "by_seed": by_seed, "conditional": conditional} | _inferred(
+        scores, case_class.to_numpy(), single=list(weights.values()) == [1.0]
+    )
 
 
 def image_scores(rows: pd.DataFrame, cases: Text, score: str) -> Floats:
