@@ -1,4 +1,4 @@
-"""P15, P17 and P18: a sweep as a whole, what comes after the last step, and whole commands against what a user would take instead."""
+"""P15 to P18: a sweep as a whole, what comes before the first and after the last step, and whole commands against what a user would take instead."""
 
 import csv
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -25,7 +25,7 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import build_classifier, build_datamodule
 
 from .epochs import pure_compute
-from .measure import Row, interleaved, judged
+from .measure import Row, interleaved, judged, ratios
 from .naive import link_tree
 
 SWEEP = {"model": ("resnet18", "resnet34", "resnet50"), "optimizer": ("sgd", "adam")}
@@ -35,19 +35,33 @@ MODEL, BATCH = "resnet18", 16
 EPOCHS = {"P17": 3, "P18": 20}
 IMAGES = 300  # of the training epoch that P17 compares with
 ASKED = {224: "<= 0.87", 112: "<= 0.6"}
+# A user's callback: it writes down when the first step begins, and ends the process.
+_FIRST_STEP = """
+import os, time
+from pathlib import Path
+from pytorch_lightning import Callback
+
+class FirstStep(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        Path("first_step.txt").write_text(str(time.time()))
+        os._exit(0)
+"""
 
 
 def whole_rows(
     config: BenchmarkConfig, data: BreakHisDataModule, rounds: int, wanted: Callable[[str], bool]
 ) -> list[Row]:
-    """P17, and where ``suite=full`` or ``select`` asks for them P15 and P18, on the images and the split of ``data``."""
+    """P16 and P17, and where ``suite=full`` or ``select`` asks for them P15 and P18, on the images and the split of ``data``."""
     with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as scratch:
         folder = Path(scratch)
         rows = []
         if wanted("P15") and (config.suite == "full" or "P15" in (config.select or [])):
             rows.append(sweep_row())
-        if wanted("P17"):
+        if wanted("P16") or wanted("P17"):
             _ours(config, folder, 224, 1)  # decodes what is not decoded yet
+        if wanted("P16"):
+            rows.append(_first_step_row(config, folder, rounds))
+        if wanted("P17"):
             found = [_after(config, folder, seed) for seed in range(max(rounds // 2, 2))]
             shares, seconds = zip(*found, strict=True)
             why = f"{statistics.median(seconds):.1f} s from the last epoch's end to the exit of the command; {_about(data)}"
@@ -82,37 +96,60 @@ def sweep_row() -> Row:
     )
 
 
+def _first_step_row(config: BenchmarkConfig, folder: Path, rounds: int) -> Row:
+    """P16: from the start of ``train``, on a warm cache, to its first step, against the imports that it cannot do without."""
+    (folder / "first_step.py").write_text(_FIRST_STEP)
+
+    def start() -> float:
+        begun = time.time()
+        given = ["imports=[first_step]", "+callbacks.first_step._target_=first_step.FirstStep"]
+        _ours(config, folder, 224, 1, given=given)
+        return float((folder / "first_step.txt").read_text()) - begun
+
+    imports = partial(_run, [sys.executable, "-c", "import torch, pytorch_lightning"])
+    steps, imported = interleaved([start, imports], rounds)
+    why = f"{statistics.median(steps):.1f} s against {statistics.median(imported):.1f} s ({MODEL} at 224)"
+    title = "start to first step / import torch, pytorch_lightning"
+    return judged("P16", title, "<= 1.3", ratios(steps, imported), why)
+
+
 def _about(data: BreakHisDataModule) -> str:
     sizes = ", ".join(f"{part} {len(members)}" for part, members in data.parts.items())
     return f"{MODEL}, batches of {BATCH}, images {sizes}"
 
 
-def _ours(config: BenchmarkConfig, folder: Path, size: int, epochs: int, seed: int = 0) -> Path:
-    """Run the command ``train`` with its defaults and return its run folder."""
+def _ours(
+    config: BenchmarkConfig, folder: Path, size: int, epochs: int, seed: int = 0, given: Sequence[str] = ()
+) -> Path:
+    """Run the command ``train`` with its defaults, and what is ``given``, in ``folder`` and return its run folder."""
     output = folder / f"ours-{size}-{epochs}-{seed}-{time.monotonic_ns()}"
     about = [f"{name}={value}" for name, value in _dataset(config).items()]
     given = [
+        *given,
         f"image_size={size}",
         f"epochs={epochs}",
         f"seed={seed}",
         f"batch_size={BATCH}",
         f"model={MODEL}",
     ]
-    _run([sys.executable, "-m", "histo_lightning.train", *about, *given, f"output_dir={output}"])
+    line = [sys.executable, "-m", "histo_lightning.train", *about, *given, f"output_dir={output}"]
+    _run(line, folder=folder)
     return next((output / "runs").iterdir())
 
 
 def _dataset(config: BenchmarkConfig) -> dict[str, object]:
     settings = {f"dataset.{name}": value for name, value in asdict(config.dataset).items()}
     settings["dataset"] = settings.pop("dataset.name")
+    if config.dataset.root:  # commands run in a folder of their own
+        settings["dataset.root"] = Path(config.dataset.root).expanduser().absolute()
     split = {"split": config.split.name, "split.fold": config.split.fold}
     chosen = {"magnification": config.magnification, **split, **settings}
     return {name: value for name, value in chosen.items() if value not in (None, "")}
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> float:
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (environment or {}))
+def _run(command: list[str], environment: dict[str, str] | None = None, folder: Path | None = None) -> float:
+    start, environment = time.perf_counter(), os.environ | (environment or {})
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:4])}: exit status {done.returncode}: {done.stderr[-500:]}")
     return time.perf_counter() - start

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import histo_lightning
+from factories.runs import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = "from histo_lightning.benchmark import benchmarks; print(benchmarks('measure').__file__)"
 
 
 def test_the_command_measures_what_is_selected_and_writes_json(command, tmp_path: Path) -> None:
-    small = ["model=resnet10", "image_size=32", "dataset.image_size=140", "dataset.images_per_slide=2"]
+    small = ["model=resnet10", "image_size=32", "dataset=synthetic", *SMALL[1:3]]
     chosen = ["select=[P8]", *small, "magnification=40x", "json=found.json"]
     done = command("benchmark", *chosen)
     assert done.returncode == 0, done.stderr
