@@ -21,8 +21,11 @@ from histo_lightning.config.schema import Config
 from histo_lightning.report.words import duration
 from histo_lightning.training.objects import network_options
 
-PROBED = 8  # images of a timed step, at most; its time grows with the batch
-ROUNDS = 3  # timed steps, after one that is not counted
+PROBED, PIXELS = (
+    8,
+    32 * 112**2,
+)  # a timed step holds fewer images than a batch only above both: a small step takes longer an image
+ROUNDS = 2  # timed steps, after one that is not counted
 FIXED_SECONDS = 3.0  # of a run: start, scores, pictures (row P10 of the benchmark)
 FIXED_BYTES = 3e6  # of a run: predictions, pictures, page, TensorBoard
 
@@ -119,7 +122,7 @@ def probe(config: Config, sizes: Sizes, folder: Path) -> Speed:
     ).to(device, memory_format=layout)
     optimizer = build_optimizer(classifier.network.parameters(), config.optimizer)
     half = torch.float16 if hardware.precision == "16-mixed" else torch.bfloat16
-    count = min(config.batch_size, PROBED)
+    count = min(config.batch_size, max(PROBED, PIXELS // config.image_size**2))
     labels = torch.zeros(count, dtype=torch.int64, device=device)
     shapes = (config.image_size, config.image_size), sizes.evaluation
     square, field = (torch.rand(count, 3, *s, device=device).to(memory_format=layout) for s in shapes)
