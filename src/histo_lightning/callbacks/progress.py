@@ -69,10 +69,8 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         begun = self._lr, self._seconds or time.perf_counter() - self._start
-        kept = {
-            name: getattr(self, name) for name in ("rows", "monitored", "seconds", "trained", "validated")
-        }
-        return kept | {"begun": begun}
+        names = ("rows", "monitored", "seconds", "trained", "validated")
+        return {name: getattr(self, name) for name in names} | {"begun": begun}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("rows", "monitored", "seconds"):
@@ -96,10 +94,8 @@ class History(Callback):
         self._seconds = time.perf_counter() - self._start
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (
-            isinstance(pl_module, Classifier) and not trainer.sanity_checking
-        ):  # it starts its metrics anew after this
-            metrics: Any = pl_module.val_metrics
+        if isinstance(pl_module, Classifier) and not trainer.sanity_checking:
+            metrics: Any = pl_module.val_metrics  # which it starts anew after this
             rows = merged(list(zip(metrics.indices, metrics.logits, strict=True)), trainer)
             self.validated = _tensors(rows) | {"step": trainer.global_step}
 

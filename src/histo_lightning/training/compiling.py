@@ -47,17 +47,22 @@ def pays(config: Config, classifier: Classifier, trainer: Trainer, steps: int, c
 
     if "step" not in seconds:
         seconds["step"] = _seconds(copied(), images, trainer)[1]
-    if "compiled" not in seconds and steps * seconds["step"] > LEAST_SECONDS:
+    long = (
+        steps * seconds["step"] > LEAST_SECONDS
+    )  # decides also where it is measured: a resume must not change its mind
+    if long and "compiled" not in seconds:
         for _ in range(2):  # the second with what the first has left in inductor's cache
             torch._dynamo.reset()  # else the second would run the first one's code, as the run's own network will
             (network := copied()).compile()
             first, seconds["compiled"] = _seconds(network, images, trainer)
             seconds["compiling"] = max(first - seconds["compiled"], 0.0)
     write_json(file, known | {key: seconds})
-    saved = steps * (seconds["step"] - seconds.get("compiled", seconds["step"]))
-    text = "%d steps of %.4f s: compiling takes %.1f s and saves %.1f s"
-    log.info(text, steps, seconds["step"], seconds.get("compiling", LEAST_SECONDS), saved)
-    return bool(saved > seconds.get("compiling", LEAST_SECONDS))
+    if not long:
+        log.info("%d steps of %.4f s are too few to compile for", steps, seconds["step"])
+        return False
+    saved = steps * (seconds["step"] - seconds["compiled"])
+    log.info("%d steps: compiling takes %.1f s and saves %.1f s", steps, seconds["compiling"], saved)
+    return bool(saved > seconds["compiling"])
 
 
 def _seconds(network: nn.Module, images: Tensor, trainer: Trainer) -> tuple[float, float]:

@@ -21,10 +21,8 @@ from histo_lightning.config.schema import Config
 from histo_lightning.report.words import duration
 from histo_lightning.training.objects import network_options
 
-PROBED, PIXELS = (
-    8,
-    32 * 112**2,
-)  # a timed step holds fewer images than a batch only above both: a small step takes longer an image
+# A timed step holds fewer images than a batch only above both: a small step takes longer an image.
+PROBED, PIXELS = 8, 32 * 112**2
 ROUNDS = 2  # timed steps, after one that is not counted
 FIXED_SECONDS = 3.0  # of a run: start, scores, pictures (row P10 of the benchmark)
 FIXED_BYTES = 3e6  # of a run: predictions, pictures, page, TensorBoard

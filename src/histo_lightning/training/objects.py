@@ -151,23 +151,14 @@ def build_trainer(
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # the table of trainer.profiler
     sync_batchnorm = settings.strategy == "ddp" and hardware.accelerator == "gpu"
-    ours: dict[str, Any] = {
-        "num_sanity_val_steps": 0,
-        "sync_batchnorm": sync_batchnorm,
-        "log_every_n_steps": 10**9,
-    }
+    ours: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10**9}
+    ours |= {"enable_model_summary": False, "sync_batchnorm": sync_batchnorm}
     ours |= {"callbacks": list(callbacks), "logger": list(loggers) or False, "default_root_dir": folder}
-    ours |= {
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,
-    }  # our batches are shared out already
+    ours["use_distributed_sampler"] = False  # our batches are shared out already
     ours["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     ours["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    ours |= {
-        "accelerator": hardware.accelerator,
-        "precision": hardware.precision,
-        "max_epochs": config.epochs,
-    }
+    ours |= {"accelerator": hardware.accelerator, "precision": hardware.precision}
+    ours["max_epochs"] = config.epochs
     ours["devices"] = settings.devices if settings.gpu is None else [settings.gpu]
     ours["strategy"] = "ddp" if settings.strategy == "ddp" else "auto"
     ours |= {"plugins": [AtomicCheckpointIO()], "deterministic": settings.deterministic}

@@ -56,6 +56,17 @@ def test_what_is_saved_must_be_more_than_what_compiling_takes(tmp_path: Path, me
     assert kept == pytest.approx({"step": 0.1, "compiled": 0.06, "compiling": 12.0})
 
 
+def test_a_short_run_decides_as_before_when_a_longer_one_has_measured(
+    tmp_path: Path, measured: Measured
+) -> None:
+    assert not pays(tmp_path, 299)
+    pays(tmp_path, 1000)
+    (key,), file = json.loads((tmp_path / "compile.json").read_text()), tmp_path / "compile.json"
+    file.write_text(json.dumps({key: {"step": 0.1, "compiled": 0.06, "compiling": 1.0}}))  # it would pay now
+    assert pays(tmp_path, 301)
+    assert not pays(tmp_path, 299)
+
+
 def test_another_network_is_measured_by_itself(tmp_path: Path, measured: Measured) -> None:
     pays(tmp_path, 1000)
     pays(tmp_path, 1000, "model.stem=deep")
@@ -94,14 +105,14 @@ def test_the_network_itself_is_left_as_it_was(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("asked", "steps", "expected"), [("auto", [4], 0), ("true", [], 1), ("false", [], 0)]
+    ("asked", "questions", "expected"), [("auto", 1, 0), ("true", 0, 1), ("false", 0, 0)]
 )
 def test_a_run_asks_only_where_it_was_left_open(
     tmp_path: Path,
     cache_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     asked: str,
-    steps: list[int],
+    questions: int,
     expected: int,
 ) -> None:
     found, compiled = list[int](), list[nn.Module]()
@@ -115,6 +126,6 @@ def test_a_run_asks_only_where_it_was_left_open(
     monkeypatch.setattr(fit, "pays", refused)
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
     train_here(tmp_path, cache_dir, f"trainer.compile={asked}", "epochs=2", "test=false")
-    assert len(found) == len(steps)
+    assert len(found) == questions
     assert all(count % 2 == 0 and count > 0 for count in found)  # of both epochs
     assert len(compiled) == expected
