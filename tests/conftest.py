@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from factories.forkserver import server
+from factories.forkserver import ADDRESS, server
 from histo_lightning.data.breakhis.names import census_names
 from histo_lightning.data.breakhis.records import Record, record_of
 
@@ -18,8 +18,15 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 # Commands that import torch, which takes seconds; the others start with an interpreter of their own.
-FORKED = ("train", "tune", "evaluate", "predict", "export")
+FORKED = ("train", "tune", "evaluate", "predict", "export", "benchmark")
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers share one server of commands: what it imports is imported once, and compiled before they would."""
+    if config.getoption("numprocesses", None):  # this process only hands out tests
+        os.environ[ADDRESS] = server().address
+        server().run(["-c", ""], ROOT, os.environ)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,19 +78,18 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, cache_dir: Path):
-    """Run ``python -m histo_lightning.<name>`` in an empty folder, as a user does; ``anew``: without what is imported already."""
+    """Run ``python -m histo_lightning.<name>`` in an empty folder, as a user does."""
 
     def run(
         name: str,
         *overrides: str,
         cwd: Path | None = None,
         timeout: float = 300,
-        anew: bool = False,
         **env: str,
     ):
         line = ["-m", f"histo_lightning.{name}", *overrides]
         variables = os.environ | {"XDG_CACHE_HOME": str(cache_dir)} | env
-        if anew or name not in FORKED:
+        if name not in FORKED:
             given = [sys.executable, *line]
             return subprocess.run(
                 given, cwd=cwd or tmp_path, env=variables, capture_output=True, text=True, timeout=timeout

@@ -32,9 +32,8 @@ def error_line(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         what = " ".join(str(cause).split())[:200] or type(cause).__name__
-        return (
-            f"not enough memory ({escaped(what)}); use a smaller batch_size or image_size, or fewer processes"
-        )
+        mend = "use a smaller batch_size or image_size, or fewer processes"
+        return f"not enough memory ({escaped(what)}); {mend}"
     if isinstance(error, UserError):
         return text
     if isinstance(error, RuntimeError) and "home directory" in text:  # pathlib's

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -418,6 +419,7 @@ def test_two_processes_killed_between_fit_and_scores_go_on_to_one_process_s_scor
     )
     first = start(tmp_path, cache_dir, *line)
     while first.poll() is None:
+        time.sleep(0.01)
         found = list(tmp_path.glob("outputs/runs/*/status.json"))
         if found and read(found[0]).get("fitted"):
             first.kill()

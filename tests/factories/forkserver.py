@@ -3,6 +3,7 @@
 ``server().start(["-m", "histo_lightning.train", ...], cwd, env)`` is what ``subprocess.Popen`` is otherwise. A forked command has
 its own process id, folder, environment and output, is ``__main__``, and its exit handlers, status and signals are real.
 What is read while modules are imported was read by the server: where the environment differs there, a new interpreter starts.
+Several test processes share the server of the one that hands out tests, at the address in ``HISTO_TEST_COMMANDS``.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ("matplotlib.figure", "histo_lightning.training.sweep", "histo_lightning.tuning.study")
+ADDRESS = "HISTO_TEST_COMMANDS"
 READ_AT_IMPORT = (
     "PYTHON",
     "LD_",
@@ -85,20 +88,30 @@ class Command:
 
 
 class ForkServer:
-    """A process that has imported ``modules`` and forks commands; it ends, and they with it, when this process does."""
+    """A process that has imported ``modules`` and forks commands, or a connection to one that is there at ``address``.
 
-    def __init__(self, modules: Sequence[str] = PRELOADED) -> None:
-        self._requests, other = socket.socketpair()
-        code = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
-        code += "from factories.forkserver import serve; serve(*sys.argv[1:])"
-        line = [sys.executable, "-c", code, str(other.fileno()), *modules]
-        self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()])
-        other.close()
+    Commands end when the process that asked for them does, and the server with the process that started it.
+    """
+
+    def __init__(self, modules: Sequence[str] = PRELOADED, address: str = "") -> None:
+        self.address = address or str(Path(tempfile.mkdtemp()) / "commands")
+        self._requests, self._process = socket.socket(socket.AF_UNIX), None
+        if not address:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(self.address)
+                listener.listen()
+                code = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
+                code += "from factories.forkserver import serve; serve(*sys.argv[1:])"
+                line = [sys.executable, "-c", code, str(listener.fileno()), *modules]
+                self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, pass_fds=[listener.fileno()])
+        self._requests.connect(self.address)  # the first one that does is whom the server ends with
 
     def close(self) -> None:
-        """End it, and every command that has not ended."""
+        """End every command that has not ended, and the server where it was started here."""
         self._requests.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
+            shutil.rmtree(Path(self.address).parent)
 
     def start(self, args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Command:
         """Start ``python`` with ``args``, which are ``-m <module> ...`` or ``-c <code> ...``."""
@@ -123,14 +136,14 @@ class ForkServer:
 
 @functools.cache
 def server() -> ForkServer:
-    """The server of this test process."""
-    started = ForkServer()
+    """The server of this test process, or of all of them."""
+    started = ForkServer(address=os.environ.get(ADDRESS, ""))
     atexit.register(started.close)
     return started
 
 
-def serve(requests: str, *modules: str) -> None:
-    """Fork a command for each request, until the client is gone."""
+def serve(listening: str, *modules: str) -> None:
+    """Fork a command for each request of each client, until the first client is gone."""
     before = dict(os.environ)
     for name in modules:
         importlib.import_module(name)
@@ -138,26 +151,40 @@ def serve(requests: str, *modules: str) -> None:
     gc.collect()
     gc.freeze()  # else a collection in a command would copy all that was imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection, news = socket.socket(fileno=int(requests)), dict[int, int]()
+    listener = socket.socket(fileno=int(listening))
+    clients: dict[socket.socket, dict[int, int]] = {}  # of each its commands, and where their end is told
     while True:
-        if select.select([connection], [], [], 0.01 if news else None)[0]:
-            message, received, *_ = socket.recv_fds(connection, 1, 4)
+        busy = any(clients.values())
+        for ready in select.select([listener, *clients], [], [], 0.01 if busy else None)[0]:
+            if ready is listener:
+                clients[listener.accept()[0]] = {}
+                continue
+            message, received, *_ = socket.recv_fds(ready, 1, 4)
             if not message:
-                for pid in news:
+                first = ready is next(iter(clients))
+                for pid in [pid for news in clients.values() for pid in news] if first else clients[ready]:
                     os.kill(pid, signal.SIGKILL)
-                os._exit(0)
-            if (pid := os.fork()) == 0:
-                for descriptor in (connection.detach(), *news.values()):
+                if first:
+                    os._exit(0)
+                for descriptor in clients.pop(ready).values():
                     os.close(descriptor)
+                ready.close()
+                continue
+            if (pid := os.fork()) == 0:
+                for each, news in [(listener, {}), *clients.items()]:
+                    for descriptor in (each.detach(), *news.values()):
+                        os.close(descriptor)
                 _end(_run(before, imported, *received))
-            news[pid] = received.pop()
-            os.write(news[pid], b"%d\n" % pid)
+            clients[ready][pid] = received.pop()
+            os.write(clients[ready][pid], b"%d\n" % pid)
             for descriptor in received:
                 os.close(descriptor)
-        while news and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            descriptor = news.pop(ended[0])
-            os.write(descriptor, b"%d\n" % ended[1])
-            os.close(descriptor)
+        while any(clients.values()) and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            for news in clients.values():
+                if descriptor := news.pop(ended[0], None):
+                    with suppress(BrokenPipeError):  # who asked has just ended
+                        os.write(descriptor, b"%d\n" % ended[1])
+                    os.close(descriptor)
 
 
 def _run(before: Mapping[str, str], imported: Mapping[str, str], request: int, *streams: int) -> Any:

@@ -53,7 +53,5 @@ def find_folders(roots: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pa
             is_last = is_run(folder) or (STUDY in files and folder != root)
             inner[:] = [] if is_last else sorted(name for name in inner if not name.startswith("."))
             folders.setdefault(folder.resolve(), folder)
-    sweeps, studies = (
-        [f for f in folders.values() if (f / name).is_file()] for name in ("sweep.json", STUDY)
-    )
+    sweeps, studies = ([f for f in folders.values() if (f / x).is_file()] for x in ("sweep.json", STUDY))
     return [folder for folder in folders.values() if is_run(folder)], sweeps, studies

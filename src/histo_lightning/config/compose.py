@@ -1,11 +1,13 @@
 """From overrides to checked configs: Hydra composes and multiplies, every job of a sweep is checked before any starts."""
 
+import copy
 import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -15,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from histo_lightning.config.checks import advice, is_known, keys_with, nearest, to_config, unknown_key
 from histo_lightning.config.schema import SCHEMAS, AnyConfig, Config, TuneConfig
@@ -139,11 +141,41 @@ def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
         return compose(config_name, overrides=list(overrides), return_hydra_config=True)
 
 
+def _is_value(override: Override, config_name: str) -> bool:
+    """Whether an override gives a key of ours a value, and chooses no option."""
+    name = override.key_or_group
+    own = override.package is None and is_known(name, cast(Any, SCHEMAS[config_name]))
+    return own and ("." in name or not option_names(name))
+
+
+def job_tree(config_name: str, job: Sequence[Override], trees: dict[Overrides, DictConfig]) -> DictConfig:
+    """What Hydra composes from a job's overrides; jobs with the same options share one of ``trees`` and set their values in a copy.
+
+    Hydra takes 0.15 s for a job, most of it for the options; it too sets values after them, in their order.
+    """
+    if any(each.is_delete() or each.is_add() for each in job):  # then the order of all counts
+        return _composed(config_name, [str(each.input_line) for each in job])
+    values = [each for each in job if _is_value(each, config_name)]
+    options = tuple(str(each.input_line) for each in job if each not in values)
+    if options not in trees:
+        trees[options] = _composed(config_name, options)
+    with one_line():
+        tree = copy.deepcopy(trees[options])
+        for each in values:
+            OmegaConf.update(tree, each.key_or_group, each.value(), force_add=each.is_force_add())
+        own, about = [o for o in job if not o.is_hydra_override()], tree.hydra.job.config.override_dirname
+        tree.hydra.overrides.task = [each.input_line for each in own]
+        named = sorted(str(each.input_line) for each in own if each.key_or_group not in about.exclude_keys)
+        tree.hydra.job.override_dirname = about.item_sep.join(named).replace("=", about.kv_sep)
+    return tree
+
+
 def _job(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> Job:
-    own = OmegaConf.masked_copy(tree, [str(name) for name in tree if name != "hydra"])
-    parts = {"config": own, "hydra": {"hydra": tree.hydra}, "overrides": tree.hydra.overrides.task}
-    texts = {f"{name}.yaml": OmegaConf.to_yaml(OmegaConf.create(part)) for name, part in parts.items()}
-    return Job(tuple(overrides), to_config(own, SCHEMAS[config_name]), texts)
+    with open_dict(tree):
+        hydra = tree.pop("hydra")
+    parts = {"config": tree, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
+    texts = {f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
+    return Job(tuple(overrides), to_config(tree, SCHEMAS[config_name]), texts)
 
 
 def read_jobs(
@@ -169,7 +201,8 @@ def read_jobs(
     own = sorted(a for a in given if not a.startswith(("output_dir=", "json=", "hydra", "resume=")))
     sweep_name = f"sweep_{hashlib.sha256(utf8(chr(0).join(own))).hexdigest()[:8]}"
     chosen = {override.key_or_group for override in overrides}  # the command line wins
-    jobs = []
+    jobs, trees = [], dict[Overrides, DictConfig]()
+    read = cache(lambda line: parse([line], config_name, search)[0])
     for product in products:
         values = [prepare_argument(f"{key}={text}") for key, text in product.items() if key not in chosen]
         choices = []
@@ -178,7 +211,7 @@ def read_jobs(
             each = (f"{key}={value}" for value in override.sweep_string_iterator()) if several else ()
             choices.append([*each] or [str(override.input_line)])
         for lines in itertools.product(*choices):
-            job = _job(config_name, _composed(config_name, lines), lines)
+            job = _job(config_name, job_tree(config_name, [*map(read, lines)], trees), lines)
             if isinstance(job.config, Config) and job.config.sweep_name is None:
                 job.config.sweep_name = sweep_name
             jobs.append(job)

@@ -52,28 +52,18 @@ def prepare(config: PrepareConfig, folder: Path) -> DatasetFacts:
         pairs = nearest_pairs(lambda chosen: pixels.take(rows[chosen]), readable, progress=progress)
     states = [pixels.unreadable.get(record.image, "ok") for record in records]
     sizes = [path.stat().st_size if (path := root / record.path).is_file() else 0 for record in records]
-    facts = DatasetFacts(
-        name=dataset.name,
-        root=str(root) if dataset.name != "synthetic" else "drawn by this program",
-        census=message,
-        images=image_table(records, pixels.sizes, sizes, pixels.digests, states, stains),
-        problems=problems,
-        identical=identical_pixels([r.image for r in readable], [pixels.digests[row] for row in rows]),
-        pairs=pairs,
-        pixels=pixels,
-    )
+    shown_root = str(root) if dataset.name != "synthetic" else "drawn by this program"
+    images = image_table(records, pixels.sizes, sizes, pixels.digests, states, stains)
+    identical = identical_pixels([record.image for record in readable], [pixels.digests[row] for row in rows])
+    facts = DatasetFacts(dataset.name, shown_root, message, images, problems, identical, pairs, pixels)
     write_dataset_report(folder, facts)
     if config.json:
-        figures = {
-            "dataset": facts.name,
-            "images": len(facts.images),
-            "unreadable": len(pixels.unreadable),
-            "problems": dict(sorted(Counter(problem.kind for problem in facts.problems).items())),
-            "identical_pixels": facts.identical,
-            "suspicious_pairs": [(pair.first, pair.second) for pair in pairs if pair.suspicious],
-            "fingerprint": pixels.fingerprint(pixels.images),
-            "stored": {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes},
-        }
+        kinds = dict(sorted(Counter(problem.kind for problem in problems).items()))
+        counts = {"images": len(images), "unreadable": len(pixels.unreadable), "problems": kinds}
+        figures: dict[str, Any] = {"dataset": dataset.name} | counts | {"identical_pixels": identical}
+        figures["suspicious_pairs"] = [(pair.first, pair.second) for pair in pairs if pair.suspicious]
+        figures["fingerprint"] = pixels.fingerprint(pixels.images)
+        figures["stored"] = {"height": pixels.shape[0], "width": pixels.shape[1], "bytes": pixels.nbytes}
         write_json(Path(config.json), figures)
     return facts
 

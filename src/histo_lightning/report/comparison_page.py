@@ -23,8 +23,7 @@ def write_results(out: Path, results: Json, formats: Sequence[str] = ("png",)) -
     plots, written = out / "plots", list[Path]()
     for name, figure in figures(results) if formats else ():
         written += save_picture(figure, plots / name, formats)
-    earlier = [path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")]
-    for path in earlier:
+    for path in [path for stem in PICTURES for end in ("", "-*") for path in plots.glob(f"{stem}{end}.*")]:
         if path not in written and path.suffix in (".png", ".svg", ".pdf"):
             path.unlink()
     pages = texts(results, plots, [path.stem for path in written])

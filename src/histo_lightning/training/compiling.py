@@ -47,9 +47,7 @@ def pays(config: Config, classifier: Classifier, trainer: Trainer, steps: int, c
 
     if "step" not in seconds:
         seconds["step"] = _seconds(copied(), images, trainer)[1]
-    long = (
-        steps * seconds["step"] > LEAST_SECONDS
-    )  # decides also where it is measured: a resume must not change its mind
+    long = steps * seconds["step"] > LEAST_SECONDS  # measured or not: a resume must not change its mind
     if long and "compiled" not in seconds:
         for _ in range(2):  # the second with what the first has left in inductor's cache
             torch._dynamo.reset()  # else the second would run the first one's code, as the run's own network will

@@ -99,10 +99,8 @@ def mean_colour(data: BreakHisDataModule, tables: Mapping[str, Table]) -> dict[s
         rows, (height, width) = data.parts[name].rows, pixels.shape
         pieces = [pixels.take(some) for some in np.split(rows, range(32, len(rows), 32))]
         columns = [each.reshape(len(each), height, -1).sum(axis=1, dtype=np.uint32) for each in pieces]
-        means: NDArray[np.float64] = (
-            np.concatenate(columns).reshape(len(rows), width, 3).mean(axis=1) / height
-        )
-        return means
+        means: NDArray[np.float64] = np.concatenate(columns).reshape(len(rows), width, 3).mean(axis=1)
+        return means / height
 
     def design(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack([np.ones(len(values)), (values - centre) / spread])

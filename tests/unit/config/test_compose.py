@@ -6,12 +6,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from hydra import compose
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from factories.configs import composed, configs_of, read_line
-from histo_lightning.config.compose import config_tree, parse, prepare_argument, read_jobs
+from histo_lightning.config.compose import config_tree, job_tree, parse, prepare_argument, read_jobs
 from histo_lightning.config.schema import SCHEMAS
 from histo_lightning.config.tree import conf_dir
 from histo_lightning.errors import UserError
@@ -247,6 +248,35 @@ def test_the_official_table_is_every_published_hold_out_at_each_depth() -> None:
         product(("resnet18", "resnet34", "resnet50"), ("40x", "100x", "200x", "400x"), (1, 2, 3, 4, 5))
     )
     assert {(c.image_size, c.epochs) for c in configs} == {(224, 60)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model=resnet34 seed=1 ++split.fold=2 optimizer=sgd ++optimizer.lr=0.5",
+        "++optimizer.lr=0.5 optimizer=sgd ++augment.brightness=0 augment=d4_stain seed=3 seed=4",
+        "experiment=modern ++augment.steps=[] ++dataset.root='a=b,c' ++label_smoothing=0.3",
+        "hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=2 ++trainer.max_time=00:01:00:00",
+        "callbacks=[default,ema] ++callbacks.ema.decay=${optimizer.lr} ++callbacks.ema={decay:0.5,new:[1,{a:2}]}",
+        "~callbacks.progress seed=2 ++callbacks.progress.x=1",
+        "+trainer.new=1 seed=2 trainer=cpu",
+        "hydra.job.config.override_dirname.kv_sep=: hydra.job.config.override_dirname.exclude_keys=[seed] seed=2 ++split.fold=1",
+        "debug=limit magnification=all class_weights=balanced json=null",
+    ],
+)
+def test_jobs_that_share_their_options_are_what_hydra_composes(line: str) -> None:
+    """Values set in a copy give the tree of Hydra's own composition, and leave no trace in the next job's."""
+    with config_tree():
+        trees: dict[tuple[str, ...], DictConfig] = {}
+        for end in ("epochs=7", "++callbacks.progress.y={z:1}", "seed=9", "epochs=7"):
+            overrides = [parse([text])[0] for text in [*line.split(), end]]
+            hydras = compose(
+                "train", overrides=[str(o.input_line) for o in overrides], return_hydra_config=True
+            )
+            ours = job_tree("train", overrides, trees)
+            assert OmegaConf.to_container(ours) == OmegaConf.to_container(hydras)
+            assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(hydras)
+        assert len(trees) <= 1
 
 
 PRODUCTS = """# @package _global_

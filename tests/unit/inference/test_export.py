@@ -349,7 +349,7 @@ def test_names_of_exports(tmp_path: Path) -> None:
 
 def test_the_command(command, checkpoint: Path, tmp_path: Path) -> None:
     """ONNX, where the exporter has most to say: three lines on the screen, nothing else."""
-    done = command("export", f"checkpoint={checkpoint}", "json=out.json", anew=True, OMP_NUM_THREADS="1")
+    done = command("export", f"checkpoint={checkpoint}", "json=out.json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()

@@ -71,8 +71,9 @@ def test_names_shapes_and_outputs_equal_torchvisions(name: str) -> None:
         with torch.no_grad():
             torch.testing.assert_close(ours(batch), theirs(batch), rtol=1e-5, atol=1e-6)
     # Train mode moved the running statistics alike.
-    for key, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+    moved = dict(ours.named_buffers())
+    for key, value in theirs.named_buffers():
+        torch.testing.assert_close(moved[key], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])

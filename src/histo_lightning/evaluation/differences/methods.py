@@ -64,8 +64,7 @@ class Paired(NamedTuple):
     def numbers(self) -> dict[str, Floats]:
         """``se, case_se, seed_se, df, t, p`` and the ends ``low, high`` of the interval at ``LEVEL``."""
         ends = {"low": self.difference - self.half_width(), "high": self.difference + self.half_width()}
-        about = {name: getattr(self, name) for name in ("se", "case_se", "seed_se", "df", "t", "p")}
-        return about | ends
+        return {name: getattr(self, name) for name in ("se", "case_se", "seed_se", "df", "t", "p")} | ends
 
 
 def paired(

@@ -160,6 +160,5 @@ def worst_figure(table: Table, read_image: Reader, count: int = COUNT) -> Figure
         else:
             p = softmax(table.logits[row])[label]
             caption += f"\nP({SUBTYPES[label]}) {p:.3f}, called {SUBTYPES[table.predicted[row]]}"
-        size = style.TEXT_SIZE - 2.5
-        panel.set_title(caption, pad=3, fontsize=size, color=style.INK, parse_math=False)
+        panel.set_title(caption, pad=3, fontsize=style.TEXT_SIZE - 2.5, color=style.INK, parse_math=False)
     return figure
