@@ -22,7 +22,7 @@ from .measure import Row
 from .overhead import dashboard_rows, lightning_rows, memory_rows
 from .startup import answer_rows, sweep_rows
 from .storage import build_rows, ready_rows
-from .whole import whole_rows
+from .whole import shared_gpu_row, whole_rows
 
 ROUNDS = {"quick": 5, "full": 15}
 GROUPS = {
@@ -37,6 +37,7 @@ GROUPS = {
     "P12": ("P12",),
     "P17": ("P15", "P16", "P17", "P18"),
     "P19": ("P19",),
+    "P20": ("P20",),
 }
 
 
@@ -79,6 +80,7 @@ def measure(config: BenchmarkConfig) -> list[Row]:
         "P12": partial(traffic_rows, config),
         "P17": partial(whole_rows, cpu, data, rounds, wanted),
         "P19": partial(dashboard_rows, rounds),
+        "P20": lambda: [shared_gpu_row()],
     }
     rows: list[Row] = []
     for group, step in steps.items():

@@ -1,4 +1,4 @@
-"""P15 to P18: a sweep as a whole, what comes before the first and after the last step, and whole commands against what a user would take instead."""
+"""P15 to P18 and P20: sweeps as a whole, what comes before the first and after the last step, whole commands against what a user would take instead."""
 
 import csv
 import os
@@ -25,12 +25,14 @@ from histo_lightning.data.datamodule import BreakHisDataModule
 from histo_lightning.training.objects import build_classifier, build_datamodule
 
 from .epochs import pure_compute
-from .measure import Row, interleaved, judged, ratios
+from .measure import Row, interleaved, judged, ratios, unmeasured
 from .naive import link_tree
 
 SWEEP = {"model": ("resnet18", "resnet34", "resnet50"), "optimizer": ("sgd", "adam")}
 MAGNIFICATIONS = "40x,100x,200x,400x"
 SWEPT = ("image_size=64", "epochs=10")
+SHARED = "split.fold=0,1,2,3,4", "seed=0,1,2,3", *SWEPT, "hydra/launcher=joblib"  # 20 small runs
+SHARES = 4  # that P20 puts on a GPU at a time
 MODEL, BATCH = "resnet18", 16
 EPOCHS = {"P17": 3, "P18": 20}
 IMAGES = 300  # of the training epoch that P17 compares with
@@ -94,6 +96,23 @@ def sweep_row() -> Row:
     return judged(
         "P15", "a sweep of 24 runs / pure compute, one after the other", "<= 1.25", [seconds / pure], why
     )
+
+
+def shared_gpu_row() -> Row:
+    """P20: 20 small runs of a sweep on one GPU, one after the other, against ``SHARES`` at a time, each a process of its own."""
+    title = f"GPU: a sweep of 20 small runs, one by one / {SHARES} at a time on one GPU"
+    if not torch.cuda.is_available():
+        return unmeasured("P20", title, ">= 1.5", "no GPU on this machine")
+
+    def sweep(jobs: int) -> float:
+        with tempfile.TemporaryDirectory(prefix="histo-benchmark-") as folder:
+            given = [*SHARED, f"trainer.jobs_per_gpu={jobs}", "trainer=gpu", f"output_dir={folder}"]
+            command = [sys.executable, "-m", "histo_lightning", "train", "-m", *given]
+            return _run(command, {"CUDA_VISIBLE_DEVICES": "0"})
+
+    alone, shared = interleaved([partial(sweep, 1), partial(sweep, SHARES)], 1)
+    why = f"{alone[0]:.0f} s against {shared[0]:.0f} s: {', '.join(SHARED)}"
+    return judged("P20", title, ">= 1.5", ratios(alone, shared), why)
 
 
 def _first_step_row(config: BenchmarkConfig, folder: Path, rounds: int) -> Row:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from factories.configs import configs_of
 from histo_lightning.benchmark import benchmarks
 from histo_lightning.config.checks import to_config
 from histo_lightning.config.schema import BenchmarkConfig
@@ -102,10 +103,26 @@ def test_lightning_s_overhead_comes_from_two_lengths_of_epochs(small: BenchmarkC
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_without_a_gpu_its_rows_say_so(small: BenchmarkConfig) -> None:
     rows = benchmarks("epochs").gpu_rows(small, 1, lambda _: True)
-    rows += benchmarks("gpu_traffic").traffic_rows(small)
-    assert [row.id for row in rows] == ["P11a", "P11b", "P13", "P12 copies", "P12 syncs"]
+    rows += [*benchmarks("gpu_traffic").traffic_rows(small), benchmarks("whole").shared_gpu_row()]
+    assert [row.id for row in rows] == ["P11a", "P11b", "P13", "P12 copies", "P12 syncs", "P20"]
     assert {row.verdict for row in rows} == {"not measured"}
     assert all("no GPU" in row.why for row in rows)
+
+
+def test_a_shared_gpu_is_measured_by_sweeps_that_the_command_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweeps themselves need a GPU; what is asked of the command is checked without one."""
+    whole, asked = benchmarks("whole"), []
+
+    def run(command: list[str], environment: dict[str, str]) -> float:
+        jobs = configs_of(*command[4:])
+        asked.append((len(jobs), jobs[0].trainer.jobs_per_gpu, jobs[0].trainer.accelerator, environment))
+        return 100.0 / jobs[0].trainer.jobs_per_gpu
+
+    monkeypatch.setattr(whole, "_run", run)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    row = whole.shared_gpu_row()
+    assert asked[:2] == [(20, n, "gpu", {"CUDA_VISIBLE_DEVICES": "0"}) for n in (1, whole.SHARES)]
+    assert (row.id, row.measured, row.verdict) == ("P20", whole.SHARES, "met")
 
 
 def test_an_unknown_row_is_refused(small: BenchmarkConfig) -> None:
