@@ -184,9 +184,11 @@ def _stained(images: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     gain = 1 + functional.pad(recipe.stain_gain * signed[:, 0:2], (0, 1))
     shift = functional.pad(recipe.stain_shift * signed[:, 2:4], (0, 1))
     mixing = inverse[None] @ torch.diag_embed(gain) @ basis[None]
-    density = -torch.log((images / 255).clamp(min=1 / 255))
-    density = torch.einsum("bhwc,bcd->bhwd", density, mixing) + (shift @ basis)[:, None, None, :]
-    return 255 * torch.exp(-density.clamp(min=0))
+    # Of the densities -log(x / 255), mixed: the logarithm of what they let through, in as few passes over the pixels as it takes.
+    white = math.log(255)
+    offset = white - white * mixing.sum(dim=1, keepdim=True) - (shift @ basis)[:, None]
+    logs = images.clamp_(min=1).log_().reshape(len(images), -1, 3)
+    return torch.baddbmm(offset, logs, mixing).clamp_(max=white).exp_().view_as(images)
 
 
 def augment(
