@@ -129,7 +129,7 @@ class Config(OutputConfig):
     scheduler: dict[str, Any] = key(partial(option, "scheduler", "cosine"))
     dataset: DatasetConfig = key(DatasetConfig)
     split: SplitConfig = key(SplitConfig)
-    augment: AugmentConfig = key(lambda: AugmentConfig(**option("augment", "d4")))
+    augment: AugmentConfig = key(lambda: AugmentConfig(**option("augment", "d4_stain")))
     trainer: TrainerConfig = key(TrainerConfig)
     callbacks: dict[str, Any] = key(partial(option, "callbacks", "default"))
     logger: dict[str, Any] = key(partial(option, "logger", "tensorboard"))

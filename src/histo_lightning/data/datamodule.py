@@ -40,7 +40,7 @@ class BreakHisDataModule(LightningDataModule):
         magnification, task: ``40x`` ... ``400x`` or ``all``; ``binary`` (malignant is 1) or ``subtype`` (8 classes).
         split: a kind (``case_kfold``), or all its keys; ``fold`` is the one that is tested.
         image_size, short_side: side of the training square, and short side of the stored pixels (None: 8/7 of it).
-        augment: an option (``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
+        augment: an option (``d4_stain``, ``d4``, ``none``), or all its keys; ``normalisation`` is ``train`` or ``imagenet``.
         batch_size, sampler: images a step over all processes together; ``shuffle`` or ``case_balanced``.
         images_per_slide, synthetic_size, synthetic_seed: what is drawn for ``synthetic``; the size is the width in pixels.
         seed, workers: of order and augmentation; processes that load batches, whose number changes no result (0 is this
@@ -51,7 +51,7 @@ class BreakHisDataModule(LightningDataModule):
     def __init__(
         self, dataset: str = "synthetic", root: str = "", *, magnification: str = "40x", task: str = "binary",
         split: str | Mapping[str, Any] | SplitConfig | None = None, fold: int | None = None,
-        image_size: int | None = None, augment: views.Augmentation = "d4", normalisation: str | None = None,
+        image_size: int | None = None, augment: views.Augmentation = "d4_stain", normalisation: str | None = None,
         batch_size: int | None = None, sampler: str = "shuffle", short_side: int | None = None,
         images_per_slide: int | None = None, synthetic_size: int | None = None, synthetic_seed: int | None = None,
         download: bool = False, url: str | None = None, seed: int = 0, workers: int = 0,
