@@ -68,8 +68,7 @@ def bin_index(p: Floats) -> Integers:
 
 def ece(truth: Integers, p: Floats) -> float:
     """Expected calibration error over at most five equal-mass bins (Naeini et al. 2015), in [0, 1]."""
-    gaps = np.bincount(bin_index(p), weights=truth - p)
-    return float(np.abs(gaps).sum() / len(p))
+    return float(np.abs(np.bincount(bin_index(p), weights=truth - p)).sum() / len(p))
 
 
 def ece_if_calibrated(p: Floats) -> float:
