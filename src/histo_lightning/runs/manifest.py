@@ -65,8 +65,7 @@ def check_file(path: Path) -> bool:
     for _ in range(2):  # it may be replaced, and then its manifest, between the two looks
         entry, problem = None, ""
         for folder in path.absolute().parents[:2]:
-            name = path.absolute().relative_to(folder).as_posix()
-            if listed := read_manifest(folder).get(name):
+            if listed := read_manifest(folder).get(path.absolute().relative_to(folder).as_posix()):
                 entry, problem = listed, _problem(path, listed)
         if not problem:
             return entry is not None
