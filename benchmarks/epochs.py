@@ -229,7 +229,8 @@ def cpu_rows(config: Config, rounds: int, wanted: Callable[[str], bool], bf16: b
         names = [main, naive] + (["P1c", "P4", "P7"] if size == 224 else [])
         if not any(wanted(name) for name in names):
             continue
-        found = measure_epochs(replace(config, image_size=size), rounds)
+        # Three epochs of a fit draw heat maps for TensorBoard, however long it is: the median must be of the others.
+        found = measure_epochs(replace(config, image_size=size), max(rounds, 7))
         seconds, why = found.found, found.conditions
         pure = _sum(seconds["pure train"], seconds["pure validation"])
         rows.append(

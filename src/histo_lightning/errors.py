@@ -2,11 +2,9 @@
 
 import re
 
-# Names and words of errors: torch's, oneDNN's, threading's, the linker's, ONNX's.
-NO_MEMORY = (
-    "MemoryError|allocate memory|out of memory|not create a primitive|bad_alloc|can't start new thread"
-)
-NO_MEMORY += "|failed to map segment|failed to serialize proto"
+# Names and words of errors: torch's, oneDNN's, threading's, the linker's, ONNX's. Compiled while there is memory for it.
+WORDS = "MemoryError|allocate memory|out of memory|not create a primitive|bad_alloc|can't start new thread"
+NO_MEMORY = re.compile(f"{WORDS}|failed to map segment|failed to serialize proto", re.IGNORECASE)
 
 
 def escaped(text: str) -> str:
@@ -28,7 +26,7 @@ def error_line(error: BaseException) -> str:
     """One line about an error; what a disk, a permission or a lack of memory caused anywhere is no ``defect: ...``."""
     text = escaped(" ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]))
     cause: BaseException | None = error
-    while cause is not None and not re.search(NO_MEMORY, f"{type(cause).__name__} {cause}", re.IGNORECASE):
+    while cause is not None and not NO_MEMORY.search(f"{type(cause).__name__} {cause}"):
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         what = " ".join(str(cause).split())[:200] or type(cause).__name__

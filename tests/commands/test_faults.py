@@ -89,7 +89,7 @@ def test_too_little_memory_is_one_line_and_leaves_nothing(whole: Path, tmp_path:
             assert done.stderr.count("\n") == 1, done.stderr
             assert not list((tmp_path / "exports").rglob("*.*"))
     assert ends[0] == 2
-    assert ends[-1] == 0
+    assert ends[-1] == 0, done.stderr
 
 
 @pytest.mark.long

@@ -17,6 +17,7 @@ from histo_lightning.errors import error_line
 
 EXIT_DEFECT, EXIT_USER, EXIT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 75
 INTERRUPTED = "interrupted: the same command goes on (training: from the step where it stopped)"
+RESERVE = [bytearray(2**22)]  # given back where all memory is used, for the line that says so
 _arrived: list[int] = []
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last is submitit's
 
@@ -100,6 +101,7 @@ def guard(run: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
+        RESERVE.clear()
         if debugging:
             traceback.print_exception(error)
         message, status = f"error: {error_line(error)}", EXIT_USER

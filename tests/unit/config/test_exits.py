@@ -3,7 +3,10 @@
 import _thread
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +53,32 @@ def test_the_default_effect_comes_after_the_hold() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(0)  # not reached
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+
+
+EXHAUSTED = """
+import resource
+from histo_lightning.config.exits import guard
+kept = []
+def fill():
+    size = resource.getpagesize() * int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    for length in (10**6, 10**5, 10**4, 1000, 100, 10):
+        try:
+            while True:
+                kept.append(bytes(length))
+        except MemoryError:
+            pass
+    raise MemoryError
+raise SystemExit(guard(fill))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the limit is of Linux")
+def test_the_line_about_memory_needs_none(tmp_path: Path) -> None:
+    """Where every byte is used and stays so, what is held back for it is enough."""
+    done = subprocess.run(
+        [sys.executable, "-c", EXHAUSTED], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: not enough memory (MemoryError)")
+    assert done.stderr.count("\n") == 1
