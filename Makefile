@@ -30,7 +30,7 @@ sweep: setup ## a small depth study on the embedded data set (12 minutes on 2 co
 	$(BIN)/python -m histo_lightning.train experiment=depth_study hydra/launcher=joblib model=resnet10,resnet18,resnet34 \
 	  magnification=40x seed=0 image_size=64 epochs=15 callbacks.ema.decay=0.95 $(ARGS)
 
-bench: setup ## measure the speed against the limits and the naive pipeline (8 minutes on 2 cores)
+bench: setup ## measure the speed against the limits and the naive pipeline (8 to 9 minutes on 2 cores)
 	$(BIN)/python -m histo_lightning.benchmark $(ARGS)
 
 docs: setup ## build the site of docs/ into site/, strictly
